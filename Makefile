@@ -1,0 +1,43 @@
+# Two entry commands on a fresh machine with Python 3.11 and make:  make demo   make test
+SHELL := bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export BLAT_DATA ?= $(abspath ../shared/data)
+
+.PHONY: demo test check lint types contracts constraints clean
+
+demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
+	bash cluster/demo.sh
+
+test: $(READY) check    ## lint, types, import contracts, then every test
+	pytest
+
+check: lint types contracts
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+
+types: $(READY)
+	mypy
+
+contracts: $(READY)
+	lint-imports --no-cache
+
+# uv installs the five gigabytes of packages in half a minute; the versions come from constraints.txt
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, found {sys.version}; set PYTHON="'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+constraints:            ## renew constraints.txt from the registry
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-header --no-annotate --no-emit-index-url \
+		--upgrade pyproject.toml --output-file constraints.txt
+	$(BIN)/uv --version | awk '{print "uv==" $$2}' >> constraints.txt
+
+clean:                  ## remove what make demo and make test built
+	rm -rf build .venv *.egg-info

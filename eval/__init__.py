@@ -1,0 +1,1 @@
+"""Checkpoint -> results.json."""

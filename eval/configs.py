@@ -1,0 +1,15 @@
+"""Named evaluation configs."""
+
+from eval.report import ReportConfig
+from eval.retrieval import RetrievalConfig
+from eval.zero_shot import ZeroShotConfig
+
+ZERO_SHOT: dict[str, tuple[str, ZeroShotConfig]] = {
+    "demo": ("the procedural corpus, on CPU", ZeroShotConfig(task="synth")),
+    "esc50": ("ESC-50 fold 4, on CPU", ZeroShotConfig(task="esc50", folds=("4",))),
+}
+RETRIEVAL: dict[str, tuple[str, RetrievalConfig]] = {
+    "demo": ("the procedural corpus, on CPU", RetrievalConfig(task="synth")),
+    "audiocaps": ("AudioCaps, on CPU", RetrievalConfig(task="audiocaps")),
+}
+REPORT: dict[str, tuple[str, ReportConfig]] = {"demo": ("all runs given, with ten captions", ReportConfig())}

@@ -1,0 +1,135 @@
+"""Several models side by side: a printed table, results.json and one HTML page: `python -m eval report <config>`."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from eval import page
+from eval.results import RESULTS_FILE
+from pipeline import shards, storage
+from pipeline.cli import InputError
+
+log = logging.getLogger("eval.report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Render the results of several models side by side."""
+
+    results: tuple[str, ...] = ()
+    """Folders that hold a results.json each, in the order to show them."""
+    captions: tuple[str, ...] = ()
+    """Datasets of shards whose captions to show side by side, clip by clip."""
+    num_captions: int = 10
+    """Clips to show with their captions."""
+    out: str = ""
+    """Folder or URI of the report."""
+
+
+class Column(NamedTuple):
+    """One headline number: where it stands in results.json."""
+
+    title: str
+    stage: str  # first word of the entry's name
+    path: tuple[str, ...]
+
+
+COLUMNS = (
+    Column("zero-shot accuracy", "zero-shot", ("accuracy", "ensemble")),
+    Column("zero-shot mAP", "zero-shot", ("map", "ensemble")),
+    Column("text to audio R@10", "retrieval", ("text_to_audio", "R@10")),
+    Column("audio to text R@10", "retrieval", ("audio_to_text", "R@10")),
+)
+
+
+def run(config: ReportConfig) -> None:
+    """Write results.json and report.html, and print the table."""
+    if not config.out:
+        raise InputError("--out", config.out, "give the folder of the report")
+    runs = _read_runs(config.results)
+    clips = _read_captions(config.captions, config.num_captions)
+    out = storage.resolve(config.out)
+    storage.publish_json(storage.join(out, RESULTS_FILE), runs)
+    html = page.render(runs, headline(runs), clips)
+    storage.publish(storage.join(out, "report.html"), html.encode())
+    print(text_table(headline(runs)))
+    print(f"\nreport: {storage.join(out, 'report.html')}")
+
+
+def headline(runs: dict[str, Any]) -> list[list[str]]:
+    """Return the table as cells, header first; a number that was not measured is a dash."""
+    header = ["model", *(column.title for column in COLUMNS)]
+    chance = ["chance", *(_cell(runs, column, None) for column in COLUMNS)]
+    return [
+        header,
+        chance,
+        *([name, *(_cell({name: run}, column, name) for column in COLUMNS)] for name, run in runs.items()),
+    ]
+
+
+def find(run: dict[str, Any], column: Column) -> dict[str, Any] | None:
+    """Return the metric of a column in one run, or None when it was not measured."""
+    entry: Any = next((e for name, e in run["results"].items() if name.split()[0] == column.stage), None)
+    for step in column.path:
+        entry = None if entry is None else entry.get(step)
+    return entry
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Align cells into columns of plain text."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _cell(runs: dict[str, Any], column: Column, name: str | None) -> str:
+    """Return `value % [low, high]`, or the chance level when no run is named."""
+    metrics = [metric for run in runs.values() if (metric := find(run, column)) is not None]
+    if not metrics:
+        return "-"
+    if name is None:
+        return f"{100 * metrics[0]['chance']:.1f}"
+    low, high = metrics[0]["interval95"]
+    return f"{100 * metrics[0]['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
+    if not folders:
+        raise InputError("--results", folders, "give one or more folders that `python -m eval` wrote")
+    runs: dict[str, Any] = {}
+    for folder in folders:
+        uri = storage.join(storage.resolve(folder), RESULTS_FILE)
+        if not storage.exists(uri):
+            raise InputError(
+                "--results", folder, f"no {RESULTS_FILE} there; run zero-shot or retrieval with this --out"
+            )
+        name = storage.resolve(folder).rpartition("/")[2]
+        if name in runs:
+            raise InputError("--results", folder, f"two folders are named {name}; rename one, names label the rows")
+        runs[name] = storage.read_json(uri)
+    return runs
+
+
+def _read_captions(datasets: Sequence[str], count: int) -> list[page.Captioned]:
+    """Return clips that every dataset has a caption for, spread evenly over the first one."""
+    if not datasets:
+        return []
+    try:
+        indices = {storage.resolve(data).rpartition("/")[2]: shards.Index(data) for data in datasets}
+    except FileNotFoundError as error:
+        raise InputError("--captions", datasets, str(error)) from None
+    texts = {name: dict(zip(index.keys, index.texts(), strict=True)) for name, index in indices.items()}
+    first = next(iter(indices.values()))
+    common = [i for i, key in enumerate(first.keys) if all(key in found for found in texts.values())]
+    chosen = common[:: max(1, len(common) // count)][:count]
+    tags = first.tags()
+    return [
+        page.Captioned(
+            key=first.keys[i],
+            tags=tags[i],
+            flac=first.flac(i),
+            captions={name: found[first.keys[i]][0] for name, found in texts.items()},
+        )
+        for i in chosen
+    ]

@@ -1,0 +1,1 @@
+"""Tagged audio -> caption shards."""

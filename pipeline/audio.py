@@ -1,0 +1,106 @@
+"""Decode any clip to mono 16-bit samples, and encode samples as FLAC.
+
+Shapes: T = samples of one clip.
+"""
+
+import io
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE_HZ = 32_000  # rate of every clip in a shard; PANNs and BLAT work at 32 kHz
+MAX_DURATION_S = 600.0  # a header that claims more is refused before anything is allocated
+INT16_FULL_SCALE = 32_768.0
+
+
+class AudioError(Exception):
+    """A clip that cannot be used. `reason` is one of the words in `REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        assert reason in REASONS, reason
+        super().__init__(reason, detail)  # both in args: a pickled exception is rebuilt from them
+        self.reason = reason
+        self.detail = detail
+
+
+REASONS = {
+    "missing": "no file at the listed place",
+    "unreadable": "the file is there but cannot be opened",
+    "empty": "the file has no bytes",
+    "not_audio": "the bytes are not audio that libsndfile knows",
+    "truncated": "the file ends before the length its header states",
+    "zero_length": "the file is valid and holds no samples",
+    "too_long": f"the header states more than {MAX_DURATION_S:.0f} s",
+}
+
+
+def decode(data: bytes, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
+    """Decode encoded audio to mono samples.
+
+    Args:
+        data: a whole encoded file (FLAC, WAV, Ogg, MP3, ... whatever libsndfile reads).
+        sample_rate_hz: wanted rate; other rates are resampled with soxr HQ.
+
+    Returns:
+        int16 array (T,), channels averaged.
+
+    Raises:
+        AudioError: with the reason, when the bytes are empty, not audio, cut short, without samples or too long.
+    """
+    if not data:
+        raise AudioError("empty", "0 bytes")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _check_length(file)
+            plain = file.subtype == "PCM_16" and file.channels == 1
+            samples = file.read(dtype="int16" if plain else "float32", always_2d=True)
+            rate_hz, stated = file.samplerate, file.frames
+    except soundfile.LibsndfileError as error:
+        raise AudioError(_reason(data), str(error)) from error
+    if len(samples) < stated:
+        raise AudioError("truncated", f"header states {stated} samples, {len(samples)} could be decoded")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if rate_hz != sample_rate_hz:
+        mono = soxr.resample(_to_float(mono), rate_hz, sample_rate_hz, quality="HQ")
+    if len(mono) == 0:
+        raise AudioError("zero_length", f"{stated} samples at {rate_hz} Hz")
+    return to_int16(mono)
+
+
+def encode_flac(samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
+    """Encode int16 samples (T,) as FLAC; the same samples always give the same bytes."""
+    assert samples.dtype == np.int16 and samples.ndim == 1, (samples.dtype, samples.shape)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def fit(samples: np.ndarray, num_samples: int, start: int = 0) -> np.ndarray:
+    """Cut (T,) to `num_samples` from `start`, and zero-pad at the end when it is shorter."""
+    cut = samples[start : start + num_samples]
+    return np.pad(cut, (0, num_samples - len(cut)))
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Round float samples in [-1, 1] to int16; NaN becomes 0, louder values clip; int16 passes through."""
+    if samples.dtype == np.int16:
+        return samples
+    scaled = np.nan_to_num(samples) * INT16_FULL_SCALE
+    return np.clip(np.rint(scaled), -INT16_FULL_SCALE, INT16_FULL_SCALE - 1).astype(np.int16)
+
+
+def _to_float(samples: np.ndarray) -> np.ndarray:
+    return samples.astype(np.float32) / INT16_FULL_SCALE if samples.dtype == np.int16 else samples
+
+
+def _check_length(file: soundfile.SoundFile) -> None:
+    if file.frames == 0:
+        raise AudioError("zero_length", f"header states 0 samples at {file.samplerate} Hz")
+    if file.frames > MAX_DURATION_S * file.samplerate:
+        raise AudioError("too_long", f"header states {file.frames / file.samplerate:.0f} s")
+
+
+def _reason(data: bytes) -> str:
+    """Tell a broken FLAC stream from bytes that never were audio."""
+    return "truncated" if data[:4] in (b"fLaC", b"RIFF", b"OggS") else "not_audio"

@@ -1,0 +1,124 @@
+"""The command line contract of all three rooms: `python -m <room> <stage> <config> [--field value]`.
+
+A stage is a module with `run(config)`; its named configs are values of one dataclass. Exit codes: 0 published, 1 the job
+failed, 2 the command was wrong (told before any cluster work), 130 interrupted (the same command continues).
+"""
+
+import dataclasses
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tyro
+
+from pipeline import storage
+
+RUN_FILE = "run.json"  # the resolved config of the command that owns an output folder
+
+
+class InputError(Exception):
+    """Wrong or missing input: names the flag, its value and the remedy. Ends the command with exit code 2."""
+
+    def __init__(self, flag: str, value: object, remedy: str) -> None:
+        super().__init__(
+            f"{flag} {value!r}: {remedy}" if value not in ("", (), None) else f"{flag} is missing: {remedy}"
+        )
+
+
+class JobError(Exception):
+    """The job ran and cannot publish a good result. Ends the command with exit code 1."""
+
+
+def claim(out: str, config: Any, identity: Mapping[str, object] | None = None, ignore: Sequence[str] = ()) -> str:
+    """Take an output folder for one resolved config, so that the same command continues and another one is refused.
+
+    The config goes to `<out>/run.json` on the first call.
+
+    Args:
+        out: folder or URI from `--out`.
+        config: the stage's config dataclass.
+        identity: what else decides the result, such as the revision of a model.
+        ignore: fields that may change between runs because they do not change the result, such as a worker count.
+
+    Returns:
+        The absolute folder.
+
+    Raises:
+        InputError: when `out` is empty or holds the work of another config; names the fields that differ.
+    """
+    if not out:
+        raise InputError("--out", out, "give the folder or URI to write to")
+    folder = storage.resolve(out)
+    wanted = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
+    marker = storage.join(folder, RUN_FILE)
+    if not storage.exists(marker):
+        storage.publish_json(marker, wanted)
+        return folder
+    held = storage.read_json(marker)
+    differing = [
+        f"{k} was {held.get(k)!r}, now {v!r}" for k, v in wanted.items() if k not in ignore and held.get(k) != v
+    ]
+    if differing:
+        remedy = "choose another folder, or delete this one to start over"
+        raise InputError("--out", out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
+    return folder
+
+
+class Stage(NamedTuple):
+    """One word of a room's vocabulary."""
+
+    module: str  # imported only when the stage is called, so that --help stays quick
+    summary: str
+    configs: Mapping[str, tuple[str, Any]]  # name -> (one-line description, config)
+
+
+def main(room: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[str] | None = None) -> int:
+    """Parse `<stage> <config> [--field value]`, run the stage and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help(room, summary, stages))
+        return 0 if words else 2
+    name, rest = words[0], words[1:]
+    if name not in stages:
+        print(f"{room}: no stage {name!r}; choose one of: {', '.join(stages)}", file=sys.stderr)
+        return 2
+    stage = stages[name]
+    config = tyro.extras.overridable_config_cli(
+        dict(stage.configs), args=rest, prog=f"python -m {room} {name}", description=stage.summary
+    )
+    _quiet()
+    try:
+        importlib.import_module(stage.module).run(config)
+    except InputError as error:
+        print(f"{room} {name}: {error}", file=sys.stderr)
+        return 2
+    except JobError as error:
+        print(f"{room} {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{room} {name}: interrupted; the same command continues from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _help(room: str, summary: str, stages: Mapping[str, Stage]) -> str:
+    lines = [f"usage: python -m {room} <stage> <config> [--field value]", "", summary, "", "stages:"]
+    for name, stage in stages.items():
+        lines.append(f"  {name:<14}{stage.summary} Configs: {', '.join(stage.configs)}.")
+    return "\n".join([*lines, "", f"python -m {room} <stage> --help lists the fields with their units."])
+
+
+def _quiet() -> None:
+    """Let our own plain-word log lines through and silence the engines' chatter, unless RAY_* variables ask for it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for engine in ("ray", "ray.data", "ray.train", "botocore", "httpx"):
+        logging.getLogger(engine).setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")

@@ -1,0 +1,65 @@
+"""Ray Data for this room: connect, and run one actor stage over shard numbers."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ray.data
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorConfig:
+    """The pool of actors that hold a model."""
+
+    min: int = 1
+    """Actors at the start."""
+    max: int = 1
+    """Actors at most; the pool grows while shards wait."""
+    gpus: float = 0.0
+    """GPUs of each actor; 0 runs on CPU, fractions share a GPU."""
+    cpus: float = 1.0
+    """CPU cores of each actor."""
+
+    @property
+    def device(self) -> str:
+        """Return the torch device of an actor."""
+        return "cuda" if self.gpus > 0 else "cpu"
+
+
+def shard_numbers(numbers: Iterable[int]) -> "ray.data.Dataset":
+    """Return a dataset of one row, in a block of its own, for each shard; connects to Ray first.
+
+    A running cluster is used where there is one (RAY_ADDRESS, or a local `ray start`), else one is started in place.
+    """
+    import ray
+    import ray.data
+
+    ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines tell the progress
+    rows = [{"shard": number} for number in numbers]
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
+
+
+def map_actors(
+    data: "ray.data.Dataset", actor: type, arguments: tuple[Any, ...], config: ActorConfig
+) -> "ray.data.Dataset":
+    """Map rows one at a time through a pool of actors."""
+    import ray.data
+
+    return data.map_batches(
+        actor,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=config.min, max_size=config.max),
+        num_cpus=config.cpus,
+        num_gpus=config.gpus,
+    )
+
+
+def rows(data: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
+    """Run a graph and yield its rows as they are done."""
+    for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
+        yield from batch.to_pylist()

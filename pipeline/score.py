@@ -1,0 +1,138 @@
+"""Score captions with a language-audio model on Ray Data: `python -m pipeline score <config>`.
+
+Writes an overlay: for every clip its captions, best first, with the cosine of audio and text. Audio shards stay as they
+are. Round 2 of the loop trains on such an overlay; where to cut by score is the trainer's choice.
+"""
+
+import dataclasses
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import audio, engine, shards, storage
+from pipeline.cli import InputError
+from pipeline.engine import ActorConfig
+
+log = logging.getLogger("pipeline.score")
+DECODERS = 2
+OVERLAY_FILE = "overlay.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Score the captions of a dataset of shards with a two-tower model."""
+
+    data: str = ""
+    """Dataset of shards that `pipeline caption` wrote."""
+    model: str = ""
+    """Checkpoint directory that `train pretrain` wrote."""
+    name: str = ""
+    """Name of the overlay, such as round1; becomes <data>/overlays/<name>."""
+    batch_size: int = 64
+    """Clips in one pass of the model."""
+    actors: ActorConfig = field(default_factory=ActorConfig)
+    """The pool of scoring actors."""
+
+
+def run(config: ScoreConfig) -> None:
+    """Write the overlay, part by part; parts that are there are skipped."""
+    index, about = _check(config)
+    folder = shards.overlay_folder(config.data, config.name)
+    wanted = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": about["revision"]}
+    marker, claim = storage.join(folder, OVERLAY_FILE), storage.join(folder, "run.json")
+    if storage.exists(claim) and storage.read_json(claim)["revision"] != about["revision"]:
+        raise InputError("--name", config.name, "holds scores of another model; choose another name or delete it")
+    storage.publish_json(claim, wanted)
+    done = set(storage.list_names(folder))
+    todo = [shard for shard in shards.committed(index.data) if shards.ledger_name(shard) not in done]
+    if todo:
+        _fill(dataclasses.replace(config, model=wanted["model"]), index.data, folder, todo)
+    scores = np.array([row["score"][0] for row in _rows(folder)])
+    quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
+    storage.publish_json(marker, {**wanted, "num_clips": len(scores), "best_score": quantiles})
+    log.info("score: %s: %d clips, best scores %s", folder, len(scores), quantiles)
+
+
+class Scorer:
+    """The actor: holds the model and scores one shard at a time."""
+
+    def __init__(self, config: ScoreConfig, data: str, folder: str) -> None:
+        import torch  # here, so that --help and the driver's checks start without it
+
+        from train import checkpoint
+        from train.models.clap import Clap
+
+        self.config, self.folder, self.data = config, folder, data
+        self.device = torch.device(config.actors.device)
+        self.model = checkpoint.load(config.model, Clap).model.to(self.device)
+        self.decoders = ThreadPoolExecutor(DECODERS)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Score one shard and publish its part of the overlay."""
+        (shard,) = batch["shard"].to_pylist()
+        tar = storage.read(storage.join(self.data, shards.tar_name(shard)))
+        ledger = storage.read_table(storage.join(self.data, shards.ledger_name(shard))).to_pylist()
+        rows = [row for row in ledger if row["status"] == "written"]
+        parts = [
+            self._score(rows[i : i + self.config.batch_size], tar) for i in range(0, len(rows), self.config.batch_size)
+        ]
+        table = pa.Table.from_pylist([row for part in parts for row in part], schema=shards.OVERLAY)
+        storage.publish_table(storage.join(self.folder, shards.ledger_name(shard)), table)
+        return pa.table({"shard": [shard], "clips": [len(rows)]})
+
+    def _score(self, rows: list[dict[str, Any]], tar: bytes) -> list[dict[str, Any]]:
+        import torch
+
+        flacs = [tar[row["flac_offset"] :][: row["flac_size"]] for row in rows]
+        rate_hz, size = self.model.config.audio.sample_rate_hz, self.model.clip_samples
+        decoded = list(self.decoders.map(partial(audio.decode, sample_rate_hz=rate_hz), flacs))
+        waveform = torch.from_numpy(np.stack([audio.fit(samples, size) for samples in decoded])).to(self.device)
+        num_samples = torch.tensor([min(len(samples), size) for samples in decoded]).to(self.device)
+        texts = [text for row in rows for text in row["text"]]
+        owner = [i for i, row in enumerate(rows) for _ in row["text"]]
+        with torch.no_grad():
+            heard = self.model.encode_audio(waveform, num_samples)
+            said = self.model.encode_text(*(tensor.to(self.device) for tensor in self.model.tokenize(texts)))
+            cosines = (heard[owner] * said).sum(dim=1).tolist()
+        found: list[list[tuple[float, str]]] = [[] for _ in rows]
+        for i, text, cosine in zip(owner, texts, cosines, strict=True):
+            found[i].append((cosine, text))
+        return [
+            {"key": row["key"], "text": [t for _, t in best], "score": [s for s, _ in best]}
+            for row, best in zip(rows, (sorted(f, reverse=True) for f in found), strict=True)
+        ]
+
+
+def _check(config: ScoreConfig) -> tuple[shards.Index, dict[str, Any]]:
+    from train import checkpoint
+    from train.models.clap import Clap
+
+    about = checkpoint.describe(config.model, Clap, "--model")
+    if not config.name.replace("-", "").replace("_", "").isalnum():
+        raise InputError("--name", config.name, "use letters, digits, - and _, such as round1")
+    if not config.data:
+        raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
+    try:
+        return shards.Index(config.data), about
+    except FileNotFoundError as error:
+        raise InputError("--data", config.data, str(error)) from None
+
+
+def _fill(config: ScoreConfig, data: str, folder: str, todo: list[int]) -> None:
+    graph = engine.map_actors(engine.shard_numbers(todo), Scorer, (config, data, folder), config.actors)
+    started, clips = time.monotonic(), 0
+    for number, row in enumerate(engine.rows(graph), start=1):
+        clips += row["clips"]
+        rate = clips / (time.monotonic() - started)
+        log.info("score: %d of %d shards, %d clips, %.1f clips/s", number, len(todo), clips, rate)
+
+
+def _rows(folder: str) -> list[dict[str, Any]]:
+    parts = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
+    return [row for part in parts for row in storage.read_table(storage.join(folder, part)).to_pylist()]

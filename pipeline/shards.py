@@ -1,0 +1,214 @@
+"""The shard format: WebDataset tars that any reader takes, with a ledger and a commit mark beside each.
+
+    <data>/00000.tar           <key>.flac + <key>.json adjacent, in plan order; USTAR, fixed times and owners: same input,
+                               same bytes. FLAC is 32 kHz mono 16-bit.
+    <data>/00000.parquet       the ledger: one row per planned clip, LEDGER below; written, filtered and failed alike
+    <data>/00000_stats.json    in = written + filtered + failed, by reason, sha256 of the tar; published last: commit mark
+    <data>/plan.parquet, plan.json   which clip goes into which shard (pipeline/plan.py)
+    <data>/sizes.json          {"00000.tar": clips}, published when every shard is committed
+    <data>/overlays/<name>/00000.parquet   new captions or scores by key, OVERLAY below; audio is never rewritten
+    <data>/overlays/<name>/overlay.json    where they came from; published last
+
+JSON of a sample: `text` (list of str), `tag` (list of label names), `mids`, `source_id`, `start_s`, `end_s`,
+`sample_rate_hz`, `num_samples`, and `captions`: one record per text with score, model, revision, decoding, tags_given.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+import webdataset
+
+from pipeline import storage
+
+Status = Literal["written", "filtered", "failed"]
+LEDGER = pa.schema(
+    [
+        ("key", pa.string()),
+        ("status", pa.string()),  # written, filtered, failed
+        ("stage", pa.string()),  # where it ended: read, caption, write
+        ("reason", pa.string()),  # one word; empty when written
+        ("detail", pa.string()),  # the message behind the reason
+        ("duration_s", pa.float64()),
+        ("flac_offset", pa.int64()),  # bytes into the tar; -1 when not written
+        ("flac_size", pa.int64()),
+        ("json_offset", pa.int64()),
+        ("json_size", pa.int64()),
+        ("sha256", pa.string()),  # of the FLAC member
+        ("text", pa.list_(pa.string())),
+        ("tags", pa.list_(pa.string())),
+    ]
+)
+OVERLAY = pa.schema(
+    [
+        ("key", pa.string()),
+        ("text", pa.list_(pa.string())),  # captions, best first
+        (
+            "score",
+            pa.list_(pa.float64()),
+        ),  # cosine of audio and text, in the same order; where to cut is the trainer's choice
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one planned clip."""
+
+    key: str
+    status: Status
+    stage: str
+    reason: str = ""
+    detail: str = ""
+    duration_s: float = 0.0
+    flac: bytes = b""
+    meta: dict[str, Any] = field(default_factory=dict)  # the sample's JSON
+
+
+def tar_name(shard: int) -> str:
+    """Return the tar's name: five digits from 00000."""
+    return f"{shard:05d}.tar"
+
+
+def ledger_name(shard: int) -> str:
+    """Return the name of the ledger beside the tar."""
+    return f"{shard:05d}.parquet"
+
+
+def stats_name(shard: int) -> str:
+    """Return the name of the commit mark."""
+    return f"{shard:05d}_stats.json"
+
+
+def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) -> dict[str, Any]:
+    """Publish one shard: tar, then ledger, then the commit mark.
+
+    Returns:
+        The stats, as stored.
+    """
+    tar = _pack([outcome for outcome in outcomes if outcome.status == "written"])
+    members = {member.name: (member.offset_data, member.size) for member in _members(tar)}
+    rows = [_ledger_row(outcome, members) for outcome in outcomes]
+    counts = Counter(outcome.status for outcome in outcomes)
+    stats = {
+        "shard": shard,
+        "plan_hash": plan_hash,
+        "in": len(outcomes),
+        **{status: counts[status] for status in ("written", "filtered", "failed")},
+        "reasons": dict(sorted(Counter(o.reason for o in outcomes if o.reason).items())),
+        "duration_s": round(sum(o.duration_s for o in outcomes if o.status == "written"), 3),
+        "tar_size": len(tar),
+        "tar_sha256": hashlib.sha256(tar).hexdigest(),
+    }
+    storage.publish(storage.join(data, tar_name(shard)), tar)
+    storage.publish_table(storage.join(data, ledger_name(shard)), pa.Table.from_pylist(rows, schema=LEDGER))
+    storage.publish_json(storage.join(data, stats_name(shard)), stats)
+    return stats
+
+
+def committed(data: str) -> list[int]:
+    """Return the numbers of the shards whose commit mark is there."""
+    suffix = stats_name(0)[5:]
+    return [int(name[:5]) for name in storage.list_names(data) if name[:5].isdigit() and name[5:] == suffix]
+
+
+def read_stats(data: str, shard: int) -> dict[str, Any]:
+    """Read one commit mark."""
+    stats: dict[str, Any] = storage.read_json(storage.join(data, stats_name(shard)))
+    return stats
+
+
+class Index:
+    """Random access to every written clip of a dataset, through the ledgers.
+
+    Raises:
+        FileNotFoundError: when `data` is no finished dataset of shards.
+    """
+
+    def __init__(self, data: str) -> None:
+        self.data = storage.resolve(data)
+        if not storage.exists(storage.join(self.data, "sizes.json")):
+            raise FileNotFoundError(f"{data} has no sizes.json: no finished dataset of shards")
+        tables = []
+        for shard in committed(self.data):
+            ledger = storage.read_table(storage.join(self.data, ledger_name(shard)))
+            tables.append(ledger.append_column("shard", pa.array([shard] * len(ledger), pa.int32())))
+        whole = pa.concat_tables(tables)
+        self.ledger = whole
+        self.written = whole.filter(pa.compute.equal(whole["status"], "written")).combine_chunks()
+        self.keys: list[str] = self.written["key"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def texts(self) -> list[list[str]]:
+        """Return the captions of every clip, in index order."""
+        texts: list[list[str]] = self.written["text"].to_pylist()
+        return texts
+
+    def tags(self) -> list[list[str]]:
+        """Return the tags of every clip, in index order."""
+        tags: list[list[str]] = self.written["tags"].to_pylist()
+        return tags
+
+    def flac(self, index: int) -> bytes:
+        """Read the FLAC bytes of one clip."""
+        return self._member(index, "flac")
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """Read the JSON of one clip."""
+        meta: dict[str, Any] = json.loads(self._member(index, "json"))
+        return meta
+
+    def _member(self, index: int, suffix: str) -> bytes:
+        shard, offset, size = (self.written[n][index].as_py() for n in ("shard", f"{suffix}_offset", f"{suffix}_size"))
+        return storage.read(storage.join(self.data, tar_name(shard)), offset, size)
+
+
+def overlay_folder(data: str, name: str) -> str:
+    """Return the folder of an overlay."""
+    return storage.join(storage.resolve(data), "overlays", name)
+
+
+def read_overlay(data: str, name: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Read an overlay: ({key: row of OVERLAY}, its overlay.json). Raises FileNotFoundError when it is not complete."""
+    folder = overlay_folder(data, name)
+    about = storage.read_json(storage.join(folder, "overlay.json"))
+    parts = [storage.join(folder, part) for part in storage.list_names(folder) if part.endswith(".parquet")]
+    rows = (row for part in parts for row in storage.read_table(part).to_pylist())
+    return {row["key"]: row for row in rows}, about
+
+
+def _pack(outcomes: Sequence[Outcome]) -> bytes:
+    buffer = io.BytesIO()
+    with webdataset.TarWriter(buffer, user="blat", group="blat", mtime=0, format=tarfile.USTAR_FORMAT) as writer:
+        for outcome in outcomes:
+            text = json.dumps(outcome.meta, ensure_ascii=False, sort_keys=True)
+            writer.write({"__key__": outcome.key, "flac": outcome.flac, "json": text.encode()})
+    return buffer.getvalue()
+
+
+def _members(tar: bytes) -> Iterator[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(tar)) as file:
+        yield from file
+
+
+def _ledger_row(outcome: Outcome, members: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    flac = members.get(f"{outcome.key}.flac", (-1, -1))
+    meta = members.get(f"{outcome.key}.json", (-1, -1))
+    return {
+        **{name: getattr(outcome, name) for name in ("key", "status", "stage", "reason", "detail", "duration_s")},
+        "flac_offset": flac[0],
+        "flac_size": flac[1],
+        "json_offset": meta[0],
+        "json_size": meta[1],
+        "sha256": hashlib.sha256(outcome.flac).hexdigest() if outcome.status == "written" else "",
+        "text": outcome.meta.get("text", []),
+        "tags": outcome.meta.get("tag", []),
+    }

@@ -1,0 +1,119 @@
+"""The command line contract: stages, help with units, and wrong input told in one line with exit code 2, before Ray."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import eval.__main__ as eval_room
+import pipeline.__main__ as pipeline_room
+import train.__main__ as train_room
+from pipeline import cli, storage
+
+ROOMS = {"pipeline": pipeline_room.STAGES, "train": train_room.STAGES, "eval": eval_room.STAGES}
+STAGES = [(room, stage) for room, stages in ROOMS.items() for stage in stages]
+
+
+def call(room: str, *words: str) -> int:
+    return cli.main(room, "", ROOMS[room], list(words))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_help_lists_every_stage(room: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(room, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(stage in shown for stage in ROOMS[room])
+    assert call(room) == 2
+    assert call(room, "nonsense") == 2
+
+
+@pytest.mark.parametrize(("room", "stage"), STAGES)
+def test_stage_help_describes_every_field(room: str, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = next(iter(ROOMS[room][stage].configs))
+    with pytest.raises(SystemExit) as ended:
+        call(room, stage, config, "--help")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--out" in shown or stage == "score"
+
+
+@pytest.mark.parametrize(("room", "stage"), STAGES)
+def test_unknown_flag_and_unknown_config_exit_with_2(room: str, stage: str) -> None:
+    config = next(iter(ROOMS[room][stage].configs))
+    for words in ((stage, config, "--no-such-flag", "1"), (stage, "no-such-config")):
+        with pytest.raises(SystemExit) as ended:
+            call(room, *words)
+        assert ended.value.code == 2
+
+
+WRONG = [  # command, what the one line must name
+    ("pipeline synth tiny", "--out is missing"),
+    ("pipeline synth tiny --out {tmp} --clip-s 0.5", "--clip-s 0.5"),
+    ("pipeline plan tiny --source {tmp}/no.csv --out {tmp}", "no.csv': no such file"),
+    ("pipeline plan tiny --source {source}", "--out is missing"),
+    ("pipeline caption tiny", "--source is missing"),
+    ("pipeline caption tiny --source {source} --out {tmp}", "--captioner is missing"),
+    ("pipeline caption tiny --source {source} --captioner {clap} --out {tmp}", "holds a clap, not a captioner"),
+    (
+        "pipeline caption tiny --source {source} --captioner {captioner} --num-captions 9 --out {tmp}",
+        "--num-captions 9",
+    ),
+    ("pipeline caption tiny --source {source} --captioner {captioner}", "--out is missing"),
+    ("pipeline score tiny --data {tmp} --model {clap} --name r", "no finished dataset"),
+    ("pipeline score tiny --data {tmp} --model {clap} --name ../x", "--name '../x'"),
+    ("train captioner tiny --out {tmp}", "--source is missing"),
+    ("train captioner tiny --source {source} --out {tmp}", "no row has a caption"),
+    ("train captioner tiny --source {captioned} --optim.batch-size 99 --out {tmp}", "--optim.batch-size 99"),
+    ("train pretrain tiny --data {tmp} --out {tmp}", "no finished dataset"),
+    ("train pretrain tiny --out {tmp}", "--data is missing"),
+    ("eval zero-shot demo --task nope --model {clap} --task-dir {tmp} --out {tmp}", "--task 'nope'"),
+    ("eval zero-shot demo --model {clap} --task-dir {tmp} --out {tmp}", "holds no evaluation_segments.csv"),
+    ("eval retrieval demo --model {tmp} --task-dir {corpus} --out {tmp}", "no checkpoint there"),
+    ("eval report demo --results {tmp} --out {tmp}", "no results.json there"),
+]
+
+
+@pytest.mark.parametrize(("command", "said"), WRONG)
+def test_wrong_input_is_one_line_and_exit_2(
+    command: str, said: str, corpus: str, captioner: str, clap: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = {
+        "tmp": str(tmp_path),
+        "corpus": corpus,
+        "captioner": captioner,
+        "clap": clap,
+        "source": storage.join(corpus, "tagged_segments.csv"),
+        "captioned": storage.join(corpus, "captioned_segments.csv"),
+    }
+    room, *words = command.format(**places).split()
+    assert call(room, *words) == 2
+    shown = capfd.readouterr().err.strip()
+    assert said in shown
+    assert len(shown.splitlines()) == 1
+    assert shown.startswith(f"{room} {words[0]}: ")
+
+
+def test_ctrl_c_saves_and_the_same_command_continues(corpus: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "train", "captioner", "tiny", "--out", str(tmp_path / "out")]
+    command += ["--source", storage.join(corpus, "captioned_segments.csv")]
+    command += ["--optim.epochs", "40", "--optim.save-every-s", "0"]
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    state = tmp_path / "out" / "training_state" / "state.json"
+    while not state.exists():
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 130, said
+    assert "the same command continues" in said
+    second = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=True)
+    assert "continues at step" in second.stderr
+    assert (tmp_path / "out" / "config.json").exists()
+    assert not state.exists()
+    third = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=True)
+    assert "is complete already" in third.stderr

@@ -1,0 +1,101 @@
+"""The whole loop, tiny, through the commands a user types; training once on two real Ray Train workers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import eval.__main__ as eval_room
+import pipeline.__main__ as pipeline_room
+import train.__main__ as train_room
+from pipeline import cli, shards
+
+ROOMS = {"pipeline": pipeline_room.STAGES, "train": train_room.STAGES, "eval": eval_room.STAGES}
+
+
+def call(command: str) -> None:
+    room, *words = command.split()
+    assert cli.main(room, "", ROOMS[room], words) == 0, command
+
+
+@pytest.fixture(scope="module")
+def loop(corpus: str, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """Run every step of the demo with the tiny configs."""
+    d = tmp_path_factory.mktemp("loop")
+    call(f"train captioner tiny --source {corpus}/captioned_segments.csv --out {d}/captioner")
+    for name, guidance in (("guided", "tags"), ("unguided", "none")):
+        call(
+            f"pipeline caption tiny --source {corpus}/tagged_segments.csv --captioner {d}/captioner "
+            f"--guidance {guidance} --out {d}/{name}"
+        )
+    call(f"train pretrain tiny --data {d}/guided --init-audio {d}/captioner --scale.num-workers 2 --out {d}/round1")
+    call(f"pipeline score tiny --data {d}/guided --model {d}/round1 --name round1")
+    call(f"train pretrain tiny --data {d}/guided --captions round1 --best-only --keep-fraction 0.5 --out {d}/round2")
+    for model in ("round1", "round2"):
+        for stage in ("zero-shot", "retrieval"):
+            call(f"eval {stage} demo --model {d}/{model} --task-dir {corpus} --out {d}/results/{model}")
+    call(
+        f"eval report demo --results {d}/results/round1 {d}/results/round2 --captions {d}/guided {d}/unguided --out {d}/report"
+    )
+    return d
+
+
+def test_every_model_names_its_captions_captioner_and_filter(loop: Path) -> None:
+    captioner = json.loads((loop / "captioner" / "config.json").read_text())["revision"]
+    round1, round2 = (json.loads((loop / name / "config.json").read_text()) for name in ("round1", "round2"))
+    for config in (round1, round2):
+        assert config["lineage"]["generation"]["captioner_revision"] == captioner
+        assert config["lineage"]["generation"]["guidance"] == "tags"
+    assert round1["lineage"]["overlay"] is None
+    assert round2["lineage"]["overlay"]["revision"] == round1["revision"]
+    assert (round1["lineage"]["num_clips"], round2["lineage"]["num_clips"]) == (24, 12)
+
+
+def test_scores_are_sorted_and_cover_every_clip(loop: Path) -> None:
+    rows, about = shards.read_overlay(str(loop / "guided"), "round1")
+    index = shards.Index(str(loop / "guided"))
+    assert set(rows) == set(index.keys)
+    assert about["num_clips"] == 24
+    for key, texts in zip(index.keys, index.texts(), strict=True):
+        assert sorted(rows[key]["text"]) == sorted(texts)
+        assert rows[key]["score"] == sorted(rows[key]["score"], reverse=True)
+        assert all(-1.001 <= score <= 1.001 for score in rows[key]["score"])
+
+
+def test_results_state_their_protocol(loop: Path) -> None:
+    results = json.loads((loop / "report" / "results.json").read_text())
+    assert list(results) == ["round1", "round2"]
+    zero_shot = results["round2"]["results"]["zero-shot synth"]
+    low, high = zero_shot["accuracy"]["ensemble"]["interval95"]
+    assert 0 <= low <= zero_shot["accuracy"]["ensemble"]["value"] <= high <= 1
+    assert zero_shot["n"] == zero_shot["num_listed"] == 24
+    assert zero_shot["overlap"]["keys"] == 0
+    assert set(zero_shot["accuracy"]) == {"{}", "the sound of {}", "this is a sound of {}", "ensemble"}
+    assert sum(map(sum, zero_shot["confusion"])) == zero_shot["n_single_label"]
+    retrieval = results["round1"]["results"]["retrieval synth"]
+    assert retrieval["num_captions"] == 5 * 24
+    assert len(retrieval["ids_sha256"]) == 64
+
+
+def test_report_is_one_self_contained_page(loop: Path) -> None:
+    html = (loop / "report" / "report.html").read_text()
+    assert 'src="http' not in html
+    assert 'href="http' not in html
+    assert html.count("data:audio/flac;base64,") == 10
+    for words in ("round1", "round2", "guided", "unguided", "chance", "best 50 % of the clips"):
+        assert words in html
+
+
+def test_a_finished_stage_returns_at_once(loop: Path, corpus: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in loop.rglob("*.safetensors")}
+    call(
+        f"train pretrain tiny --data {loop}/guided --init-audio {loop}/captioner --scale.num-workers 2 --out {loop}/round1"
+    )
+    assert before == {path: path.stat().st_mtime_ns for path in loop.rglob("*.safetensors")}
+
+
+def test_real_clips_in_odd_layouts_go_through(blat_data: Path, loop: Path, tmp_path: Path) -> None:
+    """Real Ogg clips of 44.1 kHz and odd encodings, from a table, become shards; n of N is counted."""
+    source = blat_data / "odd_formats" / "metadata.csv"
+    call(f"pipeline caption tiny --source {source} --captioner {loop}/captioner --guidance none --out {tmp_path}/odd")
+    assert len(shards.Index(str(tmp_path / "odd"))) == 15

@@ -1,0 +1,35 @@
+"""The tree: packages resolve to this checkout, rooms import as they may, files stay small."""
+
+import ast
+import importlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [path for room in ("pipeline", "train", "eval", "tests") for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("room", ["pipeline", "train", "eval"])
+def test_rooms_resolve_here(room: str) -> None:
+    assert Path(str(importlib.import_module(room).__file__)).parent == ROOT / room
+
+
+def test_import_contracts_hold() -> None:
+    done = subprocess.run(["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 80, node.name
+
+
+def test_stage_modules_are_never_main() -> None:
+    mains = [path for path in FILES if 'if __name__ == "__main__"' in path.read_text() and "tests" not in path.parts]
+    assert {path.name for path in mains} == {"__main__.py"}

@@ -1,0 +1,87 @@
+"""Listings: AudioSet files, tables, keys, and what is said when they are wrong."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from pipeline import audioset, sources
+from pipeline.cli import InputError
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def segments(folder: Path, rows: list[audioset.Segment]) -> str:
+    write(
+        folder,
+        audioset.LABELS_FILE,
+        audioset.write_labels({"/m/09x0r": "Speech", "/m/05zppz": "Male speech, man speaking"}),
+    )
+    return write(folder, "train.csv", audioset.write_segments(rows))
+
+
+def test_segments_round_trip_with_odd_ids() -> None:
+    rows = [
+        audioset.Segment("-_A4yJmxFdM", 30.0, 40.0, ("/m/09x0r", "/m/05zppz")),
+        audioset.Segment("--PJHxphWEs", 0.0, 9.5, ()),
+    ]
+    assert list(audioset.read_segments(audioset.write_segments(rows))) == rows
+
+
+def test_key_has_no_dot() -> None:
+    assert audioset.key("-_A4yJmxFdM", 30.0, 40.5) == "Y-_A4yJmxFdM_30000_40500"
+
+
+def test_usual_audio_namings_are_found(tmp_path: Path) -> None:
+    source = segments(tmp_path, [audioset.Segment(name * 11, 0, 10, ("/m/05zppz",)) for name in "abc"])
+    write(tmp_path / "audio", "Y" + "a" * 11 + ".wav", "")
+    write(tmp_path / "audio", "b" * 11 + ".flac", "")
+    clips = sources.read_clips(source)
+    assert [Path(clip.uri).name for clip in clips[:2]] == ["Yaaaaaaaaaaa.wav", "bbbbbbbbbbb.flac"]
+    assert not Path(clips[2].uri).exists()  # listed all the same: the ledger tells that it is missing
+    assert clips[0].tags == ("Male speech, man speaking",)
+
+
+def test_table_columns_separators_and_folds(tmp_path: Path) -> None:
+    source = write(tmp_path, "t.csv", "file,labels,caption,fold\na.ogg,church_bells|dog,one || two,1\nb.ogg,,,2\n")
+    first, second = sources.read_clips(source)
+    assert (first.key, first.tags, first.captions) == ("a", ("church bells", "dog"), ("one", "two"))
+    assert second.tags == ()
+    assert [clip.key for clip in sources.read_clips(source, folds=("2",))] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,labels\na,b\n", "no file column"),
+        ("file\na.b.wav\na b.wav\na_b.wav\n", "same key"),
+        ("file\n", "lists no clip"),
+        ("# YTID, start_seconds\nabc, 1.0\n", "class_labels_indices.csv"),
+    ],
+)
+def test_wrong_listing_names_flag_value_and_cause(tmp_path: Path, text: str, said: str) -> None:
+    source = write(tmp_path, "wrong.csv", text)
+    with pytest.raises(InputError) as caught:
+        sources.read_clips(source)
+    assert "--source" in str(caught.value)
+    assert source in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_unknown_mid_is_an_error(tmp_path: Path) -> None:
+    source = segments(tmp_path, [audioset.Segment("a" * 11, 0, 10, ("/m/nope",))])
+    with pytest.raises(InputError, match="/m/nope"):
+        sources.read_clips(source)
+
+
+def test_official_balanced_train_segments(blat_data: Path, tmp_path: Path) -> None:
+    for name in ("audioset_balanced_train_segments", "audioset_class_labels_indices"):
+        text = gzip.decompress((blat_data / "meta" / f"{name}.csv.gz").read_bytes()).decode()
+        write(tmp_path, f"{name.removeprefix('audioset_')}.csv", text)
+    clips = sources.read_clips(str(tmp_path / "balanced_train_segments.csv"))
+    assert len(clips) == 22_160
+    assert len(sources.tag_vocabulary(clips)) == 527

@@ -1,0 +1,106 @@
+"""Storage: whole files or nothing, on disk and on a real S3 endpoint."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import sources, storage
+from pipeline.plan import PlanConfig
+from pipeline.plan import run as run_plan
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket on moto's server: a real HTTP endpoint in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    saved = dict(os.environ)
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(endpoint, timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, "moto's server ended"
+                time.sleep(0.2)
+        import boto3
+
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="corpus")
+        yield "s3://corpus"
+    finally:
+        server.kill()
+        server.wait()
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+def check_folder(root: str) -> None:
+    uri = storage.join(root, "a", "b.json")
+    assert not storage.exists(uri)
+    storage.publish_json(uri, {"n": 1})
+    storage.publish_json(uri, {"n": 2})
+    assert storage.read_json(uri) == {"n": 2}
+    assert storage.read(uri, offset=2, size=4) == storage.read(uri)[2:6]
+    assert storage.list_names(storage.join(root, "a")) == ["b.json"]
+    assert storage.list_names(storage.join(root, "absent")) == []
+    with pytest.raises(FileNotFoundError):
+        storage.read(storage.join(root, "absent.bin"))
+    storage.remove(uri)
+    storage.remove(uri)
+    assert not storage.exists(uri)
+
+
+def test_local(tmp_path: Path) -> None:
+    check_folder(str(tmp_path))
+
+
+def test_s3(s3: str) -> None:
+    check_folder(storage.join(s3, "run"))
+
+
+def test_a_corpus_on_s3_is_listed_and_planned(s3: str, corpus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("class_labels_indices.csv", "tagged_segments.csv"):
+        storage.publish(storage.join(s3, "in", name), storage.read(storage.join(corpus, name)))
+    clip = sources.read_clips(storage.join(corpus, "tagged_segments.csv"))[0]
+    name = clip.uri.rpartition("/")[2]
+    storage.publish(storage.join(s3, "in", "audio", name), storage.read(clip.uri))
+    listed = sources.read_clips(storage.join(s3, "in", "tagged_segments.csv"))
+    assert listed[0].uri == storage.join(s3, "in", "audio", name)
+    run_plan(PlanConfig(source=storage.join(s3, "in", "tagged_segments.csv"), out=storage.join(s3, "out")))
+    assert "24 clips, 1 shards" in capsys.readouterr().out
+    assert storage.read_json(storage.join(s3, "out", "plan.json"))["num_clips"] == 24
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "x.bin")
+    storage.publish(uri, b"old")
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        storage.publish(uri, b"new and longer")
+    assert storage.read(uri) == b"old"

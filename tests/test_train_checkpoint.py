@@ -1,0 +1,42 @@
+"""Checkpoints load without flags, bit for bit, and say what they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import storage
+from pipeline.cli import InputError
+from train import checkpoint
+from train.models.captioner import TagGuidedCaptioner
+from train.models.clap import Clap
+
+
+@pytest.mark.parametrize(("fixture", "kind"), [("captioner", TagGuidedCaptioner), ("clap", Clap)])
+def test_round_trip_is_bit_equal(fixture: str, kind: type, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    first = checkpoint.load(request.getfixturevalue(fixture), kind)
+    checkpoint.save(str(tmp_path), first.model, {"from": "test"})
+    second = checkpoint.load(str(tmp_path), kind)
+    assert second.revision == first.revision
+    assert second.config["lineage"] == {"from": "test"}
+    for a, b in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert not second.model.training
+
+
+def test_wrong_kind_and_no_checkpoint_name_the_flag(captioner: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--model .* holds a captioner, not a clap"):
+        checkpoint.describe(captioner, Clap, "--model")
+    with pytest.raises(InputError, match=r"--captioner .* no checkpoint there"):
+        checkpoint.describe(str(tmp_path), TagGuidedCaptioner, "--captioner")
+
+
+def test_missing_weights_are_an_error(clap: str, tmp_path: Path) -> None:
+    for name in storage.list_names(clap):
+        storage.publish(storage.join(str(tmp_path), name), storage.read(storage.join(clap, name)))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["network"]["joint_dim"] = 8
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        checkpoint.load(str(tmp_path), Clap)

@@ -1,0 +1,14 @@
+"""`python -m train <stage> <config> [--field value]`."""
+
+import sys
+
+from pipeline.cli import Stage, main
+from train import configs
+
+STAGES = {
+    "captioner": Stage("train.captioner", "Captioned clips -> a tag-guided captioner.", configs.CAPTIONER),
+    "pretrain": Stage("train.pretrain", "Caption shards -> a two-tower language-audio model.", configs.PRETRAIN),
+}
+
+if __name__ == "__main__":
+    sys.exit(main("train", "Caption shards -> checkpoint.", STAGES))

@@ -1,0 +1,126 @@
+"""Train the tag-guided captioner on captioned clips: `python -m train captioner <config>`."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from pipeline import cli, sources, storage
+from pipeline.cli import InputError
+from train import checkpoint, losses, parallel
+from train.data import Batch, ListedClips, Loader, Order
+from train.launch import ScaleConfig, launch
+from train.loop import Context, OptimConfig, finish, fit
+from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
+from train.models.words import PAD, Vocabulary
+
+log = logging.getLogger("train.captioner")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCaptionerConfig:
+    """Train a captioner from CSVs of captioned clips and their audio."""
+
+    source: tuple[str, ...] = ()
+    """CSVs that list captioned clips, one after the other."""
+    labelled: tuple[str, ...] = ()
+    """CSVs of clips whose tags are to be trusted and whose captions, if any, are not: --label-phrases stand in for them."""
+    exclude_folds: tuple[str, ...] = ()
+    """Never train on rows with one of these values in the fold column, such as a fold kept for evaluation."""
+    label_phrases: tuple[str, ...] = ()
+    """Captions for rows that have tags and no caption, with {} for the tags; empty leaves such rows out. Needed by --labelled."""
+    out: str = ""
+    """Folder or URI of the checkpoint."""
+    tag_dropout: float = 0.25
+    """Share of the clips trained without their tags, so that one model serves guided and unguided captions."""
+    tag_loss: float = 1.0
+    """Weight of the CNN's own tagging loss: from scratch it stands in for the AudioSet weights BLAT starts from."""
+    label_smoothing: float = 0.1
+    """Probability spread over all other words."""
+    min_word_count: int = 1
+    """Rarer words become <unk>."""
+    network: CaptionerConfig = field(default_factory=CaptionerConfig)
+    """The model."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedule."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    """Workers."""
+
+
+def run(config: TrainCaptionerConfig) -> None:
+    """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
+    if not config.source:
+        raise InputError("--source", config.source, "give one or more CSVs that list captioned clips")
+    if config.labelled and not config.label_phrases:
+        raise InputError(
+            "--label-phrases", config.label_phrases, "give phrases with {} for the tags of --labelled clips"
+        )
+    absolute = {name: tuple(map(storage.resolve, getattr(config, name))) for name in ("source", "labelled")}
+    config = dataclasses.replace(config, **absolute)
+    clips = _clips(config)
+    if not clips.keys:
+        raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
+    if len(clips.keys) < config.optim.batch_size:
+        raise InputError("--optim.batch-size", config.optim.batch_size, f"only {len(clips.keys)} clips; use fewer")
+    out = cli.claim(config.out, config, ignore=("scale",))
+    if checkpoint.exists(out):
+        log.info("captioner: %s is complete already", out)
+        return
+    log.info("captioner: %d captioned clips", len(clips.keys))
+    launch(train, {"config": config, "out": out}, config.scale, out)
+    if not checkpoint.exists(out):
+        raise cli.JobError(f"training ended without a checkpoint in {out}")
+    log.info("captioner: wrote %s", out)
+
+
+def train(job: dict[str, Any], context: Context) -> None:
+    """Train on one worker; rank 0 publishes the checkpoint."""
+    config: TrainCaptionerConfig = job["config"]
+    clips = _clips(config)
+    vocabulary = Vocabulary.build((text for texts in clips.texts for text in texts), config.min_word_count)
+    tags = sorted({tag for names in clips.tags for tag in names})
+    torch.manual_seed(config.optim.seed)
+    network = TagGuidedCaptioner(config.network, vocabulary, tags)
+    order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
+    num_samples = round(config.network.clip_s * config.network.audio.sample_rate_hz)
+    loader = Loader(clips, order, num_samples, context.rank, context.world_size)
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        truth = network.multi_hot(batch.tags).to(context.device)
+        given = truth * (torch.rand(len(truth), 1, device=context.device) >= config.tag_dropout)
+        words = _encode(vocabulary, batch.texts).to(context.device)
+        waveform, num = batch.waveform.to(context.device), batch.num_samples.to(context.device)
+        logits, tag_logits = model(waveform, num, given, words)
+        word_loss = losses.caption(logits, words[:, 1:], PAD, config.label_smoothing)
+        return word_loss + config.tag_loss * losses.tagging(tag_logits, truth)
+
+    model = parallel.wrap(network, context.device, context.world_size)
+    last = fit(model, loss, loader, config.optim, context, job["out"])
+    if context.leads:
+        lineage = {
+            "stage": "train captioner",
+            "source": list(config.source),
+            "labelled": list(config.labelled),
+            "exclude_folds": list(config.exclude_folds),
+            "num_clips": len(clips.keys),
+            "broken_clips": sorted(loader.broken),
+            "last_epoch_loss": last,
+        }
+        checkpoint.save(job["out"], network, lineage)
+        finish(job["out"])
+
+
+def _clips(config: TrainCaptionerConfig) -> ListedClips:
+    captioned = [clip for source in config.source for clip in sources.read_clips(source)]
+    labelled = [clip for source in config.labelled for clip in sources.read_clips(source, flag="--labelled")]
+    listed = captioned + [dataclasses.replace(clip, captions=()) for clip in labelled]
+    return ListedClips([clip for clip in listed if clip.fold not in config.exclude_folds], config.label_phrases)
+
+
+def _encode(vocabulary: Vocabulary, texts: list[str]) -> Tensor:
+    rows = [torch.tensor(vocabulary.encode(text)) for text in texts]
+    return pad_sequence(rows, batch_first=True, padding_value=PAD)

@@ -1,0 +1,76 @@
+"""Named training configs. The small ones run the same code as the full ones, with smaller numbers."""
+
+from dataclasses import replace
+
+from train.captioner import TrainCaptionerConfig
+from train.launch import ScaleConfig
+from train.loop import OptimConfig
+from train.models.captioner import CaptionerConfig
+from train.models.clap import ClapConfig
+from train.models.cnn14 import Cnn14Config
+from train.models.text import TextConfig
+from train.pretrain import PretrainConfig
+
+SMALL_CNN = Cnn14Config(
+    hop_samples=960, num_mels=48, channels=(8, 16, 32, 64, 128), block_dropout=0.1, clip_dropout=0.1
+)
+SMALL_TEXT = TextConfig(hidden_dim=128, layers=2, heads=4)
+SMALL_CAPTIONER = CaptionerConfig(
+    audio=SMALL_CNN, clip_s=5.0, gru_layers=1, gru_dim=64, model_dim=128, decoder_heads=4, decoder_feedforward=256
+)
+SMALL_CLAP = ClapConfig(audio=SMALL_CNN, text=SMALL_TEXT, joint_dim=128, clip_s=5.0)
+MEDIUM_CNN = Cnn14Config(
+    hop_samples=960, num_mels=64, channels=(16, 32, 64, 128, 256), block_dropout=0.1, clip_dropout=0.3
+)
+TINY_CNN = Cnn14Config(hop_samples=1280, num_mels=16, channels=(4, 8), block_dropout=0.0, clip_dropout=0.0)
+TINY_CAPTIONER = CaptionerConfig(
+    audio=TINY_CNN, clip_s=2.0, gru_layers=1, gru_dim=8, model_dim=16, decoder_heads=2, decoder_feedforward=16
+)
+TINY_CLAP = ClapConfig(
+    audio=TINY_CNN, text=TextConfig(hidden_dim=16, layers=1, heads=2, dropout=0.0), joint_dim=16, clip_s=2.0
+)
+IN_PROCESS = ScaleConfig(num_workers=0)
+
+CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
+    "demo": (
+        "the procedural corpus: 5 s clips, in this process, under two minutes on two cores",
+        TrainCaptionerConfig(
+            network=SMALL_CAPTIONER, optim=OptimConfig(epochs=22, batch_size=16, lr=2e-3), scale=IN_PROCESS
+        ),
+    ),
+    "esc50": (
+        "real 5 s clips with captions or labels, ESC-50's fold 4 held out, in this process, about 15 minutes on two cores",
+        TrainCaptionerConfig(
+            network=replace(SMALL_CAPTIONER, audio=MEDIUM_CNN),
+            exclude_folds=("4",),
+            label_phrases=("{}", "the sound of {}", "{} can be heard", "a recording of {}"),
+            optim=OptimConfig(epochs=25, batch_size=16, lr=1e-3),
+            scale=IN_PROCESS,
+        ),
+    ),
+    "tiny": (
+        "seconds, in this process, for tests",
+        TrainCaptionerConfig(
+            network=TINY_CAPTIONER, optim=OptimConfig(epochs=2, batch_size=8, lr=1e-2), scale=IN_PROCESS
+        ),
+    ),
+}
+
+PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
+    "demo": (
+        "the procedural corpus: 5 s clips, in this process, about a minute on two cores",
+        PretrainConfig(network=SMALL_CLAP, optim=OptimConfig(epochs=8, batch_size=64, lr=1e-3), scale=IN_PROCESS),
+    ),
+    "esc50": (
+        "real 5 s clips, in this process, about 10 minutes on two cores",
+        PretrainConfig(
+            network=replace(SMALL_CLAP, audio=MEDIUM_CNN),
+            optim=OptimConfig(epochs=15, batch_size=64, lr=5e-4),
+            scale=IN_PROCESS,
+        ),
+    ),
+    "tiny": (
+        "seconds, in this process, for tests",
+        PretrainConfig(network=TINY_CLAP, optim=OptimConfig(epochs=2, batch_size=8, lr=1e-2), scale=IN_PROCESS),
+    ),
+}

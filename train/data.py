@@ -1,0 +1,184 @@
+"""Clips -> batches in one global order, whatever the number of ranks.
+
+The order of an epoch is a permutation keyed by (seed, epoch); step s of the run takes the next `batch_size` clips of it and
+rank r of n takes every n-th of those. So the state of the data is one number, the step, and a run can go on with another
+number of workers. Random crops and caption choices are keyed by (seed, epoch, clip) for the same reason.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import audio, shards, storage
+from pipeline.cli import InputError
+from pipeline.sources import Clip
+
+log = logging.getLogger("train.data")
+DECODERS = 2  # threads; libsndfile and soxr release the interpreter lock
+BATCHES_AHEAD = 3
+
+
+class Clips(Protocol):
+    """Random access to captioned clips."""
+
+    keys: list[str]
+    texts: list[list[str]]
+    tags: list[list[str]]
+
+    def samples(self, index: int) -> np.ndarray:
+        """Return int16 (T,) at `audio.SAMPLE_RATE_HZ`; raises AudioError when the clip is broken."""
+        ...
+
+
+class ListedClips:
+    """Clips of a source, read from their own files; rows without captions get the label phrases."""
+
+    def __init__(self, clips: Sequence[Clip], label_phrases: Sequence[str]) -> None:
+        texts = [list(c.captions) or [p.format(" and ".join(c.tags).lower()) for p in label_phrases] for c in clips]
+        kept = [(clip, text) for clip, text in zip(clips, texts, strict=True) if text and (clip.captions or clip.tags)]
+        self.keys = [clip.key for clip, _ in kept]
+        self.texts = [text for _, text in kept]
+        self.tags = [list(clip.tags) for clip, _ in kept]
+        self.uris = [clip.uri for clip, _ in kept]
+
+    def samples(self, index: int) -> np.ndarray:
+        """Read and decode one clip."""
+        try:
+            return audio.decode(storage.read(self.uris[index]))
+        except OSError as error:
+            raise audio.AudioError("missing", str(error)) from error
+
+
+class ShardClips:
+    """Clips of a dataset of shards; an overlay replaces the captions, and its scores decide which clips stay."""
+
+    def __init__(self, data: str, overlay: str, keep_fraction: float, best_only: bool) -> None:
+        self.index = shards.Index(data)
+        texts, tags = self.index.texts(), self.index.tags()
+        chosen = list(range(len(self.index)))
+        if overlay:
+            rows, _ = shards.read_overlay(data, overlay)
+            texts = [rows[key]["text"] if key in rows else [] for key in self.index.keys]
+            best = [rows[key]["score"][0] if key in rows else -np.inf for key in self.index.keys]
+            chosen = keep_best(best, keep_fraction)
+        self.rows = [i for i in chosen if texts[i]]
+        self.keys = [self.index.keys[i] for i in self.rows]
+        self.texts = [texts[i][:1] if best_only else texts[i] for i in self.rows]
+        self.tags = [tags[i] for i in self.rows]
+
+    def samples(self, index: int) -> np.ndarray:
+        """Read and decode one clip."""
+        return audio.decode(self.index.flac(self.rows[index]))
+
+
+def keep_best(scores: Sequence[float], fraction: float) -> list[int]:
+    """Return the indices of the best-scored `fraction`, in their own order; ties go to the earlier."""
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    return sorted(order[: round(fraction * len(order))].tolist())
+
+
+def open_shards(data: str, overlay: str, keep_fraction: float, best_only: bool) -> ShardClips:
+    """Open a dataset of shards for training. Raises InputError when it or its overlay is not there or empty."""
+    remedy = "give the --out of a finished `python -m pipeline caption`"
+    if not data:
+        raise InputError("--data", data, remedy)
+    try:
+        index = shards.Index(data)
+    except FileNotFoundError:
+        raise InputError("--data", data, f"no finished dataset of shards there; {remedy}") from None
+    if overlay and not storage.exists(storage.join(shards.overlay_folder(data, overlay), "overlay.json")):
+        have = storage.list_names(storage.join(index.data, "overlays"))
+        raise InputError("--captions", overlay, f"no such overlay in {data}; it has {have}, `pipeline score` adds one")
+    if not 0 < keep_fraction <= 1 or (keep_fraction < 1 and not overlay):
+        raise InputError(
+            "--keep-fraction", keep_fraction, "use a share above 0 up to 1; below 1 needs --captions with scores"
+        )
+    clips = ShardClips(data, overlay, keep_fraction, best_only)
+    if not clips.keys:
+        raise InputError("--data", data, f"{len(index)} clips, none with a caption to train on")
+    return clips
+
+
+class Batch(NamedTuple):
+    """Padded clips of one step on one rank."""
+
+    keys: list[str]
+    waveform: Tensor  # (B, T) int16
+    num_samples: Tensor  # (B,) true lengths
+    texts: list[str]  # one caption each
+    tags: list[list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Which clips make up which step."""
+
+    num_clips: int
+    batch_size: int  # global, over all ranks
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the rest of the permutation waits for another epoch's."""
+        return self.num_clips // self.batch_size
+
+    def step(self, step: int) -> tuple[int, np.ndarray]:
+        """Return the epoch of a step and the clips (batch_size,) of its global batch."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        permutation = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
+        return epoch, permutation[position * self.batch_size :][: self.batch_size]
+
+
+class Loader:
+    """Iterate over this rank's share of the steps, decoding ahead in threads."""
+
+    def __init__(self, clips: Clips, order: Order, num_samples: int, rank: int, world_size: int) -> None:
+        self.clips, self.order, self.num_samples = clips, order, num_samples
+        self.rank, self.world_size = rank, world_size
+        self.broken: set[str] = set()
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Yield one batch per step from `first_step` up to `last_step`, exclusive."""
+        with ThreadPoolExecutor(DECODERS) as pool:
+            pending = (
+                [pool.submit(self._clip, *clip) for clip in self._share(s)] for s in range(first_step, last_step)
+            )
+            ahead = list(islice(pending, BATCHES_AHEAD))
+            while ahead:
+                rows = [future.result() for future in ahead.pop(0)]
+                ahead.extend(islice(pending, 1))
+                yield self._collate([row for row in rows if row is not None])
+
+    def _share(self, step: int) -> list[tuple[int, int]]:
+        epoch, indices = self.order.step(step)
+        return [(epoch, int(i)) for i in indices[self.rank :: self.world_size]]
+
+    def _clip(self, epoch: int, index: int) -> tuple[int, np.ndarray, str] | None:
+        rng = np.random.default_rng([self.order.seed, epoch, index])
+        try:
+            samples = self.clips.samples(index)
+        except audio.AudioError as error:
+            if self.clips.keys[index] not in self.broken:
+                self.broken.add(self.clips.keys[index])
+                log.warning("left out %s: %s (%s)", self.clips.keys[index], error.reason, error.detail)
+            return None
+        start = int(rng.integers(max(0, len(samples) - self.num_samples) + 1))
+        texts = self.clips.texts[index]
+        return index, samples[start : start + self.num_samples], texts[rng.integers(len(texts))]
+
+    def _collate(self, rows: Sequence[tuple[int, np.ndarray, str]]) -> Batch:
+        assert rows, f"every clip of a batch is broken: {sorted(self.broken)[:10]}"
+        return Batch(
+            keys=[self.clips.keys[index] for index, _, _ in rows],
+            waveform=torch.from_numpy(np.stack([audio.fit(samples, self.num_samples) for _, samples, _ in rows])),
+            num_samples=torch.tensor([len(samples) for _, samples, _ in rows]),
+            texts=[text for _, _, text in rows],
+            tags=[self.clips.tags[index] for index, _, _ in rows],
+        )

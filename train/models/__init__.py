@@ -1,0 +1,1 @@
+"""Networks: torch modules that know neither Ray nor ranks nor paths."""

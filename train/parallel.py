@@ -1,0 +1,26 @@
+"""Several processes, one model: gradients averaged by DDP, embeddings gathered with their gradient. No Ray here."""
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn.parallel import DistributedDataParallel
+
+
+def wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:
+    """Move a model to the worker's device, and average gradients over the workers when there are several."""
+    model = model.to(device)
+    if world_size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network under the wrapper: its state has the same names on any number of workers."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Concatenate rows (B, D) over all ranks, in rank order, passing gradients back to each; (N, D)."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return tensor
+    return torch.cat(list(all_gather(tensor)))
