@@ -45,7 +45,7 @@ def publish(out: str, name: str, about: Checkpoint, model_uri: str, entry: dict[
     """
     uri = storage.join(storage.resolve(out), RESULTS_FILE)
     model = {"name": storage.resolve(model_uri).rpartition("/")[2], "revision": about.revision}
-    held = storage.read_json(uri) if storage.exists(uri) else {"model": model, "results": {}}
+    held: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {"model": model, "results": {}}
     if held["model"]["revision"] != about.revision:
         remedy = "choose another folder, or delete this one"
         raise cli.InputError("--out", out, f"holds the results of another model, {held['model']['name']}; {remedy}")

@@ -94,7 +94,7 @@ def run(config: CaptionConfig) -> None:
 def build_graph(config: CaptionConfig, out: str, plan_hash: str, todo: list[int]) -> "ray.data.Dataset":
     """Wire read -> Captioner -> write; every row that comes out is the stats of one committed shard."""
     numbers = engine.shard_numbers(todo)
-    in_arrow = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1}
+    in_arrow: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1}
     read_shards = numbers.map_batches(partial(read, out=out), **in_arrow)
     captioned = engine.map_actors(read_shards, Captioner, (config,), config.actors)
     return captioned.map_batches(partial(write, out=out, plan_hash=plan_hash), **in_arrow)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 if TYPE_CHECKING:
     import ray.data
 
@@ -62,4 +64,4 @@ def map_actors(
 def rows(data: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
     """Run a graph and yield its rows as they are done."""
     for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
-        yield from batch.to_pylist()
+        yield from pa.table(batch).to_pylist()

@@ -23,8 +23,10 @@ def test_ray_job_submit_runs_a_stage_on_a_local_cluster(corpus: str, captioner: 
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports[0]}",
     }
     head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", "--num-cpus", "3", "--port", str(ports[1])]
-        + ["--dashboard-port", str(ports[0]), "--dashboard-agent-listen-port", str(ports[2])],
+        [
+            *("ray", "start", "--head", "--block", "--num-cpus", "3", "--port", str(ports[1])),
+            *("--dashboard-port", str(ports[0]), "--dashboard-agent-listen-port", str(ports[2])),
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -34,9 +34,8 @@ def loop(corpus: str, tmp_path_factory: pytest.TempPathFactory, ray_session: Non
     for model in ("round1", "round2"):
         for stage in ("zero-shot", "retrieval"):
             call(f"eval {stage} demo --model {d}/{model} --task-dir {corpus} --out {d}/results/{model}")
-    call(
-        f"eval report demo --results {d}/results/round1 {d}/results/round2 --captions {d}/guided {d}/unguided --out {d}/report"
-    )
+    shown = f"--results {d}/results/round1 {d}/results/round2 --captions {d}/guided {d}/unguided"
+    call(f"eval report demo {shown} --out {d}/report")
     return d
 
 

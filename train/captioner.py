@@ -32,7 +32,7 @@ class TrainCaptionerConfig:
     exclude_folds: tuple[str, ...] = ()
     """Never train on rows with one of these values in the fold column, such as a fold kept for evaluation."""
     label_phrases: tuple[str, ...] = ()
-    """Captions for rows that have tags and no caption, with {} for the tags; empty leaves such rows out. Needed by --labelled."""
+    """Captions for rows that have tags and no caption, with {} for the tags; empty leaves such rows out."""
     out: str = ""
     """Folder or URI of the checkpoint."""
     tag_dropout: float = 0.25
@@ -59,8 +59,8 @@ def run(config: TrainCaptionerConfig) -> None:
         raise InputError(
             "--label-phrases", config.label_phrases, "give phrases with {} for the tags of --labelled clips"
         )
-    absolute = {name: tuple(map(storage.resolve, getattr(config, name))) for name in ("source", "labelled")}
-    config = dataclasses.replace(config, **absolute)
+    source, labelled = (tuple(map(storage.resolve, listings)) for listings in (config.source, config.labelled))
+    config = dataclasses.replace(config, source=source, labelled=labelled)
     clips = _clips(config)
     if not clips.keys:
         raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")

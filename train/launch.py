@@ -53,7 +53,7 @@ def launch(worker: Worker, config: dict[str, Any], scale: ScaleConfig, out: str)
             use_gpu=scale.gpu,
             resources_per_worker={"CPU": scale.cpus_per_worker, **({"GPU": 1} if scale.gpu else {})},
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]
             name="ray",
             storage_path=out,
             failure_config=ray.train.FailureConfig(max_failures=scale.max_failures),
