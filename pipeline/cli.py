@@ -33,16 +33,23 @@ class JobError(Exception):
     """The job ran and cannot publish a good result. Ends the command with exit code 1."""
 
 
-def claim(out: str, config: Any, identity: Mapping[str, object] | None = None, ignore: Sequence[str] = ()) -> str:
+def claim(
+    out: str,
+    config: Any,
+    identity: Mapping[str, object] | None = None,
+    ignore: Sequence[str] = (),
+    flag: str = "--out",
+) -> str:
     """Take an output folder for one resolved config, so that the same command continues and another one is refused.
 
     The config goes to `<out>/run.json` on the first call.
 
     Args:
-        out: folder or URI from `--out`.
+        out: folder or URI to write to.
         config: the stage's config dataclass.
         identity: what else decides the result, such as the revision of a model.
         ignore: fields that may change between runs because they do not change the result, such as a worker count.
+        flag: the flag that chose the folder.
 
     Returns:
         The absolute folder.
@@ -51,7 +58,7 @@ def claim(out: str, config: Any, identity: Mapping[str, object] | None = None, i
         InputError: when `out` is empty or holds the work of another config; names the fields that differ.
     """
     if not out:
-        raise InputError("--out", out, "give the folder or URI to write to")
+        raise InputError(flag, out, "give the folder or URI to write to")
     folder = storage.resolve(out)
     wanted = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
     marker = storage.join(folder, RUN_FILE)
@@ -64,7 +71,7 @@ def claim(out: str, config: Any, identity: Mapping[str, object] | None = None, i
     ]
     if differing:
         remedy = "choose another folder, or delete this one to start over"
-        raise InputError("--out", out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
+        raise InputError(flag, out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
     return folder
 
 
@@ -86,13 +93,10 @@ def main(room: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[st
     if name not in stages:
         print(f"{room}: no stage {name!r}; choose one of: {', '.join(stages)}", file=sys.stderr)
         return 2
-    stage = stages[name]
-    config = tyro.extras.overridable_config_cli(
-        dict(stage.configs), args=rest, prog=f"python -m {room} {name}", description=stage.summary
-    )
+    config = parse(room, name, stages[name], rest)
     _quiet()
     try:
-        importlib.import_module(stage.module).run(config)
+        importlib.import_module(stages[name].module).run(config)
     except InputError as error:
         print(f"{room} {name}: {error}", file=sys.stderr)
         return 2
@@ -103,6 +107,13 @@ def main(room: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[st
         print(f"\n{room} {name}: interrupted; the same command continues from here", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(room: str, name: str, stage: Stage, words: Sequence[str]) -> Any:
+    """Return the config that `<config> [--field value]` names; a word that is no config or flag ends with exit code 2."""
+    return tyro.extras.overridable_config_cli(
+        dict(stage.configs), args=list(words), prog=f"python -m {room} {name}", description=stage.summary
+    )
 
 
 def _help(room: str, summary: str, stages: Mapping[str, Stage]) -> str:

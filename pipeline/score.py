@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import audio, engine, shards, storage
+from pipeline import audio, cli, engine, shards, storage
 from pipeline.cli import InputError
 from pipeline.engine import ActorConfig
 
@@ -44,18 +44,20 @@ def run(config: ScoreConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
     index, about = _check(config)
     folder = shards.overlay_folder(config.data, config.name)
-    wanted = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": about["revision"]}
-    marker, claim = storage.join(folder, OVERLAY_FILE), storage.join(folder, "run.json")
-    if storage.exists(claim) and storage.read_json(claim)["revision"] != about["revision"]:
-        raise InputError("--name", config.name, "holds scores of another model; choose another name or delete it")
-    storage.publish_json(claim, wanted)
+    free = ("data", "model", "batch_size", "actors")  # where things lie and how fast; the revision stands for the model
+    cli.claim(folder, config, identity={"revision": about["revision"]}, ignore=free, flag="--name")
+    marker = storage.join(folder, OVERLAY_FILE)
+    if storage.exists(marker):
+        log.info("score: %s is complete already", folder)
+        return
     done = set(storage.list_names(folder))
     todo = [shard for shard in shards.committed(index.data) if shards.ledger_name(shard) not in done]
     if todo:
-        _fill(dataclasses.replace(config, model=wanted["model"]), index.data, folder, todo)
+        _fill(dataclasses.replace(config, model=storage.resolve(config.model)), index.data, folder, todo)
     scores = np.array([row["score"][0] for row in _rows(folder)])
     quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
-    storage.publish_json(marker, {**wanted, "num_clips": len(scores), "best_score": quantiles})
+    origin = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": about["revision"]}
+    storage.publish_json(marker, {**origin, "num_clips": len(scores), "best_score": quantiles})
     log.info("score: %s: %d clips, best scores %s", folder, len(scores), quantiles)
 
 

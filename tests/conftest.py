@@ -13,11 +13,11 @@ from pipeline.configs import SYNTH
 from pipeline.synth import SynthConfig
 from pipeline.synth import run as run_synth
 from train import checkpoint
-from train.configs import TINY_CAPTIONER, TINY_CLAP
-from train.models.captioner import TagGuidedCaptioner
+from train.captioner import train as train_captioner
+from train.configs import CAPTIONER, TINY_CLAP
+from train.loop import Context
 from train.models.clap import Clap
 from train.models.text import build_tokenizer
-from train.models.words import Vocabulary
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
@@ -44,13 +44,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def captioner(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A captioner checkpoint with random weights: its captions are nonsense, its files are real."""
-    clips = sources.read_clips(storage.join(corpus, "captioned_segments.csv"))
-    torch.manual_seed(0)
-    words = Vocabulary.build(caption for clip in clips for caption in clip.captions)
-    model = TagGuidedCaptioner(TINY_CAPTIONER, words, sources.tag_vocabulary(clips))
+    """A captioner trained for seconds: its captions are poor, but they are captions."""
     out = str(tmp_path_factory.mktemp("captioner"))
-    checkpoint.save(out, model, {})
+    config = CAPTIONER["tiny"][1]
+    config = dataclasses.replace(config, source=(storage.join(corpus, "captioned_segments.csv"),), out=out)
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8))
+    train_captioner({"config": config, "out": out}, Context())
     return out
 
 

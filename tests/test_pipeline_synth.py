@@ -40,7 +40,7 @@ def test_captions_name_every_event_in_order() -> None:
 def test_same_seed_same_bytes_other_split_other_sound() -> None:
     def render(split: int) -> bytes:
         rng = np.random.default_rng([0, split, 0])
-        return audio.encode_flac(audio.to_int16(synth.mix(rng, synth.draw_scene(rng, "x" * 11, 1), 2.0)))
+        return audio.encode_flac(audio.to_int16(synth.mix(rng, synth.draw_scene(rng, "x" * 11, "Rain", 1), 2.0)))
 
     assert render(0) == render(0)
     assert render(0) != render(1)
@@ -53,6 +53,7 @@ def test_corpus_files_and_splits(corpus: str) -> None:
         "tagged": {0},
         "evaluation": {5},
     }
+    assert all(len(sources.tag_vocabulary(clips)) == 20 for clips in splits.values())
     keys = [clip.key for clips in splits.values() for clip in clips]
     assert len(keys) == len(set(keys))
     for clip in splits["tagged"]:

@@ -35,7 +35,9 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
     "demo": (
         "the procedural corpus: 5 s clips, in this process, under two minutes on two cores",
         TrainCaptionerConfig(
-            network=SMALL_CAPTIONER, optim=OptimConfig(epochs=22, batch_size=16, lr=2e-3), scale=IN_PROCESS
+            network=SMALL_CAPTIONER,
+            optim=OptimConfig(epochs=22, batch_size=16, lr=2e-3, save_every_s=15.0),
+            scale=IN_PROCESS,
         ),
     ),
     "esc50": (
@@ -59,7 +61,9 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": (
         "the procedural corpus: 5 s clips, in this process, about a minute on two cores",
-        PretrainConfig(network=SMALL_CLAP, optim=OptimConfig(epochs=8, batch_size=64, lr=1e-3), scale=IN_PROCESS),
+        PretrainConfig(
+            network=SMALL_CLAP, optim=OptimConfig(epochs=8, batch_size=64, lr=1e-3, save_every_s=15.0), scale=IN_PROCESS
+        ),
     ),
     "esc50": (
         "real 5 s clips, in this process, about 10 minutes on two cores",
