@@ -31,7 +31,7 @@ def render(runs: dict[str, Any], headline: Sequence[Sequence[str]], clips: Seque
     """Return the page for runs (name -> results.json), the headline table (header first) and the clips to show."""
     sections = [
         "<h1>Language-audio models side by side</h1>",
-        _table(headline, "Per cent. In brackets: 95 % bootstrap interval over the evaluated clips or queries."),
+        _table(headline, "Per cent. In brackets: 95 % bootstrap interval over the evaluated clips."),
         "<h2>Zero-shot accuracy</h2>",
         _bars(runs),
         "<h2>How each number was measured</h2>",

@@ -12,6 +12,7 @@ import soxr
 SAMPLE_RATE_HZ = 32_000  # rate of every clip in a shard; PANNs and BLAT work at 32 kHz
 MAX_DURATION_S = 600.0  # a header that claims more is refused before anything is allocated
 INT16_FULL_SCALE = 32_768.0
+MPEG_FRAME_SAMPLES = 1_152  # an MPEG header's length is a whole number of frames; decoders drop a part of the last
 
 
 class AudioError(Exception):
@@ -56,9 +57,10 @@ def decode(data: bytes, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
             plain = file.subtype == "PCM_16" and file.channels == 1
             samples = file.read(dtype="int16" if plain else "float32", always_2d=True)
             rate_hz, stated = file.samplerate, file.frames
+            slack = MPEG_FRAME_SAMPLES if "MPEG" in file.subtype else 0
     except soundfile.LibsndfileError as error:
         raise AudioError(_reason(data), str(error)) from error
-    if len(samples) < stated:
+    if len(samples) + slack < stated:
         raise AudioError("truncated", f"header states {stated} samples, {len(samples)} could be decoded")
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if rate_hz != sample_rate_hz:

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,10 +129,12 @@ class Captioner:
         for clip in clips:
             self._filter(clip)
         ready = [clip for clip in clips if clip["status"] == "written"]
-        waveforms = self.decoders.map(self._decode, ready)
-        for first in range(0, len(ready), self.config.batch_size):
-            rows = ready[first : first + self.config.batch_size]
-            self._caption(rows, np.stack([next(waveforms) for _ in rows]))
+        size = self.config.batch_size
+        batches = [ready[first : first + size] for first in range(0, len(ready), size)]
+        ahead = self._decode(batches[0]) if batches else []
+        for rows, following in zip(batches, [*batches[1:], []], strict=True):
+            waveforms, ahead = [future.result() for future in ahead], self._decode(following)
+            self._caption(rows, np.stack(waveforms))
         return _shard(shard, clips)
 
     def _filter(self, clip: dict[str, Any]) -> None:
@@ -144,8 +146,13 @@ class Captioner:
             detail = f"the captioner knows none of {clip['tags']}"
             clip.update(status="filtered", stage="caption", reason="unknown_tags", detail=detail)
 
-    def _decode(self, clip: dict[str, Any]) -> np.ndarray:
-        return audio.fit(audio.decode(clip["flac"], self.model.config.audio.sample_rate_hz), self.clip_samples)
+    def _decode(self, clips: list[dict[str, Any]]) -> list[Future[np.ndarray]]:
+        """Start decoding a batch: the next one's runs while the model works on this one's."""
+        rate_hz = self.model.config.audio.sample_rate_hz
+        return [
+            self.decoders.submit(lambda flac: audio.fit(audio.decode(flac, rate_hz), self.clip_samples), clip["flac"])
+            for clip in clips
+        ]
 
     def _caption(self, clips: list[dict[str, Any]], waveforms: np.ndarray) -> None:
         import torch

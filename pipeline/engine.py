@@ -1,11 +1,14 @@
 """Ray Data for this room: connect, and run one actor stage over shard numbers."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+from pipeline.cli import InputError
 
 if TYPE_CHECKING:
     import ray.data
@@ -47,9 +50,16 @@ def shard_numbers(numbers: Iterable[int]) -> "ray.data.Dataset":
 def map_actors(
     data: "ray.data.Dataset", actor: type, arguments: tuple[Any, ...], config: ActorConfig
 ) -> "ray.data.Dataset":
-    """Map rows one at a time through a pool of actors."""
+    """Map rows one at a time through a pool of actors.
+
+    Raises:
+        InputError: when GPUs are asked for, this Ray has none, and it is no cluster that could bring some up.
+    """
+    import ray
     import ray.data
 
+    if config.gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
+        raise InputError("--actors.gpus", config.gpus, "there is no GPU here; use 0, or run it as a job on a cluster")
     return data.map_batches(
         actor,
         fn_constructor_args=arguments,

@@ -59,7 +59,7 @@ def run(config: PlanConfig) -> None:
 
 
 def write(data: str, clips: Sequence[sources.Clip], clips_per_shard: int) -> dict[str, Any]:
-    """Publish the plan of a dataset; a dataset that already has this plan is left alone.
+    """Publish the plan of a dataset. The same plan again only renews where the audio lies, should it have moved.
 
     Returns:
         plan.json as a dict.
@@ -76,7 +76,6 @@ def write(data: str, clips: Sequence[sources.Clip], clips_per_shard: int) -> dic
         if held["hash"] != plan["hash"]:
             remedy = f"its plan is of {held['num_clips']} other clips; choose another folder or delete it"
             raise cli.InputError("--out", data, remedy)
-        return plan
     table = pa.Table.from_pylist([dataclasses.asdict(clip) for clip in clips], schema=SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=clips_per_shard)

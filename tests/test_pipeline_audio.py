@@ -85,4 +85,4 @@ def test_real_odd_formats_decode(blat_data: Path) -> None:
             seconds = source.frames / source.samplerate
         samples = audio.decode(file.read_bytes())
         assert samples.dtype == np.int16
-        assert abs(len(samples) / 32_000 - seconds) < 0.01, file.name
+        assert abs(len(samples) / 32_000 - seconds) < 0.05, file.name  # MPEG lengths are whole frames

@@ -30,6 +30,9 @@ def test_another_plan_in_the_same_place_is_refused(tmp_path) -> None:
     data = str(tmp_path)
     plan.write(data, CLIPS, 4)
     before = storage.read(storage.join(data, "plan.parquet"))
+    moved = [dataclasses.replace(clip, uri="s3://b" + clip.uri) for clip in CLIPS]
+    plan.write(data, moved, 4)
+    assert plan.read_shard(data, 0)[0]["uri"] == "s3://b/a/0.wav"
     plan.write(data, CLIPS, 4)
     with pytest.raises(InputError, match="10 other clips"):
         plan.write(data, CLIPS[:5], 4)

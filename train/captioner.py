@@ -13,7 +13,7 @@ from pipeline import cli, sources, storage
 from pipeline.cli import InputError
 from train import checkpoint, losses, parallel
 from train.data import Batch, ListedClips, Loader, Order
-from train.launch import ScaleConfig, launch
+from train.launch import ScaleConfig, check, launch
 from train.loop import Context, OptimConfig, finish, fit
 from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
 from train.models.words import PAD, Vocabulary
@@ -64,8 +64,7 @@ def run(config: TrainCaptionerConfig) -> None:
     clips = _clips(config)
     if not clips.keys:
         raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
-    if len(clips.keys) < config.optim.batch_size:
-        raise InputError("--optim.batch-size", config.optim.batch_size, f"only {len(clips.keys)} clips; use fewer")
+    check(config.scale, config.optim.batch_size, len(clips.keys))
     out = cli.claim(config.out, config, ignore=("scale",))
     if checkpoint.exists(out):
         log.info("captioner: %s is complete already", out)
@@ -87,7 +86,7 @@ def train(job: dict[str, Any], context: Context) -> None:
     network = TagGuidedCaptioner(config.network, vocabulary, tags)
     order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
     num_samples = round(config.network.clip_s * config.network.audio.sample_rate_hz)
-    loader = Loader(clips, order, num_samples, context.rank, context.world_size)
+    loader = Loader(clips, order, num_samples, context.rank, context.world_size, skip_broken=True)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         truth = network.multi_hot(batch.tags).to(context.device)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline import audio, shards, storage
-from pipeline.cli import InputError
+from pipeline.cli import InputError, JobError
 from pipeline.sources import Clip
 
 log = logging.getLogger("train.data")
@@ -139,9 +139,11 @@ class Order:
 class Loader:
     """Iterate over this rank's share of the steps, decoding ahead in threads."""
 
-    def __init__(self, clips: Clips, order: Order, num_samples: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, clips: Clips, order: Order, num_samples: int, rank: int, world_size: int, skip_broken: bool
+    ) -> None:
         self.clips, self.order, self.num_samples = clips, order, num_samples
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.skip_broken = rank, world_size, skip_broken
         self.broken: set[str] = set()
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -165,6 +167,11 @@ class Loader:
         try:
             samples = self.clips.samples(index)
         except audio.AudioError as error:
+            if not self.skip_broken:
+                key, why = self.clips.keys[index], f"{error.reason} ({error.detail})"
+                raise JobError(
+                    f"clip {key} was good when it was written and is now {why}; its tar is damaged"
+                ) from error
             if self.clips.keys[index] not in self.broken:
                 self.broken.add(self.clips.keys[index])
                 log.warning("left out %s: %s (%s)", self.clips.keys[index], error.reason, error.detail)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipeline import storage
-from pipeline.cli import JobError
+from pipeline.cli import InputError, JobError
 from train.loop import Context
 
 
@@ -31,6 +31,16 @@ class ScaleConfig:
     """Restarts after a lost worker or node, each from the newest saved state."""
 
 
+def check(scale: ScaleConfig, batch_size: int, num_clips: int) -> None:
+    """Raise InputError when the global batch cannot be made from the clips, or cannot be split over the workers."""
+    if not 1 <= batch_size <= num_clips:
+        raise InputError("--optim.batch-size", batch_size, f"there are {num_clips} clips; use 1 to {num_clips}")
+    if scale.num_workers > 1 and batch_size % scale.num_workers:
+        raise InputError(
+            "--optim.batch-size", batch_size, f"use a multiple of --scale.num-workers ({scale.num_workers})"
+        )
+
+
 Worker = Callable[[dict[str, Any], Context], None]
 
 
@@ -45,6 +55,8 @@ def launch(worker: Worker, config: dict[str, Any], scale: ScaleConfig, out: str)
 
     if scale.num_workers > 0:
         ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+        if scale.gpu and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
+            raise InputError("--scale.gpu", True, "there is no GPU here; leave it out, or run it as a job on a cluster")
     trainer = TorchTrainer(
         _run_worker,
         train_loop_config={"worker": worker, "config": config, "scale": scale},

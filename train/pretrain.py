@@ -12,7 +12,7 @@ from pipeline import cli, shards, storage
 from pipeline.cli import InputError
 from train import checkpoint, losses, parallel
 from train.data import Batch, Loader, Order, ShardClips, open_shards
-from train.launch import ScaleConfig, launch
+from train.launch import ScaleConfig, check, launch
 from train.loop import Context, OptimConfig, finish, fit
 from train.models.captioner import TagGuidedCaptioner
 from train.models.clap import Clap, ClapConfig
@@ -50,8 +50,7 @@ class PretrainConfig:
 def run(config: PretrainConfig) -> None:
     """Train and publish a two-tower model; a finished one is left alone, an interrupted one goes on."""
     clips = _clips(config)
-    if len(clips.keys) < config.optim.batch_size:
-        raise InputError("--optim.batch-size", config.optim.batch_size, f"only {len(clips.keys)} clips; use fewer")
+    check(config.scale, config.optim.batch_size, len(clips.keys))
     config = dataclasses.replace(config, data=clips.index.data)
     if config.init_audio:
         config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
@@ -82,7 +81,7 @@ def train(job: dict[str, Any], context: Context) -> None:
         captioner = checkpoint.load(config.init_audio, TagGuidedCaptioner).model
         network.audio_encoder.load_state_dict(captioner.encoder.cnn.state_dict())
     order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
-    loader = Loader(clips, order, network.clip_samples, context.rank, context.world_size)
+    loader = Loader(clips, order, network.clip_samples, context.rank, context.world_size, skip_broken=False)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         tokens, mask = network.tokenize(batch.texts)
