@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pipeline import audio, storage
+from pipeline.cli import InputError, JobError
 from pipeline.sources import Clip
 from train.models.clap import Clap
 
@@ -28,9 +29,9 @@ class Embedded(NamedTuple):
     missing: dict[str, str]  # key -> reason, of clips that could not be read
 
 
-def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int, device: torch.device) -> Embedded:
-    """Embed every clip: windows of the model's fixed length, zero-padded, averaged by their true length."""
-    size, rate_hz = model.clip_samples, model.config.audio.sample_rate_hz
+def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int) -> Embedded:
+    """Embed every clip that can be read, by `Clap.embed_clips`."""
+    rate_hz = model.config.audio.sample_rate_hz
     vectors: list[np.ndarray] = []
     kept: list[Clip] = []
     missing: dict[str, str] = {}
@@ -44,23 +45,39 @@ def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int, device: tor
             ]
             missing |= {c.key: reason for c, reason in zip(rows, decoded, strict=True) if isinstance(reason, str)}
             if good:
-                vectors.append(_embed_windows(model, [samples for _, samples in good], size, device))
+                vectors.append(model.embed_clips([samples for _, samples in good]).cpu().numpy())
                 kept += [clip for clip, _ in good]
             if time.monotonic() - told > 10:
                 told = time.monotonic()
                 log.info("embedded %d of %d clips, %.0f s", first + len(rows), len(clips), told - started)
-    width = model.config.joint_dim
-    return Embedded(np.concatenate(vectors) if vectors else np.zeros((0, width), np.float32), kept, missing)
+    if not kept:
+        raise JobError(f"none of {len(clips)} clips could be read: {missing}")
+    return Embedded(_finite(np.concatenate(vectors)), kept, missing)
 
 
-def embed_text(model: Clap, texts: Sequence[str], device: torch.device, batch_size: int = 256) -> np.ndarray:
+def device(name: str) -> torch.device:
+    """Return a torch device. Raises InputError naming --device when there is no such one here."""
+    if name == "cpu" or (name.partition(":")[0] == "cuda" and torch.cuda.is_available()):
+        return torch.device(name)
+    raise InputError("--device", name, "use cpu, or cuda on a machine with a GPU")
+
+
+def embed_text(model: Clap, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
     """Embed texts; (len(texts), D) float32, unit length."""
     with torch.no_grad():
         parts = [
-            model.encode_text(*(tensor.to(device) for tensor in model.tokenize(texts[i : i + batch_size]))).cpu()
+            model.encode_text(
+                *(t.to(model.logit_scale.device) for t in model.tokenize(texts[i : i + batch_size]))
+            ).cpu()
             for i in range(0, len(texts), batch_size)
         ]
-    return torch.cat(parts).numpy()
+    return _finite(torch.cat(parts).numpy())
+
+
+def _finite(vectors: np.ndarray) -> np.ndarray:
+    if not np.isfinite(vectors).all():
+        raise JobError("the model gives embeddings that are not finite; its training went wrong")
+    return vectors
 
 
 def _decode(clip: Clip, rate_hz: int) -> np.ndarray | str:
@@ -70,16 +87,3 @@ def _decode(clip: Clip, rate_hz: int) -> np.ndarray | str:
         return error.reason
     except OSError:
         return "missing"
-
-
-def _embed_windows(model: Clap, clips: list[np.ndarray], size: int, device: torch.device) -> np.ndarray:
-    windows = [
-        (i, samples[start : start + size]) for i, samples in enumerate(clips) for start in range(0, len(samples), size)
-    ]
-    owner = torch.tensor([i for i, _ in windows])
-    length = torch.tensor([len(window) for _, window in windows])
-    waveform = torch.from_numpy(np.stack([audio.fit(window, size) for _, window in windows]))
-    with torch.no_grad():
-        vectors = model.encode_audio(waveform.to(device), length.to(device)).cpu()
-    total = torch.zeros(len(clips), vectors.shape[1]).index_add_(0, owner, vectors * length[:, None])
-    return torch.nn.functional.normalize(total, dim=-1).numpy()

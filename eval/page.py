@@ -89,11 +89,11 @@ def _bars(runs: dict[str, Any]) -> str:
 
 
 def _protocol_rows(runs: dict[str, Any]) -> list[list[str]]:
-    rows = [["model", "evaluation", "clips", "clips hash", "folds", "overlap with training"]]
+    rows = [["model", "evaluation", "clips", "clips hash", "folds", "clips seen in training"]]
     for run, result in runs.items():
         for name, entry in result["results"].items():
-            overlap = entry["overlap"]
-            shared = f"{overlap['keys']} clips" if overlap["keys"] is not None else f"unknown: {overlap['why']}"
+            known = {stage: "unknown" if count is None else str(count) for stage, count in entry["overlap"].items()}
+            shared = ", ".join(f"{stage} {count}" for stage, count in known.items())
             extra = f" ({entry['n_single_label']} with one label)" if "n_single_label" in entry else ""
             folds = entry["fold_rule"] + (f": {', '.join(entry['folds'])}" if entry["folds"] else "")
             n = f"{entry['n']} of {entry['num_listed']}{extra}"
@@ -145,7 +145,7 @@ def _prompts(runs: dict[str, Any]) -> list[str]:
     entries = _entries(runs, "zero-shot")
     if not entries:
         return []
-    prompts = list(entries[0][2]["accuracy"])
+    prompts = list(dict.fromkeys(prompt for _, _, entry in entries for prompt in entry["accuracy"]))
     rows = [["model", "evaluation", *prompts]]
     rows += [
         [

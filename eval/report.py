@@ -31,16 +31,14 @@ class Column(NamedTuple):
     """One headline number: where it stands in results.json."""
 
     title: str
-    stage: str  # first word of the entry's name
+    evaluation: str  # name of the entry: stage and task
     path: tuple[str, ...]
 
 
-COLUMNS = (
-    Column("zero-shot accuracy", "zero-shot", ("accuracy", "ensemble")),
-    Column("zero-shot mAP", "zero-shot", ("map", "ensemble")),
-    Column("text to audio R@10", "retrieval", ("text_to_audio", "R@10")),
-    Column("audio to text R@10", "retrieval", ("audio_to_text", "R@10")),
-)
+HEADLINES = {  # stage -> (title, path inside the entry)
+    "zero-shot": (("accuracy", ("accuracy", "ensemble")), ("mAP", ("map", "ensemble"))),
+    "retrieval": (("text to audio R@10", ("text_to_audio", "R@10")), ("audio to text R@10", ("audio_to_text", "R@10"))),
+}
 
 
 def run(config: ReportConfig) -> None:
@@ -59,18 +57,21 @@ def run(config: ReportConfig) -> None:
 
 def headline(runs: dict[str, Any]) -> list[list[str]]:
     """Return the table as cells, header first; a number that was not measured is a dash."""
-    header = ["model", *(column.title for column in COLUMNS)]
-    chance = ["chance", *(_cell(runs, column, None) for column in COLUMNS)]
-    return [
-        header,
-        chance,
-        *([name, *(_cell({name: run}, column, name) for column in COLUMNS)] for name, run in runs.items()),
-    ]
+    columns = _columns(runs)
+    header = ["model", *(column.title for column in columns)]
+    chance = ["chance", *(_chance(runs, column) for column in columns)]
+    return [header, chance, *([name, *(_cell(run, column) for column in columns)] for name, run in runs.items())]
+
+
+def _columns(runs: dict[str, Any]) -> list[Column]:
+    """Return a column for each headline number of each evaluation that any run has: tasks never share one."""
+    names = dict.fromkeys(name for run in runs.values() for name in run["results"])
+    return [Column(f"{n}: {title}", n, path) for n in names for title, path in HEADLINES[n.split()[0]]]
 
 
 def find(run: dict[str, Any], column: Column) -> dict[str, Any] | None:
     """Return the metric of a column in one run, or None when it was not measured."""
-    entry: Any = next((e for name, e in run["results"].items() if name.split()[0] == column.stage), None)
+    entry: Any = run["results"].get(column.evaluation)
     for step in column.path:
         entry = None if entry is None else entry.get(step)
     return entry
@@ -83,15 +84,16 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def _cell(runs: dict[str, Any], column: Column, name: str | None) -> str:
-    """Return `value % [low, high]`, or the chance level when no run is named."""
-    metrics = [metric for run in runs.values() if (metric := find(run, column)) is not None]
-    if not metrics:
+def _cell(run: dict[str, Any], column: Column) -> str:
+    metric = find(run, column)
+    if metric is None:
         return "-"
-    if name is None:
-        return f"{100 * metrics[0]['chance']:.1f}"
-    low, high = metrics[0]["interval95"]
-    return f"{100 * metrics[0]['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    low, high = metric["interval95"]
+    return f"{100 * metric['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _chance(runs: dict[str, Any], column: Column) -> str:
+    return next((f"{100 * metric['chance']:.1f}" for run in runs.values() if (metric := find(run, column))), "-")
 
 
 def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
@@ -113,10 +115,13 @@ def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
 
 def _read_captions(datasets: Sequence[str], count: int) -> list[page.Captioned]:
     """Return clips that every dataset has a caption for, spread evenly over the first one."""
-    if not datasets:
+    if not datasets or count < 1:
         return []
+    names = [storage.resolve(data).rpartition("/")[2] for data in datasets]
+    if len(set(names)) < len(names):
+        raise InputError("--captions", datasets, "two datasets have the same name; rename one, names label the columns")
     try:
-        indices = {storage.resolve(data).rpartition("/")[2]: shards.Index(data) for data in datasets}
+        indices = dict(zip(names, map(shards.Index, datasets), strict=True))
     except FileNotFoundError as error:
         raise InputError("--captions", datasets, str(error)) from None
     texts = {name: dict(zip(index.keys, index.texts(), strict=True)) for name, index in indices.items()}

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.metrics import Interval
-from pipeline import cli, shards, storage
+from pipeline import cli, storage
 from pipeline.sources import Clip
+from train import checkpoint
 from train.checkpoint import Checkpoint
 
 RESULTS_FILE = "results.json"
@@ -25,7 +26,9 @@ def metric(value: float, interval: Interval | None = None, chance: float | None 
     return entry
 
 
-def protocol(clips: Sequence[Clip], listed: int, missing: dict[str, str], lineage: dict[str, Any]) -> dict[str, Any]:
+def protocol(
+    clips: Sequence[Clip], listed: int, missing: dict[str, str], about: Checkpoint, model_uri: str
+) -> dict[str, Any]:
     """Return what any evaluation must state: n of N, which clips, and whether training saw them."""
     keys = sorted(clip.key for clip in clips)
     return {
@@ -33,34 +36,38 @@ def protocol(clips: Sequence[Clip], listed: int, missing: dict[str, str], lineag
         "num_listed": listed,
         "missing": missing,
         "ids_sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
-        "overlap": _overlap(set(keys), lineage),
+        "overlap": _overlap(set(keys), model_uri, about.config["lineage"]),
     }
 
 
-def publish(out: str, name: str, about: Checkpoint, model_uri: str, entry: dict[str, Any]) -> str:
-    """Add one evaluation to a model's results.json.
-
-    Raises:
-        InputError: when `out` holds the results of another model.
-    """
+def check(out: str, revision: str) -> None:
+    """Raise InputError when there is no `out`, or it holds the results of another model; to be called before the work."""
+    if not out:
+        raise cli.InputError("--out", out, "give the folder of this model's results.json")
     uri = storage.join(storage.resolve(out), RESULTS_FILE)
-    model = {"name": storage.resolve(model_uri).rpartition("/")[2], "revision": about.revision}
-    held: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {"model": model, "results": {}}
-    if held["model"]["revision"] != about.revision:
+    if storage.exists(uri) and (held := storage.read_json(uri)["model"])["revision"] != revision:
         remedy = "choose another folder, or delete this one"
-        raise cli.InputError("--out", out, f"holds the results of another model, {held['model']['name']}; {remedy}")
+        raise cli.InputError("--out", out, f"holds the results of another model, {held['name']}; {remedy}")
+
+
+def publish(out: str, name: str, about: Checkpoint, model_uri: str, entry: dict[str, Any]) -> str:
+    """Add one evaluation to a model's results.json."""
+    uri = storage.join(storage.resolve(out), RESULTS_FILE)
+    held: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {"results": {}}
+    model = {"name": storage.resolve(model_uri).rpartition("/")[2], "revision": about.revision}
     held["model"] = {**model, "lineage": about.config["lineage"], "network": about.config["network"]}
     held["results"][name] = entry
     storage.publish_json(uri, held)
     return uri
 
 
-def _overlap(keys: set[str], lineage: dict[str, Any]) -> dict[str, Any]:
-    """Count evaluated keys among the training clips, as far as the lineage can be followed from here."""
-    data = lineage.get("data")
-    if data is None:
-        return {"keys": None, "why": "the checkpoint names no training data"}
-    try:
-        return {"keys": len(keys & set(shards.Index(data).keys)), "of": data}
-    except OSError as error:
-        return {"keys": None, "why": f"training data is not readable from here: {error}"}
+def _overlap(keys: set[str], model_uri: str, lineage: dict[str, Any]) -> dict[str, Any]:
+    """Count evaluated keys among the clips that the model, and the captioner behind it, were trained on."""
+    stages = {"model": model_uri, "captioner": lineage.get("generation", {}).get("captioner", "")}
+    found: dict[str, Any] = {}
+    for stage, uri in stages.items():
+        try:
+            found[stage] = len(keys & checkpoint.trained_on(uri)) if uri else None
+        except OSError:
+            found[stage] = None  # not to be reached from here: unknown, which is not 0
+    return found

@@ -4,16 +4,16 @@ Every caption is a query for its clip; a clip's query counts the best of its cap
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from eval import metrics, results, tasks
+from eval import embed, metrics, results, tasks
 from eval.embed import embed_audio, embed_text
-from pipeline.cli import InputError, JobError
+from pipeline.cli import InputError
 from pipeline.sources import Clip
 from train import checkpoint
 from train.models.clap import Clap
@@ -45,24 +45,23 @@ class RetrievalConfig:
 def run(config: RetrievalConfig) -> None:
     """Evaluate and add the numbers to results.json."""
     task, listed = tasks.read(config.task, config.task_dir, config.folds)
-    checkpoint.describe(config.model, Clap, "--model")
-    if not config.out:
-        raise InputError("--out", config.out, "give the folder of this model's results.json")
+    results.check(config.out, checkpoint.describe(config.model, Clap, "--model")["revision"])
+    device = embed.device(config.device)
+    if config.batch_size < 1:
+        raise InputError("--batch-size", config.batch_size, "use 1 or more")
     clips = [clip for clip in listed if clip.captions]
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
-    about, device = checkpoint.load(config.model, Clap), torch.device(config.device)
+    about = checkpoint.load(config.model, Clap)
     model = about.model.to(device)
-    embedded = embed_audio(model, clips, config.batch_size, device)
-    if not embedded.clips:
-        raise JobError(f"none of {len(clips)} clips could be read: {embedded.missing}")
+    embedded = embed_audio(model, clips, config.batch_size)
     texts = [caption for clip in embedded.clips for caption in clip.captions]
     entry = {
-        **measure(embedded.vectors @ embed_text(model, texts, device).T, caption_owners(embedded.clips)),
+        **measure(embedded.vectors @ embed_text(model, texts).T, caption_owners(embedded.clips)),
         "num_captions": len(texts),
         "fold_rule": task.fold_rule,
         "folds": list(config.folds),
-        **results.protocol(embedded.clips, len(clips), embedded.missing, about.config["lineage"]),
+        **results.protocol(embedded.clips, len(clips), embedded.missing, about, config.model),
     }
     uri = results.publish(config.out, f"retrieval {task.name}", about, config.model, entry)
     t2a, a2t = (entry[way]["R@10"] for way in ("text_to_audio", "audio_to_text"))
@@ -80,12 +79,17 @@ def caption_owners(clips: Sequence[Clip]) -> np.ndarray:
 def measure(similarity: np.ndarray, owners: np.ndarray) -> dict[str, Any]:
     """Return the metrics of both directions for clips x captions (N, Q) and the clip of each caption (Q,)."""
     relevant = owners[None, :] == np.arange(len(similarity))[:, None]  # (N, Q)
-    chance_text = [float(relevant.sum(axis=1).mean()) / len(owners) * k for k in RECALL_AT]
-    chance_audio = [k / len(similarity) for k in RECALL_AT]
+    chance_text = [float(np.mean([_chance(len(owners), r, k) for r in relevant.sum(axis=1)])) for k in RECALL_AT]
+    chance_audio = [min(1.0, k / len(similarity)) for k in RECALL_AT]
     return {
         "text_to_audio": _one_way(similarity.T, relevant.T, owners, chance_audio),
         "audio_to_text": _one_way(similarity, relevant, np.arange(len(similarity)), chance_text),
     }
+
+
+def _chance(items: int, relevant: int, k: int) -> float:
+    """Return the probability that k items drawn at random hold at least one of the relevant ones."""
+    return 1.0 - math.comb(items - relevant, k) / math.comb(items, k) if k < items else 1.0
 
 
 def _one_way(
@@ -99,7 +103,7 @@ def _one_way(
         hit = ranks <= k
         hits = np.bincount(clip_of_query, weights=hit)
         interval = metrics.bootstrap(lambda rows, hits=hits: hits[rows].sum() / queries[rows].sum(), len(hits))  # type: ignore[misc]
-        found[f"R@{k}"] = results.metric(float(hit.mean()), interval, chance=min(1.0, chance))
+        found[f"R@{k}"] = results.metric(float(hit.mean()), interval, chance=chance)
     precision = metrics.query_average_precision(similarity, relevant, k=10)
     found["mAP@10"] = results.metric(float(precision.mean()))
     found["MedR"] = results.metric(float(np.median(ranks)))

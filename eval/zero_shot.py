@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from eval import metrics, results, tasks
+from eval import embed, metrics, results, tasks
 from eval.embed import embed_audio, embed_text
-from pipeline import sources
+from pipeline import cli, sources
 from pipeline.cli import InputError, JobError
 from pipeline.sources import Clip
 from train import checkpoint
@@ -45,20 +44,22 @@ class ZeroShotConfig:
 def run(config: ZeroShotConfig) -> None:
     """Evaluate and add the numbers to results.json."""
     task, clips = tasks.read(config.task, config.task_dir, config.folds)
-    checkpoint.describe(config.model, Clap, "--model")
-    if not config.out:
-        raise InputError("--out", config.out, "give the folder of this model's results.json")
+    results.check(config.out, checkpoint.describe(config.model, Clap, "--model")["revision"])
+    device = embed.device(config.device)
+    if config.batch_size < 1:
+        raise InputError("--batch-size", config.batch_size, "use 1 or more")
+    if not config.prompts:
+        raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
+    for prompt in config.prompts:
+        cli.check_template("--prompts", prompt)
     names = sources.tag_vocabulary(clips)
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
-    about, device = checkpoint.load(config.model, Clap), torch.device(config.device)
+    about = checkpoint.load(config.model, Clap)
     model = about.model.to(device)
-    embedded = embed_audio(model, clips, config.batch_size, device)
-    if not embedded.clips:
-        raise JobError(f"none of {len(clips)} clips could be read: {embedded.missing}")
+    embedded = embed_audio(model, clips, config.batch_size)
     by_prompt = {
-        prompt: embed_text(model, [prompt.format(task.label_text(name)) for name in names], device)
-        for prompt in config.prompts
+        prompt: embed_text(model, [prompt.format(task.label_text(name)) for name in names]) for prompt in config.prompts
     }
     by_prompt["ensemble"] = _ensemble(list(by_prompt.values()))
     scores = {prompt: embedded.vectors @ text.T for prompt, text in by_prompt.items()}  # (N, C) each
@@ -69,7 +70,7 @@ def run(config: ZeroShotConfig) -> None:
         "prompts": list(config.prompts),
         "fold_rule": task.fold_rule,
         "folds": list(config.folds),
-        **results.protocol(embedded.clips, len(clips), embedded.missing, about.config["lineage"]),
+        **results.protocol(embedded.clips, len(clips), embedded.missing, about, config.model),
     }
     uri = results.publish(config.out, f"zero-shot {task.name}", about, config.model, entry)
     accuracy = entry["accuracy"]["ensemble"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import ray.data
 
 log = logging.getLogger("pipeline.caption")
+MAX_BEAMS = 20
 DECODERS = 2  # threads beside each actor's model; libsndfile releases the interpreter lock
 CLIP = pa.struct(  # one clip on its way; a row of the graph holds a list of these
     [
@@ -88,13 +89,16 @@ def run(config: CaptionConfig) -> None:
     if todo:
         _fill(config, out, planned, todo)
     stats = [shards.read_stats(out, shard) for shard in range(planned["num_shards"])]
+    strangers = [stat["shard"] for stat in stats if stat["plan_hash"] != planned["hash"]]
+    if strangers:
+        raise JobError(f"shards {strangers} in {out} are of another plan; delete them and run again")
     _conclude(config, out, planned, stats)
 
 
 def build_graph(config: CaptionConfig, out: str, plan_hash: str, todo: list[int]) -> "ray.data.Dataset":
     """Wire read -> Captioner -> write; every row that comes out is the stats of one committed shard."""
     numbers = engine.shard_numbers(todo)
-    in_arrow: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1}
+    in_arrow: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 0.5}  # mostly waiting
     read_shards = numbers.map_batches(partial(read, out=out), **in_arrow)
     captioned = engine.map_actors(read_shards, Captioner, (config,), config.actors)
     return captioned.map_batches(partial(write, out=out, plan_hash=plan_hash), **in_arrow)
@@ -190,6 +194,13 @@ def _check(config: CaptionConfig) -> tuple[dict[str, Any], list[sources.Clip]]:
     about = checkpoint.describe(config.captioner, TagGuidedCaptioner, "--captioner")
     if not 1 <= config.num_captions <= config.beams:
         raise InputError("--num-captions", config.num_captions, f"use 1 to --beams ({config.beams})")
+    if config.batch_size < 1:
+        raise InputError("--batch-size", config.batch_size, "use 1 or more")
+    if not 1 <= config.beams <= MAX_BEAMS:
+        raise InputError("--beams", config.beams, f"use 1 to {MAX_BEAMS}")
+    config.actors.check()
+    if config.out:
+        plan.check(storage.resolve(config.out), clips, config.clips_per_shard)
     if not 0 <= config.max_bad_fraction <= 1:
         raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")
     return about, clips
@@ -219,6 +230,8 @@ def _conclude(config: CaptionConfig, out: str, planned: dict[str, Any], stats: l
     if counts["failed"] > config.max_bad_fraction * counts["in"]:
         remedy = f"the shards are kept; look into {out}/*.parquet, or allow more with --max-bad-fraction"
         raise JobError(f"{told}: more than {config.max_bad_fraction:.0%} failed; {remedy}")
+    if not counts["written"]:
+        raise JobError(f"{told}: nothing to train on; the shards' ledgers in {out} tell why")
     sizes = {shards.tar_name(shard["shard"]): shard["written"] for shard in stats}
     storage.publish(storage.join(out, card.CARD_FILE), card.render(out, planned, counts, dict(reasons)).encode())
     storage.publish_json(storage.join(out, "sizes.json"), sizes)

@@ -24,9 +24,11 @@ class InputError(Exception):
     """Wrong or missing input: names the flag, its value and the remedy. Ends the command with exit code 2."""
 
     def __init__(self, flag: str, value: object, remedy: str) -> None:
-        super().__init__(
-            f"{flag} {value!r}: {remedy}" if value not in ("", (), None) else f"{flag} is missing: {remedy}"
-        )
+        super().__init__(flag, value, remedy)  # all in args: an exception from a worker is rebuilt from them
+
+    def __str__(self) -> str:
+        flag, value, remedy = self.args
+        return f"{flag} {value!r}: {remedy}" if value not in ("", (), None) else f"{flag} is missing: {remedy}"
 
 
 class JobError(Exception):
@@ -62,17 +64,29 @@ def claim(
     folder = storage.resolve(out)
     wanted = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
     marker = storage.join(folder, RUN_FILE)
-    if not storage.exists(marker):
-        storage.publish_json(marker, wanted)
-        return folder
+    try:
+        if not storage.exists(marker):
+            storage.publish_json(marker, wanted)
+            return folder
+    except OSError as error:
+        raise InputError(flag, out, f"cannot be written: {error}") from None
     held = storage.read_json(marker)
-    differing = [
-        f"{k} was {held.get(k)!r}, now {v!r}" for k, v in wanted.items() if k not in ignore and held.get(k) != v
-    ]
+    free = {*ignore, "out"}  # a folder may be moved or copied
+    differing = [f"{k} was {held.get(k)!r}, now {v!r}" for k, v in wanted.items() if k not in free and held.get(k) != v]
     if differing:
         remedy = "choose another folder, or delete this one to start over"
         raise InputError(flag, out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
     return folder
+
+
+def check_template(flag: str, template: str) -> None:
+    """Raise InputError when a text has no {} to fill, or anything else in braces."""
+    try:
+        filled = template.format("x") != template
+    except (KeyError, IndexError, ValueError):
+        filled = False
+    if not filled:
+        raise InputError(flag, template, "write {} where the label belongs, and no other braces")
 
 
 class Stage(NamedTuple):

@@ -24,8 +24,15 @@ class ActorConfig:
     """Actors at most; the pool grows while shards wait."""
     gpus: float = 0.0
     """GPUs of each actor; 0 runs on CPU, fractions share a GPU."""
-    cpus: float = 1.0
-    """CPU cores of each actor."""
+    cpus: float = 0.5
+    """CPU cores that Ray sets aside for each actor; with 0.5 the whole graph fits on one core."""
+
+    def check(self) -> None:
+        """Raise InputError when no pool can be made of these numbers."""
+        if not 1 <= self.min <= self.max:
+            raise InputError("--actors.min", self.min, f"use 1 to --actors.max ({self.max})")
+        if not (self.cpus > 0 and self.gpus >= 0):
+            raise InputError("--actors.cpus", self.cpus, "use a number above 0, and --actors.gpus of 0 or more")
 
     @property
     def device(self) -> str:

@@ -67,21 +67,26 @@ def write(data: str, clips: Sequence[sources.Clip], clips_per_shard: int) -> dic
     Raises:
         InputError: when the dataset was planned from other clips.
     """
-    if clips_per_shard < 1:
-        raise cli.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
-    plan = describe(clips, clips_per_shard)
-    marker = storage.join(data, PLAN_FILE)
-    if storage.exists(marker):
-        held = storage.read_json(marker)
-        if held["hash"] != plan["hash"]:
-            remedy = f"its plan is of {held['num_clips']} other clips; choose another folder or delete it"
-            raise cli.InputError("--out", data, remedy)
+    plan = check(data, clips, clips_per_shard)
     table = pa.Table.from_pylist([dataclasses.asdict(clip) for clip in clips], schema=SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=clips_per_shard)
     storage.publish(storage.join(data, TABLE_FILE), sink.getvalue().to_pybytes())
-    storage.publish_json(marker, plan)
+    storage.publish_json(storage.join(data, PLAN_FILE), plan)
     log.info("plan: %d clips in %d shards, hash %s", len(clips), plan["num_shards"], plan["hash"][:12])
+    return plan
+
+
+def check(data: str, clips: Sequence[sources.Clip], clips_per_shard: int) -> dict[str, Any]:
+    """Return what `write` would publish, or raise its InputError; writes nothing."""
+    if clips_per_shard < 1:
+        raise cli.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
+    plan = describe(clips, clips_per_shard)
+    marker = storage.join(data, PLAN_FILE)
+    held = storage.read_json(marker) if data and storage.exists(marker) else plan
+    if held["hash"] != plan["hash"]:
+        remedy = f"its plan is of {held['num_clips']} other clips; choose another folder or delete it"
+        raise cli.InputError("--out", data, remedy)
     return plan
 
 

@@ -91,15 +91,13 @@ class Scorer:
     def _score(self, rows: list[dict[str, Any]], tar: bytes) -> list[dict[str, Any]]:
         import torch
 
-        flacs = [tar[row["flac_offset"] :][: row["flac_size"]] for row in rows]
-        rate_hz, size = self.model.config.audio.sample_rate_hz, self.model.clip_samples
+        flacs = [tar[row["flac_offset"] : row["flac_offset"] + row["flac_size"]] for row in rows]
+        rate_hz = self.model.config.audio.sample_rate_hz
         decoded = list(self.decoders.map(partial(audio.decode, sample_rate_hz=rate_hz), flacs))
-        waveform = torch.from_numpy(np.stack([audio.fit(samples, size) for samples in decoded])).to(self.device)
-        num_samples = torch.tensor([min(len(samples), size) for samples in decoded]).to(self.device)
         texts = [text for row in rows for text in row["text"]]
         owner = [i for i, row in enumerate(rows) for _ in row["text"]]
         with torch.no_grad():
-            heard = self.model.encode_audio(waveform, num_samples)
+            heard = self.model.embed_clips(decoded)
             said = self.model.encode_text(*(tensor.to(self.device) for tensor in self.model.tokenize(texts)))
             cosines = (heard[owner] * said).sum(dim=1).tolist()
         found: list[list[tuple[float, str]]] = [[] for _ in rows]

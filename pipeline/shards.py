@@ -16,6 +16,7 @@ JSON of a sample: `text` (list of str), `tag` (list of label names), `mids`, `so
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -114,8 +115,8 @@ def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) ->
 
 def committed(data: str) -> list[int]:
     """Return the numbers of the shards whose commit mark is there."""
-    suffix = stats_name(0)[5:]
-    return [int(name[:5]) for name in storage.list_names(data) if name[:5].isdigit() and name[5:] == suffix]
+    found = (re.fullmatch(r"(\d{5,})_stats\.json", name) for name in storage.list_names(data))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def read_stats(data: str, shard: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What users have -> clips: AudioSet segment CSVs beside an audio folder, or any table with a file column.
 
-A source is one CSV. AudioSet layout: `class_labels_indices.csv` and the folder `audio/` lie beside it; an optional
-`<stem>_captions.csv` in AudioCaps layout (`audiocap_id,youtube_id,start_time,caption`) adds human captions.
-Any other CSV needs a header with one of the column names in `COLUMNS`; files are relative to the CSV's folder or to
-`audio/` in it.
+A source is one CSV, or a folder with a `metadata.csv` or just audio files. AudioSet layout: `class_labels_indices.csv`
+and the folder `audio/` lie beside the CSV; an optional `<stem>_captions.csv` in AudioCaps layout
+(`audiocap_id,youtube_id,start_time,caption`) adds human captions. Any other CSV needs a header with one of the column
+names in `COLUMNS`; files are relative to the CSV's folder or to `audio/` in it.
 """
 
 import csv
@@ -23,6 +23,8 @@ COLUMNS = {  # role -> names looked for, first match wins
     "captions": ("captions", "caption", "text"),
     "fold": ("fold", "split"),
 }
+FOLDER_TABLE = "metadata.csv"  # read when the source is a folder; without it, every audio file there is a clip
+MAX_KEY = 90  # a longer member name does not fit a plain USTAR header
 LABEL_SEPARATOR = "|"  # display names contain commas and semicolons are taken by other tools
 CAPTION_SEPARATOR = "||"
 
@@ -46,7 +48,7 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
     """List the clips of a source.
 
     Args:
-        source: path or URI of a CSV (`.csv` or `.csv.gz`).
+        source: path or URI of a CSV (`.csv` or `.csv.gz`), or of a folder.
         folds: keep only rows with one of these values in the fold column; empty keeps all.
         flag: the command-line flag to name in an error.
 
@@ -55,17 +57,14 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
     """
     if not source:
         raise InputError(flag, source, "give the CSV that lists your clips")
-    uri = storage.resolve(source)
     try:
-        data = storage.read(uri)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(flag, source, "no such file; give the CSV that lists your clips") from None
-    text = (gzip.decompress(data) if uri.endswith(".gz") else data).decode("utf-8-sig")
-    try:
-        rows = _segment_clips(uri, text) if audioset.is_segments(text) else _table_clips(uri, text)
-        clips = [clip for clip in rows if not folds or clip.fold in folds]
-    except ValueError as error:
-        raise InputError(flag, source, str(error)) from None
+        clips = [clip for clip in _list(storage.resolve(source)) if not folds or clip.fold in folds]
+    except FileNotFoundError:
+        raise InputError(flag, source, "no such file; give the CSV or folder of your clips") from None
+    except KeyError as error:
+        raise InputError(flag, source, f"a table has no column {error}") from None
+    except (ValueError, OSError, csv.Error) as error:
+        raise InputError(flag, source, f"cannot be read: {error}") from None
     if not clips:
         raise InputError(flag, source, f"lists no clip{f' in folds {list(folds)}' if folds else ''}")
     _check_unique(clips, flag, source)
@@ -75,6 +74,28 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
 def tag_vocabulary(clips: Iterable[Clip]) -> list[str]:
     """Return the sorted distinct tags."""
     return sorted({tag for clip in clips for tag in clip.tags})
+
+
+def _list(uri: str) -> Iterator[Clip]:
+    if storage.is_folder(uri):
+        table = storage.join(uri, FOLDER_TABLE)
+        yield from _list(table) if storage.exists(table) else _folder_clips(uri)
+        return
+    data = storage.read(uri)
+    text = (gzip.decompress(data) if uri.endswith(".gz") else data).decode("utf-8-sig")
+    yield from _segment_clips(uri, text) if audioset.is_segments(text) else _table_clips(uri, text)
+
+
+def _folder_clips(uri: str) -> Iterator[Clip]:
+    for name in storage.list_names(uri):
+        if name.endswith(AUDIO_SUFFIXES):
+            yield Clip(key=_key(name), uri=storage.join(uri, name), source_id=name)
+
+
+def _key(file: str) -> str:
+    """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`."""
+    path = file.removeprefix("audio/")
+    return audioset.slug(path.rpartition(".")[0] or path)
 
 
 def _segment_clips(uri: str, text: str) -> Iterator[Clip]:
@@ -120,7 +141,7 @@ def _table_clips(uri: str, text: str) -> Iterator[Clip]:
     for row in reader:
         cells = {role: (row[name] or "") if name else "" for role, name in columns.items()}
         yield Clip(
-            key=audioset.slug(cells["file"].rpartition("/")[2].rpartition(".")[0] or cells["file"]),
+            key=_key(cells["file"]),
             uri=files.place(cells["file"]),
             source_id=cells["file"],
             tags=tuple(_parts(cells["labels"].replace("_", " "), LABEL_SEPARATOR)),
@@ -150,14 +171,17 @@ class _AudioFolder:
         """Return the place of a file named in a table: as written, relative to the table, or in `audio/`."""
         if "://" in file or file.startswith("/"):
             return file
-        return storage.join(self.audio if file in self.names else self.folder, file)
+        return storage.join(self.audio if file.partition("/")[0] in self.names else self.folder, file)
 
 
 def _check_unique(clips: list[Clip], flag: str, source: str) -> None:
     seen: dict[str, Clip] = {}
     for clip in clips:
-        if not clip.key:
-            raise InputError(flag, source, f"file {clip.source_id!r} gives an empty key")
+        if not 0 < len(clip.key) <= MAX_KEY:
+            remedy = (
+                f"{clip.source_id!r} gives a key of {len(clip.key)} characters; rename it, 1 to {MAX_KEY} are possible"
+            )
+            raise InputError(flag, source, remedy)
         other = seen.setdefault(clip.key, clip)
         if other is not clip:
             raise InputError(

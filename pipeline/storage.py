@@ -7,6 +7,7 @@ replace an object in one request. Readers therefore never see a half-written fil
 import json
 import os
 import uuid
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
 
+def is_folder(uri: str) -> bool:
+    """Tell whether a folder is there."""
+    filesystem, path = locate(uri)
+    return bool(filesystem.get_file_info(path).type == pafs.FileType.Directory)
+
+
 def list_names(folder: str) -> list[str]:
     """Return the sorted names directly inside a folder; empty when the folder is absent."""
     filesystem, path = locate(folder)
@@ -40,11 +47,11 @@ def list_names(folder: str) -> list[str]:
 
 def read(uri: str, offset: int = 0, size: int | None = None) -> bytes:
     """Read a whole file, or `size` bytes from `offset`. Raises FileNotFoundError when it is absent."""
-    if "://" not in uri:  # a plain open is several times cheaper than going through Arrow
+    filesystem, path = locate(uri)
+    if filesystem is _LOCAL:  # a plain open is several times cheaper than going through Arrow
         with open(uri, "rb") as local:
             local.seek(offset)
             return local.read(-1 if size is None else size)
-    filesystem, path = locate(uri)
     with filesystem.open_input_file(path) as remote:
         return bytes(remote.read() if size is None else remote.read_at(size, offset))
 
@@ -87,11 +94,6 @@ def publish_table(uri: str, table: pa.Table) -> None:
     publish(uri, sink.getvalue().to_pybytes())
 
 
-def publish_file(local: str, uri: str) -> None:
-    """Publish a finished local file."""
-    publish(uri, Path(local).read_bytes())
-
-
 def plain(value: Any) -> Any:
     """Return a value as JSON would give it back: tuples become lists, keys become strings."""
     return json.loads(json.dumps(value))
@@ -108,11 +110,23 @@ def remove(uri: str) -> None:
 
 
 def locate(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the Arrow filesystem of a URI and the path inside it."""
+    """Return the Arrow filesystem of a URI and the path inside it. Raises OSError when there is no such filesystem."""
+    if "\0" in uri:
+        raise OSError(f"{uri!r} has a null character")
     if "://" not in uri:
         return _LOCAL, uri
-    filesystem, path = pafs.FileSystem.from_uri(uri)
-    return filesystem, path
+    scheme, _, path = uri.partition("://")
+    bucket = path.partition("/")[0]
+    return _filesystem(f"{scheme}://{bucket}"), path if scheme in ("s3", "gs") else path.removeprefix(bucket)
+
+
+@lru_cache
+def _filesystem(root: str) -> pafs.FileSystem:
+    """Connect once to each bucket; keys are never parsed as URIs, so spaces and % in them are fine."""
+    try:
+        return pafs.FileSystem.from_uri(root + ("/" if root == "file://" else ""))[0]
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{root}: {error}; use a local path, s3:// or gs://") from error
 
 
 _LOCAL = pafs.LocalFileSystem()

@@ -57,8 +57,14 @@ class Scene(NamedTuple):
 
 def run(config: SynthConfig) -> None:
     """Write the corpus; a corpus of the same config that is already complete is left alone."""
-    if config.clip_s < 2:
-        raise InputError("--clip-s", config.clip_s, "events need room: use at least 2 seconds")
+    counts = (config.num_captioned, config.num_tagged, config.num_evaluation)
+    for name, value in zip(
+        ("num-captioned", "num-tagged", "num-evaluation", "seed"), (*counts, config.seed), strict=True
+    ):
+        if value < 0:
+            raise InputError(f"--{name}", value, "use 0 or more")
+    if not 2 <= config.clip_s <= audio.MAX_DURATION_S:
+        raise InputError("--clip-s", config.clip_s, f"events need room: use 2 to {audio.MAX_DURATION_S} seconds")
     out = cli.claim(config.out, config)
     marker = storage.join(out, "config.json")
     if storage.exists(marker):
@@ -66,7 +72,6 @@ def run(config: SynthConfig) -> None:
         return
     names = {phrases.WORDINGS[name].mid: name for name in sounds.SOUNDS}
     storage.publish(storage.join(out, audioset.LABELS_FILE), audioset.write_labels(names).encode())
-    counts = (config.num_captioned, config.num_tagged, config.num_evaluation)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for split, count in zip(SPLITS, counts, strict=True):
             _write_tables(out, split, list(_write_clips(pool, out, split, count, config)), config.clip_s)

@@ -28,7 +28,7 @@ def ray_session() -> Iterator[None]:
     """A real local Ray, started once: starting one takes ten seconds."""
     import ray
 
-    ray.init(num_cpus=3, include_dashboard=False, logging_level="ERROR", ignore_reinit_error=True)
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", ignore_reinit_error=True)
     yield
     ray.shutdown()
 
@@ -49,7 +49,7 @@ def captioner(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     config = CAPTIONER["tiny"][1]
     config = dataclasses.replace(config, source=(storage.join(corpus, "captioned_segments.csv"),), out=out)
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8))
-    train_captioner({"config": config, "out": out}, Context())
+    train_captioner({"config": config, "out": out, "broken": {}}, Context())
     return out
 
 
@@ -60,7 +60,7 @@ def clap(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     model = Clap(TINY_CLAP, build_tokenizer((c for clip in clips for c in clip.captions), 500))
     out = str(tmp_path_factory.mktemp("clap"))
-    checkpoint.save(out, model, {})
+    checkpoint.save(out, model, {}, [])
     return out
 
 

@@ -46,6 +46,9 @@ def test_retrieval_both_ways() -> None:
     assert found["audio_to_text"]["R@1"]["value"] == 0.5  # clip 0 finds caption 0, clip 1 finds caption 1 of clip 0
     assert found["audio_to_text"]["MedR"]["value"] == 1.5
     assert found["text_to_audio"]["R@1"]["chance"] == 0.5
+    assert found["audio_to_text"]["R@1"]["chance"] == 0.5
+    four = measure(np.zeros((4, 8)), np.repeat(np.arange(4), 2))
+    assert four["audio_to_text"]["R@5"]["chance"] == pytest.approx(1 - (6 * 5 * 4 * 3 * 2) / (8 * 7 * 6 * 5 * 4))
 
 
 def test_bootstrap_covers_the_mean_and_shrinks_with_n() -> None:

@@ -60,6 +60,8 @@ def test_table_columns_separators_and_folds(tmp_path: Path) -> None:
         ("name,labels\na,b\n", "no file column"),
         ("file\na.b.wav\na b.wav\na_b.wav\n", "same key"),
         ("file\n", "lists no clip"),
+        ("file\n" + "a" * 200 + ".wav\n", "key of 200 characters"),
+        ("\xff\xfe".encode("latin-1").decode("latin-1"), "no file column"),
         ("# YTID, start_seconds\nabc, 1.0\n", "class_labels_indices.csv"),
     ],
 )

@@ -46,6 +46,11 @@ def test_every_stage_and_file_is_named() -> None:
         assert path.name in tree or path.stem in tree or path.name == "__init__.py", path
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    for name in ("README.md", "BENCHMARKS.md"):
+        assert not re.findall(r"^(?:RESULTS_\w+|BENCH)$", (ROOT / name).read_text(), flags=re.MULTILINE)
+
+
 def test_every_reason_is_explained() -> None:
     from pipeline.audio import REASONS
 

@@ -16,7 +16,8 @@ from train.models.clap import Clap
 @pytest.mark.parametrize(("fixture", "kind"), [("captioner", TagGuidedCaptioner), ("clap", Clap)])
 def test_round_trip_is_bit_equal(fixture: str, kind: type, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     first = checkpoint.load(request.getfixturevalue(fixture), kind)
-    checkpoint.save(str(tmp_path), first.model, {"from": "test"})
+    checkpoint.save(str(tmp_path), first.model, {"from": "test"}, ["a"])
+    assert checkpoint.trained_on(str(tmp_path)) == {"a"}
     second = checkpoint.load(str(tmp_path), kind)
     assert second.revision == first.revision
     assert second.config["lineage"] == {"from": "test"}

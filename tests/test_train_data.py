@@ -1,7 +1,5 @@
 """Order: one global sequence, whatever the number of ranks; a run can stop and go on anywhere."""
 
-import logging
-
 import numpy as np
 import pytest
 
@@ -29,7 +27,7 @@ class Counting:
 def run(ranks: int, first: int, last: int) -> list[list[str]]:
     """Return the keys of each global step, ranks interleaved as they were dealt."""
     order = Order(num_clips=22, batch_size=4, seed=3)
-    parts = [Loader(Counting(22), order, 5, rank, ranks, True).batches(first, last) for rank in range(ranks)]
+    parts = [Loader(Counting(22), order, 5, rank, ranks).batches(first, last) for rank in range(ranks)]
     return [
         [key for keys in zip(*(batch.keys for batch in step), strict=True) for key in keys]
         for step in zip(*parts, strict=True)
@@ -53,26 +51,28 @@ def test_an_epoch_repeats_no_clip_and_epochs_differ() -> None:
 
 def test_crops_and_caption_choices_do_not_depend_on_ranks() -> None:
     order = Order(num_clips=8, batch_size=4, seed=0)
-    alone = next(Loader(Counting(8), order, 5, 0, 1, True).batches(0, 1))
-    second = next(Loader(Counting(8), order, 5, 1, 2, True).batches(0, 1))
+    alone = next(Loader(Counting(8), order, 5, 0, 1).batches(0, 1))
+    second = next(Loader(Counting(8), order, 5, 1, 2).batches(0, 1))
     assert alone.texts[1::2] == second.texts
     assert alone.waveform[1::2].tolist() == second.waveform.tolist()
     assert alone.waveform.shape == (4, 5)
 
 
-def test_a_broken_clip_is_left_out_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    loader = Loader(Counting(8, broken=(3,)), Order(num_clips=8, batch_size=4, seed=0), 5, 0, 1, True)
-    with caplog.at_level(logging.WARNING):
-        batches = list(loader.batches(0, 4))
-    assert sorted(len(batch.keys) for batch in batches) == [3, 3, 4, 4]
-    assert loader.broken == {"k3"}
-    assert caplog.text.count("left out k3: empty") == 1
-
-
-def test_a_broken_clip_in_a_shard_stops_the_run() -> None:
-    loader = Loader(Counting(8, broken=(3,)), Order(num_clips=8, batch_size=8, seed=0), 5, 0, 1, False)
+def test_a_clip_that_breaks_during_the_run_stops_it_by_name() -> None:
+    loader = Loader(Counting(8, broken=(3,)), Order(num_clips=8, batch_size=8, seed=0), 5, 0, 1)
     with pytest.raises(JobError, match=r"k3 .* empty"):
         next(loader.batches(0, 1))
+
+
+def test_broken_files_are_found_and_left_out(tmp_path) -> None:
+    (tmp_path / "good.flac").write_bytes(audio.encode_flac(np.zeros(3200, np.int16)))
+    (tmp_path / "bad.flac").write_bytes(b"")
+    clips = [
+        Clip(key=name, uri=f"{tmp_path}/{name}.flac", source_id=name, captions=("x",)) for name in ("good", "bad", "no")
+    ]
+    broken = ListedClips(clips, ()).find_broken()
+    assert broken == {"bad": "empty", "no": "missing"}
+    assert ListedClips(clips, (), broken).keys == ["good"]
 
 
 def test_label_phrases_stand_in_for_missing_captions() -> None:

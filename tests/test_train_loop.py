@@ -38,7 +38,7 @@ def train(out: str, stop_at: int | None = None) -> dict[str, torch.Tensor]:
             raise Interrupted
         return net.layers(batch.waveform.float()).square().mean()
 
-    loader = Loader(Counting(16), Order(num_clips=16, batch_size=4, seed=0), 5, 0, 1, True)
+    loader = Loader(Counting(16), Order(num_clips=16, batch_size=4, seed=0), 5, 0, 1)
     fit(model, loss, loader, CONFIG, Context(), out)
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -54,7 +54,7 @@ def test_resumed_run_equals_undisturbed_run(tmp_path: Path, stop_at: int) -> Non
 
 
 def test_nan_loss_stops_and_names_the_clips(tmp_path: Path) -> None:
-    loader = Loader(Counting(16), Order(num_clips=16, batch_size=4, seed=0), 5, 0, 1, True)
+    loader = Loader(Counting(16), Order(num_clips=16, batch_size=4, seed=0), 5, 0, 1)
 
     def loss(net: nn.Module, batch: Batch) -> torch.Tensor:
         return net.layers[3].weight.sum() * np.nan

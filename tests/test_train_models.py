@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def test_captioner_has_the_released_parameter_counts() -> None:
     assert gru == 5_907_456
     assert count["decoder"] == 4_788_992
     assert count["label_encoder"] == 134_912
-    assert sum(p.numel() for p in model.encoder.cnn.parameters()) == 79_673_792 - 0
+    assert sum(p.numel() for p in model.encoder.cnn.parameters()) == 79_673_792
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(9_920, 1), (10_240, 1), (32_000, 3), (160_000, 15), (320_000, 31)])
@@ -83,6 +85,35 @@ def test_batch_gives_what_single_clips_give() -> None:
     text = model.encode_text(*model.tokenize(CAPTIONS))
     assert torch.allclose(text[1:2], model.encode_text(*model.tokenize(CAPTIONS[1:2])), atol=1e-5)
     assert torch.allclose(text.norm(dim=1), torch.ones(3), atol=1e-5)
+
+
+def test_long_clips_are_windows_averaged_by_length() -> None:
+    torch.manual_seed(0)
+    model = Clap(TINY_CLAP, build_tokenizer(CAPTIONS, 200)).eval()
+    clip = np.random.default_rng(0).integers(-9_000, 9_000, model.clip_samples * 3 // 2).astype(np.int16)
+    whole, rest = clip[: model.clip_samples], clip[model.clip_samples :]
+    parts = model.embed_clips([whole]), model.embed_clips([rest])
+    expected = torch.nn.functional.normalize(parts[0] * len(whole) + parts[1] * len(rest), dim=-1)
+    assert torch.allclose(model.embed_clips([rest, clip])[1:], expected, atol=1e-5)
+
+
+BUILD = "from train.models.text import build_tokenizer; print(build_tokenizer({!r}, 60).to_str())"
+
+
+def test_the_tokenizer_is_the_same_in_every_process() -> None:
+    texts = [f"word{i % 17} sound{i % 13} of{i % 7}" for i in range(200)]
+    made = {
+        subprocess.run([sys.executable, "-c", BUILD.format(texts)], capture_output=True, check=True).stdout
+        for _ in range(3)
+    }
+    assert len(made) == 1
+    assert b"sound4" in made.pop()
+
+
+def test_tokenizer_spells_unknown_words() -> None:
+    tokenizer = build_tokenizer(CAPTIONS, 200)
+    assert tokenizer.encode("A dog barks").tokens == ["[CLS]", "a", "dog", "barks", "[SEP]"]
+    assert tokenizer.encode("bark").tokens == ["[CLS]", "b", "##a", "##r", "##k", "[SEP]"]
 
 
 def test_tags_change_the_caption_distribution() -> None:

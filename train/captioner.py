@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline import cli, sources, storage
 from pipeline.cli import InputError
-from train import checkpoint, losses, parallel
+from train import checkpoint, data, losses, parallel
 from train.data import Batch, ListedClips, Loader, Order
 from train.launch import ScaleConfig, check, launch
 from train.loop import Context, OptimConfig, finish, fit
@@ -35,6 +36,8 @@ class TrainCaptionerConfig:
     """Captions for rows that have tags and no caption, with {} for the tags; empty leaves such rows out."""
     out: str = ""
     """Folder or URI of the checkpoint."""
+    max_bad_fraction: float = 0.05
+    """The job fails when a larger share of the clips cannot be read, from 0 to 1; the others are left out and named."""
     tag_dropout: float = 0.25
     """Share of the clips trained without their tags, so that one model serves guided and unguided captions."""
     tag_loss: float = 1.0
@@ -53,24 +56,24 @@ class TrainCaptionerConfig:
 
 def run(config: TrainCaptionerConfig) -> None:
     """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
-    if not config.source:
-        raise InputError("--source", config.source, "give one or more CSVs that list captioned clips")
-    if config.labelled and not config.label_phrases:
-        raise InputError(
-            "--label-phrases", config.label_phrases, "give phrases with {} for the tags of --labelled clips"
-        )
-    source, labelled = (tuple(map(storage.resolve, listings)) for listings in (config.source, config.labelled))
-    config = dataclasses.replace(config, source=source, labelled=labelled)
-    clips = _clips(config)
-    if not clips.keys:
-        raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
-    check(config.scale, config.optim.batch_size, len(clips.keys))
-    out = cli.claim(config.out, config, ignore=("scale",))
+    clips, config = _check(config)
+    broken = clips.find_broken()
+    if broken:
+        told = ", ".join(f"{key} {reason}" for key, reason in list(broken.items())[:5])
+        log.warning("captioner: %d of %d clips cannot be used: %s", len(broken), len(clips.keys), told)
+        if len(broken) > config.max_bad_fraction * len(clips.keys):
+            raise cli.JobError(
+                f"more than {config.max_bad_fraction:.0%} of the clips are broken; see --max-bad-fraction"
+            )
+    clips = _clips(config, broken)
+    check(config.scale, config.optim, len(clips.keys))
+    content = data.fingerprint(clips)
+    out = cli.claim(config.out, config, identity={"content": content}, ignore=("scale", "source", "labelled"))
     if checkpoint.exists(out):
         log.info("captioner: %s is complete already", out)
         return
     log.info("captioner: %d captioned clips", len(clips.keys))
-    launch(train, {"config": config, "out": out}, config.scale, out)
+    launch(train, {"config": config, "out": out, "broken": broken}, config.scale, out)
     if not checkpoint.exists(out):
         raise cli.JobError(f"training ended without a checkpoint in {out}")
     log.info("captioner: wrote %s", out)
@@ -79,14 +82,14 @@ def run(config: TrainCaptionerConfig) -> None:
 def train(job: dict[str, Any], context: Context) -> None:
     """Train on one worker; rank 0 publishes the checkpoint."""
     config: TrainCaptionerConfig = job["config"]
-    clips = _clips(config)
+    clips = _clips(config, job["broken"])
     vocabulary = Vocabulary.build((text for texts in clips.texts for text in texts), config.min_word_count)
     tags = sorted({tag for names in clips.tags for tag in names})
     torch.manual_seed(config.optim.seed)
     network = TagGuidedCaptioner(config.network, vocabulary, tags)
     order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
     num_samples = round(config.network.clip_s * config.network.audio.sample_rate_hz)
-    loader = Loader(clips, order, num_samples, context.rank, context.world_size, skip_broken=True)
+    loader = Loader(clips, order, num_samples, context.rank, context.world_size)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         truth = network.multi_hot(batch.tags).to(context.device)
@@ -106,18 +109,41 @@ def train(job: dict[str, Any], context: Context) -> None:
             "labelled": list(config.labelled),
             "exclude_folds": list(config.exclude_folds),
             "num_clips": len(clips.keys),
-            "broken_clips": sorted(loader.broken),
+            "broken_clips": job["broken"],
             "last_epoch_loss": last,
         }
-        checkpoint.save(job["out"], network, lineage)
+        checkpoint.save(job["out"], network, lineage, clips.keys)
         finish(job["out"])
 
 
-def _clips(config: TrainCaptionerConfig) -> ListedClips:
+def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerConfig]:
+    """Find out what is wrong with the command before any work, and make its paths absolute."""
+    if not config.source:
+        raise InputError("--source", config.source, "give one or more CSVs that list captioned clips")
+    if config.labelled and not config.label_phrases:
+        raise InputError(
+            "--label-phrases", config.label_phrases, "give phrases with {} for the tags of --labelled clips"
+        )
+    for phrase in config.label_phrases:
+        cli.check_template("--label-phrases", phrase)
+    source, labelled = (tuple(map(storage.resolve, listings)) for listings in (config.source, config.labelled))
+    config = dataclasses.replace(config, source=source, labelled=labelled)
+    clips = _clips(config, ())
+    if not clips.keys:
+        raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
+    check(config.scale, config.optim, len(clips.keys))
+    return clips, config
+
+
+def _clips(config: TrainCaptionerConfig, broken: Collection[str]) -> ListedClips:
     captioned = [clip for source in config.source for clip in sources.read_clips(source)]
     labelled = [clip for source in config.labelled for clip in sources.read_clips(source, flag="--labelled")]
     listed = captioned + [dataclasses.replace(clip, captions=()) for clip in labelled]
-    return ListedClips([clip for clip in listed if clip.fold not in config.exclude_folds], config.label_phrases)
+    folds = {clip.fold for clip in listed}
+    for fold in config.exclude_folds:
+        if fold not in folds:
+            raise InputError("--exclude-folds", fold, f"no clip is in this fold; there are {sorted(folds)}")
+    return ListedClips([c for c in listed if c.fold not in config.exclude_folds], config.label_phrases, broken)
 
 
 def _encode(vocabulary: Vocabulary, texts: list[str]) -> Tensor:

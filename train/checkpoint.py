@@ -4,12 +4,14 @@ config.json          kind, network, lineage, versions; published last: its prese
 model.safetensors    weights and buffers
 vocabulary.json      captioner: words in id order        tags.json   captioner: tags in index order
 tokenizer.json       clap: the tokenizers library's own format
-training_state/      optimizer.safetensors and state.json of a run that is not finished
+clips.json           keys of the clips it was trained on
+training_state/      weights, optimizer moments and state.json of a run that is not finished
 """
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,7 +28,7 @@ from train.models.cnn14 import Cnn14Config
 from train.models.text import TextConfig
 from train.models.words import Vocabulary
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, CLIPS_FILE = "config.json", "model.safetensors", "clips.json"
 NESTED = {"audio": Cnn14Config, "text": TextConfig}
 Network = TypeVar("Network", TagGuidedCaptioner, Clap)
 
@@ -40,14 +42,15 @@ class Checkpoint:
     revision: str  # sha256 of the weights file: names this model wherever its work is recorded
 
 
-def save(uri: str, model: TagGuidedCaptioner | Clap, lineage: dict[str, Any]) -> None:
-    """Publish a checkpoint directory."""
+def save(uri: str, model: TagGuidedCaptioner | Clap, lineage: dict[str, Any], clips: Sequence[str]) -> None:
+    """Publish a checkpoint directory; `clips` are the keys it was trained on."""
+    files: dict[str, Any] = {CLIPS_FILE: list(clips)}
     if isinstance(model, TagGuidedCaptioner):
         kind = "captioner"
-        files = {"vocabulary.json": model.vocabulary.words, "tags.json": model.tags}
+        files |= {"vocabulary.json": model.vocabulary.words, "tags.json": model.tags}
     else:
         kind = "clap"
-        files = {"tokenizer.json": json.loads(model.tokenizer.to_str())}
+        files |= {"tokenizer.json": json.loads(model.tokenizer.to_str())}
     weights = save_tensors({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
     storage.publish(storage.join(uri, WEIGHTS_FILE), weights)
     for name, content in files.items():
@@ -75,12 +78,21 @@ def describe(uri: str, kind: type[Network], flag: str) -> dict[str, Any]:
     """
     wanted = "captioner" if kind is TagGuidedCaptioner else "clap"
     remedy = f"give a directory that `python -m train {'captioner' if wanted == 'captioner' else 'pretrain'}` wrote"
-    if not uri or not exists(storage.resolve(uri)):
+    try:
+        found = bool(uri) and exists(storage.resolve(uri))
+    except OSError as error:
+        raise InputError(flag, uri, f"cannot be read: {error}") from None
+    if not found:
         raise InputError(flag, uri, f"no checkpoint there; {remedy}" if uri else remedy)
     config: dict[str, Any] = storage.read_json(storage.join(storage.resolve(uri), CONFIG_FILE))
-    if config["kind"] != wanted:
-        raise InputError(flag, uri, f"holds a {config['kind']}, not a {wanted}; {remedy}")
+    if config.get("kind") != wanted:
+        raise InputError(flag, uri, f"holds a {config.get('kind', 'something else')}, not a {wanted}; {remedy}")
     return config
+
+
+def trained_on(uri: str) -> set[str]:
+    """Return the keys of the clips a checkpoint was trained on. Raises OSError when it is not to be reached from here."""
+    return set(storage.read_json(storage.join(storage.resolve(uri), CLIPS_FILE)))
 
 
 def load(uri: str, kind: type[Network]) -> Checkpoint:

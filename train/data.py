@@ -5,10 +5,12 @@ rank r of n takes every n-th of those. So the state of the data is one number, t
 number of workers. Random crops and caption choices are keyed by (seed, epoch, clip) for the same reason.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -20,7 +22,6 @@ from pipeline import audio, shards, storage
 from pipeline.cli import InputError, JobError
 from pipeline.sources import Clip
 
-log = logging.getLogger("train.data")
 DECODERS = 2  # threads; libsndfile and soxr release the interpreter lock
 BATCHES_AHEAD = 3
 
@@ -40,9 +41,13 @@ class Clips(Protocol):
 class ListedClips:
     """Clips of a source, read from their own files; rows without captions get the label phrases."""
 
-    def __init__(self, clips: Sequence[Clip], label_phrases: Sequence[str]) -> None:
+    def __init__(self, clips: Sequence[Clip], label_phrases: Sequence[str], broken: Collection[str] = ()) -> None:
         texts = [list(c.captions) or [p.format(" and ".join(c.tags).lower()) for p in label_phrases] for c in clips]
-        kept = [(clip, text) for clip, text in zip(clips, texts, strict=True) if text and (clip.captions or clip.tags)]
+        kept = [
+            (clip, text)
+            for clip, text in zip(clips, texts, strict=True)
+            if text and (clip.captions or clip.tags) and clip.key not in broken
+        ]
         self.keys = [clip.key for clip, _ in kept]
         self.texts = [text for _, text in kept]
         self.tags = [list(clip.tags) for clip, _ in kept]
@@ -54,6 +59,19 @@ class ListedClips:
             return audio.decode(storage.read(self.uris[index]))
         except OSError as error:
             raise audio.AudioError("missing", str(error)) from error
+
+    def find_broken(self) -> dict[str, str]:
+        """Decode every clip once; return {key: reason} of those that cannot be used."""
+        with ThreadPoolExecutor(DECODERS) as pool:
+            reasons = pool.map(self._reason, range(len(self.keys)))
+            return {key: reason for key, reason in zip(self.keys, reasons, strict=True) if reason}
+
+    def _reason(self, index: int) -> str:
+        try:
+            self.samples(index)
+        except audio.AudioError as error:
+            return error.reason
+        return ""
 
 
 class ShardClips:
@@ -76,6 +94,14 @@ class ShardClips:
     def samples(self, index: int) -> np.ndarray:
         """Read and decode one clip."""
         return audio.decode(self.index.flac(self.rows[index]))
+
+
+def fingerprint(clips: Clips) -> str:
+    """Return a hash of what is trained on: keys, captions and tags, but not where the audio lies."""
+    digest = hashlib.sha256()
+    for row in zip(clips.keys, clips.texts, clips.tags, strict=True):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
 
 
 def keep_best(scores: Sequence[float], fraction: float) -> list[int]:
@@ -132,19 +158,20 @@ class Order:
     def step(self, step: int) -> tuple[int, np.ndarray]:
         """Return the epoch of a step and the clips (batch_size,) of its global batch."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        permutation = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
-        return epoch, permutation[position * self.batch_size :][: self.batch_size]
+        return epoch, _permutation(self.seed, epoch, self.num_clips)[position * self.batch_size :][: self.batch_size]
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, num_clips: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_clips)
 
 
 class Loader:
     """Iterate over this rank's share of the steps, decoding ahead in threads."""
 
-    def __init__(
-        self, clips: Clips, order: Order, num_samples: int, rank: int, world_size: int, skip_broken: bool
-    ) -> None:
+    def __init__(self, clips: Clips, order: Order, num_samples: int, rank: int, world_size: int) -> None:
         self.clips, self.order, self.num_samples = clips, order, num_samples
-        self.rank, self.world_size, self.skip_broken = rank, world_size, skip_broken
-        self.broken: set[str] = set()
+        self.rank, self.world_size = rank, world_size
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Yield one batch per step from `first_step` up to `last_step`, exclusive."""
@@ -156,32 +183,24 @@ class Loader:
             while ahead:
                 rows = [future.result() for future in ahead.pop(0)]
                 ahead.extend(islice(pending, 1))
-                yield self._collate([row for row in rows if row is not None])
+                yield self._collate(rows)
 
     def _share(self, step: int) -> list[tuple[int, int]]:
         epoch, indices = self.order.step(step)
         return [(epoch, int(i)) for i in indices[self.rank :: self.world_size]]
 
-    def _clip(self, epoch: int, index: int) -> tuple[int, np.ndarray, str] | None:
+    def _clip(self, epoch: int, index: int) -> tuple[int, np.ndarray, str]:
         rng = np.random.default_rng([self.order.seed, epoch, index])
         try:
             samples = self.clips.samples(index)
-        except audio.AudioError as error:
-            if not self.skip_broken:
-                key, why = self.clips.keys[index], f"{error.reason} ({error.detail})"
-                raise JobError(
-                    f"clip {key} was good when it was written and is now {why}; its tar is damaged"
-                ) from error
-            if self.clips.keys[index] not in self.broken:
-                self.broken.add(self.clips.keys[index])
-                log.warning("left out %s: %s (%s)", self.clips.keys[index], error.reason, error.detail)
-            return None
+        except audio.AudioError as error:  # all were good before the run: skipping one would make ranks unequal
+            why = f"is now {error.reason} ({error.detail})"
+            raise JobError(f"clip {self.clips.keys[index]} was good and {why}; mend it, the run continues") from error
         start = int(rng.integers(max(0, len(samples) - self.num_samples) + 1))
         texts = self.clips.texts[index]
         return index, samples[start : start + self.num_samples], texts[rng.integers(len(texts))]
 
     def _collate(self, rows: Sequence[tuple[int, np.ndarray, str]]) -> Batch:
-        assert rows, f"every clip of a batch is broken: {sorted(self.broken)[:10]}"
         return Batch(
             keys=[self.clips.keys[index] for index, _, _ in rows],
             waveform=torch.from_numpy(np.stack([audio.fit(samples, self.num_samples) for _, samples, _ in rows])),

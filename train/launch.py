@@ -5,6 +5,7 @@ configs of the command line live in modules that import this one, and --help sho
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 
 from pipeline import storage
 from pipeline.cli import InputError, JobError
-from train.loop import Context
+from train.loop import Context, OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +32,23 @@ class ScaleConfig:
     """Restarts after a lost worker or node, each from the newest saved state."""
 
 
-def check(scale: ScaleConfig, batch_size: int, num_clips: int) -> None:
-    """Raise InputError when the global batch cannot be made from the clips, or cannot be split over the workers."""
-    if not 1 <= batch_size <= num_clips:
-        raise InputError("--optim.batch-size", batch_size, f"there are {num_clips} clips; use 1 to {num_clips}")
-    if scale.num_workers > 1 and batch_size % scale.num_workers:
-        raise InputError(
-            "--optim.batch-size", batch_size, f"use a multiple of --scale.num-workers ({scale.num_workers})"
-        )
+def check(scale: ScaleConfig, optim: OptimConfig, num_clips: int) -> None:
+    """Raise InputError when a run cannot be made of these numbers."""
+    batch, workers = optim.batch_size, scale.num_workers
+    if workers < 0 or scale.cpus_per_worker < 1:
+        raise InputError("--scale.num-workers", workers, "use 0 or more, with --scale.cpus-per-worker of 1 or more")
+    if scale.gpu and workers == 0:
+        raise InputError("--scale.gpu", True, "needs --scale.num-workers of 1 or more")
+    if not 1 <= batch <= num_clips:
+        raise InputError("--optim.batch-size", batch, f"there are {num_clips} clips; use 1 to {num_clips}")
+    if workers > 1 and batch % workers:
+        raise InputError("--optim.batch-size", batch, f"use a multiple of --scale.num-workers ({workers})")
+    if optim.epochs < 1:
+        raise InputError("--optim.epochs", optim.epochs, "use 1 or more")
+    if not 0 < optim.lr < math.inf:
+        raise InputError("--optim.lr", optim.lr, "use a number above 0")
+    if not 0 <= optim.warmup_fraction <= 1:
+        raise InputError("--optim.warmup-fraction", optim.warmup_fraction, "use a share from 0 to 1")
 
 
 Worker = Callable[[dict[str, Any], Context], None]

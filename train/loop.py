@@ -64,7 +64,7 @@ class Context:
 Loss = Callable[[nn.Module, Batch], Tensor]
 
 
-def fit(model: nn.Module, loss: Loss, loader: Loader, config: OptimConfig, context: Context, out: str) -> float:
+def fit(model: nn.Module, loss: Loss, loader: Loader, config: OptimConfig, context: Context, out: str) -> float | None:
     """Train to the end of the schedule, from the newest state under `out` if there is one.
 
     Args:
@@ -76,7 +76,7 @@ def fit(model: nn.Module, loss: Loss, loader: Loader, config: OptimConfig, conte
         out: folder that holds `training_state/` while the run is not finished.
 
     Returns:
-        The mean loss of the last epoch on this rank.
+        The mean loss of the last epoch on this rank; None when no step was left.
 
     Raises:
         JobError: when the loss is not finite; names the clips of the batch.
@@ -85,6 +85,8 @@ def fit(model: nn.Module, loss: Loss, loader: Loader, config: OptimConfig, conte
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     state = _State(model, optimizer, out)
     step = state.load()
+    if not parallel.agree(step):
+        raise JobError(f"the workers found different states under {out}; --out must be shared storage or a URI")
     if context.leads:
         log.info("%s at step %d of %d", "continues" if step else "starts", step, steps)
     model.train()
@@ -108,6 +110,8 @@ def fit(model: nn.Module, loss: Loss, loader: Loader, config: OptimConfig, conte
         if context.leads and time.monotonic() - last_saved > config.save_every_s:
             state.save(step + 1)
             last_saved = time.monotonic()
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise JobError("weights are not finite after the last step; try a lower --optim.lr")
     return progress.epoch_loss
 
 
@@ -168,19 +172,19 @@ class _Progress:
         self.steps, self.steps_per_epoch, self.first_step = steps, steps_per_epoch, first_step
         self.started = self.told = time.monotonic()
         self.losses: list[float] = []
-        self.epoch_loss = math.nan
+        self.epoch_loss: float | None = None
 
     def add(self, step: int, loss: float) -> str:
         self.losses.append(loss)
         ends_epoch, now = (step + 1) % self.steps_per_epoch == 0, time.monotonic()
-        self.epoch_loss = sum(self.losses) / len(self.losses)
+        self.epoch_loss = mean = sum(self.losses) / len(self.losses)
         if not (ends_epoch or now - self.told > 10):
             return ""
         self.told = now
         done = step + 1 - self.first_step
         left_s = (now - self.started) / done * (self.steps - step - 1)
         line = f"epoch {step // self.steps_per_epoch + 1}, step {step + 1} of {self.steps}: "
-        line += f"loss {self.epoch_loss:.3f}, {left_s:.0f} s left"
+        line += f"loss {mean:.3f}, {left_s:.0f} s left"
         if ends_epoch:
             self.losses = []
         return line

@@ -24,3 +24,12 @@ def gather(tensor: Tensor) -> Tensor:
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return tensor
     return torch.cat(list(all_gather(tensor)))
+
+
+def agree(value: int) -> bool:
+    """Tell whether every rank holds the same number."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return True
+    found: list[int | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return len(set(found)) == 1

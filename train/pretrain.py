@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline import cli, shards, storage
 from pipeline.cli import InputError
-from train import checkpoint, losses, parallel
+from train import checkpoint, data, losses, parallel
 from train.data import Batch, Loader, Order, ShardClips, open_shards
 from train.launch import ScaleConfig, check, launch
 from train.loop import Context, OptimConfig, finish, fit
@@ -50,14 +50,16 @@ class PretrainConfig:
 def run(config: PretrainConfig) -> None:
     """Train and publish a two-tower model; a finished one is left alone, an interrupted one goes on."""
     clips = _clips(config)
-    check(config.scale, config.optim.batch_size, len(clips.keys))
+    check(config.scale, config.optim, len(clips.keys))
     config = dataclasses.replace(config, data=clips.index.data)
+    identity = {"content": data.fingerprint(clips)}
     if config.init_audio:
         config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
         about = checkpoint.describe(config.init_audio, TagGuidedCaptioner, "--init-audio")
         if about["network"]["audio"] != storage.plain(dataclasses.asdict(config.network.audio)):
             raise InputError("--init-audio", config.init_audio, "its CNN has another shape; use the matching config")
-    out = cli.claim(config.out, config, ignore=("scale",))
+        identity["init_audio_revision"] = about["revision"]
+    out = cli.claim(config.out, config, identity, ignore=("scale", "data", "init_audio"))
     if checkpoint.exists(out):
         log.info("pretrain: %s is complete already", out)
         return
@@ -81,7 +83,7 @@ def train(job: dict[str, Any], context: Context) -> None:
         captioner = checkpoint.load(config.init_audio, TagGuidedCaptioner).model
         network.audio_encoder.load_state_dict(captioner.encoder.cnn.state_dict())
     order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
-    loader = Loader(clips, order, network.clip_samples, context.rank, context.world_size, skip_broken=False)
+    loader = Loader(clips, order, network.clip_samples, context.rank, context.world_size)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         tokens, mask = network.tokenize(batch.texts)
@@ -92,7 +94,8 @@ def train(job: dict[str, Any], context: Context) -> None:
     model = parallel.wrap(network, context.device, context.world_size)
     last = fit(model, loss, loader, config.optim, context, job["out"])
     if context.leads:
-        checkpoint.save(job["out"], network, _lineage(config, len(clips.keys)) | {"last_epoch_loss": last})
+        lineage = _lineage(config, len(clips.keys)) | {"last_epoch_loss": last}
+        checkpoint.save(job["out"], network, lineage, clips.keys)
         finish(job["out"])
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -59,6 +60,23 @@ class Clap(nn.Module):
     def encode_audio(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
         """Embed clips (B, T), zero-padded, with true lengths (B,)."""
         return nnf.normalize(self.audio_proj(self.audio_encoder(waveform, num_samples).clip), dim=-1, eps=1e-7)
+
+    @torch.no_grad()
+    def embed_clips(self, clips: Sequence[np.ndarray]) -> Tensor:
+        """Embed clips of any length, each an int16 or float array (T,): the policy for everything but training.
+
+        A clip is cut into windows of the fixed length, the last one zero-padded, and averaged by their true length.
+        """
+        size, device = self.clip_samples, self.logit_scale.device
+        windows = [
+            (i, clip[start : start + size]) for i, clip in enumerate(clips) for start in range(0, len(clip), size)
+        ]
+        owner = torch.tensor([i for i, _ in windows], device=device)
+        length = torch.tensor([len(window) for _, window in windows], device=device)
+        padded = np.stack([np.pad(window, (0, size - len(window))) for _, window in windows])
+        vectors = self.encode_audio(torch.from_numpy(padded).to(device), length)
+        total = torch.zeros(len(clips), vectors.shape[1], device=device).index_add_(0, owner, vectors * length[:, None])
+        return nnf.normalize(total, dim=-1)
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Embed token ids (B, L)."""

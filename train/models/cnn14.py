@@ -85,7 +85,6 @@ class Cnn14(nn.Module):
     def __init__(self, config: Cnn14Config) -> None:
         super().__init__()
         self.config = config
-        self.sample_rate_hz = config.sample_rate_hz
         self.embedding_dim = config.channels[-1]
         self.melspec_extractor = LogMel(config)
         self.bn0 = nn.BatchNorm2d(config.num_mels)

@@ -3,11 +3,12 @@
 Shapes: B = captions, L = tokens, D = hidden size.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
@@ -55,12 +56,19 @@ class TextEncoder(nn.Module):
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a lower-casing WordPiece tokenizer on captions."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNK))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=[PAD, UNK, CLS, SEP], show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    """Make a lower-casing WordPiece tokenizer of the most frequent words, with characters for all others.
+
+    The same texts give the same ids in every process: ranks and resumed runs build it again. (The tokenizers library's own
+    trainer breaks ties in another order each time.)
+    """
+    splitter = pre_tokenizers.BertPreTokenizer()
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in words for character in word})
+    pieces = [PAD, UNK, CLS, SEP, *characters, *(f"##{character}" for character in characters)]
+    pieces += [word for word, _ in sorted(words.items(), key=lambda item: (-item[1], item[0])) if len(word) > 1]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces[:vocab_size])}, unk_token=UNK))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     ids = [(name, tokenizer.token_to_id(name)) for name in (CLS, SEP)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{CLS} $A {SEP}", special_tokens=ids)
     return tokenizer

@@ -1,0 +1,38 @@
+"""Launching: what cannot work is refused before anything starts, and a worker's own words reach the user."""
+
+import pytest
+
+import train.__main__ as train_room
+from pipeline import cli, storage
+from pipeline.cli import InputError
+from train.launch import ScaleConfig, check
+from train.loop import OptimConfig
+
+
+@pytest.mark.parametrize(
+    ("optim", "scale", "said"),
+    [
+        ({"batch_size": 9}, {"num_workers": 2}, "multiple"),
+        ({"batch_size": 99}, {}, "1 to 20"),
+        ({"batch_size": 0}, {}, "1 to 20"),
+        ({"epochs": 0}, {}, "--optim.epochs 0"),
+        ({"lr": float("nan")}, {}, "--optim.lr nan"),
+        ({"warmup_fraction": 7.0}, {}, "--optim.warmup-fraction"),
+        ({}, {"num_workers": -1}, "--scale.num-workers -1"),
+        ({}, {"num_workers": 0, "gpu": True}, "--scale.gpu"),
+    ],
+)
+def test_runs_that_cannot_be_made_are_refused(optim: dict, scale: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check(ScaleConfig(**scale), OptimConfig(**({"batch_size": 10} | optim)), 20)
+    check(ScaleConfig(num_workers=2), OptimConfig(batch_size=10), 20)
+
+
+def test_a_loss_that_explodes_ends_with_one_line_and_exit_1(
+    corpus: str, tmp_path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["captioner", "tiny", "--source", storage.join(corpus, "captioned_segments.csv"), "--out", str(tmp_path)]
+    assert cli.main("train", "", train_room.STAGES, [*words, "--optim.lr", "1e30"]) == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "train captioner: loss is nan at step" in last
+    assert "the clips were" in last
