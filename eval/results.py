@@ -62,12 +62,15 @@ def publish(out: str, name: str, about: Checkpoint, model_uri: str, entry: dict[
 
 
 def _overlap(keys: set[str], model_uri: str, lineage: dict[str, Any]) -> dict[str, Any]:
-    """Count evaluated keys among the clips that the model, and the captioner behind it, were trained on."""
-    stages = {"model": model_uri, "captioner": lineage.get("generation", {}).get("captioner", "")}
+    """Count evaluated keys among the clips that the model, and what it was made from, were trained on."""
+    captioner = lineage.get("generation", {}).get("captioner", "")
+    stages = {"model": model_uri, "captioner": captioner, "init_audio": lineage.get("init_audio", "")}
     found: dict[str, Any] = {}
     for stage, uri in stages.items():
+        if not uri:
+            continue
         try:
-            found[stage] = len(keys & checkpoint.trained_on(uri)) if uri else None
+            found[stage] = len(keys & checkpoint.trained_on(uri))
         except OSError:
             found[stage] = None  # not to be reached from here: unknown, which is not 0
     return found

@@ -25,7 +25,7 @@ from pipeline.cli import InputError
 log = logging.getLogger("pipeline.synth")
 SPLITS = ("captioned", "tagged", "evaluation")
 CAPTIONS_PER_CLIP = {"captioned": 1, "tagged": 0, "evaluation": 5}  # as in AudioCaps train, AudioSet, AudioCaps test
-LAYOUT_SHARES = {"single": 0.4, "sequence": 0.3, "overlap": 0.2, "overlap_then": 0.1}
+LAYOUT_SHARES = {"single": 0.4, "sequence": 0.32, "overlap": 0.22, "overlap_then": 0.06}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _write_clip(out: str, split: str, config: SynthConfig, index: int) -> Scene:
 def draw_scene(rng: np.random.Generator, ytid: str, first: str, num_captions: int) -> Scene:
     """Draw which events sound beside `first` and how they lie in time, and write captions for it."""
     layout = rng.choice(get_args(phrases.Layout), p=[LAYOUT_SHARES[name] for name in get_args(phrases.Layout)])
-    count = {"single": 1, "sequence": int(rng.choice([2, 2, 3])), "overlap": 2, "overlap_then": 3}[layout]
+    count = {"single": 1, "sequence": int(rng.choice([2, 2, 2, 3])), "overlap": 2, "overlap_then": 3}[layout]
     others = rng.choice([name for name in sounds.SOUNDS if name != first], size=count - 1, replace=False)
     names = tuple(str(name) for name in rng.permutation([first, *others]))
     captions = tuple(phrases.caption(rng, names, layout) for _ in range(num_captions))

@@ -1,9 +1,11 @@
 """Stages as Ray jobs on a real local cluster, and the shell scripts around them."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,8 +19,10 @@ def test_ray_job_submit_runs_a_stage_on_a_local_cluster(corpus: str, captioner: 
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # of its own, and short: socket paths may have 107 characters
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": folder,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports[0]}",
     }
@@ -45,6 +49,7 @@ def test_ray_job_submit_runs_a_stage_on_a_local_cluster(corpus: str, captioner: 
     finally:
         head.terminate()
         head.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _until_it_answers(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

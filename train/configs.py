@@ -36,7 +36,8 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
         "the procedural corpus: 5 s clips, in this process, under two minutes on two cores",
         TrainCaptionerConfig(
             network=SMALL_CAPTIONER,
-            optim=OptimConfig(epochs=22, batch_size=16, lr=2e-3, save_every_s=15.0),
+            tag_dropout=0.15,
+            optim=OptimConfig(epochs=22, batch_size=16, lr=3e-3, save_every_s=15.0),
             scale=IN_PROCESS,
         ),
     ),
