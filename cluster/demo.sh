@@ -19,9 +19,9 @@ python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --capti
 python -m train pretrain demo --data "$D/guided" --init-audio "$D/captioner" --out "$D/models/round1"
 python -m train pretrain demo --data "$D/unguided" --init-audio "$D/captioner" --out "$D/models/round1-unguided"
 
-# 5. Round 2: the first model scores the captions, the best ones train the next model.
+# 5. Round 2: the first model scores the captions, the best-scored nine tenths of the clips train the next model.
 python -m pipeline score demo --data "$D/guided" --model "$D/models/round1" --name round1
-python -m train pretrain demo --data "$D/guided" --captions round1 --best-only --keep-fraction 0.9 --init-audio "$D/captioner" --out "$D/models/round2"
+python -m train pretrain demo --data "$D/guided" --captions round1 --keep-fraction 0.9 --init-audio "$D/captioner" --out "$D/models/round2"
 
 # 6. What the models can do on clips that none of them has seen.
 for model in round1-unguided round1 round2; do

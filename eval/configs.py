@@ -5,7 +5,10 @@ from eval.retrieval import RetrievalConfig
 from eval.zero_shot import ZeroShotConfig
 
 ZERO_SHOT: dict[str, tuple[str, ZeroShotConfig]] = {
-    "demo": ("the procedural corpus, on CPU", ZeroShotConfig(task="synth")),
+    "demo": (
+        "the procedural corpus, on CPU, with prompts in words that its captions use",
+        ZeroShotConfig(task="synth", prompts=("{}", "{} nearby", "{} in the background")),
+    ),
     "esc50": ("ESC-50 fold 4, on CPU", ZeroShotConfig(task="esc50", folds=("4",))),
 }
 RETRIEVAL: dict[str, tuple[str, RetrievalConfig]] = {
