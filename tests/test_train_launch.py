@@ -36,3 +36,20 @@ def test_a_loss_that_explodes_ends_with_one_line_and_exit_1(
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert "train captioner: loss is nan at step" in last
     assert "the clips were" in last
+
+
+def test_broken_clips_are_told_left_out_and_too_many_end_the_job(
+    corpus: str, tmp_path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("class_labels_indices.csv", "captioned_segments.csv", "captioned_segments_captions.csv"):
+        storage.publish(str(tmp_path / name), storage.read(storage.join(corpus, name)))
+    names = storage.list_names(storage.join(corpus, "audio"))
+    for name in [name for name in names if "syncap" in name][2:]:
+        storage.publish(str(tmp_path / "audio" / name), storage.read(storage.join(corpus, "audio", name)))
+    words = ["captioner", "tiny", "--source", str(tmp_path / "captioned_segments.csv"), "--out", str(tmp_path / "out")]
+    assert cli.main("train", "", train_room.STAGES, words) == 1
+    assert "2 of 24 clips cannot be used" in capfd.readouterr().err
+    assert cli.main("train", "", train_room.STAGES, [*words, "--max-bad-fraction", "0.1"]) == 0
+    lineage = storage.read_json(str(tmp_path / "out" / "config.json"))["lineage"]
+    assert lineage["num_clips"] == 22
+    assert set(lineage["broken_clips"].values()) == {"missing"}

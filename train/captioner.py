@@ -20,6 +20,7 @@ from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
 from train.models.words import PAD, Vocabulary
 
 log = logging.getLogger("train.captioner")
+BROKEN_FILE = "broken.json"  # {key: reason} of listed clips that are not trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +58,16 @@ class TrainCaptionerConfig:
 def run(config: TrainCaptionerConfig) -> None:
     """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
     clips, config = _check(config)
-    broken = clips.find_broken()
-    if broken:
-        told = ", ".join(f"{key} {reason}" for key, reason in list(broken.items())[:5])
-        log.warning("captioner: %d of %d clips cannot be used: %s", len(broken), len(clips.keys), told)
-        if len(broken) > config.max_bad_fraction * len(clips.keys):
-            raise cli.JobError(
-                f"more than {config.max_bad_fraction:.0%} of the clips are broken; see --max-bad-fraction"
-            )
-    clips = _clips(config, broken)
-    check(config.scale, config.optim, len(clips.keys))
     content = data.fingerprint(clips)
-    out = cli.claim(config.out, config, identity={"content": content}, ignore=("scale", "source", "labelled"))
+    out = cli.claim(
+        config.out, config, identity={"content": content}, ignore=("scale", "source", "labelled", "max_bad_fraction")
+    )
     if checkpoint.exists(out):
         log.info("captioner: %s is complete already", out)
         return
+    broken = _find_broken(clips, out, config.max_bad_fraction)
+    clips = _clips(config, broken)
+    check(config.scale, config.optim, len(clips.keys))
     log.info("captioner: %d captioned clips", len(clips.keys))
     launch(train, {"config": config, "out": out, "broken": broken}, config.scale, out)
     if not checkpoint.exists(out):
@@ -133,6 +129,22 @@ def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerCon
         raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
     check(config.scale, config.optim, len(clips.keys))
     return clips, config
+
+
+def _find_broken(clips: ListedClips, out: str, max_bad_fraction: float) -> dict[str, str]:
+    """Return {key: reason} of clips that cannot be used; found once and kept, so that a resumed run has the same clips."""
+    marker = storage.join(out, BROKEN_FILE)
+    if storage.exists(marker):
+        return dict(storage.read_json(marker))
+    log.info("captioner: checking %d clips", len(clips.keys))
+    broken = clips.find_broken()
+    told = f"{len(broken)} of {len(clips.keys)} clips cannot be used, such as {dict(list(broken.items())[:5])}"
+    if len(broken) > max_bad_fraction * len(clips.keys):
+        raise cli.JobError(f"{told}: more than {max_bad_fraction:.0%}; allow more with --max-bad-fraction")
+    if broken:
+        log.warning("captioner: %s; they are left out", told)
+    storage.publish_json(marker, broken)
+    return broken
 
 
 def _clips(config: TrainCaptionerConfig, broken: Collection[str]) -> ListedClips:
