@@ -1,7 +1,7 @@
 """The command line contract of all three rooms: `python -m <room> <stage> <config> [--field value]`.
 
 A stage is a module with `run(config)`; its named configs are values of one dataclass. Exit codes: 0 published, 1 the job
-failed, 2 the command was wrong (told before any cluster work), 130 interrupted (the same command continues).
+failed, 2 the command was wrong, 130 interrupted (the same command continues).
 """
 
 import dataclasses
@@ -134,7 +134,7 @@ def _help(room: str, summary: str, stages: Mapping[str, Stage]) -> str:
     lines = [f"usage: python -m {room} <stage> <config> [--field value]", "", summary, "", "stages:"]
     for name, stage in stages.items():
         lines.append(f"  {name:<14}{stage.summary} Configs: {', '.join(stage.configs)}.")
-    return "\n".join([*lines, "", f"python -m {room} <stage> --help lists the fields with their units."])
+    return "\n".join([*lines, "", f"python -m {room} <stage> <config> --help lists the fields with their units."])
 
 
 def _quiet() -> None:

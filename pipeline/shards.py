@@ -125,6 +125,14 @@ def read_stats(data: str, shard: int) -> dict[str, Any]:
     return stats
 
 
+def origin(data: str) -> dict[str, Any]:
+    """Return where a dataset comes from: its plan hash, and the resolved config and captioner revision that made it."""
+    return {
+        "plan_hash": storage.read_json(storage.join(data, "plan.json"))["hash"],
+        "generation": storage.read_json(storage.join(data, "run.json")),
+    }
+
+
 class Index:
     """Random access to every written clip of a dataset, through the ledgers.
 

@@ -159,8 +159,11 @@ class _AudioFolder:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        beside = storage.join(folder.rpartition("/")[0], "audio")  # ESC-50's own layout: meta/esc50.csv and audio/
         self.audio = storage.join(folder, "audio")
         self.names = set(storage.list_names(self.audio))
+        if not self.names and folder.endswith("/meta"):
+            self.audio, self.names = beside, set(storage.list_names(beside))
 
     def find(self, *stems: str) -> str:
         """Return the file of a clip in one of the usual namings (`Y<id>.flac`, `<id>.wav`, ...)."""

@@ -54,6 +54,23 @@ def test_table_columns_separators_and_folds(tmp_path: Path) -> None:
     assert [clip.key for clip in sources.read_clips(source, folds=("2",))] == ["b"]
 
 
+def test_official_esc50_layout(tmp_path: Path) -> None:
+    header = "filename,fold,target,category,esc10,src_file,take\n"
+    source = write(tmp_path / "meta", "esc50.csv", header + "1-100032-A-0.wav,1,0,dog,True,100032,A\n")
+    write(tmp_path / "audio", "1-100032-A-0.wav", "")
+    (clip,) = sources.read_clips(source)
+    assert Path(clip.uri) == tmp_path / "audio" / "1-100032-A-0.wav"
+    assert (clip.key, clip.tags, clip.fold) == ("1-100032-A-0", ("dog",), "1")
+
+
+def test_a_folder_is_its_table_or_its_audio_files(tmp_path: Path) -> None:
+    write(tmp_path, "a.wav", "")
+    write(tmp_path, "notes.txt", "")
+    assert [clip.key for clip in sources.read_clips(str(tmp_path))] == ["a"]
+    write(tmp_path, "metadata.csv", "file,labels\ndog/1.wav,dog\ncat/1.wav,cat\n")
+    assert [clip.key for clip in sources.read_clips(str(tmp_path))] == ["dog_1", "cat_1"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

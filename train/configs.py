@@ -30,6 +30,7 @@ TINY_CLAP = ClapConfig(
     audio=TINY_CNN, text=TextConfig(hidden_dim=16, layers=1, heads=2, dropout=0.0), joint_dim=16, clip_s=2.0
 )
 IN_PROCESS = ScaleConfig(num_workers=0)
+EIGHT_GPUS = ScaleConfig(num_workers=8, gpu=True, cpus_per_worker=4)
 
 CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
     "demo": (
@@ -40,6 +41,10 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
             optim=OptimConfig(epochs=22, batch_size=16, lr=3e-3, save_every_s=15.0),
             scale=IN_PROCESS,
         ),
+    ),
+    "audioset": (
+        "the full captioner on 10 s clips, 8 GPU workers; the recipe of the released AudioCaps model",
+        TrainCaptionerConfig(optim=OptimConfig(epochs=25, batch_size=32, lr=5e-4), scale=EIGHT_GPUS),
     ),
     "esc50": (
         "real 5 s clips with captions or labels, ESC-50's fold 4 held out, in this process, about 15 minutes on two cores",
@@ -65,6 +70,10 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
         PretrainConfig(
             network=SMALL_CLAP, optim=OptimConfig(epochs=8, batch_size=64, lr=1e-3, save_every_s=15.0), scale=IN_PROCESS
         ),
+    ),
+    "audioset": (
+        "the full two towers, CNN14 and BERT-medium, on 10 s clips, 8 GPU workers",
+        PretrainConfig(vocab_size=30_000, optim=OptimConfig(epochs=20, batch_size=128, lr=1e-4), scale=EIGHT_GPUS),
     ),
     "esc50": (
         "real 5 s clips, in this process, about 10 minutes on two cores",

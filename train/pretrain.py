@@ -105,14 +105,12 @@ def _clips(config: PretrainConfig) -> ShardClips:
 
 def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, Any]:
     """Name the captions, captioner and filter this model comes from."""
-    plan = storage.read_json(storage.join(config.data, "plan.json"))
     lineage = {
         "stage": "train pretrain",
         "data": config.data,
-        "plan_hash": plan["hash"],
         "num_clips": num_clips,
         "init_audio": config.init_audio,
-        "generation": storage.read_json(storage.join(config.data, cli.RUN_FILE)),
+        **shards.origin(config.data),
         "keep_fraction": config.keep_fraction,
         "best_only": config.best_only,
         "overlay": None,
