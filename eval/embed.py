@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipeline import audio, storage
+from pipeline import audio, sources
 from pipeline.cli import InputError, JobError
 from pipeline.sources import Clip
 from train.models.clap import Clap
@@ -82,8 +82,6 @@ def _finite(vectors: np.ndarray) -> np.ndarray:
 
 def _decode(clip: Clip, rate_hz: int) -> np.ndarray | str:
     try:
-        return audio.decode(storage.read(clip.uri), rate_hz)
+        return sources.read_samples(clip.uri, rate_hz)
     except audio.AudioError as error:
         return error.reason
-    except OSError:
-        return "missing"

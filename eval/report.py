@@ -1,6 +1,5 @@
 """Several models side by side: a printed table, results.json and one HTML page: `python -m eval report <config>`."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,8 +8,6 @@ from eval import page
 from eval.results import RESULTS_FILE
 from pipeline import shards, storage
 from pipeline.cli import InputError
-
-log = logging.getLogger("eval.report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +46,10 @@ def run(config: ReportConfig) -> None:
     clips = _read_captions(config.captions, config.num_captions)
     out = storage.resolve(config.out)
     storage.publish_json(storage.join(out, RESULTS_FILE), runs)
-    html = page.render(runs, headline(runs), clips)
+    table = headline(runs)
+    html = page.render(runs, table, clips)
     storage.publish(storage.join(out, "report.html"), html.encode())
-    print(text_table(headline(runs)))
+    print(text_table(table))
     print(f"\nreport: {storage.join(out, 'report.html')}")
 
 

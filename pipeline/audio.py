@@ -85,9 +85,9 @@ def encode_flac(samples: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> by
     return buffer.getvalue()
 
 
-def fit(samples: np.ndarray, num_samples: int, start: int = 0) -> np.ndarray:
-    """Cut (T,) to `num_samples` from `start`, and zero-pad at the end when it is shorter."""
-    cut = samples[start : start + num_samples]
+def fit(samples: np.ndarray, num_samples: int) -> np.ndarray:
+    """Cut (T,) to `num_samples`, and zero-pad at the end when it is shorter."""
+    cut = samples[:num_samples]
     return np.pad(cut, (0, num_samples - len(cut)))
 
 

@@ -240,13 +240,7 @@ def _conclude(config: CaptionConfig, out: str, planned: dict[str, Any], stats: l
 
 def _read_clip(row: dict[str, Any]) -> dict[str, Any]:
     try:
-        try:
-            data = storage.read(row["uri"])
-        except FileNotFoundError as error:
-            raise audio.AudioError("missing", str(error)) from error
-        except OSError as error:
-            raise audio.AudioError("unreadable", str(error)) from error
-        samples = audio.decode(data)
+        samples = sources.read_samples(row["uri"])
     except audio.AudioError as error:
         return {**row, "status": "failed", "stage": "read", "reason": error.reason, "detail": error.detail}
     return {**row, "status": "written", "num_samples": len(samples), "flac": audio.encode_flac(samples)}

@@ -13,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeline import audioset, storage
+import numpy as np
+
+from pipeline import audio, audioset, storage
 from pipeline.cli import InputError
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".m4a", ".opus")
@@ -69,6 +71,17 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
         raise InputError(flag, source, f"lists no clip{f' in folds {list(folds)}' if folds else ''}")
     _check_unique(clips, flag, source)
     return clips
+
+
+def read_samples(uri: str, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
+    """Read and decode the audio file of a clip; int16 (T,). Raises AudioError for whatever is wrong with it."""
+    try:
+        data = storage.read(uri)
+    except FileNotFoundError as error:
+        raise audio.AudioError("missing", str(error)) from error
+    except OSError as error:
+        raise audio.AudioError("unreadable", str(error)) from error
+    return audio.decode(data, sample_rate_hz)
 
 
 def tag_vocabulary(clips: Iterable[Clip]) -> list[str]:

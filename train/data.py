@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import audio, shards, storage
+from pipeline import audio, shards, sources, storage
 from pipeline.cli import InputError, JobError
 from pipeline.sources import Clip
 
@@ -55,10 +55,7 @@ class ListedClips:
 
     def samples(self, index: int) -> np.ndarray:
         """Read and decode one clip."""
-        try:
-            return audio.decode(storage.read(self.uris[index]))
-        except OSError as error:
-            raise audio.AudioError("missing", str(error)) from error
+        return sources.read_samples(self.uris[index])
 
     def find_broken(self) -> dict[str, str]:
         """Decode every clip once; return {key: reason} of those that cannot be used."""
@@ -77,12 +74,12 @@ class ListedClips:
 class ShardClips:
     """Clips of a dataset of shards; an overlay replaces the captions, and its scores decide which clips stay."""
 
-    def __init__(self, data: str, overlay: str, keep_fraction: float, best_only: bool) -> None:
-        self.index = shards.Index(data)
+    def __init__(self, index: shards.Index, overlay: str, keep_fraction: float, best_only: bool) -> None:
+        self.index = index
         texts, tags = self.index.texts(), self.index.tags()
         chosen = list(range(len(self.index)))
         if overlay:
-            rows, _ = shards.read_overlay(data, overlay)
+            rows, _ = shards.read_overlay(index.data, overlay)
             texts = [rows[key]["text"] if key in rows else [] for key in self.index.keys]
             best = [rows[key]["score"][0] if key in rows else -np.inf for key in self.index.keys]
             chosen = keep_best(best, keep_fraction)
@@ -126,7 +123,7 @@ def open_shards(data: str, overlay: str, keep_fraction: float, best_only: bool) 
         raise InputError(
             "--keep-fraction", keep_fraction, "use a share above 0 up to 1; below 1 needs --captions with scores"
         )
-    clips = ShardClips(data, overlay, keep_fraction, best_only)
+    clips = ShardClips(index, overlay, keep_fraction, best_only)
     if not clips.keys:
         raise InputError("--data", data, f"{len(index)} clips, none with a caption to train on")
     return clips

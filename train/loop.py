@@ -22,7 +22,7 @@ from train import parallel
 from train.data import Batch, Loader
 
 log = logging.getLogger("train.loop")
-STATE_FILE, TENSORS_FILE = "state.json", "state.safetensors"
+STATE_FILE = "state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
