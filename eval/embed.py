@@ -31,7 +31,7 @@ class Embedded(NamedTuple):
 
 def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int) -> Embedded:
     """Embed every clip that can be read, by `Clap.embed_clips`."""
-    rate_hz = model.config.audio.sample_rate_hz
+    rate_hz = model.sample_rate_hz
     vectors: list[np.ndarray] = []
     kept: list[Clip] = []
     missing: dict[str, str] = {}
@@ -64,13 +64,7 @@ def device(name: str) -> torch.device:
 
 def embed_text(model: Clap, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
     """Embed texts; (len(texts), D) float32, unit length."""
-    with torch.no_grad():
-        parts = [
-            model.encode_text(
-                *(t.to(model.logit_scale.device) for t in model.tokenize(texts[i : i + batch_size]))
-            ).cpu()
-            for i in range(0, len(texts), batch_size)
-        ]
+    parts = [model.embed_texts(texts[i : i + batch_size]).cpu() for i in range(0, len(texts), batch_size)]
     return _finite(torch.cat(parts).numpy())
 
 

@@ -45,14 +45,14 @@ class RetrievalConfig:
 def run(config: RetrievalConfig) -> None:
     """Evaluate and add the numbers to results.json."""
     task, listed = tasks.read(config.task, config.task_dir, config.folds)
-    results.check(config.out, checkpoint.describe(config.model, Clap, "--model")["revision"])
+    results.check(config.out, checkpoint.describe(config.model, "--model", Clap)["revision"])
     device = embed.device(config.device)
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
     clips = [clip for clip in listed if clip.captions]
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
-    about = checkpoint.load(config.model, Clap)
+    about = checkpoint.load(config.model)
     model = about.model.to(device)
     embedded = embed_audio(model, clips, config.batch_size)
     texts = [caption for clip in embedded.clips for caption in clip.captions]

@@ -44,7 +44,7 @@ class ZeroShotConfig:
 def run(config: ZeroShotConfig) -> None:
     """Evaluate and add the numbers to results.json."""
     task, clips = tasks.read(config.task, config.task_dir, config.folds)
-    results.check(config.out, checkpoint.describe(config.model, Clap, "--model")["revision"])
+    results.check(config.out, checkpoint.describe(config.model, "--model", Clap)["revision"])
     device = embed.device(config.device)
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
@@ -55,7 +55,7 @@ def run(config: ZeroShotConfig) -> None:
     names = sources.tag_vocabulary(clips)
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
-    about = checkpoint.load(config.model, Clap)
+    about = checkpoint.load(config.model)
     model = about.model.to(device)
     embedded = embed_audio(model, clips, config.batch_size)
     by_prompt = {

@@ -23,12 +23,12 @@ import pyarrow as pa
 from pipeline import audio, card, cli, engine, plan, shards, sources, storage
 from pipeline.cli import InputError, JobError
 from pipeline.engine import ActorConfig
+from train.models.decoding import Decoding
 
 if TYPE_CHECKING:
     import ray.data
 
 log = logging.getLogger("pipeline.caption")
-MAX_BEAMS = 20
 DECODERS = 2  # threads beside each actor's model; libsndfile releases the interpreter lock
 CLIP = pa.struct(  # one clip on its way; a row of the graph holds a list of these
     [
@@ -41,6 +41,7 @@ CLIP = pa.struct(  # one clip on its way; a row of the graph holds a list of the
         ("flac", pa.large_binary()),
         ("text", pa.list_(pa.string())),
         ("score", pa.list_(pa.float64())),
+        ("predicted_tags", pa.list_(pa.string())),
     ]
 )
 SHARD = pa.schema([("shard", pa.int32()), ("clips", pa.list_(CLIP))])
@@ -58,12 +59,12 @@ class CaptionConfig:
     """Checkpoint directory that `train captioner` wrote."""
     out: str = ""
     """Folder or URI of the dataset of shards."""
-    guidance: Literal["tags", "none"] = "tags"
-    """Give the captioner each clip's tags, or let it listen unguided; with tags, clips without any are filtered out."""
-    beams: int = 3
-    """Beams of the search."""
-    num_captions: int = 1
-    """Captions kept for each clip, best first; at most `beams`."""
+    guidance: Literal["tags", "predicted", "none"] = "tags"
+    """Give the captioner each clip's tags, those it hears itself, or none; with tags, clips without any are filtered out."""
+    tag_threshold: float = 0.3
+    """Probability from which a predicted tag guides, from 0 to 1; a clip with none goes unguided."""
+    decoding: Decoding = field(default_factory=Decoding)
+    """How captions are chosen."""
     clips_per_shard: int = 512
     """Clips in each tar but the last; 512 clips of 10 s are about 250 MB."""
     batch_size: int = 32
@@ -117,12 +118,11 @@ class Captioner:
         import torch  # here, so that the CPU tasks of this module start without it
 
         from train import checkpoint
-        from train.models.captioner import TagGuidedCaptioner
 
         self.device = torch.device(config.actors.device)
         self.config = config
-        self.model = checkpoint.load(config.captioner, TagGuidedCaptioner).model.to(self.device)
-        self.clip_samples = round(self.model.config.clip_s * self.model.config.audio.sample_rate_hz)
+        self.model = checkpoint.load(config.captioner).model.to(self.device)
+        self.clip_samples = round(self.model.config.clip_s * audio.SAMPLE_RATE_HZ)
         self.known = set(self.model.tags)
         self.decoders = ThreadPoolExecutor(DECODERS)
 
@@ -142,7 +142,7 @@ class Captioner:
         return _shard(shard, clips)
 
     def _filter(self, clip: dict[str, Any]) -> None:
-        if clip["status"] != "written" or self.config.guidance == "none":
+        if clip["status"] != "written" or self.config.guidance != "tags":
             return
         if not clip["tags"]:
             clip.update(status="filtered", stage="caption", reason="no_tags", detail="guidance needs a tag")
@@ -152,9 +152,8 @@ class Captioner:
 
     def _decode(self, clips: list[dict[str, Any]]) -> list[Future[np.ndarray]]:
         """Start decoding a batch: the next one's runs while the model works on this one's."""
-        rate_hz = self.model.config.audio.sample_rate_hz
         return [
-            self.decoders.submit(lambda flac: audio.fit(audio.decode(flac, rate_hz), self.clip_samples), clip["flac"])
+            self.decoders.submit(lambda flac: audio.fit(audio.decode(flac), self.clip_samples), clip["flac"])
             for clip in clips
         ]
 
@@ -163,17 +162,21 @@ class Captioner:
 
         waveform = torch.from_numpy(waveforms).to(self.device)
         num_samples = torch.tensor([min(clip["num_samples"], self.clip_samples) for clip in clips]).to(self.device)
-        guided = self.config.guidance == "tags"
-        tags = self.model.multi_hot([clip["tags"] if guided else [] for clip in clips]).to(self.device)
-        for clip, found in zip(clips, self.model.generate(waveform, num_samples, tags, self.config.beams), strict=True):
-            texts: dict[str, float] = {}
-            for hypothesis in found:
-                texts.setdefault(self.model.vocabulary.decode(hypothesis.ids), hypothesis.score)
-            best = [(text, score) for text, score in texts.items() if text][: self.config.num_captions]
-            if best:
-                clip["text"], clip["score"] = map(list, zip(*best, strict=True))
+        heard = self.model.listen(waveform, num_samples, audio.SAMPLE_RATE_HZ)
+        if self.config.guidance == "predicted":
+            tags = self.model.predict_tags(heard, self.config.tag_threshold)
+            for clip, row in zip(clips, tags.tolist(), strict=True):
+                clip["predicted_tags"] = [tag for tag, hot in zip(self.model.tags, row, strict=True) if hot]
+        else:
+            given = [clip["tags"] if self.config.guidance == "tags" else [] for clip in clips]
+            tags = self.model.multi_hot(given).to(self.device)
+        keys = [clip["key"] for clip in clips]
+        found = self.model.generate(heard, tags, self.config.decoding, keys)
+        for clip, captions in zip(clips, found, strict=True):
+            if captions:
+                clip["text"], clip["score"] = [c.text for c in captions], [c.score for c in captions]
             else:
-                clip.update(status="failed", stage="caption", reason="no_caption", detail="every beam was empty")
+                clip.update(status="failed", stage="caption", reason="no_caption", detail="every caption was empty")
 
 
 def write(batch: pa.Table, out: str, plan_hash: str) -> pa.Table:
@@ -191,13 +194,15 @@ def _check(config: CaptionConfig) -> tuple[dict[str, Any], list[sources.Clip]]:
     from train.models.captioner import TagGuidedCaptioner
 
     clips = sources.read_clips(config.source, config.folds)
-    about = checkpoint.describe(config.captioner, TagGuidedCaptioner, "--captioner")
-    if not 1 <= config.num_captions <= config.beams:
-        raise InputError("--num-captions", config.num_captions, f"use 1 to --beams ({config.beams})")
+    about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
+    needs = {"tags": "guided", "predicted": "tagger", "none": ""}[config.guidance]
+    if needs and not about["network"][needs]:
+        remedy = f"this captioner has no such input ({needs} is false in its config.json); use --guidance none"
+        raise InputError("--guidance", config.guidance, remedy)
+    if not 0 <= config.tag_threshold <= 1:
+        raise InputError("--tag-threshold", config.tag_threshold, "use a probability from 0 to 1")
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
-    if not 1 <= config.beams <= MAX_BEAMS:
-        raise InputError("--beams", config.beams, f"use 1 to {MAX_BEAMS}")
     config.actors.check()
     if config.out:
         plan.check(storage.resolve(config.out), clips, config.clips_per_shard)
@@ -258,9 +263,11 @@ def _outcome(clip: dict[str, Any], owner: dict[str, Any]) -> shards.Outcome:
     made_by = {
         "model": owner["captioner"].rpartition("/")[2],
         "revision": owner["captioner_revision"],
-        "decoding": f"beam {owner['beams']}",
+        "decoding": str(Decoding(**owner["decoding"])),
         "tags_given": owner["guidance"] == "tags",
     }
+    if clip["predicted_tags"] is not None:
+        made_by["predicted_tags"] = clip["predicted_tags"]
     meta = {
         "text": clip["text"],
         "tag": clip["tags"],

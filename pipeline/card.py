@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 from pipeline import cli, shards, storage
+from train.models.decoding import Decoding
 
 CARD_FILE = "README.md"
 
@@ -12,6 +13,7 @@ CARD_FILE = "README.md"
 def render(data: str, planned: dict[str, Any], counts: dict[str, int], reasons: dict[str, int]) -> str:
     """Return the card as Markdown."""
     owner = storage.read_json(storage.join(data, cli.RUN_FILE))
+    decoding = Decoding(**owner["decoding"])
     ended = "".join(f"| {reason} | {count} |\n" for reason, count in sorted(reasons.items())) or "| none | 0 |\n"
     tags = "".join(f"| {name} | {count} |\n" for name, count in planned["tags"].items())
     samples = "".join(f"| `{key}` | {', '.join(tag)} | {text[0]} |\n" for key, tag, text in islice(_written(data), 10))
@@ -22,7 +24,7 @@ in {planned["num_shards"]} shards. Plan hash `{planned["hash"]}`.
 
 - source: `{owner["source"]}`
 - captioner: `{owner["captioner"]}`, revision `{owner["captioner_revision"]}`
-- guidance: {owner["guidance"]}; beams: {owner["beams"]}; captions per clip: at most {owner["num_captions"]}
+- guidance: {owner["guidance"]}; decoding: {decoding}; captions per clip: at most {decoding.num_captions}
 
 | left out because | clips |
 |---|---|

@@ -5,6 +5,7 @@ from pipeline.engine import ActorConfig
 from pipeline.plan import PlanConfig
 from pipeline.score import ScoreConfig
 from pipeline.synth import SynthConfig
+from train.models.decoding import Decoding
 
 SYNTH: dict[str, tuple[str, SynthConfig]] = {
     "demo": ("1,360 clips of 5 s with 20 sound classes, in about 20 seconds", SynthConfig()),
@@ -21,13 +22,16 @@ PLAN: dict[str, tuple[str, PlanConfig]] = {
 CAPTION: dict[str, tuple[str, CaptionConfig]] = {
     "demo": (
         "one CPU actor, 64 clips to a shard, three captions a clip",
-        CaptionConfig(clips_per_shard=64, num_captions=3),
+        CaptionConfig(clips_per_shard=64, decoding=Decoding(num_captions=3)),
     ),
     "esc50": (
         "one CPU actor, 100 clips to a shard, ESC-50 folds 1 to 3",
-        CaptionConfig(folds=("1", "2", "3"), clips_per_shard=100, num_captions=3),
+        CaptionConfig(folds=("1", "2", "3"), clips_per_shard=100, decoding=Decoding(num_captions=3)),
     ),
-    "tiny": ("8 clips to a shard, for tests", CaptionConfig(clips_per_shard=8, batch_size=4, num_captions=2)),
+    "tiny": (
+        "8 clips to a shard, for tests",
+        CaptionConfig(clips_per_shard=8, batch_size=4, decoding=Decoding(num_captions=2)),
+    ),
     "audioset": (
         "GPU actors that scale from 1 to 64, 512 clips to a shard",
         CaptionConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128),

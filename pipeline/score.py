@@ -9,7 +9,6 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,11 +67,10 @@ class Scorer:
         import torch  # here, so that --help and the driver's checks start without it
 
         from train import checkpoint
-        from train.models.clap import Clap
 
         self.config, self.folder, self.data = config, folder, data
         self.device = torch.device(config.actors.device)
-        self.model = checkpoint.load(config.model, Clap).model.to(self.device)
+        self.model = checkpoint.load(config.model).model.to(self.device)
         self.decoders = ThreadPoolExecutor(DECODERS)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -89,17 +87,12 @@ class Scorer:
         return pa.table({"shard": [shard], "clips": [len(rows)]})
 
     def _score(self, rows: list[dict[str, Any]], tar: bytes) -> list[dict[str, Any]]:
-        import torch
-
         flacs = [tar[row["flac_offset"] : row["flac_offset"] + row["flac_size"]] for row in rows]
-        rate_hz = self.model.config.audio.sample_rate_hz
-        decoded = list(self.decoders.map(partial(audio.decode, sample_rate_hz=rate_hz), flacs))
+        decoded = list(self.decoders.map(audio.decode, flacs))
         texts = [text for row in rows for text in row["text"]]
         owner = [i for i, row in enumerate(rows) for _ in row["text"]]
-        with torch.no_grad():
-            heard = self.model.embed_clips(decoded)
-            said = self.model.encode_text(*(tensor.to(self.device) for tensor in self.model.tokenize(texts)))
-            cosines = (heard[owner] * said).sum(dim=1).tolist()
+        heard, said = self.model.embed_clips(decoded, audio.SAMPLE_RATE_HZ), self.model.embed_texts(texts)
+        cosines = (heard[owner] * said).sum(dim=1).tolist()
         found: list[list[tuple[float, str]]] = [[] for _ in rows]
         for i, text, cosine in zip(owner, texts, cosines, strict=True):
             found[i].append((cosine, text))
@@ -113,7 +106,7 @@ def _check(config: ScoreConfig) -> tuple[shards.Index, dict[str, Any]]:
     from train import checkpoint
     from train.models.clap import Clap
 
-    about = checkpoint.describe(config.model, Clap, "--model")
+    about = checkpoint.describe(config.model, "--model", Clap)
     if not config.name.replace("-", "").replace("_", "").isalnum():
         raise InputError("--name", config.name, "use letters, digits, - and _, such as round1")
     if not config.data:

@@ -7,7 +7,6 @@ names in `COLUMNS`; files are relative to the CSV's folder or to `audio/` in it.
 """
 
 import csv
-import gzip
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -94,8 +93,7 @@ def _list(uri: str) -> Iterator[Clip]:
         table = storage.join(uri, FOLDER_TABLE)
         yield from _list(table) if storage.exists(table) else _folder_clips(uri)
         return
-    data = storage.read(uri)
-    text = (gzip.decompress(data) if uri.endswith(".gz") else data).decode("utf-8-sig")
+    text = storage.read_text(uri)
     yield from _segment_clips(uri, text) if audioset.is_segments(text) else _table_clips(uri, text)
 
 

@@ -4,6 +4,7 @@ A published name always holds whole contents: local files are written under a te
 replace an object in one request. Readers therefore never see a half-written file.
 """
 
+import gzip
 import json
 import os
 import uuid
@@ -59,6 +60,12 @@ def read(uri: str, offset: int = 0, size: int | None = None) -> bytes:
 def read_json(uri: str) -> Any:
     """Read one JSON document."""
     return json.loads(read(uri))
+
+
+def read_text(uri: str) -> str:
+    """Read UTF-8 text, with or without a byte order mark; a name that ends in .gz is decompressed."""
+    data = read(uri)
+    return (gzip.decompress(data) if uri.endswith(".gz") else data).decode("utf-8-sig")
 
 
 def read_table(uri: str) -> pa.Table:

@@ -7,6 +7,7 @@ from train import configs
 
 STAGES = {
     "captioner": Stage("train.captioner", "Captioned clips -> a tag-guided captioner.", configs.CAPTIONER),
+    "convert": Stage("train.convert", "Released weights -> a checkpoint of ours.", configs.CONVERT),
     "pretrain": Stage("train.pretrain", "Caption shards -> a two-tower language-audio model.", configs.PRETRAIN),
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline import cli, sources, storage
+from pipeline import audio, cli, sources, storage
 from pipeline.cli import InputError
 from train import checkpoint, data, losses, parallel
 from train.data import Batch, ListedClips, Loader, Order
@@ -35,6 +35,10 @@ class TrainCaptionerConfig:
     """Never train on rows with one of these values in the fold column, such as a fold kept for evaluation."""
     label_phrases: tuple[str, ...] = ()
     """Captions for rows that have tags and no caption, with {} for the tags; empty leaves such rows out."""
+    init_audio: str = ""
+    """Checkpoint whose audio encoder this one starts from, of any kind; empty starts at random."""
+    freeze_audio: bool = False
+    """Keep the audio encoder's weights and BatchNorm statistics as they are, dropout on: the released recipe."""
     out: str = ""
     """Folder or URI of the checkpoint."""
     max_bad_fraction: float = 0.05
@@ -42,7 +46,7 @@ class TrainCaptionerConfig:
     tag_dropout: float = 0.25
     """Share of the clips trained without their tags, so that one model serves guided and unguided captions."""
     tag_loss: float = 1.0
-    """Weight of the CNN's own tagging loss: from scratch it stands in for the AudioSet weights BLAT starts from."""
+    """Weight of the tagging head's loss: from scratch it stands in for the AudioSet weights BLAT starts from."""
     label_smoothing: float = 0.1
     """Probability spread over all other words."""
     min_word_count: int = 1
@@ -58,10 +62,13 @@ class TrainCaptionerConfig:
 def run(config: TrainCaptionerConfig) -> None:
     """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
     clips, config = _check(config)
-    content = data.fingerprint(clips)
-    out = cli.claim(
-        config.out, config, identity={"content": content}, ignore=("scale", "source", "labelled", "max_bad_fraction")
-    )
+    identity = {"content": data.fingerprint(clips)}
+    if config.init_audio:
+        config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
+        revision = checkpoint.describe_audio(config.init_audio, "--init-audio", config.network.audio)
+        identity["init_audio_revision"] = revision
+    free = ("scale", "source", "labelled", "max_bad_fraction", "init_audio")
+    out = cli.claim(config.out, config, identity, ignore=free)
     if checkpoint.exists(out):
         log.info("captioner: %s is complete already", out)
         return
@@ -83,8 +90,12 @@ def train(job: dict[str, Any], context: Context) -> None:
     tags = sorted({tag for names in clips.tags for tag in names})
     torch.manual_seed(config.optim.seed)
     network = TagGuidedCaptioner(config.network, vocabulary, tags)
+    if config.init_audio:
+        checkpoint.start_audio(network.encoder.cnn, config.init_audio)
+    if config.freeze_audio:
+        network.encoder.cnn.freeze()
     order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
-    num_samples = round(config.network.clip_s * config.network.audio.sample_rate_hz)
+    num_samples = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
     loader = Loader(clips, order, num_samples, context.rank, context.world_size)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -92,9 +103,9 @@ def train(job: dict[str, Any], context: Context) -> None:
         given = truth * (torch.rand(len(truth), 1, device=context.device) >= config.tag_dropout)
         words = _encode(vocabulary, batch.texts).to(context.device)
         waveform, num = batch.waveform.to(context.device), batch.num_samples.to(context.device)
-        logits, tag_logits = model(waveform, num, given, words)
+        logits, tag_logits = model(waveform, num, given, words, sample_rate_hz=audio.SAMPLE_RATE_HZ)
         word_loss = losses.caption(logits, words[:, 1:], PAD, config.label_smoothing)
-        return word_loss + config.tag_loss * losses.tagging(tag_logits, truth)
+        return word_loss + config.tag_loss * losses.tagging(tag_logits, truth) if config.network.tagger else word_loss
 
     model = parallel.wrap(network, context.device, context.world_size)
     last = fit(model, loss, loader, config.optim, context, job["out"])
@@ -104,6 +115,7 @@ def train(job: dict[str, Any], context: Context) -> None:
             "source": list(config.source),
             "labelled": list(config.labelled),
             "exclude_folds": list(config.exclude_folds),
+            "init_audio": config.init_audio,
             "num_clips": len(clips.keys),
             "broken_clips": job["broken"],
             "last_epoch_loss": last,

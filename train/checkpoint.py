@@ -2,8 +2,10 @@
 
 config.json          kind, network, lineage, versions; published last: its presence means complete
 model.safetensors    weights and buffers
-vocabulary.json      captioner: words in id order        tags.json   captioner: tags in index order
-tokenizer.json       clap: the tokenizers library's own format
+vocabulary.json      captioner: words in id order
+tags.json            captioner and tagger: tags in index order
+tokenizer.json       clap: the tokenizers library's own format, with the length captions are cut and padded to
+text.json            clap: architecture of the text tower, as transformers describes it
 clips.json           keys of the clips it was trained on
 training_state/      weights, optimizer moments and state.json of a run that is not finished
 """
@@ -13,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -22,15 +24,27 @@ from tokenizers import Tokenizer
 
 from pipeline import storage
 from pipeline.cli import InputError
+from train.models import audio, text
+from train.models.audio import AudioConfig
 from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
 from train.models.clap import Clap, ClapConfig
-from train.models.cnn14 import Cnn14Config
+from train.models.encoder import AudioEncoder
+from train.models.tagger import Tagger, TaggerConfig
 from train.models.text import TextConfig
 from train.models.words import Vocabulary
 
 CONFIG_FILE, WEIGHTS_FILE, CLIPS_FILE = "config.json", "model.safetensors", "clips.json"
-NESTED = {"audio": Cnn14Config, "text": TextConfig}
-Network = TypeVar("Network", TagGuidedCaptioner, Clap)
+VOCABULARY_FILE, TAGS_FILE, TOKENIZER_FILE, TEXT_FILE = "vocabulary.json", "tags.json", "tokenizer.json", "text.json"
+Network = TagGuidedCaptioner | Clap | Tagger
+KINDS: dict[type[Network], str] = {TagGuidedCaptioner: "captioner", Clap: "clap", Tagger: "tagger"}
+NOT_SHAPE = (
+    "num_classes",
+    "dropout",
+    "block_dropout",
+    "clip_dropout",
+    "jitter",
+)  # may differ from where weights come from
+WRITTEN_BY = {"captioner": "train captioner", "clap": "train pretrain", "tagger": "train convert"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +56,24 @@ class Checkpoint:
     revision: str  # sha256 of the weights file: names this model wherever its work is recorded
 
 
-def save(uri: str, model: TagGuidedCaptioner | Clap, lineage: dict[str, Any], clips: Sequence[str]) -> None:
+def save(uri: str, model: Network, lineage: dict[str, Any], clips: Sequence[str]) -> None:
     """Publish a checkpoint directory; `clips` are the keys it was trained on."""
     files: dict[str, Any] = {CLIPS_FILE: list(clips)}
     if isinstance(model, TagGuidedCaptioner):
-        kind = "captioner"
-        files |= {"vocabulary.json": model.vocabulary.words, "tags.json": model.tags}
+        files |= {VOCABULARY_FILE: model.vocabulary.words, TAGS_FILE: model.tags}
+    elif isinstance(model, Clap):
+        files |= {
+            TOKENIZER_FILE: json.loads(model.text_encoder.tokenizer.to_str()),
+            TEXT_FILE: json.loads(model.text_encoder.architecture.to_json_string()),
+        }
     else:
-        kind = "clap"
-        files |= {"tokenizer.json": json.loads(model.tokenizer.to_str())}
+        files |= {TAGS_FILE: model.tags}
     weights = save_tensors({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
     storage.publish(storage.join(uri, WEIGHTS_FILE), weights)
     for name, content in files.items():
         storage.publish_json(storage.join(uri, name), content)
     config = {
-        "kind": kind,
+        "kind": KINDS[type(model)],
         "network": dataclasses.asdict(model.config),
         "revision": hashlib.sha256(weights).hexdigest(),
         "lineage": lineage,
@@ -70,14 +87,14 @@ def exists(uri: str) -> bool:
     return storage.exists(storage.join(uri, CONFIG_FILE))
 
 
-def describe(uri: str, kind: type[Network], flag: str) -> dict[str, Any]:
-    """Read config.json and check that it is a checkpoint of this kind, before anything heavy starts.
+def describe(uri: str, flag: str, *kinds: type[Network]) -> dict[str, Any]:
+    """Read config.json and check that it is a checkpoint of one of these kinds, before anything heavy starts.
 
     Raises:
         InputError: naming the flag when there is no checkpoint, or one of another kind.
     """
-    wanted = "captioner" if kind is TagGuidedCaptioner else "clap"
-    remedy = f"give a directory that `python -m train {'captioner' if wanted == 'captioner' else 'pretrain'}` wrote"
+    wanted = [KINDS[kind] for kind in kinds]
+    remedy = f"give a directory that `python -m {'` or `python -m '.join(WRITTEN_BY[kind] for kind in wanted)}` wrote"
     try:
         found = bool(uri) and exists(storage.resolve(uri))
     except OSError as error:
@@ -85,8 +102,9 @@ def describe(uri: str, kind: type[Network], flag: str) -> dict[str, Any]:
     if not found:
         raise InputError(flag, uri, f"no checkpoint there; {remedy}" if uri else remedy)
     config: dict[str, Any] = storage.read_json(storage.join(storage.resolve(uri), CONFIG_FILE))
-    if config.get("kind") != wanted:
-        raise InputError(flag, uri, f"holds a {config.get('kind', 'something else')}, not a {wanted}; {remedy}")
+    if config.get("kind") not in wanted:
+        held = config.get("kind", "something else")
+        raise InputError(flag, uri, f"holds a {held}, not a {' or '.join(wanted)}; {remedy}")
     return config
 
 
@@ -95,28 +113,61 @@ def trained_on(uri: str) -> set[str]:
     return set(storage.read_json(storage.join(storage.resolve(uri), CLIPS_FILE)))
 
 
-def load(uri: str, kind: type[Network]) -> Checkpoint:
-    """Load a network of this kind; strict: missing or extra weights raise."""
+def load(uri: str) -> Checkpoint:
+    """Load whatever network a directory holds; strict: missing or extra weights raise."""
     folder = storage.resolve(uri)
     config = storage.read_json(storage.join(folder, CONFIG_FILE))
     weights = storage.read(storage.join(folder, WEIGHTS_FILE))
-    network = _nested(config["network"])
-    model: TagGuidedCaptioner | Clap
-    if kind is TagGuidedCaptioner:
-        words, tags = (storage.read_json(storage.join(folder, name)) for name in ("vocabulary.json", "tags.json"))
-        model = TagGuidedCaptioner(CaptionerConfig(**network), Vocabulary(words), tags)
-    else:
-        tokenizer = Tokenizer.from_str(storage.read(storage.join(folder, "tokenizer.json")).decode())
-        model = Clap(ClapConfig(**network), tokenizer)
+    model = _build(config["kind"], _nested(config["network"]), folder)
     model.load_state_dict(load_tensors(weights))
     return Checkpoint(model=model.eval(), config=config, revision=config["revision"])
 
 
+def describe_audio(uri: str, flag: str, wanted: AudioConfig) -> str:
+    """Check that the audio encoder of a checkpoint of any kind has the wanted shape; return the checkpoint's revision.
+
+    Raises:
+        InputError: naming the flag, and what differs.
+    """
+    about = describe(uri, flag, *KINDS)
+    held, needed = about["network"]["audio"], storage.plain(dataclasses.asdict(wanted))
+    differing = [
+        f"{name} is {held.get(name)!r}, wanted {value!r}"
+        for name, value in needed.items()
+        if name not in NOT_SHAPE and held.get(name) != value
+    ]
+    if differing:
+        raise InputError(flag, uri, f"its audio encoder differs ({'; '.join(differing)}); use the config that matches")
+    return str(about["revision"])
+
+
+def start_audio(encoder: AudioEncoder, uri: str) -> None:
+    """Copy the audio encoder of a checkpoint of any kind into `encoder`; a tagging head stays behind."""
+    model: Network = load(uri).model
+    if isinstance(model, Clap):
+        source = model.audio_encoder
+    else:
+        source = model.encoder.cnn if isinstance(model, TagGuidedCaptioner) else model.encoder
+    encoder.load_state_dict({name: w for name, w in source.state_dict().items() if not name.startswith("classifier.")})
+
+
+def _build(kind: str, network: dict[str, Any], folder: str) -> Network:
+    def content(name: str) -> Any:
+        return storage.read_json(storage.join(folder, name))
+
+    if kind == "captioner":
+        vocabulary = Vocabulary(content(VOCABULARY_FILE))
+        return TagGuidedCaptioner(CaptionerConfig(**network), vocabulary, content(TAGS_FILE))
+    if kind == "tagger":
+        return Tagger(TaggerConfig(**network), content(TAGS_FILE))
+    tokenizer = Tokenizer.from_str(storage.read(storage.join(folder, TOKENIZER_FILE)).decode())
+    config = ClapConfig(**network)
+    return Clap(config, text.restore(config.text, content(TEXT_FILE), tokenizer))
+
+
 def _nested(network: dict[str, Any]) -> dict[str, Any]:
     """Turn the JSON of nested configs back into dataclasses."""
-    return {
-        name: NESTED[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
-        if name in NESTED
-        else value
-        for name, value in network.items()
-    }
+    made = {**network, "audio": audio.restore(network["audio"])}
+    if "text" in network:
+        made["text"] = TextConfig(**network["text"])
+    return made

@@ -3,18 +3,20 @@
 from dataclasses import replace
 
 from train.captioner import TrainCaptionerConfig
+from train.convert import ConvertConfig
 from train.launch import ScaleConfig
 from train.loop import OptimConfig
 from train.models.captioner import CaptionerConfig
 from train.models.clap import ClapConfig
 from train.models.cnn14 import Cnn14Config
+from train.models.mobilenet import WIDTHS, MobileNetConfig
 from train.models.text import TextConfig
 from train.pretrain import PretrainConfig
 
 SMALL_CNN = Cnn14Config(
     hop_samples=960, num_mels=48, channels=(8, 16, 32, 64, 128), block_dropout=0.1, clip_dropout=0.1
 )
-SMALL_TEXT = TextConfig(hidden_dim=128, layers=2, heads=4)
+SMALL_TEXT = TextConfig(name="", hidden_dim=128, layers=2, heads=4)
 SMALL_CAPTIONER = CaptionerConfig(
     audio=SMALL_CNN, clip_s=5.0, gru_layers=1, gru_dim=64, model_dim=128, decoder_heads=4, decoder_feedforward=256
 )
@@ -27,7 +29,7 @@ TINY_CAPTIONER = CaptionerConfig(
     audio=TINY_CNN, clip_s=2.0, gru_layers=1, gru_dim=8, model_dim=16, decoder_heads=2, decoder_feedforward=16
 )
 TINY_CLAP = ClapConfig(
-    audio=TINY_CNN, text=TextConfig(hidden_dim=16, layers=1, heads=2, dropout=0.0), joint_dim=16, clip_s=2.0
+    audio=TINY_CNN, text=TextConfig(name="", hidden_dim=16, layers=1, heads=2, dropout=0.0), joint_dim=16, clip_s=2.0
 )
 IN_PROCESS = ScaleConfig(num_workers=0)
 EIGHT_GPUS = ScaleConfig(num_workers=8, gpu=True, cpus_per_worker=4)
@@ -64,6 +66,19 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
     ),
 }
 
+
+def _mobilenet(name: str) -> ConvertConfig:
+    return ConvertConfig(layout="efficientat", audio=MobileNetConfig(width=WIDTHS[name], num_classes=527))
+
+
+CONVERT: dict[str, tuple[str, ConvertConfig]] = {
+    "cnn14": ("PANNs' Cnn14_mAP=0.431.pth (zenodo 3987831) -> audio encoder", ConvertConfig(layout="panns")),
+    **{name: (f"EfficientAT's {name}_as_mAP_*.pt -> audio encoder and tagger", _mobilenet(name)) for name in WIDTHS},
+    "ast": ("an AudioSet AST by its name on the hub, or from a folder -> audio encoder", ConvertConfig(layout="ast")),
+    "blat": ("blat_cnn14_bertm.pth (zenodo 8192397) -> two towers", ConvertConfig(layout="blat")),
+    "captioner": ("a captioner of wsntxxn/AudioCaption -> captioner", ConvertConfig(layout="audiocaption")),
+}
+
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": (
         "the procedural corpus: 5 s clips, in this process, about a minute on two cores",
@@ -73,7 +88,7 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     ),
     "audioset": (
         "the full two towers, CNN14 and BERT-medium, on 10 s clips, 8 GPU workers",
-        PretrainConfig(vocab_size=30_000, optim=OptimConfig(epochs=20, batch_size=128, lr=1e-4), scale=EIGHT_GPUS),
+        PretrainConfig(optim=OptimConfig(epochs=20, batch_size=128, lr=1e-4), scale=EIGHT_GPUS),
     ),
     "esc50": (
         "real 5 s clips, in this process, about 10 minutes on two cores",

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import cli, shards, storage
+from pipeline import audio, cli, shards, storage
 from pipeline.cli import InputError
 from train import checkpoint, data, losses, parallel
 from train.data import Batch, Loader, Order, ShardClips, open_shards
 from train.launch import ScaleConfig, check, launch
 from train.loop import Context, OptimConfig, finish, fit
-from train.models.captioner import TagGuidedCaptioner
+from train.models import text
 from train.models.clap import Clap, ClapConfig
-from train.models.text import build_tokenizer
+from train.models.text import TextConfig
 
 log = logging.getLogger("train.pretrain")
 
@@ -34,11 +34,10 @@ class PretrainConfig:
     best_only: bool = False
     """Train on each clip's first caption only; otherwise on a random one of its captions each time."""
     init_audio: str = ""
-    """Captioner checkpoint whose CNN the audio tower starts from, as BLAT starts both from PANNs; empty starts at random."""
+    """Checkpoint whose audio encoder the audio tower starts from: a captioner, a two-tower model, or released
+    weights after `train convert`, as BLAT starts from PANNs. Empty starts at random."""
     out: str = ""
     """Folder or URI of the checkpoint."""
-    vocab_size: int = 4_000
-    """Largest size of the WordPiece vocabulary built from the captions."""
     network: ClapConfig = field(default_factory=ClapConfig)
     """The model."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -55,10 +54,9 @@ def run(config: PretrainConfig) -> None:
     identity = {"content": data.fingerprint(clips)}
     if config.init_audio:
         config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
-        about = checkpoint.describe(config.init_audio, TagGuidedCaptioner, "--init-audio")
-        if about["network"]["audio"] != storage.plain(dataclasses.asdict(config.network.audio)):
-            raise InputError("--init-audio", config.init_audio, "its CNN has another shape; use the matching config")
-        identity["init_audio_revision"] = about["revision"]
+        revision = checkpoint.describe_audio(config.init_audio, "--init-audio", config.network.audio)
+        identity["init_audio_revision"] = revision
+    _check_text(config.network.text)
     out = cli.claim(config.out, config, identity, ignore=("scale", "data", "init_audio"))
     if checkpoint.exists(out):
         log.info("pretrain: %s is complete already", out)
@@ -76,20 +74,20 @@ def train(job: dict[str, Any], context: Context) -> None:
     """Train on one worker; rank 0 publishes the checkpoint."""
     config: PretrainConfig = job["config"]
     clips = _clips(config)
-    tokenizer = build_tokenizer((text for texts in clips.texts for text in texts), config.vocab_size)
     torch.manual_seed(config.optim.seed)
-    network = Clap(config.network, tokenizer)
+    text_encoder = text.build(config.network.text, (caption for captions in clips.texts for caption in captions))
+    network = Clap(config.network, text_encoder)
     if config.init_audio:
-        captioner = checkpoint.load(config.init_audio, TagGuidedCaptioner).model
-        network.audio_encoder.load_state_dict(captioner.encoder.cnn.state_dict())
+        checkpoint.start_audio(network.audio_encoder, config.init_audio)
     order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
-    loader = Loader(clips, order, network.clip_samples, context.rank, context.world_size)
+    num_samples = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
+    loader = Loader(clips, order, num_samples, context.rank, context.world_size)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        tokens, mask = network.tokenize(batch.texts)
-        inputs = (batch.waveform, batch.num_samples, tokens, mask)
-        audio, text, scale = model(*(tensor.to(context.device) for tensor in inputs))
-        return losses.contrastive(audio, text, scale, parallel.gather)
+        inputs = (batch.waveform, batch.num_samples, *text_encoder.tokenize(batch.texts))
+        on_device = [tensor.to(context.device) for tensor in inputs]
+        heard, said, scale = model(*on_device, sample_rate_hz=audio.SAMPLE_RATE_HZ)
+        return losses.contrastive(heard, said, scale, parallel.gather)
 
     model = parallel.wrap(network, context.device, context.world_size)
     last = fit(model, loss, loader, config.optim, context, job["out"])
@@ -97,6 +95,16 @@ def train(job: dict[str, Any], context: Context) -> None:
         lineage = _lineage(config, len(clips.keys)) | {"last_epoch_loss": last}
         checkpoint.save(job["out"], network, lineage, clips.keys)
         finish(job["out"])
+
+
+def _check_text(config: TextConfig) -> None:
+    """Find out before any engine starts that the named text encoder is there."""
+    if config.name:
+        try:
+            text.pretrained(config)
+        except ValueError as error:
+            remedy = "give a name on the Hugging Face hub, a local folder, or '' to build a small one from the captions"
+            raise InputError("--network.text.name", config.name, f"{error}; {remedy}") from None
 
 
 def _clips(config: PretrainConfig) -> ShardClips:

@@ -1,34 +1,39 @@
-"""The tag-guided captioner: CNN -> bidirectional GRU -> Transformer decoder with the mean tag embedding at every step.
+"""The tag-guided captioner: audio encoder -> bidirectional GRU -> word decoder with the mean tag embedding at every step.
 
-Shapes: B = clips, S = frame embeddings, L = tokens, K = known tags, V = words. Architecture: wsntxxn/AudioCaption
-(`EventTransformerDecoder`, 2022), the group of BLAT; parameter names are theirs. Two corrections: the positional table is a
-true buffer, and a clip without tags gets a zero tag vector instead of NaN.
+Shapes: B = clips, T = samples, S = frame embeddings, L = words, K = known tags, V = vocabulary.
+Architecture: wsntxxn/AudioCaption (`EventCondTransformerModel`, 2022), the group of BLAT; parameter names are theirs. One
+correction: a clip without tags gets a zero tag vector instead of NaN.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as nnf
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from train.models import beam
-from train.models.cnn14 import AudioFeatures, Cnn14, Cnn14Config, frame_mask
-from train.models.words import PAD, Vocabulary
-
-MAX_POSITIONS = 100
+from train.models import audio, search
+from train.models.audio import AudioConfig
+from train.models.cnn14 import Cnn14Config
+from train.models.decoder import Cache, WordDecoder
+from train.models.decoding import Decoding
+from train.models.encoder import AudioFeatures
+from train.models.words import END, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionerConfig:
-    """The captioner. The defaults are the released AudioCaps model's."""
+    """The captioner. The defaults are the released AudioCaps model's, with a tagging head beside it."""
 
-    audio: Cnn14Config = field(default_factory=Cnn14Config)
-    """The CNN under the GRU."""
+    audio: AudioConfig = field(default_factory=Cnn14Config)
+    """The audio encoder under the GRU."""
     clip_s: float = 10.0
     """Every clip is cut or zero-padded to this length, seconds: one policy, so that a batch gives what single clips give."""
+    guided: bool = True
+    """Take tags as guidance; without, the plain captioner."""
+    tagger: bool = True
+    """A linear head on the clip embedding that predicts the tags, for guidance where a clip has none."""
     gru_layers: int = 3
     """Bidirectional GRU layers."""
     gru_dim: int = 256
@@ -43,19 +48,50 @@ class CaptionerConfig:
     """Width of the feed-forward layers."""
     dropout: float = 0.2
     """Decoder dropout; the GRU uses 0.5 between its layers."""
+    classifier_bias: bool = False
+    """A bias on the word logits, as the 2022 releases of the reference have it."""
+
+
+class Caption(NamedTuple):
+    """A caption and how probable the model finds it."""
+
+    text: str
+    score: float  # mean log-probability per word, the end word counted
+    log_probs: list[float]  # of each word and of the end word where there is one
+
+
+class Heard(NamedTuple):
+    """A batch of clips as the decoder attends to it."""
+
+    features: AudioFeatures  # of the audio encoder
+    memory: Tensor  # (B, S, 2 * gru_dim)
 
 
 class TagGuidedCaptioner(nn.Module):
-    """Audio and tags -> word log-probabilities; `generate` writes captions."""
+    """Audio and tags -> word logits; `generate` writes captions."""
 
     def __init__(self, config: CaptionerConfig, vocabulary: Vocabulary, tags: Sequence[str]) -> None:
         super().__init__()
         self.config, self.vocabulary, self.tags = config, vocabulary, list(tags)
         self.tag_ids = {tag: index for index, tag in enumerate(self.tags)}
-        self.encoder = AudioEncoder(config)
-        self.decoder = WordDecoder(config, len(vocabulary))
-        self.label_encoder = TagEncoder(len(self.tags), config.model_dim)
-        self.tagger = nn.Linear(self.encoder.cnn.embedding_dim, len(self.tags))
+        self.encoder = RecurrentEncoder(config)
+        self.decoder = WordDecoder(
+            num_words=len(vocabulary),
+            memory_dim=2 * config.gru_dim,
+            dim=config.model_dim,
+            layers=config.decoder_layers,
+            heads=config.decoder_heads,
+            feedforward=config.decoder_feedforward,
+            dropout=config.dropout,
+            bias=config.classifier_bias,
+        )
+        self.label_encoder = TagEncoder(len(self.tags), config.model_dim) if config.guided else None
+        self.tagger = nn.Linear(self.encoder.cnn.embedding_dim, len(self.tags)) if config.tagger else None
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the audio encoder, Hz."""
+        return self.encoder.cnn.sample_rate_hz
 
     def multi_hot(self, tags: Sequence[Sequence[str]]) -> Tensor:
         """Return (B, K) float: 1 where a clip has the tag; unknown tags are ignored."""
@@ -64,48 +100,94 @@ class TagGuidedCaptioner(nn.Module):
             y[row, [self.tag_ids[name] for name in names if name in self.tag_ids]] = 1.0
         return y
 
-    def forward(self, waveform: Tensor, num_samples: Tensor, tags: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, waveform: Tensor, num_samples: Tensor, tags: Tensor, words: Tensor, sample_rate_hz: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Score a caption given its own prefix (teacher forcing).
 
         Args:
             waveform: (B, T) int16 or float, padded to the fixed length.
             num_samples: (B,) true lengths.
-            tags: (B, K) multi-hot guidance; a zero row is a clip without guidance.
+            tags: (B, K) multi-hot guidance; a zero row is a clip without guidance. A plain captioner ignores it.
             words: (B, L) ids: start, words, end, pad.
+            sample_rate_hz: rate of `waveform`; the encoder's own when left out.
 
         Returns:
-            Logits (B, L - 1, V) of the next word, and tag logits (B, K) of the CNN alone.
+            Logits (B, L - 1, V) of the next word, and tag logits (B, K) of the encoder alone where there is a tagger.
         """
-        features, memory = self.encoder(waveform, num_samples)
-        logits = self.decoder(words[:, :-1], memory, features.num_frames, self.label_encoder(tags))
-        return logits, self.tagger(features.clip)
+        features, memory = self.encoder(waveform, num_samples, sample_rate_hz)
+        logits = self.decoder(words[:, :-1], memory, features.num_frames, self._guidance(tags, memory))
+        return logits, self.tagger(features.clip) if self.tagger is not None else None
 
     @torch.no_grad()
-    def generate(self, waveform: Tensor, num_samples: Tensor, tags: Tensor, beams: int) -> list[list[beam.Hypothesis]]:
-        """Write captions by beam search; see `forward` for shapes. Returns each clip's hypotheses, best first."""
-        features, memory = self.encoder(waveform, num_samples)
-        attention = self.decoder.project(memory).repeat_interleave(beams, dim=0)
-        num_frames = features.num_frames.repeat_interleave(beams, dim=0)
-        guidance = self.label_encoder(tags).repeat_interleave(beams, dim=0)
+    def listen(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> Heard:
+        """Encode a batch of clips once, for `predict_tags` and `generate`; see `forward` for the arguments."""
+        return Heard(*self.encoder(waveform, num_samples, sample_rate_hz))
 
-        def step(prefixes: Tensor) -> Tensor:
-            logits = self.decoder.decode(prefixes, attention, num_frames, guidance)
-            return nnf.log_softmax(logits[:, -1].float(), dim=-1)
+    @torch.no_grad()
+    def predict_tags(self, heard: Heard, threshold: float) -> Tensor:
+        """Return (B, K) multi-hot: the tags whose probability reaches the threshold, none where the model is unsure.
 
-        return beam.search(step, len(waveform), beams, waveform.device)
+        Raises:
+            ValueError: when this captioner has no tagging head.
+        """
+        if self.tagger is None:
+            raise ValueError("this captioner has no tagging head: it was trained or released without one")
+        return (self.tagger(heard.features.clip).sigmoid() >= threshold).float()
+
+    @torch.no_grad()
+    def generate(self, heard: Heard, tags: Tensor, how: Decoding, keys: Sequence[str] = ()) -> list[list[Caption]]:
+        """Write captions for a batch.
+
+        Args:
+            heard: what `listen` returned for B clips.
+            tags: (B, K) multi-hot guidance; a zero row is a clip without guidance.
+            how: the decoding.
+            keys: B names of the clips; with the seed they fix the draws of nucleus sampling.
+
+        Returns:
+            Each clip's captions, best first, no two alike; empty where the model has nothing to say.
+        """
+        memory, num_frames = heard.memory, heard.features.num_frames
+        cache = Cache(self.decoder, memory, num_frames, self._guidance(tags, memory), how.rows)
+        if how.method == "nucleus":
+            assert len(keys) == len(memory), f"sampling needs {len(memory)} keys, got {len(keys)}"
+            draws = search.uniform(keys, how.rows, how.seed).to(memory.device)
+            found = search.sample(cache.step, draws, how.top_p, how.temperature)
+        else:
+            found = search.beam(cache.step, len(memory), how.rows, memory.device)
+        words, log_probs, scores = (tensor.tolist() for tensor in found)
+        return [self._captions(*clip)[: how.num_captions] for clip in zip(words, log_probs, scores, strict=True)]
+
+    def _captions(self, words: list[list[int]], log_probs: list[list[float]], scores: list[float]) -> list[Caption]:
+        captions: dict[str, Caption] = {}
+        for ids, values, score in zip(words, log_probs, scores, strict=True):
+            length = ids.index(END) + 1 if END in ids else len(ids)
+            text = self.vocabulary.decode(ids)
+            if text and score > float("-inf"):
+                captions.setdefault(text, Caption(text, score, values[:length]))
+        return list(captions.values())
+
+    def _guidance(self, tags: Tensor, memory: Tensor) -> Tensor:
+        if self.label_encoder is None:
+            return memory.new_zeros(len(memory), self.config.model_dim)
+        guidance: Tensor = self.label_encoder(tags)
+        return guidance
 
 
-class AudioEncoder(nn.Module):
-    """CNN14 and a bidirectional GRU over its frame embeddings."""
+class RecurrentEncoder(nn.Module):
+    """An audio encoder and a bidirectional GRU over its frame embeddings."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
-        self.cnn = Cnn14(config.audio)
+        self.cnn = audio.build(config.audio)
         self.rnn = Gru(self.cnn.embedding_dim, config.gru_dim, config.gru_layers)
 
-    def forward(self, waveform: Tensor, num_samples: Tensor) -> tuple[AudioFeatures, Tensor]:
-        """Return the CNN's features and the attention memory (B, S, 2 * gru_dim)."""
-        features = self.cnn(waveform, num_samples)
+    def forward(
+        self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None
+    ) -> tuple[AudioFeatures, Tensor]:
+        """Return the encoder's features and the attention memory (B, S, 2 * gru_dim)."""
+        features = self.cnn(waveform, num_samples, sample_rate_hz)
         return features, self.rnn(features.frames, features.num_frames)
 
 
@@ -133,66 +215,3 @@ class TagEncoder(nn.Module):
     def forward(self, tags: Tensor) -> Tensor:
         """Average the embeddings of the tags that are present."""
         return tags @ self.label_embedding / tags.sum(dim=1, keepdim=True).clamp(min=1.0)
-
-
-class PositionalEncoding(nn.Module):
-    """The sinusoid of Vaswani et al. 2017, as a buffer: the reference's later code loses it to its own initialisation."""
-
-    pe: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        angle = torch.arange(MAX_POSITIONS)[:, None] * torch.exp(torch.arange(0, dim, 2) * (-math.log(1e4) / dim))
-        table = torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
-        self.register_buffer("pe", table[:, None])  # (positions, 1, dim), the reference's layout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add positions to (B, L, D)."""
-        return x + self.pe[: x.shape[1], 0]
-
-
-class WordDecoder(nn.Module):
-    """Transformer decoder over words, attending to the audio memory."""
-
-    def __init__(self, config: CaptionerConfig, num_words: int) -> None:
-        super().__init__()
-        dim = config.model_dim
-        self.dropout = nn.Dropout(config.dropout)
-        self.word_embedding = nn.Embedding(num_words, dim)
-        self.pos_encoder = PositionalEncoding(dim)
-        layer = nn.TransformerDecoderLayer(
-            dim, config.decoder_heads, config.decoder_feedforward, config.dropout, batch_first=True
-        )
-        self.model = nn.TransformerDecoder(layer, config.decoder_layers)
-        self.classifier = nn.Linear(dim, num_words, bias=False)
-        self.attn_proj = nn.Sequential(
-            nn.Linear(2 * config.gru_dim, dim), nn.ReLU(), nn.Dropout(config.dropout), nn.LayerNorm(dim)
-        )
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-
-    def project(self, memory: Tensor) -> Tensor:
-        """Map the audio memory (B, S, 2 * gru_dim) to the decoder's width, once per clip."""
-        projected: Tensor = self.attn_proj(memory)
-        return projected
-
-    def forward(self, words: Tensor, memory: Tensor, num_frames: Tensor, guidance: Tensor) -> Tensor:
-        """Return logits (B, L, V) of the word after each prefix of `words` (B, L)."""
-        return self.decode(words, self.project(memory), num_frames, guidance)
-
-    def decode(self, words: Tensor, attention: Tensor, num_frames: Tensor, guidance: Tensor) -> Tensor:
-        """Like `forward`, with the memory projected already."""
-        x = self.dropout(self.word_embedding(words)) * math.sqrt(attention.shape[2])
-        x = self.dropout(self.pos_encoder(x + guidance[:, None]))  # the same tag vector at every position
-        length = words.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=words.device).triu(1)
-        x = self.model(
-            x,
-            attention,
-            tgt_mask=causal,
-            tgt_key_padding_mask=words == PAD,
-            memory_key_padding_mask=~frame_mask(num_frames, attention.shape[1]),
-        )
-        logits: Tensor = self.classifier(x)
-        return logits

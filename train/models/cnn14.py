@@ -1,24 +1,25 @@
-"""CNN14 of PANNs with its log-mel front end, at any width and depth: waveform -> frame and clip embeddings.
+"""CNN14 of PANNs at any width and depth: log-mel -> frame and clip embeddings.
 
 Shapes: B = clips, T = samples, F = mel frames, M = mel bins, S = frame embeddings in time, D = embedding size.
 Architecture and constants: Kong et al., arXiv 1912.10211, and the released BLAT code; parameter names are BLAT's.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
-import torch
-import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-POWER_FLOOR = 1e-10  # -100 dB
+from train.models.encoder import AudioEncoder, AudioFeatures, frame_mask
+from train.models.frontend import LogMel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cnn14Config:
-    """The audio tower. The defaults are PANNs CNN14; smaller towers differ only in these numbers."""
+    """PANNs CNN14; smaller towers differ from the defaults only in these numbers."""
 
+    encoder: Literal["cnn14"] = "cnn14"
+    """Architecture."""
     sample_rate_hz: int = 32_000
     """Rate of the waveform, Hz."""
     hop_samples: int = 320
@@ -31,36 +32,6 @@ class Cnn14Config:
     """Dropout after each block."""
     clip_dropout: float = 0.5
     """Dropout before and after the clip embedding's linear layer."""
-
-
-class AudioFeatures(NamedTuple):
-    """What an audio tower returns."""
-
-    frames: Tensor  # (B, S, D)
-    num_frames: Tensor  # (B,) valid frames of each clip, at least 1
-    clip: Tensor  # (B, D)
-
-
-class LogMel(torchaudio.transforms.MelSpectrogram):
-    """Waveform (B, T) in [-1, 1] -> log-mel in dB (B, M, F), F = T // hop + 1, on the waveform's device."""
-
-    def __init__(self, config: Cnn14Config) -> None:
-        super().__init__(
-            sample_rate=config.sample_rate_hz,
-            n_fft=1024,
-            hop_length=config.hop_samples,
-            f_min=50.0,
-            f_max=14_000.0,
-            n_mels=config.num_mels,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Compute in float32 whatever autocast says: powers of quiet sounds vanish in 16 bits."""
-        with torch.autocast(waveform.device.type, enabled=False):
-            power: Tensor = super().forward(waveform.float())
-            return 10.0 * torch.log10(power.clamp(min=POWER_FLOOR))
 
 
 class ConvBlock(nn.Module):
@@ -79,14 +50,14 @@ class ConvBlock(nn.Module):
         return nnf.relu_(self.bn2(self.conv2(x)))
 
 
-class Cnn14(nn.Module):
+class Cnn14(AudioEncoder):
     """Waveform -> frame embeddings and one clip embedding of size `embedding_dim`."""
 
     def __init__(self, config: Cnn14Config) -> None:
         super().__init__()
         self.config = config
-        self.embedding_dim = config.channels[-1]
-        self.melspec_extractor = LogMel(config)
+        self.sample_rate_hz, self.embedding_dim = config.sample_rate_hz, config.channels[-1]
+        self.melspec_extractor = LogMel(config.sample_rate_hz, config.hop_samples, config.num_mels)
         self.bn0 = nn.BatchNorm2d(config.num_mels)
         widths = (1, *config.channels)
         self.num_blocks = len(config.channels)
@@ -109,15 +80,8 @@ class Cnn14(nn.Module):
         mel_frames = num_samples // self.config.hop_samples + 1
         return (mel_frames // self.downsampling).clamp(min=1)
 
-    def forward(self, waveform: Tensor, num_samples: Tensor) -> AudioFeatures:
-        """Embed zero-padded clips.
-
-        Args:
-            waveform: (B, T) float in [-1, 1], or int16.
-            num_samples: (B,) true lengths before padding.
-        """
-        if waveform.dtype == torch.int16:
-            waveform = waveform.float() / 32_768.0
+    def encode(self, waveform: Tensor, num_samples: Tensor) -> AudioFeatures:
+        """See `AudioEncoder.encode`."""
         shortest = self.downsampling * self.config.hop_samples  # a shorter input would be pooled away to nothing
         waveform = nnf.pad(waveform, (0, max(0, shortest - waveform.shape[1])))
         x = self.melspec_extractor(waveform)[:, None].transpose(2, 3)  # (B, 1, F, M)
@@ -137,8 +101,3 @@ class Cnn14(nn.Module):
         peak = frames.masked_fill(~valid, float("-inf")).amax(dim=1)
         x = nnf.dropout(mean + peak, self.config.clip_dropout, self.training)
         return nnf.dropout(nnf.relu_(self.fc1(x)), self.config.clip_dropout, self.training)
-
-
-def frame_mask(num_frames: Tensor, size: int) -> Tensor:
-    """Return (B, size) bool: True where a frame is real, False where it is padding."""
-    return torch.arange(size, device=num_frames.device)[None, :] < num_frames[:, None]

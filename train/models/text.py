@@ -1,4 +1,4 @@
-"""Text tower: a BERT over WordPiece, and a WordPiece built from the training captions where no pretrained one is used.
+"""Text tower: any BERT-like encoder of `transformers` by name or folder, or a small one built with its own words.
 
 Shapes: B = captions, L = tokens, D = hidden size.
 """
@@ -6,53 +6,121 @@ Shapes: B = captions, L = tokens, D = hidden size.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # it takes seconds to import, and a captioner never needs it
+    from transformers import PretrainedConfig
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """The text tower. The defaults are bert-medium's, BLAT's choice."""
+    """The text tower. The defaults are BLAT's: the [CLS] state of bert-medium over 30 tokens."""
 
-    hidden_dim: int = 512
-    """Width."""
-    layers: int = 8
-    """Transformer layers."""
-    heads: int = 8
-    """Attention heads."""
+    name: str = "prajjwal1/bert-medium"
+    """Pretrained BERT-like encoder with its tokenizer: a name on the Hugging Face hub or a local folder. Empty builds a BERT
+    of the sizes below, with a WordPiece of the training captions."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """The first token's state, or the mean over tokens as sentence-transformers models are trained."""
     max_tokens: int = 30
-    """Captions are cut to this many tokens, [CLS] and [SEP] included."""
+    """Captions are cut and padded to this many tokens, the special ones included."""
+    vocab_size: int = 4_000
+    """Largest WordPiece, where one is built."""
+    hidden_dim: int = 512
+    """Width, where a BERT is built."""
+    layers: int = 8
+    """Transformer layers, where a BERT is built."""
+    heads: int = 8
+    """Attention heads, where a BERT is built."""
     dropout: float = 0.1
-    """Dropout of states and attention."""
+    """Dropout of states and attention, where a BERT is built."""
 
 
 class TextEncoder(nn.Module):
-    """Token ids -> the last layer's [CLS] state."""
+    """Captions -> tokens -> one embedding each."""
 
-    def __init__(self, config: TextConfig, vocab_size: int) -> None:
-        from transformers import BertConfig, BertModel  # seconds to import, and a captioner never needs it
+    def __init__(self, config: TextConfig, architecture: "PretrainedConfig", tokenizer: Tokenizer) -> None:
+        from transformers import AutoModel
 
         super().__init__()
-        self.embedding_dim = config.hidden_dim
-        bert = BertConfig(
-            vocab_size=vocab_size,
-            hidden_size=config.hidden_dim,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            intermediate_size=4 * config.hidden_dim,
-            hidden_dropout_prob=config.dropout,
-            attention_probs_dropout_prob=config.dropout,
-        )
-        self.model = BertModel(bert, add_pooling_layer=False)  # an unused pooler would stall distributed training
+        self.config, self.architecture, self.tokenizer = config, architecture, tokenizer
+        self.embedding_dim = int(architecture.hidden_size)
+        self.model = AutoModel.from_config(architecture)
+        pooler = getattr(self.model, "pooler", None)
+        if pooler is not None:
+            pooler.requires_grad_(False)  # nothing uses it, and a gradient that never comes stalls distributed training
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Map ids (B, L) and their mask (B, L) to (B, D)."""
         state: Tensor = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-        return state[:, 0]
+        if self.config.pooling == "cls":
+            return state[:, 0]
+        return (state * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask, both (B, max_tokens): one width, so that a batch gives what single texts give."""
+        encodings = self.tokenizer.encode_batch(list(texts))
+        return torch.tensor([e.ids for e in encodings]), torch.tensor([e.attention_mask for e in encodings])
+
+
+def build(config: TextConfig, captions: Iterable[str]) -> TextEncoder:
+    """Make the tower to train: pretrained weights where the config names some, else fresh ones over the captions' words."""
+    if config.name:
+        from transformers import AutoModel
+
+        encoder = TextEncoder(config, *pretrained(config))
+        encoder.model.load_state_dict(AutoModel.from_pretrained(config.name).state_dict())
+        return encoder
+    tokenizer = build_tokenizer(captions, config.vocab_size)
+    fix_length(tokenizer, config.max_tokens, PAD)
+    architecture = {
+        "model_type": "bert",
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": config.hidden_dim,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": 4 * config.hidden_dim,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+    }
+    return restore(config, architecture, tokenizer)
+
+
+def restore(config: TextConfig, architecture: dict[str, Any], tokenizer: Tokenizer) -> TextEncoder:
+    """Make the tower a checkpoint describes, with fresh weights and without looking anything up."""
+    from transformers import AutoConfig
+
+    return TextEncoder(config, AutoConfig.for_model(**architecture), tokenizer)
+
+
+def pretrained(config: TextConfig) -> "tuple[PretrainedConfig, Tokenizer]":
+    """Return architecture and tokenizer of the named encoder.
+
+    Raises:
+        ValueError: when there is no such encoder here or on the hub, or it has no fast tokenizer or no hidden_size.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        architecture, wrapped = AutoConfig.from_pretrained(config.name), AutoTokenizer.from_pretrained(config.name)
+    except (OSError, ValueError) as error:
+        raise ValueError(str(error).strip().partition("\n")[0]) from error
+    if not hasattr(architecture, "hidden_size") or not getattr(wrapped, "is_fast", False) or not wrapped.pad_token:
+        raise ValueError("not a BERT-like encoder with a fast tokenizer that pads")
+    tokenizer: Tokenizer = wrapped.backend_tokenizer
+    fix_length(tokenizer, config.max_tokens, wrapped.pad_token)
+    return architecture, tokenizer
+
+
+def fix_length(tokenizer: Tokenizer, max_tokens: int, pad: str) -> None:
+    """Make a tokenizer cut and pad to one length; it keeps this in its file."""
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad, length=max_tokens)
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -72,11 +140,3 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     ids = [(name, tokenizer.token_to_id(name)) for name in (CLS, SEP)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{CLS} $A {SEP}", special_tokens=ids)
     return tokenizer
-
-
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, both (B, max_tokens): one width for every batch, so that a batch gives what single texts give."""
-    tokenizer.enable_truncation(max_tokens)
-    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(PAD), pad_token=PAD, length=max_tokens)
-    encodings = tokenizer.encode_batch([text.lower() for text in texts])
-    return torch.tensor([e.ids for e in encodings]), torch.tensor([e.attention_mask for e in encodings])

@@ -1,0 +1,49 @@
+"""An audio encoder by itself, with the tagging head it was released with where it has one.
+
+Shapes: B = clips, T = samples, K = tags.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from train.models import audio
+from train.models.audio import AudioConfig
+from train.models.mobilenet import MobileNet, MobileNetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggerConfig:
+    """An encoder; with `num_classes` in its config, a tagger."""
+
+    audio: AudioConfig = field(default_factory=MobileNetConfig)
+    """The encoder."""
+
+
+class Tagger(nn.Module):
+    """Audio -> embeddings, and probabilities of `tags` where the encoder has a head."""
+
+    def __init__(self, config: TaggerConfig, tags: Sequence[str]) -> None:
+        super().__init__()
+        self.config, self.tags = config, list(tags)
+        self.encoder = audio.build(config.audio)
+        outputs = config.audio.num_classes if isinstance(config.audio, MobileNetConfig) else 0
+        assert len(self.tags) == outputs, f"{len(self.tags)} names for the {outputs} outputs of the tagging head"
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the encoder, Hz."""
+        return self.encoder.sample_rate_hz
+
+    @torch.no_grad()
+    def tag(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> Tensor:
+        """Return the probabilities (B, K) of the tags; see `AudioEncoder.forward` for the arguments.
+
+        Raises:
+            ValueError: when the encoder has no head.
+        """
+        if not isinstance(self.encoder, MobileNet) or not self.tags:
+            raise ValueError("this encoder has no tagging head")
+        return self.encoder.tag_logits(self.encoder(waveform, num_samples, sample_rate_hz)).sigmoid()
