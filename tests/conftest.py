@@ -2,6 +2,11 @@
 
 import dataclasses
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +21,8 @@ from train import checkpoint
 from train.captioner import train as train_captioner
 from train.configs import CAPTIONER, TINY_CLAP
 from train.loop import Context
+from train.models import text
 from train.models.clap import Clap
-from train.models.text import build_tokenizer
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
@@ -58,7 +63,7 @@ def clap(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A two-tower checkpoint with random weights."""
     clips = sources.read_clips(storage.join(corpus, "captioned_segments.csv"))
     torch.manual_seed(0)
-    model = Clap(TINY_CLAP, build_tokenizer((c for clip in clips for c in clip.captions), 500))
+    model = Clap(TINY_CLAP, text.build(TINY_CLAP.text, (c for clip in clips for c in clip.captions)))
     out = str(tmp_path_factory.mktemp("clap"))
     checkpoint.save(out, model, {}, [])
     return out
@@ -71,3 +76,43 @@ def blat_data() -> Path:
     if not (folder / "esc50" / "metadata.csv").exists():
         pytest.skip(f"no real audio at {folder}; set BLAT_DATA to a folder that has esc50/metadata.csv")
     return folder
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket on moto's server: a real HTTP endpoint in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    saved = dict(os.environ)
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(endpoint, timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, "moto's server ended"
+                time.sleep(0.2)
+        import boto3
+
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="corpus")
+        yield "s3://corpus"
+    finally:
+        server.kill()
+        server.wait()
+        os.environ.clear()
+        os.environ.update(saved)

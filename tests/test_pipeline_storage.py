@@ -1,12 +1,6 @@
 """Storage: whole files or nothing, on disk and on a real S3 endpoint."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,46 +8,6 @@ import pytest
 from pipeline import sources, storage
 from pipeline.plan import PlanConfig
 from pipeline.plan import run as run_plan
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket on moto's server: a real HTTP endpoint in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    saved = dict(os.environ)
-    os.environ |= {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(endpoint, timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, "moto's server ended"
-                time.sleep(0.2)
-        import boto3
-
-        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="corpus")
-        yield "s3://corpus"
-    finally:
-        server.kill()
-        server.wait()
-        os.environ.clear()
-        os.environ.update(saved)
 
 
 def check_folder(root: str) -> None:

@@ -15,10 +15,10 @@ from train.models.clap import Clap
 
 @pytest.mark.parametrize(("fixture", "kind"), [("captioner", TagGuidedCaptioner), ("clap", Clap)])
 def test_round_trip_is_bit_equal(fixture: str, kind: type, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    first = checkpoint.load(request.getfixturevalue(fixture), kind)
+    first = checkpoint.load(request.getfixturevalue(fixture))
     checkpoint.save(str(tmp_path), first.model, {"from": "test"}, ["a"])
     assert checkpoint.trained_on(str(tmp_path)) == {"a"}
-    second = checkpoint.load(str(tmp_path), kind)
+    second = checkpoint.load(str(tmp_path))
     assert second.revision == first.revision
     assert second.config["lineage"] == {"from": "test"}
     for a, b in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True):
@@ -28,9 +28,9 @@ def test_round_trip_is_bit_equal(fixture: str, kind: type, request: pytest.Fixtu
 
 def test_wrong_kind_and_no_checkpoint_name_the_flag(captioner: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--model .* holds a captioner, not a clap"):
-        checkpoint.describe(captioner, Clap, "--model")
+        checkpoint.describe(captioner, "--model", Clap)
     with pytest.raises(InputError, match=r"--captioner .* no checkpoint there"):
-        checkpoint.describe(str(tmp_path), TagGuidedCaptioner, "--captioner")
+        checkpoint.describe(str(tmp_path), "--captioner", TagGuidedCaptioner)
 
 
 def test_missing_weights_are_an_error(clap: str, tmp_path: Path) -> None:
@@ -40,4 +40,4 @@ def test_missing_weights_are_an_error(clap: str, tmp_path: Path) -> None:
     config["network"]["joint_dim"] = 8
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        checkpoint.load(str(tmp_path), Clap)
+        checkpoint.load(str(tmp_path))

@@ -127,6 +127,9 @@ def blat(file: Any, config: ClapConfig, flag: str, uri: str) -> Clap:
 def audiocaption(file: Any, cnn: Tagger | None, tags: Sequence[str], flag: str, uri: str) -> TagGuidedCaptioner:
     """Load a captioner of wsntxxn/AudioCaption; its frozen CNN, which the file may lack, comes from `cnn`."""
     state = _state(file, "model", flag, uri)
+    if cnn is None and "encoder.cnn.fc1.weight" not in state:
+        needed = "the file leaves out its frozen CNN; give the checkpoint that `python -m train convert cnn14` wrote"
+        raise InputError("--cnn", "", needed)
     guided = "label_encoder.label_embedding" in state
     if guided and len(tags) != len(state["label_encoder.label_embedding"]):
         needed = (

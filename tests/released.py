@@ -1,0 +1,91 @@
+"""State dicts under the names of the released files, as the specification lists them, with seeded numbers and a narrow CNN."""
+
+import torch
+
+CHANNELS = (2, 2, 2, 2, 2, 4)
+FRONT_END_AND_HEAD = (
+    "spectrogram_extractor.stft.conv_real.weight",
+    "spectrogram_extractor.stft.conv_imag.weight",
+    "logmel_extractor.melW",
+    "fc_audioset.weight",
+    "fc_audioset.bias",
+)
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def body() -> dict[str, torch.Tensor]:
+    """The tensors that PANNs' and BLAT's CNN14 share, by the names of the specification."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 0.3
+
+    def norm(name: str, size: int) -> dict[str, torch.Tensor]:
+        values = (draw(size), draw(size), draw(size), draw(size).abs() + 0.5, torch.tensor(7))
+        return {f"{name}.{part}": value for part, value in zip(NORM, values, strict=True)}
+
+    state = norm("bn0", 64)
+    for i, (below, size) in enumerate(zip((1, *CHANNELS[:-1]), CHANNELS, strict=True), start=1):
+        state[f"conv_block{i}.conv1.weight"] = draw(size, below, 3, 3)
+        state[f"conv_block{i}.conv2.weight"] = draw(size, size, 3, 3)
+        state |= norm(f"conv_block{i}.bn1", size) | norm(f"conv_block{i}.bn2", size)
+    return state | {"fc1.weight": draw(4, 4), "fc1.bias": draw(4)}
+
+
+def front_end() -> dict[str, torch.Tensor]:
+    """What a PANNs file holds beyond the body: front end and AudioSet head."""
+    return {name: torch.rand(2, 2) for name in FRONT_END_AND_HEAD}
+
+
+def blat_state(hidden: int, layers: int, vocab: int, inner: int) -> dict[str, torch.Tensor]:
+    """`blat_cnn14_bertm.pth` by the names of the specification, with a narrow CNN and a text tower of any size."""
+    state = {f"audio_encoder.{name}": tensor for name, tensor in body().items()}
+    state["audio_encoder.melspec_extractor.spectrogram.window"] = torch.hann_window(1024)
+    state["audio_encoder.melspec_extractor.mel_scale.fb"] = torch.rand(513, 64)
+    bert = "text_encoder.model.embeddings"
+    for name, rows in (("word", vocab), ("position", 512), ("token_type", 2)):
+        state[f"{bert}.{name}_embeddings.weight"] = torch.randn(rows, hidden)
+    state |= {f"{bert}.LayerNorm.{part}": torch.randn(hidden) for part in ("weight", "bias")}
+    linears = {
+        "attention.self.query": (hidden, hidden), "attention.self.key": (hidden, hidden),
+        "attention.self.value": (hidden, hidden), "attention.output.dense": (hidden, hidden),
+        "intermediate.dense": (inner, hidden), "output.dense": (hidden, inner),
+    }  # fmt: skip
+    for layer in range(layers):
+        prefix = f"text_encoder.model.encoder.layer.{layer}"
+        for name, shape in linears.items():
+            state |= {f"{prefix}.{name}.weight": torch.randn(shape), f"{prefix}.{name}.bias": torch.randn(shape[0])}
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            state |= {f"{prefix}.{name}.{part}": torch.randn(hidden) for part in ("weight", "bias")}
+    for name, shape in {"text_encoder.model.pooler.dense": (hidden, hidden), "audio_proj": (1024, 4)}.items():
+        state |= {f"{name}.weight": torch.randn(shape), f"{name}.bias": torch.randn(shape[0])}
+    state |= {"text_proj.weight": torch.randn(1024, hidden), "text_proj.bias": torch.randn(1024)}
+    return state | {"logit_scale": torch.tensor(3.0)}
+
+
+def captioner_state(words: int, bias: bool, tags: int) -> dict[str, torch.Tensor]:
+    """A captioner of wsntxxn/AudioCaption by the names of the specification: what is trained, and no CNN."""
+    dim, wide = 256, 2 * 256
+    state: dict[str, torch.Tensor] = {}
+    for layer, below in enumerate((4, wide, wide)):
+        for way in ("", "_reverse"):
+            rnn = f"encoder.rnn.network.{{}}_l{layer}{way}".format
+            state |= {rnn("weight_ih"): torch.randn(768, below), rnn("weight_hh"): torch.randn(768, 256)}
+            state |= {rnn("bias_ih"): torch.randn(768), rnn("bias_hh"): torch.randn(768)}
+    state["decoder.word_embedding.weight"] = torch.randn(words, dim)
+    for layer in range(2):
+        prefix = f"decoder.model.layers.{layer}"
+        for name in (f"{prefix}.self_attn", f"{prefix}.multihead_attn"):
+            state |= {f"{name}.in_proj_weight": torch.randn(768, dim), f"{name}.in_proj_bias": torch.randn(768)}
+            state |= {f"{name}.out_proj.weight": torch.randn(dim, dim), f"{name}.out_proj.bias": torch.randn(dim)}
+        state |= {f"{prefix}.linear1.weight": torch.randn(1024, dim), f"{prefix}.linear1.bias": torch.randn(1024)}
+        state |= {f"{prefix}.linear2.weight": torch.randn(dim, 1024), f"{prefix}.linear2.bias": torch.randn(dim)}
+        state |= {f"{prefix}.norm{i}.{part}": torch.randn(dim) for i in (1, 2, 3) for part in ("weight", "bias")}
+    state |= {"decoder.attn_proj.0.weight": torch.randn(dim, wide), "decoder.attn_proj.0.bias": torch.randn(dim)}
+    state |= {"decoder.attn_proj.3.weight": torch.randn(dim), "decoder.attn_proj.3.bias": torch.randn(dim)}
+    state["decoder.classifier.weight"] = torch.randn(words, dim)
+    if bias:
+        state["decoder.classifier.bias"] = torch.randn(words)
+    if tags:
+        state["label_encoder.label_embedding"] = torch.randn(tags, dim)
+    return state

@@ -1,0 +1,190 @@
+"""Decoding: the batched beam search equals a slow one, sampling follows the probabilities, the cache whole prefixes."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from train.models import search
+from train.models.decoder import Cache, WordDecoder
+from train.models.decoding import Decoding
+from train.models.words import END, MAX_WORDS, PAD, START
+
+WORDS = 9  # size of the random decoders' vocabulary
+
+
+class Found(NamedTuple):
+    """A caption of the slow search."""
+
+    score: float
+    ids: list[int]
+
+
+def random_decoder(rng: np.random.Generator, clips: int, end_bias: float) -> torch.Tensor:
+    """Log-probabilities (clips, steps, last word, next word): each clip a decoder of its own."""
+    logits = rng.normal(size=(clips, MAX_WORDS, WORDS, WORDS)) * 2
+    logits[..., END] += end_bias
+    return torch.log_softmax(torch.tensor(logits), dim=-1).float()
+
+
+def stepper(table: torch.Tensor, rows: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """`Cache.step` of a random decoder: it needs the last word alone, so parents do not matter."""
+    clip, position = torch.arange(len(table) * rows) // rows, iter(range(MAX_WORDS))
+    return lambda words, parents: table[clip, next(position), words]
+
+
+def slow_search(log_probs: np.ndarray, beams: int) -> list[Found]:
+    """The reference for one clip, literally."""
+    live = [(0.0, [START])] * beams
+    done: list[Found] = []
+    for t in range(MAX_WORDS):
+        grown = [
+            (score + log_probs[t, ids[-1], v], [*ids, v])
+            for score, ids in (live[:1] if t == 0 else live)
+            for v in range(log_probs.shape[2])
+        ]
+        live = sorted(grown, key=lambda item: -item[0])[:beams]
+        for i, (score, ids) in enumerate(live):
+            if ids[-1] == END or t == MAX_WORDS - 1:
+                words = ids[1:]
+                done.append(Found(score / (t + 1), words[: words.index(END)] if END in words else words))
+                live[i] = (score - 1000.0, ids)
+        if len(done) == beams:
+            break
+    return sorted(done, key=lambda found: -found.score)
+
+
+def cut(ids: list[int]) -> list[int]:
+    return ids[: ids.index(END)] if END in ids else ids
+
+
+@pytest.mark.parametrize(
+    "end_bias", [-30.0, -6.0, 0.0, 3.0, 30.0]
+)  # never ends, hardly ever, sometimes, often, at once
+@pytest.mark.parametrize("beams", [1, 3, 5])
+def test_beam_search_equals_the_slow_reference(end_bias: float, beams: int) -> None:
+    table = random_decoder(np.random.default_rng(beams), 8, end_bias)
+    found = search.beam(stepper(table, beams), len(table), beams, torch.device("cpu"))
+    for clip in range(len(table)):
+        expected = slow_search(table[clip].numpy(), beams)[:beams]
+        assert [cut(ids) for ids in found.words[clip].tolist()] == [want.ids for want in expected]
+        assert found.scores[clip].tolist() == pytest.approx([want.score for want in expected], abs=1e-4)
+
+
+def test_a_hypothesis_scores_the_mean_of_its_words() -> None:
+    table = random_decoder(np.random.default_rng(0), 4, 0.0)
+    found = search.beam(stepper(table, 3), 4, 3, torch.device("cpu"))
+    for clip in range(4):
+        last = START
+        for t, word in enumerate(ids := found.words[clip, 0].tolist()):
+            if word == PAD and END in ids[:t]:
+                break
+            assert found.log_probs[clip, 0, t].item() == pytest.approx(table[clip, t, last, word].item(), abs=1e-6)
+            last = word
+        length = len(cut(ids)) + (END in ids)
+        assert found.scores[clip, 0].item() == pytest.approx(found.log_probs[clip, 0].sum().item() / length, abs=1e-5)
+
+
+def test_a_batch_finds_what_single_clips_find() -> None:
+    table = random_decoder(np.random.default_rng(3), 6, 0.0)
+    together = search.beam(stepper(table, 3), 6, 3, torch.device("cpu"))
+    for clip in range(6):
+        alone = search.beam(stepper(table[clip : clip + 1], 3), 1, 3, torch.device("cpu"))
+        assert torch.equal(together.words[clip], alone.words[0])
+
+
+def test_one_beam_is_greedy() -> None:
+    table = random_decoder(np.random.default_rng(4), 5, 0.0)
+    found = search.beam(stepper(table, 1), 5, 1, torch.device("cpu"))
+    for clip in range(5):
+        ids = [START]
+        while len(ids) <= MAX_WORDS and ids[-1] != END:
+            ids.append(int(table[clip, len(ids) - 1, ids[-1]].argmax()))
+        assert cut(found.words[clip, 0].tolist())[: len(ids) - 1] == cut(ids[1:])
+
+
+def test_draws_depend_on_seed_and_key_alone() -> None:
+    draws = search.uniform(["a", "b"], 2, seed=1)
+    assert draws.shape == (2, 2, MAX_WORDS)
+    assert torch.equal(draws[1:], search.uniform(["b"], 2, seed=1))
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws, search.uniform(["a", "b"], 2, seed=2))
+
+
+def test_sampling_follows_the_nucleus() -> None:
+    """Over many clips, first words come in proportion to their probability within the nucleus, and none from outside it."""
+    table = random_decoder(np.random.default_rng(5), 1, -30.0)
+    clips = 4_000
+    draws = search.uniform([str(i) for i in range(clips)], 1, seed=0)
+    found = search.sample(stepper(table.expand(clips, -1, -1, -1), 1), draws, top_p=0.8, temperature=1.0)
+    ranked, order = table[0, 0, START].exp().sort(descending=True)
+    inside = int((ranked.cumsum(0) - ranked < 0.8).sum())
+    assert 1 < inside < WORDS
+    shares = torch.bincount(found.words[:, 0, 0], minlength=WORDS)[order] / clips
+    assert shares[inside:].sum() == 0
+    assert torch.allclose(shares[:inside], ranked[:inside] / ranked[:inside].sum(), atol=0.03)
+
+
+def test_sampling_at_low_temperature_is_greedy() -> None:
+    table = random_decoder(np.random.default_rng(6), 5, 0.0)
+    cold = search.sample(stepper(table, 1), search.uniform(list("abcde"), 1, 0), top_p=1.0, temperature=1e-3)
+    assert torch.equal(cold.words, search.beam(stepper(table, 1), 5, 1, torch.device("cpu")).words)
+
+
+def test_samples_of_a_clip_are_sorted_and_scored() -> None:
+    table = random_decoder(np.random.default_rng(7), 3, 0.0)
+    found = search.sample(stepper(table, 4), search.uniform(list("abc"), 4, 0), top_p=0.95, temperature=1.5)
+    assert torch.equal(found.scores, found.scores.sort(dim=1, descending=True).values)
+    assert len({tuple(ids) for ids in found.words[0].tolist()}) > 1
+    ids = found.words[0, 0].tolist()
+    length = len(cut(ids)) + (END in ids)
+    assert found.scores[0, 0].item() == pytest.approx(found.log_probs[0, 0].sum().item() / length, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"beams": 0}, "beams 0"),
+        ({"beams": 2, "num_captions": 3}, "num_captions 3"),
+        ({"method": "greedy", "num_captions": 2}, "use 1 to 1 with greedy"),
+        ({"method": "nucleus", "top_p": 0.0}, "top_p 0.0"),
+        ({"method": "nucleus", "temperature": 0.0}, "temperature 0.0"),
+    ],
+)
+def test_impossible_decodings_are_refused(wrong: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Decoding(**wrong)
+
+
+def test_a_decoding_names_itself() -> None:
+    assert str(Decoding()) == "beam 3"
+    assert str(Decoding(method="greedy")) == "greedy"
+    assert str(Decoding(method="nucleus", seed=7)) == "nucleus 0.9 at temperature 1, seed 7"
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_cache_equals_decoding_whole_prefixes(rows: int) -> None:
+    """Rows go on from other rows' prefixes, as beams do, and padding words are not attended to."""
+    torch.manual_seed(0)
+    decoder = WordDecoder(
+        num_words=50, memory_dim=6, dim=16, layers=2, heads=4, feedforward=32, dropout=0.3, bias=True
+    ).eval()
+    memory, num_frames, guidance = torch.randn(4, 7, 6), torch.tensor([7, 1, 3, 5]), torch.randn(4, 16)
+    cache = Cache(decoder, memory, num_frames, guidance, rows)
+    prefixes = torch.empty(4 * rows, 0, dtype=torch.long)
+    first_row = torch.arange(4).repeat_interleave(rows) * rows
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for t in range(MAX_WORDS):
+            parents = first_row + torch.randint(rows, (4 * rows,), generator=generator)
+            words = torch.randint(0, 50, (4 * rows,), generator=generator) if t else torch.full((4 * rows,), START)
+            prefixes = torch.cat([prefixes[parents], words[:, None]], dim=1)
+            whole = decoder(
+                prefixes,
+                memory.repeat_interleave(rows, 0),
+                num_frames.repeat_interleave(rows),
+                guidance.repeat_interleave(rows, 0),
+            )
+            assert torch.allclose(cache.step(words, parents), whole[:, -1].log_softmax(dim=-1), atol=1e-4)
