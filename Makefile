@@ -6,13 +6,16 @@ READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export BLAT_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test check lint types contracts constraints clean
+.PHONY: demo test gpu-check check lint types contracts constraints clean
 
 demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
 	bash cluster/demo.sh
 
 test: $(READY) check    ## lint, types, import contracts, then every test
 	pytest
+
+gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
+	python3 -m tests.gpu_check $(ARGS)
 
 check: lint types contracts
 

@@ -28,6 +28,9 @@ class AudioError(Exception):
         self.reason = reason
         self.detail = detail
 
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
 
 REASONS = {
     "missing": "no file at the listed place",

@@ -201,6 +201,10 @@ def _check(config: CaptionConfig) -> tuple[dict[str, Any], list[sources.Clip]]:
         raise InputError("--guidance", config.guidance, remedy)
     if not 0 <= config.tag_threshold <= 1:
         raise InputError("--tag-threshold", config.tag_threshold, "use a probability from 0 to 1")
+    try:
+        config.decoding.check()
+    except ValueError as error:
+        raise InputError("--decoding", str(config.decoding), str(error)) from None
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
     config.actors.check()

@@ -1,4 +1,4 @@
-"""State dicts under the names of the released files, as the specification lists them, with seeded numbers and a narrow CNN."""
+"""State dicts under the names of the released files, as their specification lists them: seeded numbers, a narrow CNN."""
 
 import torch
 

@@ -61,8 +61,8 @@ WRONG = [  # command, what the one line must name
     ("pipeline caption tiny --source {source} --out {tmp}", "--captioner is missing"),
     ("pipeline caption tiny --source {source} --captioner {clap} --out {tmp}", "holds a clap, not a captioner"),
     (
-        "pipeline caption tiny --source {source} --captioner {captioner} --num-captions 9 --out {tmp}",
-        "--num-captions 9",
+        "pipeline caption tiny --source {source} --captioner {captioner} --decoding.num-captions 9 --out {tmp}",
+        "num_captions 9",
     ),
     ("pipeline caption tiny --source {source} --captioner {captioner}", "--out is missing"),
     ("pipeline score tiny --data {tmp} --model {clap} --name r", "no finished dataset"),

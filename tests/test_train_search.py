@@ -155,7 +155,7 @@ def test_samples_of_a_clip_are_sorted_and_scored() -> None:
 )
 def test_impossible_decodings_are_refused(wrong: dict, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        Decoding(**wrong)
+        Decoding(**wrong).check()
 
 
 def test_a_decoding_names_itself() -> None:

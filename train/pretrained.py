@@ -79,8 +79,14 @@ class Pretrained:
         return next(iter(self.model.parameters())).device
 
     def _read(self, files: Sequence[str]) -> list[np.ndarray]:
-        """Decode files to the model's rate; raises AudioError with the reason."""
-        return [sources.read_samples(storage.resolve(file), self.model.sample_rate_hz) for file in files]
+        """Decode files to the model's rate; raises AudioError with the file and the reason."""
+        return [self._read_one(file) for file in files]
+
+    def _read_one(self, file: str) -> np.ndarray:
+        try:
+            return sources.read_samples(storage.resolve(file), self.model.sample_rate_hz)
+        except audio.AudioError as error:
+            raise audio.AudioError(error.reason, f"{file}: {error.detail}") from error
 
 
 class Embedder(Pretrained):

@@ -147,7 +147,11 @@ class TagGuidedCaptioner(nn.Module):
 
         Returns:
             Each clip's captions, best first, no two alike; empty where the model has nothing to say.
+
+        Raises:
+            ValueError: when the decoding cannot be, such as more captions than beams.
         """
+        how.check()
         memory, num_frames = heard.memory, heard.features.num_frames
         cache = Cache(self.decoder, memory, num_frames, self._guidance(tags, memory), how.rows)
         if how.method == "nucleus":

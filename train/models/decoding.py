@@ -24,7 +24,8 @@ class Decoding:
     seed: int = 0
     """Nucleus sampling draws the same words for the same seed and clip, whatever the batch."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise ValueError naming the first field that cannot be."""
         if not 1 <= self.beams <= MAX_BEAMS:
             raise ValueError(f"beams {self.beams}: use 1 to {MAX_BEAMS}")
         most = {"beam": self.beams, "greedy": 1, "nucleus": MAX_BEAMS}[self.method]

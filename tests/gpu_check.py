@@ -1,0 +1,260 @@
+"""`make gpu-check`: the tests marked gpu, then the speed of the models on this machine's GPU, as one table.
+
+Needs torch, torchaudio, transformers, numpy and pytest; no Ray, no network, no data. Ten minutes at most on one GPU.
+Times are medians of CUDA events after warm-up, over three sets of random inputs in turn. MFU is the share of the measured
+rate of a large matrix product in the same precision; torch counts the operations, without those of GRU and FFT.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+from torch.utils.flop_counter import FlopCounterMode
+
+from train.models import audio, text
+from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
+from train.models.clap import Clap, ClapConfig
+from train.models.cnn14 import Cnn14Config
+from train.models.decoding import Decoding
+from train.models.frontend import EfficientLogMel, LogMel, prepare
+from train.models.mobilenet import WIDTHS, MobileNetConfig
+from train.models.text import TextConfig
+from train.models.transformer import TransformerConfig
+from train.models.words import SPECIALS, Vocabulary
+
+BUDGET_S = 540.0
+RATE_HZ, CLIP_S = 32_000, 10
+ENCODERS = {
+    "cnn14": Cnn14Config(),
+    "mn04": MobileNetConfig(width=WIDTHS["mn04"]),
+    "mn10": MobileNetConfig(width=WIDTHS["mn10"]),
+    "ast": TransformerConfig(),
+}
+BERT_MEDIUM = {
+    "model_type": "bert", "vocab_size": 30_522, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8,
+    "intermediate_size": 2_048,
+}  # fmt: skip
+Inputs = tuple[Tensor, ...]
+
+
+class Size(NamedTuple):
+    """How large a run is."""
+
+    matrix: int
+    batches: tuple[int, ...]
+    repeats: int
+    encoders: tuple[str, ...]
+    compiler: str
+
+
+FULL = Size(8_192, (32, 128), 20, tuple(ENCODERS), "inductor")
+QUICK = Size(256, (2,), 2, ("mn04",), "eager")  # exercises every path on a CPU
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    mode: str
+    batch: int
+    ms: float
+    flops: int
+
+    def cells(self, ceiling: float) -> list[str]:
+        rate = f"{1000 * self.batch / self.ms:,.0f}"
+        teraflops = self.flops / self.ms / 1e9
+        share = f"{100 * teraflops * 1e12 / ceiling:.1f} %" if self.flops else "-"
+        counted = f"{teraflops:.1f}" if self.flops else "-"
+        return [self.what, self.mode, str(self.batch), f"{self.ms:.2f}", rate, counted, share]
+
+
+class Bench:
+    """Measures on one device at one size."""
+
+    def __init__(self, device: torch.device, size: Size) -> None:
+        self.device, self.size, self.started = device, size, time.monotonic()
+        self.flops: dict[
+            tuple[str, int], int
+        ] = {}  # by name and batch, counted in eager mode: compiled code hides them
+
+    def row(self, what: str, mode: str, batch: int, run: Callable[[Inputs], object], draw: Callable[[], Inputs]) -> Row:
+        """Time `run` on inputs from `draw`, in bfloat16 autocast."""
+        inputs = [tuple(tensor.to(self.device) for tensor in draw()) for _ in range(3)]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            if mode == "eager":
+                with FlopCounterMode(display=False) as counter:
+                    run(inputs[0])
+                self.flops[what, batch] = counter.get_total_flops()
+            row = Row(what, mode, batch, self.median_ms(lambda i: run(inputs[i % 3])), self.flops[what, batch])
+        print(f"[{time.monotonic() - self.started:4.0f} s] {what}, {mode}, batch {batch}: {row.ms:.2f} ms", flush=True)
+        return row
+
+    def median_ms(self, run: Callable[[int], object]) -> float:
+        for i in range(3):
+            run(i)
+        return statistics.median(self._one(run, i) for i in range(self.size.repeats))
+
+    def _one(self, run: Callable[[int], object], i: int) -> float:
+        if self.device.type != "cuda":
+            began = time.perf_counter()
+            run(i)
+            return 1000 * (time.perf_counter() - began)
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        before.record()
+        run(i)
+        after.record()
+        after.synchronize()
+        return float(before.elapsed_time(after))
+
+    def ceiling(self) -> float:
+        """Return the measured rate of a square bfloat16 matrix product, FLOP/s."""
+        n = self.size.matrix
+        pairs = [torch.randn(2, n, n, device=self.device, dtype=torch.bfloat16) for _ in range(3)]
+        ms = self.median_ms(lambda i: pairs[i % 3][0] @ pairs[i % 3][1])
+        return 2 * n**3 / ms * 1000
+
+    def modes(self, model: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
+        """Yield the model and a batch size: every one as it is, the largest compiled while there is time for that."""
+        for batch in self.size.batches:
+            yield "eager", model, batch
+        if time.monotonic() - self.started < 0.7 * BUDGET_S:
+            yield "compiled", torch.compile(model, backend=self.size.compiler, dynamic=False), self.size.batches[-1]
+
+
+def clips(batch: int) -> Inputs:
+    """Return int16 noise (B, T) of 10 s and its lengths."""
+    size = RATE_HZ * CLIP_S
+    return torch.randint(-20_000, 20_000, (batch, size), dtype=torch.int16), torch.full((batch,), size)
+
+
+def front_ends(bench: Bench) -> Iterator[Row]:
+    """Waveform to log-mel, and resampling before it."""
+    panns, efficient = LogMel(RATE_HZ, 320, 64), EfficientLogMel(RATE_HZ, 320, 128, jitter=False)
+    mels: dict[str, nn.Module] = {"log-mel of PANNs": panns, "log-mel of EfficientAT": efficient}
+    for name, mel in mels.items():
+        there = mel.to(bench.device).eval()
+        for batch in bench.size.batches:
+            yield bench.row(
+                name, "eager", batch, lambda x: there(prepare(*x, RATE_HZ, RATE_HZ)[0]), lambda: clips(batch)
+            )
+    batch = bench.size.batches[0]
+    yield bench.row(
+        "resample 44.1 to 32 kHz", "eager", batch, lambda x: prepare(*x, 44_100, RATE_HZ), lambda: clips(batch)
+    )
+
+
+@torch.no_grad()
+def encoders(bench: Bench) -> Iterator[Row]:
+    """int16 waveform to clip embedding."""
+    for name in bench.size.encoders:
+        model = audio.build(ENCODERS[name]).to(bench.device).eval()
+        for mode, run, batch in bench.modes(model):
+            yield bench.row(name, mode, batch, lambda x: run(*x, RATE_HZ), lambda: clips(batch))
+
+
+@torch.no_grad()
+def captions(bench: Bench) -> Iterator[Row]:
+    """Clips to captions with the full captioner: random weights never end a caption, so all 20 words are searched."""
+    words = Vocabulary([*SPECIALS, *(f"w{i}" for i in range(4_977))])
+    config = CaptionerConfig(audio=ENCODERS[bench.size.encoders[0]])
+    model = TagGuidedCaptioner(config, words, [str(i) for i in range(527)]).to(bench.device).eval()
+    for batch in bench.size.batches:
+        tags = (torch.rand(batch, 527) < 0.005).float().to(bench.device)
+        keys = [str(i) for i in range(batch)]
+        heard = model.listen(*(tensor.to(bench.device) for tensor in clips(batch)), RATE_HZ)
+        for how in (Decoding(), Decoding(method="nucleus")):
+            decode = partial(model.generate, heard, tags, how, keys)
+            yield bench.row(f"decode, {how.method}", "eager", batch, lambda _: decode(), tuple)
+        yield bench.row(
+            "audio to caption, beam 3", "eager", batch,
+            lambda x: model.generate(model.listen(*x, RATE_HZ), tags, Decoding(), keys), lambda: clips(batch),
+        )  # fmt: skip
+
+
+def training(bench: Bench) -> Iterator[Row]:
+    """One step of BLAT's two towers: forward, backward, clipping, fused AdamW."""
+    tokenizer = text.build_tokenizer(["a dog barks"], 100)
+    for name in bench.size.encoders[:3]:
+        config = ClapConfig(audio=ENCODERS[name], text=TextConfig())
+        model = Clap(config, text.restore(config.text, BERT_MEDIUM, tokenizer)).to(bench.device).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+        for mode, run, batch in bench.modes(model):
+            step = _step(run, model, optimizer, batch)
+            yield bench.row(f"training step, {name} + bert-medium", mode, batch, step, lambda: pairs(batch))
+
+
+def pairs(batch: int) -> Inputs:
+    """Return clips with captions of 30 tokens."""
+    return (*clips(batch), torch.randint(5, 30_000, (batch, 30)), torch.ones(batch, 30, dtype=torch.long))
+
+
+def _step(run: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, batch: int) -> Callable[[Inputs], None]:
+    def step(inputs: Inputs) -> None:
+        heard, said, scale = run(*inputs, sample_rate_hz=RATE_HZ)
+        logits = scale * heard @ said.T
+        target = torch.arange(batch, device=logits.device)
+        loss = (nnf.cross_entropy(logits, target) + nnf.cross_entropy(logits.T, target)) / 2
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def table(rows: list[Row], ceiling: float, name: str) -> str:
+    """Return the section for BENCHMARKS.md."""
+    head = ["what", "mode", "batch", "ms", "clips/s", "TFLOP/s", "MFU"]
+    lines = [head, ["---"] * len(head), *(row.cells(ceiling) for row in rows)]
+    body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    about = f"`make gpu-check`, torch {torch.__version__}, 10 s clips, bfloat16 autocast."
+    about += f" Ceiling: {ceiling / 1e12:.1f} TFLOP/s in a bfloat16 matrix product."
+    return f"## {date.today()}, {name}\n\n{about}\n\n{body}\n"
+
+
+def main(words: list[str] | None = None) -> int:
+    """Check and measure; return 0, 1 when a test failed, 2 without a GPU."""
+    parser = argparse.ArgumentParser(prog="make gpu-check", description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda", help="cuda; cpu exercises the same code with tiny sizes")
+    parser.add_argument("--append", metavar="FILE", help="append the table to this file, such as BENCHMARKS.md")
+    options = parser.parse_args(words)
+    on_gpu = options.device != "cpu"
+    if on_gpu and not torch.cuda.is_available():
+        print("gpu-check: torch sees no CUDA GPU on this machine; nothing was checked", file=sys.stderr)
+        return 2
+    if on_gpu and (failed := _tests()):
+        return failed
+    torch.manual_seed(0)
+    bench = Bench(torch.device(options.device), FULL if on_gpu else QUICK)
+    ceiling = bench.ceiling()
+    rows: list[Row] = []
+    for part in (front_ends, encoders, captions, training):
+        rows += part(bench)
+    report = table(
+        rows, ceiling, torch.cuda.get_device_name() if on_gpu else "CPU, tiny sizes: these are no benchmarks"
+    )
+    print(f"\n{report}")
+    if options.append:
+        with Path(options.append).open("a") as file:
+            file.write(f"\n{report}")
+    return 0
+
+
+def _tests() -> int:
+    import pytest
+
+    checks: list[Any] = ["--noconftest", "-o", "addopts=", "-m", "gpu", "-v", "tests/test_train_devices.py"]
+    return 1 if pytest.main(checks) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""The models on every device and precision: CPU in `make test`, the same tests on CUDA in `make gpu-check`.
+
+The reference is the CPU in float32. Errors are ||found - expected|| / ||expected||; the tolerances are 1e-3 in float32 (TF32
+off) and 5e-2 in bfloat16 under autocast, whose single operations keep 8 bits. MobileNet with random weights strays further,
+0.23 on the CPU (0.03 to 0.08 with the real weights of mn04), and gets 0.3. Imports torch, numpy and the networks alone.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from train.models import audio, search, text
+from train.models.audio import AudioConfig
+from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
+from train.models.clap import Clap, ClapConfig
+from train.models.cnn14 import Cnn14Config
+from train.models.decoder import Cache
+from train.models.decoding import Decoding
+from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
+from train.models.mobilenet import MobileNetConfig
+from train.models.text import TextConfig
+from train.models.transformer import TransformerConfig
+from train.models.words import SPECIALS, Vocabulary
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+RATE_HZ = 32_000
+ENCODERS: list[AudioConfig] = [
+    Cnn14Config(channels=(8, 16, 32, 64, 64, 64)),
+    MobileNetConfig(width=0.4, jitter=False),
+    TransformerConfig(max_frames=204, hidden_dim=64, layers=2, heads=4),
+]
+TEXT = TextConfig(name="", hidden_dim=32, layers=2, heads=2, dropout=0.0)
+CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks", "wind"]
+
+
+class Place(NamedTuple):
+    """Where a test runs."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def close(self, found: Tensor, expected: Tensor, bfloat16: float = TOLERANCE[torch.bfloat16]) -> None:
+        error = ((found.float().cpu() - expected).norm() / expected.norm()).item()
+        limit = TOLERANCE[torch.float32] if self.dtype == torch.float32 else bfloat16
+        assert error <= limit, f"relative error {error:.2e} on {self.device} in {self.dtype}, limit {limit}"
+
+
+@pytest.fixture(
+    params=[
+        ("cpu", torch.float32),
+        ("cpu", torch.bfloat16),
+        pytest.param(("cuda", torch.float32), marks=pytest.mark.gpu),
+        pytest.param(("cuda", torch.bfloat16), marks=pytest.mark.gpu),
+    ],
+    ids=lambda param: f"{param[0]}-{str(param[1]).rpartition('.')[2]}",
+)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    device, dtype = request.param
+    saved = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.manual_seed(0)
+    yield Place(torch.device(device), dtype)
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = saved
+
+
+def clips(seconds: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Four int16 clips of unequal length, padded: noise in bursts over 60 dB, since even noise is all mean to BatchNorm."""
+    size, burst = round(seconds * RATE_HZ), RATE_HZ // 10
+    generator = torch.Generator().manual_seed(0)
+    loudness = 10 ** (-3 * torch.rand(4, size // burst, generator=generator)).repeat_interleave(burst, dim=1)
+    waveform = 9_000 * loudness * torch.randn(4, size, generator=generator)
+    length = torch.tensor([size, size // 2, size // 3, 700])
+    return (waveform * (torch.arange(size) < length[:, None])).clamp(-32_768, 32_767).to(torch.int16), length
+
+
+def settle(model: torch.nn.Module) -> None:
+    """Give BatchNorm the statistics of its inputs, so that activations of random weights neither vanish nor explode."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    model.train()
+    with torch.no_grad():
+        model(*clips())
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LogMel(RATE_HZ, 320, 64),
+        lambda: EfficientLogMel(RATE_HZ, 320, 128, jitter=False),
+        lambda: KaldiFbank(128),
+    ],
+    ids=["panns", "efficientat", "kaldi"],
+)
+def test_front_end_stays_in_float32(place: Place, make: type) -> None:
+    waveform, _ = prepare(*clips(), RATE_HZ, RATE_HZ)
+    expected = make()(waveform)
+    with place.autocast():
+        found = make().to(place.device)(waveform.to(place.device))
+    assert found.dtype == torch.float32
+    assert (found.cpu() - expected).abs().max() < 2e-3 * expected.abs().max()
+
+
+def test_resampling(place: Place) -> None:
+    waveform, length = clips()
+    expected, _ = prepare(waveform, length, 44_100, RATE_HZ)
+    with place.autocast():
+        found, _ = prepare(waveform.to(place.device), length.to(place.device), 44_100, RATE_HZ)
+    assert found.dtype == torch.float32
+    assert (found.cpu() - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("config", ENCODERS, ids=lambda config: config.encoder)
+def test_encoder(place: Place, config: AudioConfig) -> None:
+    model = audio.build(config)
+    settle(model)
+    waveform, length = clips()
+    with torch.no_grad():
+        expected = model(waveform, length, RATE_HZ)
+        model.to(place.device)
+        with place.autocast():
+            found = model(waveform.to(place.device), length.to(place.device), RATE_HZ)
+    assert found.num_frames.tolist() == expected.num_frames.tolist()
+    limit = 0.3 if isinstance(config, MobileNetConfig) else TOLERANCE[torch.bfloat16]
+    place.close(found.clip, expected.clip, limit)
+    valid = expected.mask[..., None]
+    place.close(found.frames * valid.to(place.device), expected.frames * valid, limit)
+
+
+def two_towers(config: AudioConfig) -> Clap:
+    model = Clap(ClapConfig(audio=config, text=TEXT, joint_dim=32, clip_s=2.0), text.build(TEXT, CAPTIONS))
+    settle(model.audio_encoder)
+    return model
+
+
+@pytest.mark.parametrize("config", ENCODERS, ids=lambda config: config.encoder)
+def test_two_towers_batch_equals_single(place: Place, config: AudioConfig) -> None:
+    model = two_towers(config).eval().to(place.device)
+    waveform, length = clips()
+    arrays = [clip[:size].numpy() for clip, size in zip(waveform, length.tolist(), strict=True)]
+    with place.autocast():
+        together = model.embed_clips(arrays, RATE_HZ)
+        alone = torch.cat([model.embed_clips([clip], RATE_HZ) for clip in arrays])
+    assert together.dtype == torch.float32
+    assert (together - alone).abs().max() < (1e-5 if place.dtype == torch.float32 else 2e-2)
+
+
+def test_training_step(place: Place) -> None:
+    """Loss and gradients of one contrastive step against the CPU in float32."""
+    model = two_towers(Cnn14Config(channels=(8, 16, 32, 64, 64, 64), block_dropout=0.0, clip_dropout=0.0)).train()
+    inputs = (*clips(), *model.text_encoder.tokenize(CAPTIONS))
+
+    def step(device: torch.device, context: contextlib.AbstractContextManager) -> tuple[float, Tensor]:
+        model.to(device).zero_grad()
+        with context:
+            heard, said, scale = model(*(tensor.to(device) for tensor in inputs), sample_rate_hz=RATE_HZ)
+            loss = nnf.cross_entropy(scale * heard @ said.T, torch.arange(4, device=device))
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+
+    expected_loss, expected = step(torch.device("cpu"), contextlib.nullcontext())
+    found_loss, found = step(place.device, place.autocast())
+    assert found_loss == pytest.approx(expected_loss, rel=TOLERANCE[place.dtype])
+    assert torch.isfinite(found).all()
+    direction = torch.cosine_similarity(found, expected, dim=0).item()
+    assert direction > (0.999 if place.dtype == torch.float32 else 0.8)
+
+
+@pytest.fixture(scope="module")
+def captioner() -> TagGuidedCaptioner:
+    torch.manual_seed(0)
+    config = CaptionerConfig(
+        audio=Cnn14Config(channels=(8, 16, 32, 64, 64, 64)), clip_s=2.0, gru_layers=2, gru_dim=32, model_dim=32,
+        decoder_heads=4, decoder_feedforward=64, classifier_bias=True,
+    )  # fmt: skip
+    words = Vocabulary([*SPECIALS, *(f"w{i}" for i in range(60))])
+    model = TagGuidedCaptioner(config, words, ["Rain", "Dog", "Clock"])
+    with torch.no_grad():  # sharp distributions, so that rounding seldom changes a choice
+        model.decoder.classifier.weight *= 12
+    settle(model.encoder.cnn)
+    return model.eval()
+
+
+def test_cached_decoding_equals_whole_prefixes(place: Place, captioner: TagGuidedCaptioner) -> None:
+    decoder = captioner.decoder.to(place.device)
+    memory, num_frames = torch.randn(4, 7, 64).to(place.device), torch.tensor([7, 1, 3, 5]).to(place.device)
+    words, rows = torch.randint(4, 64, (4, 20)).to(place.device), torch.arange(4).to(place.device)
+    guidance = torch.randn(4, 32).to(place.device)
+    with torch.no_grad(), place.autocast():
+        whole = decoder(words, memory, num_frames, guidance).float().log_softmax(dim=-1)
+        cache = Cache(decoder, memory, num_frames, guidance, 1)
+        found = torch.stack([cache.step(words[:, t], rows) for t in range(20)], dim=1)
+    place.close(found, whole.cpu())
+
+
+def test_beam_search_over_any_decoder_is_the_same_everywhere(place: Place) -> None:
+    logits = torch.randn(16, 20, 30, 30)
+    logits[..., 2] += torch.linspace(-8, 8, 16)[:, None, None]  # from clips that never end to clips that end at once
+    table = logits.log_softmax(dim=-1)
+
+    def found(device: torch.device) -> search.Decoded:
+        there, clip, position = table.to(device), torch.arange(48, device=device) // 3, iter(range(20))
+        return search.beam(lambda words, _: there[clip, next(position), words], 16, 3, device)
+
+    expected, here = found(torch.device("cpu")), found(place.device)
+    assert torch.equal(here.words.cpu(), expected.words)
+    assert torch.allclose(here.scores.cpu(), expected.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", [Decoding(num_captions=3), Decoding(method="nucleus", num_captions=2)], ids=str)
+def test_captions_of_a_batch_and_of_its_clips(place: Place, captioner: TagGuidedCaptioner, how: Decoding) -> None:
+    """In float32 the texts are those of the CPU; in bfloat16 a near-tie may fall otherwise, so scores are compared."""
+    waveform, length = clips()
+    tags, keys = captioner.multi_hot([["Rain"], [], ["Dog", "Clock"], []]), list("abcd")
+    expected = captioner.cpu().generate(captioner.listen(waveform, length), tags, how, keys)
+    captioner.to(place.device)
+    with place.autocast():
+        heard = captioner.listen(waveform.to(place.device), length.to(place.device))
+        found = captioner.generate(heard, tags.to(place.device), how, keys)
+    if place.dtype == torch.float32:
+        assert [[c.text for c in clip] for clip in found] == [[c.text for c in clip] for clip in expected]
+    elif how.method == "beam":
+        best, wanted = [clip[0].score for clip in found], [clip[0].score for clip in expected]
+        assert best == pytest.approx(wanted, abs=0.1)
+    assert all(clip and torch.tensor(clip[0].log_probs).isfinite().all() for clip in found)
