@@ -126,7 +126,11 @@ def main(room: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[st
 def parse(room: str, name: str, stage: Stage, words: Sequence[str]) -> Any:
     """Return the config that `<config> [--field value]` names; a word that is no config or flag ends with exit code 2."""
     return tyro.extras.overridable_config_cli(
-        dict(stage.configs), args=list(words), prog=f"python -m {room} {name}", description=stage.summary
+        dict(stage.configs),
+        args=list(words),
+        prog=f"python -m {room} {name}",
+        description=stage.summary,
+        config=(tyro.conf.AvoidSubcommands,),  # the named config decides between kinds of encoder
     )
 
 

