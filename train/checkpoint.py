@@ -15,9 +15,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from tokenizers import Tokenizer
@@ -77,7 +77,7 @@ def save(uri: str, model: Network, lineage: dict[str, Any], clips: Sequence[str]
         "network": dataclasses.asdict(model.config),
         "revision": hashlib.sha256(weights).hexdigest(),
         "lineage": lineage,
-        "versions": {"torch": str(torch.__version__)},
+        "versions": {name: version(name) for name in ("torch", "transformers")},
     }
     storage.publish_json(storage.join(uri, CONFIG_FILE), config)
 
