@@ -3,6 +3,7 @@
 import ast
 import importlib
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,16 @@ def test_files_and_functions_stay_small(path: Path) -> None:
 def test_stage_modules_are_never_main() -> None:
     mains = [path for path in FILES if 'if __name__ == "__main__"' in path.read_text() and "tests" not in path.parts]
     assert {path.name for path in mains} == {"__main__.py"}
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("pipeline.configs", "torch"),  # CPU tasks and `--help` start without it
+        ("train.checkpoint", "torch._dynamo"),  # three seconds in every stage and every actor
+        ("train.checkpoint", "transformers"),  # a captioner never needs it
+    ],
+)
+def test_imports_stay_light(module: str, heavy: str) -> None:
+    told = f"import sys, {module}; assert {heavy!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", told], check=True)

@@ -1,8 +1,7 @@
 """Waveform -> log-mel, on the waveform's device: the front ends of PANNs and BLAT, of EfficientAT, and of AST.
 
 Shapes: B = clips, T = samples, M = mel bins, F = mel frames, K = FFT bins. Everything here runs in float32 whatever
-autocast says: powers of quiet sounds vanish in 16 bits, and those of loud ones overflow. torch.compile leaves it alone:
-there is nothing to fuse around an FFT, and each drawn band edge would be compiled anew.
+autocast says: powers of quiet sounds vanish in 16 bits, and those of loud ones overflow.
 """
 
 from functools import lru_cache
@@ -68,7 +67,6 @@ class LogMel(torchaudio.transforms.MelSpectrogram):
             mel_scale="slaney",
         )
 
-    @torch.compiler.disable
     def forward(self, waveform: Tensor) -> Tensor:
         """Map (B, T) in [-1, 1] to dB (B, M, F), F = T // hop + 1."""
         with torch.autocast(waveform.device.type, enabled=False):
@@ -97,7 +95,6 @@ class EfficientLogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(800, periodic=False), persistent=False)
         self.register_buffer("bank", self._bank(0, sample_rate_hz // 2 - 1000), persistent=False)
 
-    @torch.compiler.disable
     def forward(self, waveform: Tensor) -> Tensor:
         """Map (B, T) in [-1, 1] to (B, M, F), F = (T - 1) // hop + 1; T must be at least 514."""
         with torch.autocast(waveform.device.type, enabled=False):
@@ -138,7 +135,6 @@ class KaldiFbank(nn.Module):
         self.register_buffer("window", torch.hann_window(self.FRAME_SAMPLES, periodic=False), persistent=False)
         self.register_buffer("bank", nnf.pad(bank, (0, 1)), persistent=False)
 
-    @torch.compiler.disable
     def forward(self, waveform: Tensor) -> Tensor:
         """Map (B, T) in [-1, 1] at 16 kHz to (B, F, M), F = (T - 400) // 160 + 1; T must be at least 400."""
         with torch.autocast(waveform.device.type, enabled=False):
