@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
-import webdataset
 
 from pipeline import storage
 
@@ -195,6 +194,8 @@ def read_overlay(data: str, name: str) -> tuple[dict[str, dict[str, Any]], dict[
 
 
 def _pack(outcomes: Sequence[Outcome]) -> bytes:
+    import webdataset  # here: it imports torch, which the reading of shards and the command line can do without
+
     buffer = io.BytesIO()
     with webdataset.TarWriter(buffer, user="blat", group="blat", mtime=0, format=tarfile.USTAR_FORMAT) as writer:
         for outcome in outcomes:
