@@ -78,9 +78,12 @@ def blat_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """A bucket on moto's server: a real HTTP endpoint in a process of its own."""
+    """A bucket on moto's server: a real HTTP endpoint in a process of its own.
+
+    One per session: storage connects to a bucket once, so a second server would not be found.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
