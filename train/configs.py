@@ -42,7 +42,7 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
         TrainCaptionerConfig(
             network=SMALL_CAPTIONER,
             tag_dropout=0.15,
-            optim=OptimConfig(epochs=18, batch_size=16, lr=3e-3, save_every_s=15.0),
+            optim=OptimConfig(epochs=22, batch_size=16, lr=3e-3, save_every_s=15.0),
             scale=IN_PROCESS,
         ),
     ),
