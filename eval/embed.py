@@ -14,7 +14,7 @@ import torch
 
 from pipeline import audio, sources
 from pipeline.cli import InputError, JobError
-from pipeline.sources import Clip
+from pipeline.clip import Clip
 from train.models.clap import Clap
 
 log = logging.getLogger("eval.embed")
@@ -76,6 +76,6 @@ def _finite(vectors: np.ndarray) -> np.ndarray:
 
 def _decode(clip: Clip, rate_hz: int) -> np.ndarray | str:
     try:
-        return sources.read_samples(clip.uri, rate_hz)
+        return sources.read_samples(clip, rate_hz)
     except audio.AudioError as error:
         return error.reason

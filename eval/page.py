@@ -115,7 +115,7 @@ def _lineage_rows(runs: dict[str, Any]) -> list[list[str]]:
             chosen = f"{choice} by {scorer} ({overlay['revision'][:12]})"
             chosen += f", best {100 * lineage['keep_fraction']:.0f} % of the clips"
         captioner = f"{made.get('captioner', '-').rpartition('/')[2]} ({made.get('captioner_revision', '')[:12]})"
-        tags = "yes" if made.get("guidance") == "tags" else "no"
+        tags = "yes" if "tags" in (made.get("guidance") or []) else "no"
         rows.append(
             [run, result["model"]["revision"][:12], captions, captioner, tags, chosen, str(lineage.get("num_clips"))]
         )

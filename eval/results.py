@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.metrics import Interval
 from pipeline import cli, storage
-from pipeline.sources import Clip
+from pipeline.clip import Clip
 from train import checkpoint
 from train.checkpoint import Checkpoint
 

@@ -14,7 +14,7 @@ import numpy as np
 from eval import embed, metrics, results, tasks
 from eval.embed import embed_audio, embed_text
 from pipeline.cli import InputError
-from pipeline.sources import Clip
+from pipeline.clip import Clip
 from train import checkpoint
 from train.models.clap import Clap
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline import sources, storage
 from pipeline.cli import InputError
-from pipeline.sources import Clip
+from pipeline.clip import Clip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from eval import embed, metrics, results, tasks
 from eval.embed import embed_audio, embed_text
 from pipeline import cli, sources
 from pipeline.cli import InputError, JobError
-from pipeline.sources import Clip
+from pipeline.clip import Clip
 from train import checkpoint
 from train.models.clap import Clap
 

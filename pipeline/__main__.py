@@ -7,9 +7,16 @@ from pipeline.cli import Stage, main
 
 STAGES = {
     "synth": Stage("pipeline.synth", "Write the procedural corpus.", configs.SYNTH),
+    "fingerprint": Stage("pipeline.fingerprints", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
     "plan": Stage("pipeline.plan", "Fix which clip goes into which shard.", configs.PLAN),
     "caption": Stage("pipeline.caption", "Tagged audio -> caption shards.", configs.CAPTION),
+    "retry": Stage("pipeline.retry", "Caption failed clips again, into new shards.", configs.RETRY),
+    "verify": Stage("pipeline.verify", "Check every byte of a dataset.", configs.VERIFY),
     "score": Stage("pipeline.score", "Score captions with a language-audio model.", configs.SCORE),
+    "audit": Stage("pipeline.audit", "Judge captions by their words and tags.", configs.AUDIT),
+    "recaption": Stage("pipeline.recaption", "Write new captions for a dataset.", configs.RECAPTION),
+    "export": Stage("pipeline.export", "Write chosen clips and captions as plain tars.", configs.EXPORT),
+    "listen": Stage("pipeline.listen", "Write a page of clips to hear beside their captions.", configs.LISTEN),
 }
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import soxr
 
 SAMPLE_RATE_HZ = 32_000  # rate of every clip in a shard; PANNs and BLAT work at 32 kHz
 MAX_DURATION_S = 600  # a header that claims more is refused before anything is allocated
+MAX_BYTES = 512 * 2**20  # a larger encoded file is not read
 INT16_FULL_SCALE = 32_768.0
 KNOWN_STARTS = (b"fLaC", b"RIFF", b"OggS")  # bytes that begin so and cannot be read were audio once
 UNKNOWN_LENGTH = 2**40  # libsndfile gives a number near 2**63 for a header without a length
@@ -35,6 +36,7 @@ class AudioError(Exception):
 REASONS = {
     "missing": "no file at the listed place",
     "unreadable": "the file is there but cannot be opened",
+    "too_large": f"the file has more than {MAX_BYTES} bytes",
     "empty": "the file has no bytes",
     "not_audio": "the bytes are not audio that libsndfile knows",
     "truncated": "the file ends before the length its header states",

@@ -6,11 +6,14 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 LABELS_FILE = "class_labels_indices.csv"
+ONTOLOGY_FILE = "ontology.json"
+SEGMENTS_HEAD = 3  # lines of comment at the start of a segments file
 
 
 class Segment(NamedTuple):
@@ -37,9 +40,9 @@ def is_segments(text: str) -> bool:
     return text.startswith("#") and "YTID" in text[:500]
 
 
-def read_segments(text: str) -> Iterator[Segment]:
+def read_segments(lines: Iterable[str]) -> Iterator[Segment]:
     """Yield the rows of a segments file. Raises ValueError naming the line when one has no four fields."""
-    for number, fields in enumerate(csv.reader(io.StringIO(text), skipinitialspace=True), start=1):
+    for number, fields in enumerate(csv.reader(lines, skipinitialspace=True), start=1):
         if not fields or fields[0].startswith("#"):
             continue
         if len(fields) != 4:
@@ -65,6 +68,11 @@ def write_segments(segments: Iterable[Segment]) -> str:
 def read_labels(text: str) -> dict[str, str]:
     """Return {mid: display name} in index order."""
     return {row["mid"]: row["display_name"] for row in csv.DictReader(io.StringIO(text))}
+
+
+def read_ontology(text: str) -> dict[str, tuple[str, ...]]:
+    """Return {mid: mids of its children} of the official ontology.json."""
+    return {node["id"]: tuple(node["child_ids"]) for node in json.loads(text)}
 
 
 def write_labels(names: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ import tyro
 
 from pipeline import storage
 
+ONLY = ""  # name of the config of a stage that has just one: it is not typed
 RUN_FILE = "run.json"  # the resolved config of the command that owns an output folder
 
 
@@ -94,11 +95,11 @@ class Stage(NamedTuple):
 
     module: str  # imported only when the stage is called, so that --help stays quick
     summary: str
-    configs: Mapping[str, tuple[str, Any]]  # name -> (one-line description, config)
+    configs: Mapping[str, tuple[str, Any]]  # name -> (one-line description, config); or ONLY -> the one there is
 
 
 def main(room: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[str] | None = None) -> int:
-    """Parse `<stage> <config> [--field value]`, run the stage and return the exit code."""
+    """Parse `<stage> [config] [--field value]`, run the stage and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_help(room, summary, stages))
@@ -125,19 +126,23 @@ def main(room: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[st
 
 def parse(room: str, name: str, stage: Stage, words: Sequence[str]) -> Any:
     """Return the config that `<config> [--field value]` names; a word that is no config or flag ends with exit code 2."""
-    return tyro.extras.overridable_config_cli(
-        dict(stage.configs),
-        args=list(words),
-        prog=f"python -m {room} {name}",
-        description=stage.summary,
-        config=(tyro.conf.AvoidSubcommands,),  # the named config decides between kinds of encoder
-    )
+    how: dict[str, Any] = {
+        "args": list(words),
+        "prog": f"python -m {room} {name}",
+        "description": stage.summary,
+        "config": (tyro.conf.AvoidSubcommands,),  # the named config decides between kinds of encoder
+    }
+    if list(stage.configs) == [ONLY]:
+        only = stage.configs[ONLY][1]
+        return tyro.cli(type(only), default=only, **how)
+    return tyro.extras.overridable_config_cli(dict(stage.configs), **how)
 
 
 def _help(room: str, summary: str, stages: Mapping[str, Stage]) -> str:
     lines = [f"usage: python -m {room} <stage> <config> [--field value]", "", summary, "", "stages:"]
     for name, stage in stages.items():
-        lines.append(f"  {name:<14}{stage.summary} Configs: {', '.join(stage.configs)}.")
+        configs = f" Configs: {', '.join(stage.configs)}." if ONLY not in stage.configs else ""
+        lines.append(f"  {name:<14}{stage.summary}{configs}")
     return "\n".join([*lines, "", f"python -m {room} <stage> <config> --help lists the fields with their units."])
 
 

@@ -1,10 +1,19 @@
 """Named pipeline configs. Each is the same code path; small ones differ only in numbers."""
 
 from pipeline.caption import CaptionConfig
+from pipeline.audit import AuditConfig
+from pipeline.cli import ONLY
 from pipeline.engine import ActorConfig
+from pipeline.export import ExportConfig
+from pipeline.fingerprints import FingerprintConfig
+from pipeline.firewall import FirewallConfig
+from pipeline.listen import ListenConfig
 from pipeline.plan import PlanConfig
+from pipeline.recaption import RecaptionConfig
+from pipeline.retry import RetryConfig
 from pipeline.score import ScoreConfig
 from pipeline.synth import SynthConfig
+from pipeline.verify import VerifyConfig
 from train.models.decoding import Decoding
 
 SYNTH: dict[str, tuple[str, SynthConfig]] = {
@@ -14,10 +23,11 @@ SYNTH: dict[str, tuple[str, SynthConfig]] = {
         SynthConfig(num_captioned=24, num_tagged=24, num_evaluation=24, clip_s=2.0),
     ),
 }
+AUDIOSET_FIREWALL = FirewallConfig(required=("audioset-eval", "audiocaps", "vggsound"))  # the sets that share its recordings
 PLAN: dict[str, tuple[str, PlanConfig]] = {
     "demo": ("64 clips to a shard", PlanConfig(clips_per_shard=64)),
     "tiny": ("8 clips to a shard, for tests", PlanConfig(clips_per_shard=8)),
-    "audioset": ("512 clips of 10 s to a shard, about 250 MB", PlanConfig()),
+    "audioset": ("512 clips of 10 s to a shard, about 250 MB", PlanConfig(firewall=AUDIOSET_FIREWALL)),
 }
 CAPTION: dict[str, tuple[str, CaptionConfig]] = {
     "demo": (
@@ -34,7 +44,7 @@ CAPTION: dict[str, tuple[str, CaptionConfig]] = {
     ),
     "audioset": (
         "GPU actors that scale from 1 to 64, 512 clips to a shard",
-        CaptionConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128),
+        CaptionConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128, firewall=AUDIOSET_FIREWALL),
     ),
 }
 SCORE: dict[str, tuple[str, ScoreConfig]] = {
@@ -45,3 +55,17 @@ SCORE: dict[str, tuple[str, ScoreConfig]] = {
         ScoreConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128),
     ),
 }
+RECAPTION: dict[str, tuple[str, RecaptionConfig]] = {
+    "demo": ("one CPU actor, three captions a clip", RecaptionConfig(decoding=Decoding(num_captions=3))),
+    "tiny": ("batches of four, for tests", RecaptionConfig(batch_size=4, decoding=Decoding(num_captions=2))),
+    "audioset": (
+        "GPU actors that scale from 1 to 64",
+        RecaptionConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128),
+    ),
+}
+FINGERPRINT = {ONLY: ("", FingerprintConfig())}
+RETRY = {ONLY: ("", RetryConfig())}
+VERIFY = {ONLY: ("", VerifyConfig())}
+AUDIT = {ONLY: ("", AuditConfig())}
+EXPORT = {ONLY: ("", ExportConfig())}
+LISTEN = {ONLY: ("", ListenConfig())}

@@ -1,4 +1,4 @@
-"""Ray Data for this room: connect, and run one actor stage over shard numbers."""
+"""Ray Data for this room: connect, and run stages of tasks and actors over shard numbers."""
 
 import logging
 import os
@@ -12,6 +12,12 @@ from pipeline.cli import InputError
 
 if TYPE_CHECKING:
     import ray.data
+
+TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
+TASK_MEMORY = 512 * 2**20  # bytes that Ray sets aside for a task: a shard in and out; it also keeps Ray from running
+# readers inside the actors, which it does with stages that ask for the same
+IN_FLIGHT = 4  # shards on their way to an actor or in it
+CONCURRENT = 2  # shards in an actor: one is decoded while the model works on the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,11 @@ def shard_numbers(numbers: Iterable[int]) -> "ray.data.Dataset":
     return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
+def map_tasks(data: "ray.data.Dataset", task: Any) -> "ray.data.Dataset":
+    """Map rows one at a time through CPU tasks, spread over the nodes."""
+    return data.map_batches(task, batch_size=1, batch_format="pyarrow", num_cpus=TASK_CPUS, memory=TASK_MEMORY)
+
+
 def map_actors(
     data: "ray.data.Dataset", actor: type, arguments: tuple[Any, ...], config: ActorConfig
 ) -> "ray.data.Dataset":
@@ -67,12 +78,19 @@ def map_actors(
 
     if config.gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
         raise InputError("--actors.gpus", config.gpus, "there is no GPU here; use 0, or run it as a job on a cluster")
+    pool = ray.data.ActorPoolStrategy(
+        min_size=config.min,
+        max_size=config.max,
+        max_tasks_in_flight_per_actor=IN_FLIGHT,
+        max_concurrent_calls_per_actor=CONCURRENT,
+        enable_true_multi_threading=True,
+    )
     return data.map_batches(
         actor,
         fn_constructor_args=arguments,
         batch_size=1,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=config.min, max_size=config.max),
+        compute=pool,
         num_cpus=config.cpus,
         num_gpus=config.gpus,
     )

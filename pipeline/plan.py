@@ -1,29 +1,41 @@
 """Clips -> a plan: which clip goes into which shard, fixed once from the listing alone, and hashed.
 
 `plan.parquet` has one row group per shard, so that a worker reads just its own. `plan.json` carries the hash and counts
-and is published last. The hash covers everything that decides what a shard holds, but not where the audio lies.
+and is published last. The hash covers everything that decides what a shard holds, but not where the audio lies. Clips that
+the leakage firewall excludes stay in the plan, with the evaluation set that they belong to.
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import cli, sources, storage
+from pipeline.clip import Clip
+from pipeline.firewall import Firewall, FirewallConfig
+from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.plan")
 PLAN_FILE, TABLE_FILE = "plan.json", "plan.parquet"
+FLAC_BYTES_PER_S = 40_000  # about; 32 kHz mono 16-bit of mixed sounds
+SHOWN_TAGS = 30
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("uri", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("fault", pa.string()),
+        ("excluded", pa.string()),  # the evaluation set that a clip is of
         ("source_id", pa.string()),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
@@ -31,6 +43,7 @@ SCHEMA = pa.schema(
         ("mids", pa.list_(pa.string())),
     ]
 )
+HASHED = ("key", "source_id", "fault", "start_s", "end_s", "tags", "mids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,81 +51,205 @@ class PlanConfig:
     """Fix which clip goes into which shard, and look at it before any model runs."""
 
     source: str = ""
-    """CSV that lists the clips: AudioSet segments, or any table with a file column."""
+    """Where the clips are: a CSV, a folder, tars or Parquet files."""
     folds: tuple[str, ...] = ()
     """Keep only rows with one of these values in the fold column; empty keeps all."""
     out: str = ""
     """Folder or URI of the dataset; `caption` with the same --out fills the plan."""
     clips_per_shard: int = 512
     """Clips in each tar but the last; 512 clips of 10 s are about 250 MB."""
+    dry_run: bool = False
+    """Print the plan without writing it."""
+    firewall: FirewallConfig = field(default_factory=FirewallConfig)
+    """The leakage firewall."""
+
+
+class Draft(NamedTuple):
+    """A plan that is not published yet."""
+
+    plan: dict[str, Any]  # as in plan.json
+    table: bytes  # plan.parquet; empty when the published one stands
 
 
 def run(config: PlanConfig) -> None:
     """Write the plan and print what it holds."""
-    clips = sources.read_clips(config.source, config.folds)
-    if not config.out:
-        raise cli.InputError("--out", config.out, "give the folder or URI of the dataset")
-    plan = write(storage.resolve(config.out), clips, config.clips_per_shard)
-    for name, count in plan["tags"].items():
-        print(f"{count:>8}  {name}")
-    print(f"{plan['num_clips']} clips, {plan['num_shards']} shards, {plan['num_without_tags']} clips without tags")
+    if not config.out and not config.dry_run:
+        raise cli.InputError("--out", config.out, "give the folder or URI of the dataset, or --dry-run")
+    drawn = draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall)
+    print(describe(drawn.plan))
+    if not config.dry_run:
+        publish(storage.resolve(config.out), drawn)
 
 
-def write(data: str, clips: Sequence[sources.Clip], clips_per_shard: int) -> dict[str, Any]:
-    """Publish the plan of a dataset. The same plan again only renews where the audio lies, should it have moved.
-
-    Returns:
-        plan.json as a dict.
+def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, firewall: FirewallConfig) -> Draft:
+    """Return the plan of a source, from the published one where nothing has changed since; writes nothing.
 
     Raises:
-        InputError: when the dataset was planned from other clips.
+        InputError: when the source cannot be listed, two clips share a key, or `out` was planned from other clips.
     """
-    plan = check(data, clips, clips_per_shard)
-    table = pa.Table.from_pylist([dataclasses.asdict(clip) for clip in clips], schema=SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=clips_per_shard)
-    storage.publish(storage.join(data, TABLE_FILE), sink.getvalue().to_pybytes())
-    storage.publish_json(storage.join(data, PLAN_FILE), plan)
-    log.info("plan: %d clips in %d shards, hash %s", len(clips), plan["num_shards"], plan["hash"][:12])
-    return plan
-
-
-def check(data: str, clips: Sequence[sources.Clip], clips_per_shard: int) -> dict[str, Any]:
-    """Return what `write` would publish, or raise its InputError; writes nothing."""
     if clips_per_shard < 1:
         raise cli.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
-    plan = describe(clips, clips_per_shard)
-    marker = storage.join(data, PLAN_FILE)
-    held = storage.read_json(marker) if data and storage.exists(marker) else plan
-    if held["hash"] != plan["hash"]:
+    wall = Firewall(firewall, storage.resolve(source))
+    made_from = storage.plain(
+        {
+            "source": storage.resolve(source),
+            "folds": folds,
+            "stamp": sources.stamp(source) + "".join(f"{storage.stamp(str(one['list']))}" for one in wall.lists),
+            "allow": firewall.allow,
+        }
+    )
+    held = read(storage.resolve(out)) if out else None
+    if held and held["made_from"] == made_from and held["clips_per_shard"] == clips_per_shard:
+        return Draft(held, b"")
+    clips = sources.list_clips(source, folds)
+    drawn = _draw(clips, clips_per_shard, wall, source, folds)
+    drawn.plan["made_from"] = made_from
+    if held and held["hash"] != drawn.plan["hash"]:
         remedy = f"its plan is of {held['num_clips']} other clips; choose another folder or delete it"
-        raise cli.InputError("--out", data, remedy)
+        raise cli.InputError("--out", out, remedy)
+    return Draft({**drawn.plan, "retries": held["retries"]}, drawn.table) if held else drawn
+
+
+def publish(data: str, drawn: Draft) -> dict[str, Any]:
+    """Publish a draft and return its plan.json. The same plan again only renews where the audio lies, should it have moved."""
+    if drawn.table:
+        storage.publish(storage.join(data, TABLE_FILE), drawn.table)
+        storage.publish_json(storage.join(data, PLAN_FILE), drawn.plan)
+    plan = drawn.plan
+    log.info("plan: %d clips in %d shards, hash %s", plan["num_clips"], plan["num_shards"], plan["hash"][:12])
     return plan
 
 
-def describe(clips: Sequence[sources.Clip], clips_per_shard: int) -> dict[str, Any]:
-    """Return the hash and the counts of a plan."""
-    tags = Counter(tag for clip in clips for tag in clip.tags)
-    return {
-        "hash": _hash(clips, clips_per_shard),
-        "num_clips": len(clips),
-        "num_shards": -(-len(clips) // clips_per_shard),
-        "clips_per_shard": clips_per_shard,
-        "num_without_tags": sum(not clip.tags for clip in clips),
-        "tags": dict(tags.most_common()),
-    }
+def read(data: str) -> dict[str, Any] | None:
+    """Return the plan.json of a dataset, or None when it has none."""
+    marker = storage.join(data, PLAN_FILE)
+    plan: dict[str, Any] | None = storage.read_json(marker) if storage.exists(marker) else None
+    return plan
 
 
-def read_shard(data: str, shard: int) -> list[dict[str, Any]]:
+def num_shards(plan: dict[str, Any]) -> int:
+    """Return the shards of a plan, those of retries included."""
+    return int(plan["num_shards"] + sum(retry["num_shards"] for retry in plan["retries"]))
+
+
+def part_of(plan: dict[str, Any], shard: int) -> dict[str, Any]:
+    """Return the part of a plan that a shard is of, the plan itself or a retry: `hash`, `first_shard`, `num_clips`, `table`."""
+    for retry in plan["retries"]:
+        if retry["first_shard"] <= shard < retry["first_shard"] + retry["num_shards"]:
+            return dict(retry)
+    return {**plan, "first_shard": 0, "table": TABLE_FILE}
+
+
+def clips_in(plan: dict[str, Any], numbers: Iterable[int]) -> int:
+    """Return how many clips are planned for some shards."""
+    count = 0
+    for shard in numbers:
+        part = part_of(plan, shard)
+        count += min(plan["clips_per_shard"], part["num_clips"] - (shard - part["first_shard"]) * plan["clips_per_shard"])
+    return int(count)
+
+
+def read_shard(data: str, plan: dict[str, Any], shard: int) -> list[dict[str, Any]]:
     """Read the planned clips of one shard, as rows of SCHEMA."""
-    filesystem, path = storage.locate(storage.join(data, TABLE_FILE))
-    with pq.ParquetFile(filesystem.open_input_file(path)) as file:
-        rows: list[dict[str, Any]] = file.read_row_group(shard).to_pylist()
+    part = part_of(plan, shard)
+    with storage.open_parquet(storage.join(data, part["table"])) as file:
+        rows: list[dict[str, Any]] = file.read_row_group(shard - part["first_shard"]).to_pylist()
     return rows
 
 
-def _hash(clips: Iterable[sources.Clip], clips_per_shard: int) -> str:
+def extend(data: str, plan: dict[str, Any], rows: list[dict[str, Any]], reasons: dict[str, int]) -> dict[str, Any]:
+    """Publish new shards for clips that are tried again; return the new plan.json."""
+    number = len(plan["retries"]) + 1
+    size = plan["clips_per_shard"]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink, row_group_size=size)
+    retry = {
+        "reasons": reasons,
+        "first_shard": num_shards(plan),
+        "num_shards": -(-len(rows) // size),
+        "num_clips": len(rows),
+        "hash": hashlib.sha256(json.dumps([plan["hash"], number, [row["key"] for row in rows]]).encode()).hexdigest(),
+        "table": f"plan-{number}.parquet",
+    }
+    storage.publish(storage.join(data, retry["table"]), sink.getvalue().to_pybytes())
+    plan = {**plan, "retries": [*plan["retries"], retry]}
+    storage.publish_json(storage.join(data, PLAN_FILE), plan)
+    return plan
+
+
+def describe(plan: dict[str, Any]) -> str:
+    """Return what a plan holds, for people."""
+    lines = [f"{count:>9,}  {name}" for name, count in islice(plan["tags"].items(), SHOWN_TAGS)]
+    if (hidden := len(plan["tags"]) - SHOWN_TAGS) > 0:
+        lines.append(f"{'':>9}  and {hidden} more tags")
+    for one in plan["firewall"]["lists"]:
+        told = "allowed" if one["allowed"] else f"{plan['firewall']['excluded'].get(one['set'], 0):,} clips excluded in all"
+        lines.append(f"firewall: {one['set']}: {one['ids']:,} ids in {one['list']}: {told}")
+    if plan["firewall"]["unchecked"]:
+        lines.append(f"firewall: no list, not checked: {', '.join(plan['firewall']['unchecked'])}")
+    kept = plan["num_clips"] - sum(plan["firewall"]["excluded"].values())
+    hours = plan["duration_s"] / 3600
+    size = f"{hours:,.1f} h as listed, about {plan['duration_s'] * FLAC_BYTES_PER_S / 1e9:,.1f} GB"
+    lines.append(
+        f"{plan['num_clips']:,} clips, {kept:,} after exclusions, {plan['num_without_tags']:,} without tags, "
+        f"{plan['num_faults']:,} with faults; {size if hours else 'lengths are not listed'}"
+    )
+    lines.append(f"{plan['num_shards']:,} shards of {plan['clips_per_shard']:,} clips; hash {plan['hash'][:12]}")
+    return "\n".join(lines)
+
+
+def _draw(clips: Iterable[Clip], clips_per_shard: int, wall: Firewall, source: str, folds: tuple[str, ...]) -> Draft:
+    """Plan clips as they are listed: what is held is the compressed table and eight bytes for each key."""
     digest = hashlib.sha256(str(clips_per_shard).encode())
-    for clip in clips:
-        digest.update(json.dumps([clip.key, clip.source_id, clip.start_s, clip.end_s, clip.tags, clip.mids]).encode())
-    return digest.hexdigest()
+    tags: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    key_hashes: list[np.ndarray] = []
+    seconds = 0.0
+    sink = pa.BufferOutputStream()
+    listing, progress = iter(clips), Progress("plan", "clips")
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+        while chunk := list(islice(listing, clips_per_shard)):
+            verdicts = [wall.verdict(clip) for clip in chunk]
+            columns = {name: [getattr(clip, name) for clip in chunk] for name in SCHEMA.names if name != "excluded"}
+            writer.write_table(pa.table({**columns, "excluded": verdicts}, schema=SCHEMA))
+            digest.update(json.dumps([[columns[name] for name in HASHED], verdicts]).encode())
+            key_hashes.append(np.fromiter(map(hash, columns["key"]), np.int64, len(chunk)))
+            tags.update(tag for clip in chunk for tag in clip.tags)
+            excluded.update(filter(None, verdicts))
+            seconds += sum(clip.end_s - clip.start_s for clip in chunk)
+            counts.update(
+                clips=len(chunk), shards=1, untagged=sum(not c.tags for c in chunk), faults=sum(bool(c.fault) for c in chunk)
+            )
+            progress.add(len(chunk))
+    if not counts["clips"]:
+        raise cli.InputError("--source", source, sources.no_clip(folds))
+    _check_unique(np.concatenate(key_hashes), sink.getvalue(), source)
+    plan = {
+        "hash": digest.hexdigest(),
+        "num_clips": counts["clips"],
+        "num_shards": counts["shards"],
+        "clips_per_shard": clips_per_shard,
+        "duration_s": round(seconds, 3),
+        "num_without_tags": counts["untagged"],
+        "num_faults": counts["faults"],
+        "firewall": {"excluded": dict(excluded.most_common()), "lists": wall.lists, "unchecked": wall.unchecked},
+        "tags": dict(tags.most_common()),
+        "retries": [],
+    }
+    return Draft(plan, sink.getvalue().to_pybytes())
+
+
+def _check_unique(key_hashes: np.ndarray, table: pa.Buffer, source: str) -> None:
+    """Raise InputError for clips that share a key; only when hashes meet are the keys themselves looked at."""
+    key_hashes.sort()
+    if not (key_hashes[1:] == key_hashes[:-1]).any():
+        return
+    listed = pq.read_table(pa.BufferReader(table), columns=["key", "source_id"])
+    tally = pc.value_counts(listed["key"])
+    doubled = tally.field("values").filter(pc.greater(tally.field("counts"), 1))
+    if len(doubled):
+        key = doubled[0].as_py()
+        ids = listed.filter(pc.equal(listed["key"], key))["source_id"].to_pylist()
+        more = f"; {len(doubled) - 1} more keys are double" if len(doubled) > 1 else ""
+        raise cli.InputError("--source", source, sources.same_key(ids[0], ids[1], key) + more)

@@ -20,7 +20,6 @@ from pipeline.engine import ActorConfig
 
 log = logging.getLogger("pipeline.score")
 DECODERS = 2
-OVERLAY_FILE = "overlay.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ def run(config: ScoreConfig) -> None:
     folder = shards.overlay_folder(config.data, config.name)
     free = ("data", "model", "batch_size", "actors")  # where things lie and how fast; the revision stands for the model
     cli.claim(folder, config, identity={"revision": about["revision"]}, ignore=free, flag="--name")
-    marker = storage.join(folder, OVERLAY_FILE)
+    marker = storage.join(folder, shards.OVERLAY_FILE)
     if storage.exists(marker):
         log.info("score: %s is complete already", folder)
         return
@@ -87,7 +86,7 @@ class Scorer:
         return pa.table({"shard": [shard], "clips": [len(rows)]})
 
     def _score(self, rows: list[dict[str, Any]], tar: bytes) -> list[dict[str, Any]]:
-        flacs = [tar[row["flac_offset"] : row["flac_offset"] + row["flac_size"]] for row in rows]
+        flacs = [shards.member(tar, row, "flac") for row in rows]
         decoded = list(self.decoders.map(audio.decode, flacs))
         texts = [text for row in rows for text in row["text"]]
         owner = [i for i, row in enumerate(rows) for _ in row["text"]]
@@ -107,8 +106,7 @@ def _check(config: ScoreConfig) -> tuple[shards.Index, dict[str, Any]]:
     from train.models.clap import Clap
 
     about = checkpoint.describe(config.model, "--model", Clap)
-    if not config.name.replace("-", "").replace("_", "").isalnum():
-        raise InputError("--name", config.name, "use letters, digits, - and _, such as round1")
+    shards.check_overlay_name(config.name)
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
     try:

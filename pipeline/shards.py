@@ -6,11 +6,13 @@
     <data>/00000_stats.json    in = written + filtered + failed, by reason, sha256 of the tar; published last: commit mark
     <data>/plan.parquet, plan.json   which clip goes into which shard (pipeline/plan.py)
     <data>/sizes.json          {"00000.tar": clips}, published when every shard is committed
-    <data>/overlays/<name>/00000.parquet   new captions or scores by key, OVERLAY below; audio is never rewritten
+    <data>/attempts/           what is being written; gone when the dataset is finished (pipeline/commit.py)
+    <data>/overlays/<name>/00000.parquet   captions, scores (OVERLAY) or verdicts (AUDIT) by key; audio is never rewritten
     <data>/overlays/<name>/overlay.json    where they came from; published last
 
 JSON of a sample: `text` (list of str), `tag` (list of label names), `mids`, `source_id`, `start_s`, `end_s`,
-`sample_rate_hz`, `num_samples`, and `captions`: one record per text with score, model, revision, decoding, tags_given.
+`sample_rate_hz`, `num_samples`, and `captions`: one record per text with score, model, revision, decoding, precision,
+tags_given, and the tags that the captioner predicted where those guided it.
 """
 
 import hashlib
@@ -25,8 +27,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline import storage
+from pipeline import commit, storage
+from pipeline.cli import InputError
 
+OVERLAY_FILE = "overlay.json"
 Status = Literal["written", "filtered", "failed"]
 LEDGER = pa.schema(
     [
@@ -42,17 +46,27 @@ LEDGER = pa.schema(
         ("json_size", pa.int64()),
         ("sha256", pa.string()),  # of the FLAC member
         ("text", pa.list_(pa.string())),
+        ("score", pa.list_(pa.float64())),  # of each caption, the captioner's
         ("tags", pa.list_(pa.string())),
     ]
 )
-OVERLAY = pa.schema(
+OVERLAY = pa.schema(  # captions or scores
     [
         ("key", pa.string()),
         ("text", pa.list_(pa.string())),  # captions, best first
-        (
-            "score",
-            pa.list_(pa.float64()),
-        ),  # cosine of audio and text, in the same order; where to cut is the trainer's choice
+        ("score", pa.list_(pa.float64())),  # in the same order; overlay.json tells of what
+        ("captions", pa.string()),  # JSON: the record of each, as in a sample; null where they are the shard's own
+    ]
+)
+AUDIT = pa.schema(  # verdicts on captions, in the order of `text`
+    [
+        ("key", pa.string()),
+        ("text", pa.list_(pa.string())),
+        ("words", pa.list_(pa.int64())),
+        ("foreign", pa.list_(pa.list_(pa.string()))),  # events mentioned outside the clip's tags and their relatives
+        ("unmentioned", pa.list_(pa.list_(pa.string()))),  # tags left out
+        ("uses", pa.list_(pa.int64())),  # clips that share the caption
+        ("copy", pa.bool_()),  # an earlier clip has the same samples
     ]
 )
 
@@ -87,12 +101,12 @@ def stats_name(shard: int) -> str:
 
 
 def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) -> dict[str, Any]:
-    """Publish one shard: tar, then ledger, then the commit mark.
+    """Publish one shard: tar, ledger and commit mark, of this call or of another that was there first.
 
     Returns:
-        The stats, as stored.
+        The stats of this call.
     """
-    tar = _pack([outcome for outcome in outcomes if outcome.status == "written"])
+    tar = pack([(o.key, o.flac, o.meta) for o in outcomes if o.status == "written"])
     members = {member.name: (member.offset_data, member.size) for member in _members(tar)}
     rows = [_ledger_row(outcome, members) for outcome in outcomes]
     counts = Counter(outcome.status for outcome in outcomes)
@@ -106,10 +120,16 @@ def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) ->
         "tar_size": len(tar),
         "tar_sha256": hashlib.sha256(tar).hexdigest(),
     }
-    storage.publish(storage.join(data, tar_name(shard)), tar)
-    storage.publish_table(storage.join(data, ledger_name(shard)), pa.Table.from_pylist(rows, schema=LEDGER))
-    storage.publish_json(storage.join(data, stats_name(shard)), stats)
+    ledger = storage.table_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
+    files = {tar_name(shard): tar, ledger_name(shard): ledger, stats_name(shard): storage.json_bytes(stats)}
+    commit.publish(data, f"{shard:05d}", files)
     return stats
+
+
+def member(tar: bytes, row: dict[str, Any], kind: Literal["flac", "json"]) -> bytes:
+    """Return one file of a clip from the bytes of its tar, given the clip's ledger row."""
+    offset: int = row[f"{kind}_offset"]
+    return tar[offset : offset + row[f"{kind}_size"]]
 
 
 def committed(data: str) -> list[int]:
@@ -184,23 +204,30 @@ def overlay_folder(data: str, name: str) -> str:
     return storage.join(storage.resolve(data), "overlays", name)
 
 
+def check_overlay_name(name: str) -> None:
+    """Raise InputError for a name that cannot be a folder's."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise InputError("--name", name, "use letters, digits, - and _, such as round1")
+
+
 def read_overlay(data: str, name: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Read an overlay: ({key: row of OVERLAY}, its overlay.json). Raises FileNotFoundError when it is not complete."""
     folder = overlay_folder(data, name)
-    about = storage.read_json(storage.join(folder, "overlay.json"))
+    about = storage.read_json(storage.join(folder, OVERLAY_FILE))
     parts = [storage.join(folder, part) for part in storage.list_names(folder) if part.endswith(".parquet")]
     rows = (row for part in parts for row in storage.read_table(part).to_pylist())
     return {row["key"]: row for row in rows}, about
 
 
-def _pack(outcomes: Sequence[Outcome]) -> bytes:
+def pack(samples: Sequence[tuple[str, bytes, dict[str, Any]]]) -> bytes:
+    """Return a tar of samples: key, FLAC and JSON of each."""
     import webdataset  # here: it imports torch, which the reading of shards and the command line can do without
 
     buffer = io.BytesIO()
     with webdataset.TarWriter(buffer, user="blat", group="blat", mtime=0, format=tarfile.USTAR_FORMAT) as writer:
-        for outcome in outcomes:
-            text = json.dumps(outcome.meta, ensure_ascii=False, sort_keys=True)
-            writer.write({"__key__": outcome.key, "flac": outcome.flac, "json": text.encode()})
+        for key, flac, meta in samples:
+            text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
+            writer.write({"__key__": key, "flac": flac, "json": text.encode()})
     return buffer.getvalue()
 
 
@@ -220,5 +247,6 @@ def _ledger_row(outcome: Outcome, members: dict[str, tuple[int, int]]) -> dict[s
         "json_size": meta[1],
         "sha256": hashlib.sha256(outcome.flac).hexdigest() if outcome.status == "written" else "",
         "text": outcome.meta.get("text", []),
+        "score": [caption["score"] for caption in outcome.meta.get("captions", [])],
         "tags": outcome.meta.get("tag", []),
     }

@@ -1,86 +1,115 @@
-"""What users have -> clips: AudioSet segment CSVs beside an audio folder, or any table with a file column.
+"""What users have -> clips.
 
-A source is one CSV, or a folder with a `metadata.csv` or just audio files. AudioSet layout: `class_labels_indices.csv`
-and the folder `audio/` lie beside the CSV; an optional `<stem>_captions.csv` in AudioCaps layout
-(`audiocap_id,youtube_id,start_time,caption`) adds human captions. Any other CSV needs a header with one of the column
-names in `COLUMNS`; files are relative to the CSV's folder or to `audio/` in it.
+A source is a CSV, a folder, or packed audio, on disk or at s3://, gs:// and hf:// URIs:
+
+    <name>.csv, .csv.gz          AudioSet segments, or any table with a file column (pipeline/tables.py)
+    a folder                     its metadata.csv, else its tars, else its Parquet files, else its audio files
+    *.tar, 0000{0..9}.tar        WebDataset tars (pipeline/packed.py); a name may hold *, ? and {a..b}
+    *.parquet                    Hugging Face style tables with audio bytes
 """
 
 import csv
-import io
-from collections import defaultdict
+import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from itertools import islice
 
 import numpy as np
+import pyarrow as pa
+from braceexpand import braceexpand
 
-from pipeline import audio, audioset, storage
+from pipeline import audio, packed, storage, tables
+from pipeline.clip import MAX_KEY, Clip
 from pipeline.cli import InputError
 
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".m4a", ".opus")
-COLUMNS = {  # role -> names looked for, first match wins
-    "file": ("file", "filename", "file_name", "audio", "path", "slice_file_name"),
-    "labels": ("labels", "label", "category", "class"),
-    "captions": ("captions", "caption", "text"),
-    "fold": ("fold", "split"),
-}
-FOLDER_TABLE = "metadata.csv"  # read when the source is a folder; without it, every audio file there is a clip
-MAX_KEY = 90  # a longer member name does not fit a plain USTAR header
-LABEL_SEPARATOR = "|"  # display names contain commas and semicolons are taken by other tools
-CAPTION_SEPARATOR = "||"
+FOLDER_TABLE = "metadata.csv"  # read when the source is a folder; without it, what lies in the folder is listed
+LISTERS = 16  # packed files listed at a time; from object storage listing waits for bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One listed clip. The audio file may be missing or broken: that is found out when it is read."""
-
-    key: str  # unique, no dots
-    uri: str  # of the audio file
-    source_id: str  # the id as the source wrote it
-    start_s: float = 0.0  # position in the original recording, as listed; the file holds just this stretch
-    end_s: float = 0.0
-    tags: tuple[str, ...] = ()  # label display names
-    mids: tuple[str, ...] = ()  # AudioSet machine ids of the tags, where there are any
-    captions: tuple[str, ...] = ()  # human captions
-    fold: str = ""
-
-
-def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -> list[Clip]:
-    """List the clips of a source.
+def list_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -> Iterator[Clip]:
+    """Yield the clips of a source in a fixed order, without holding them.
 
     Args:
-        source: path or URI of a CSV (`.csv` or `.csv.gz`), or of a folder.
+        source: path or URI, as above.
         folds: keep only rows with one of these values in the fold column; empty keeps all.
         flag: the command-line flag to name in an error.
 
     Raises:
-        InputError: when the file is absent, has no usable column, has a wrong line, lists a key twice, or no row is left.
+        InputError: when the source is absent, has no usable column or a wrong line, or gives a key that cannot be stored.
     """
     if not source:
-        raise InputError(flag, source, "give the CSV that lists your clips")
+        raise InputError(flag, source, "give the CSV, folder, tars or Parquet files of your clips")
     try:
-        clips = [clip for clip in _list(storage.resolve(source)) if not folds or clip.fold in folds]
-    except FileNotFoundError:
-        raise InputError(flag, source, "no such file; give the CSV or folder of your clips") from None
+        for clip in _list(_files(storage.resolve(source))):
+            if not folds or clip.fold in folds:
+                if not 0 < len(clip.key.encode()) <= MAX_KEY:
+                    told = f"{clip.source_id!r} gives a key of {len(clip.key.encode())} bytes"
+                    raise InputError(flag, source, f"{told}; rename it, 1 to {MAX_KEY} are possible")
+                yield clip
+    except FileNotFoundError as error:
+        raise InputError(flag, source, f"no such file ({error}); give the CSV or folder of your clips") from None
     except KeyError as error:
         raise InputError(flag, source, f"a table has no column {error}") from None
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, OSError, csv.Error, pa.ArrowException) as error:
         raise InputError(flag, source, f"cannot be read: {error}") from None
+
+
+def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -> list[Clip]:
+    """Return the clips of a source, at least one, with keys that differ. Raises InputError as `list_clips` does."""
+    clips = list(list_clips(source, folds, flag))
     if not clips:
-        raise InputError(flag, source, f"lists no clip{f' in folds {list(folds)}' if folds else ''}")
-    _check_unique(clips, flag, source)
+        raise InputError(flag, source, no_clip(folds))
+    seen: dict[str, Clip] = {}
+    for clip in clips:
+        if seen.setdefault(clip.key, clip) is not clip:
+            raise InputError(flag, source, same_key(seen[clip.key].source_id, clip.source_id, clip.key))
     return clips
 
 
-def read_samples(uri: str, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
-    """Read and decode the audio file of a clip; int16 (T,). Raises AudioError for whatever is wrong with it."""
+def stamp(source: str) -> str:
+    """Return a mark that changes when the files that list a source do; audio files beside a table are not looked at."""
+    digest = hashlib.sha256()
+    for uri in _files(storage.resolve(source)):
+        digest.update(f"{uri} {storage.list_names(uri) if storage.is_folder(uri) else storage.stamp(uri)}".encode())
+    return digest.hexdigest()
+
+
+def no_clip(folds: Iterable[str]) -> str:
+    """Return what to say of a source without clips."""
+    return f"lists no clip{f' in folds {list(folds)}' if folds else ''}"
+
+
+def same_key(one: str, other: str, key: str) -> str:
+    """Return what to say of two clips that would share a name in a shard."""
+    return f"{one!r} and {other!r} give the same key {key!r}; rename or drop one"
+
+
+def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> bytes:
+    """Read the encoded audio of a clip, given its place as in `Clip`. Raises AudioError when there is none."""
+    if fault:
+        reason, _, detail = fault.partition(": ")
+        raise audio.AudioError(reason, detail)
     try:
-        data = storage.read(uri)
+        if offset < 0:
+            return storage.read(uri, most=audio.MAX_BYTES)
+        if size >= 0:
+            return storage.read(uri, offset, size)
+        data = packed.read_row(uri, offset)
     except FileNotFoundError as error:
         raise audio.AudioError("missing", str(error)) from error
-    except OSError as error:
+    except storage.TooLarge as error:
+        raise audio.AudioError("too_large", str(error)) from error
+    except (OSError, pa.ArrowException) as error:
         raise audio.AudioError("unreadable", str(error)) from error
-    return audio.decode(data, sample_rate_hz)
+    if data is None:
+        raise audio.AudioError("missing", f"row {offset} of {uri} has no audio")
+    return data
+
+
+def read_samples(clip: Clip, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
+    """Read and decode the audio of a clip; int16 (T,). Raises AudioError for whatever is wrong with it."""
+    return audio.decode(read_bytes(clip.uri, clip.offset, clip.size, clip.fault), sample_rate_hz)
 
 
 def tag_vocabulary(clips: Iterable[Clip]) -> list[str]:
@@ -88,116 +117,39 @@ def tag_vocabulary(clips: Iterable[Clip]) -> list[str]:
     return sorted({tag for clip in clips for tag in clip.tags})
 
 
-def _list(uri: str) -> Iterator[Clip]:
+def _files(uri: str) -> list[str]:
+    """Return the files that list a source, in order; a folder of audio files stands for itself."""
+    folder, _, name = uri.rpartition("/")
+    if any(mark in name for mark in "*?{") and not storage.exists(uri):
+        patterns = list(braceexpand(name))
+        found = [n for n in storage.list_names(folder) if any(fnmatch(n, pattern) for pattern in patterns)]
+        if not found:
+            raise FileNotFoundError(uri)
+        return [storage.join(folder, n) for n in found]
     if storage.is_folder(uri):
         table = storage.join(uri, FOLDER_TABLE)
-        yield from _list(table) if storage.exists(table) else _folder_clips(uri)
-        return
-    text = storage.read_text(uri)
-    yield from _segment_clips(uri, text) if audioset.is_segments(text) else _table_clips(uri, text)
+        if storage.exists(table):
+            return [table]
+        names = storage.list_names(uri)
+        for suffix in (".tar", ".parquet"):  # tars first: datasets of shards have Parquet ledgers beside them
+            if packs := [storage.join(uri, n) for n in names if n.endswith(suffix)]:
+                return packs
+    return [uri]
 
 
-def _folder_clips(uri: str) -> Iterator[Clip]:
-    for name in storage.list_names(uri):
-        if name.endswith(AUDIO_SUFFIXES):
-            yield Clip(key=_key(name), uri=storage.join(uri, name), source_id=name)
+def _list(uris: list[str]) -> Iterator[Clip]:
+    """List files in their order, several packed ones at a time."""
+    with ThreadPoolExecutor(LISTERS) as pool:
+        rest = iter(uris)
+        ahead = [pool.submit(_list_file, uri) for uri in islice(rest, LISTERS)]
+        while ahead:
+            yield from ahead.pop(0).result()
+            ahead += [pool.submit(_list_file, uri) for uri in islice(rest, 1)]
 
 
-def _key(file: str) -> str:
-    """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`."""
-    path = file.removeprefix("audio/")
-    return audioset.slug(path.rpartition(".")[0] or path)
-
-
-def _segment_clips(uri: str, text: str) -> Iterator[Clip]:
-    folder, _, name = uri.rpartition("/")
-    labels_uri = storage.join(folder, audioset.LABELS_FILE)
-    if not storage.exists(labels_uri):
-        raise ValueError(f"its mids need {audioset.LABELS_FILE} beside it; copy the official file there")
-    names = audioset.read_labels(storage.read(labels_uri).decode())
-    captions = _captions(storage.join(folder, f"{name.split('.')[0]}_captions.csv"))
-    files = _AudioFolder(folder)
-    for segment in audioset.read_segments(text):
-        unknown = [mid for mid in segment.mids if mid not in names]
-        if unknown:
-            raise ValueError(f"clip {segment.ytid} has mids absent from {audioset.LABELS_FILE}: {unknown}")
-        yield Clip(
-            key=audioset.key(segment.ytid, segment.start_s, segment.end_s),
-            uri=files.find(f"Y{segment.ytid}", segment.ytid),
-            source_id=segment.ytid,
-            start_s=segment.start_s,
-            end_s=segment.end_s,
-            tags=tuple(names[mid] for mid in segment.mids),
-            mids=segment.mids,
-            captions=tuple(captions[segment.ytid, segment.start_s]),
-        )
-
-
-def _captions(uri: str) -> dict[tuple[str, float], list[str]]:
-    found: dict[tuple[str, float], list[str]] = defaultdict(list)
-    if storage.exists(uri):
-        for row in csv.DictReader(io.StringIO(storage.read(uri).decode())):
-            found[row["youtube_id"], float(row["start_time"])].append(row["caption"])
-    return found
-
-
-def _table_clips(uri: str, text: str) -> Iterator[Clip]:
-    folder = uri.rpartition("/")[0]
-    reader = csv.DictReader(io.StringIO(text))
-    header = list(reader.fieldnames or [])
-    columns = {role: next((name for name in names if name in header), None) for role, names in COLUMNS.items()}
-    if columns["file"] is None:
-        raise ValueError(f"no file column: header is {header}, want one of {list(COLUMNS['file'])}")
-    files = _AudioFolder(folder)
-    for row in reader:
-        cells = {role: (row[name] or "") if name else "" for role, name in columns.items()}
-        yield Clip(
-            key=_key(cells["file"]),
-            uri=files.place(cells["file"]),
-            source_id=cells["file"],
-            tags=tuple(_parts(cells["labels"].replace("_", " "), LABEL_SEPARATOR)),
-            captions=tuple(_parts(cells["captions"], CAPTION_SEPARATOR)),
-            fold=cells["fold"],
-        )
-
-
-def _parts(cell: str, separator: str) -> list[str]:
-    return [part.strip() for part in cell.split(separator) if part.strip()]
-
-
-class _AudioFolder:
-    """Names inside a source's folder and its `audio/`, listed once: asking for each of millions of files is slow."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        beside = storage.join(folder.rpartition("/")[0], "audio")  # ESC-50's own layout: meta/esc50.csv and audio/
-        self.audio = storage.join(folder, "audio")
-        self.names = set(storage.list_names(self.audio))
-        if not self.names and folder.endswith("/meta"):
-            self.audio, self.names = beside, set(storage.list_names(beside))
-
-    def find(self, *stems: str) -> str:
-        """Return the file of a clip in one of the usual namings (`Y<id>.flac`, `<id>.wav`, ...)."""
-        names = [f"{stem}{suffix}" for stem in stems for suffix in AUDIO_SUFFIXES]
-        return storage.join(self.audio, next((name for name in names if name in self.names), names[0]))
-
-    def place(self, file: str) -> str:
-        """Return the place of a file named in a table: as written, relative to the table, or in `audio/`."""
-        if "://" in file or file.startswith("/"):
-            return file
-        return storage.join(self.audio if file.partition("/")[0] in self.names else self.folder, file)
-
-
-def _check_unique(clips: list[Clip], flag: str, source: str) -> None:
-    seen: dict[str, Clip] = {}
-    for clip in clips:
-        if not 0 < len(clip.key) <= MAX_KEY:
-            remedy = (
-                f"{clip.source_id!r} gives a key of {len(clip.key)} characters; rename it, 1 to {MAX_KEY} are possible"
-            )
-            raise InputError(flag, source, remedy)
-        other = seen.setdefault(clip.key, clip)
-        if other is not clip:
-            raise InputError(
-                flag, source, f"{other.source_id!r} and {clip.source_id!r} give the same key {clip.key!r}; rename one"
-            )
+def _list_file(uri: str) -> Iterable[Clip]:
+    if uri.endswith(".tar"):
+        return packed.list_tar(uri)
+    if uri.endswith(".parquet"):
+        return packed.list_parquet(uri)
+    return tables.list_folder(uri) if storage.is_folder(uri) else tables.list_table(uri)

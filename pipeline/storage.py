@@ -1,21 +1,30 @@
-"""Open, list and publish files on local disk, s3:// and gs://. Nothing else knows a URI scheme.
+"""Open, list and publish files on local disk, s3://, gs:// and hf:// (to read). Nothing else knows a URI scheme.
 
 A published name always holds whole contents: local files are written under a temporary name and renamed, object stores
-replace an object in one request. Readers therefore never see a half-written file.
+replace an object in one request. Readers therefore never see a half-written file. What a passing fault of a remote store
+breaks is tried again; an OSError means that it stayed broken.
 """
 
 import gzip
+import io
 import json
 import os
+import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from pipeline import s3
+
+PAUSES_S = (0.1, 0.3, 1.0, 3.0, 6.0)  # between tries of a read; writes to S3 have boto3's own
+FINAL = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "NotImplemented", "Got invalid")
 
 def resolve(uri: str) -> str:
     """Return an absolute local path, or the URI unchanged when it has a scheme."""
@@ -30,31 +39,108 @@ def join(uri: str, *names: str) -> str:
 def exists(uri: str) -> bool:
     """Tell whether a file or folder is there."""
     filesystem, path = locate(uri)
-    return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+    return bool(_patiently(filesystem.get_file_info, path).type != pafs.FileType.NotFound)
+
+
+def stamp(uri: str) -> tuple[int, int]:
+    """Return the size and the time of change (ns) of a file, to tell whether it is still the one that was read."""
+    filesystem, path = locate(uri)
+    info = _patiently(filesystem.get_file_info, path)
+    return int(info.size or 0), int(info.mtime_ns or 0)
 
 
 def is_folder(uri: str) -> bool:
     """Tell whether a folder is there."""
     filesystem, path = locate(uri)
-    return bool(filesystem.get_file_info(path).type == pafs.FileType.Directory)
+    return bool(_patiently(filesystem.get_file_info, path).type == pafs.FileType.Directory)
+
+
+def names(folder: str) -> Iterator[str]:
+    """Yield the names directly inside a folder, in no order, without holding them; none when the folder is absent."""
+    filesystem, path = locate(folder)
+    if filesystem is _LOCAL:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+            yield from (entry.name for entry in entries)
+    elif folder.startswith("s3://"):
+        yield from s3.names(path)
+    else:
+        selector = pafs.FileSelector(path, allow_not_found=True)
+        yield from (info.base_name for info in _patiently(filesystem.get_file_info, selector))
 
 
 def list_names(folder: str) -> list[str]:
     """Return the sorted names directly inside a folder; empty when the folder is absent."""
-    filesystem, path = locate(folder)
-    selector = pafs.FileSelector(path, allow_not_found=True)
-    return sorted(info.base_name for info in filesystem.get_file_info(selector))
+    return sorted(names(folder))
 
 
-def read(uri: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Read a whole file, or `size` bytes from `offset`. Raises FileNotFoundError when it is absent."""
+def read(uri: str, offset: int = 0, size: int | None = None, most: int | None = None) -> bytes:
+    """Read a whole file, or `size` bytes from `offset`.
+
+    Raises:
+        FileNotFoundError: when it is absent.
+        TooLarge: when the whole file has more than `most` bytes; nothing is read.
+        OSError: when it cannot be read, or ends before `offset + size`.
+    """
     filesystem, path = locate(uri)
     if filesystem is _LOCAL:  # a plain open is several times cheaper than going through Arrow
         with open(uri, "rb") as local:
+            _check_size(uri, os.fstat(local.fileno()).st_size, most)
             local.seek(offset)
-            return local.read(-1 if size is None else size)
+            data = local.read(-1 if size is None else size)
+    else:
+        data = _patiently(_read_remote, filesystem, path, offset, size, most)
+    if size is not None and len(data) < size:
+        raise OSError(f"{uri} ends after {offset + len(data)} bytes, before {offset + size}")
+    return data
+
+
+class TooLarge(OSError):
+    """A file that is larger than its reader takes."""
+
+
+def _read_remote(filesystem: pafs.FileSystem, path: str, offset: int, size: int | None, most: int | None) -> bytes:
     with filesystem.open_input_file(path) as remote:
-        return bytes(remote.read() if size is None else remote.read_at(size, offset))
+        whole = remote.size()
+        _check_size(path, whole, most)
+        wanted = max(0, whole - offset if size is None else min(size, whole - offset))
+        data = bytes(remote.read_at(wanted, offset)) if wanted else b""
+        if len(data) < wanted:
+            raise OSError(f"{path}: the answer broke off after {len(data)} of {wanted} bytes")
+        return data
+
+
+def _check_size(uri: str, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise TooLarge(f"{uri} has {size} bytes, at most {most} are read")
+
+
+@contextmanager
+def open_stream(uri: str) -> Iterator[BinaryIO]:
+    """Open a file to be read once, front to back."""
+    filesystem, path = locate(uri)
+    if filesystem is _LOCAL:
+        with open(uri, "rb") as local:
+            yield local
+    else:
+        with _patiently(lambda: filesystem.open_input_stream(path, buffer_size=2**20)) as remote:
+            yield remote
+
+
+@contextmanager
+def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
+    """Open UTF-8 text as a stream, with or without a byte order mark; a name that ends in .gz is decompressed."""
+    filesystem, path = locate(uri)
+    with _patiently(filesystem.open_input_file, path) as file:
+        plain = gzip.open(file) if uri.endswith(".gz") else file
+        yield io.TextIOWrapper(plain, encoding="utf-8-sig", errors=errors, newline="")
+
+
+@contextmanager
+def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file to read some of its row groups."""
+    filesystem, path = locate(uri)
+    with _patiently(lambda: pq.ParquetFile(filesystem.open_input_file(path))) as file:
+        yield file
 
 
 def read_json(uri: str) -> Any:
@@ -76,29 +162,90 @@ def read_table(uri: str) -> pa.Table:
 def publish(uri: str, data: bytes) -> None:
     """Write a whole file; the name appears (or changes) only once all bytes are stored."""
     filesystem, path = locate(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+    if filesystem is _LOCAL:
+        with _temporary(path, data) as temporary:
+            os.replace(temporary, path)
+    elif uri.startswith("s3://"):
+        s3.put(path, data)
     else:
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Write a whole file unless the name is taken; of several writers at once exactly one succeeds.
+
+    On gs:// the look and the write are two requests: give a dataset there one driver at a time.
+
+    Returns:
+        Whether the file there now holds `data`.
+    """
+    filesystem, path = locate(uri)
+    if uri.startswith("s3://"):
+        return s3.create(path, data)
+    if filesystem is not _LOCAL:
+        return not exists(uri) and publish(uri, data) is None
+    with _temporary(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+
+
+def move(source: str, target: str) -> None:
+    """Give a file another name in the same store; done already is fine, so that two may do it at once.
+
+    Raises:
+        FileNotFoundError: when neither name is there.
+    """
+    filesystem, path = locate(source)
+    try:
+        if source.startswith("s3://"):
+            s3.copy(path, locate(target)[1])
+            remove(source)
+        else:
+            filesystem.move(path, locate(target)[1])
+    except FileNotFoundError:
+        if not exists(target):
+            raise
+
+
+@contextmanager
+def _temporary(path: str, data: bytes) -> Iterator[str]:
+    """Hold the data on disk under a name of its own, in the folder where it is going to be."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
 def publish_json(uri: str, value: Any) -> None:
-    """Publish one JSON document, indented for people."""
-    publish(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Publish one JSON document."""
+    publish(uri, json_bytes(value))
 
 
 def publish_table(uri: str, table: pa.Table) -> None:
     """Publish one Parquet file."""
+    publish(uri, table_bytes(table))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a JSON document, indented for people."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Return a table as Parquet."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    publish(uri, sink.getvalue().to_pybytes())
+    return sink.getvalue().to_pybytes()
 
 
 def plain(value: Any) -> Any:
@@ -109,11 +256,15 @@ def plain(value: Any) -> Any:
 def remove(uri: str) -> None:
     """Delete a file, or a folder and all in it; absent is fine."""
     filesystem, path = locate(uri)
-    kind = filesystem.get_file_info(path).type
-    if kind == pafs.FileType.Directory:
-        filesystem.delete_dir(path)
-    elif kind == pafs.FileType.File:
-        filesystem.delete_file(path)
+    if uri.startswith("s3://"):
+        s3.remove(path)
+        return
+    kind = _patiently(filesystem.get_file_info, path).type
+    with suppress(FileNotFoundError):  # someone else's removal is as good
+        if kind == pafs.FileType.Directory:
+            filesystem.delete_dir(path)
+        elif kind == pafs.FileType.File:
+            filesystem.delete_file(path)
 
 
 def locate(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -124,16 +275,34 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
         return _LOCAL, uri
     scheme, _, path = uri.partition("://")
     bucket = path.partition("/")[0]
-    return _filesystem(f"{scheme}://{bucket}"), path if scheme in ("s3", "gs") else path.removeprefix(bucket)
+    return _filesystem(f"{scheme}://{bucket}"), path.removeprefix(bucket) if scheme == "file" else path
+
+
+def _patiently(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call again, with growing pauses, what a passing fault of the network or the store broke."""
+    for pause_s in PAUSES_S:
+        try:
+            return call(*arguments)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, TooLarge):
+            raise
+        except OSError as error:
+            if error.errno is not None or any(word in str(error) for word in FINAL):  # the disk's errors have numbers
+                raise
+        time.sleep(pause_s)
+    return call(*arguments)
 
 
 @lru_cache
 def _filesystem(root: str) -> pafs.FileSystem:
     """Connect once to each bucket; keys are never parsed as URIs, so spaces and % in them are fine."""
+    if root.startswith("hf://"):
+        from huggingface_hub import HfFileSystem  # read only here: nothing is published to a hub but by push_to_hub
+
+        return pafs.PyFileSystem(pafs.FSSpecHandler(HfFileSystem()))
     try:
         return pafs.FileSystem.from_uri(root + ("/" if root == "file://" else ""))[0]
     except pa.ArrowInvalid as error:
-        raise OSError(f"{root}: {error}; use a local path, s3:// or gs://") from error
+        raise OSError(f"{root}: {error}; use a local path, s3://, gs:// or hf://") from error
 
 
 _LOCAL = pafs.LocalFileSystem()

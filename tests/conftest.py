@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from pipeline import sources, storage
-from pipeline.configs import SYNTH
+from pipeline.caption import CaptionConfig
+from pipeline.caption import run as run_caption
+from pipeline.configs import CAPTION, SYNTH
 from pipeline.synth import SynthConfig
 from pipeline.synth import run as run_synth
 from train import checkpoint
@@ -66,6 +68,22 @@ def clap(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     model = Clap(TINY_CLAP, text.build(TINY_CLAP.text, (c for clip in clips for c in clip.captions)))
     out = str(tmp_path_factory.mktemp("clap"))
     checkpoint.save(out, model, {}, [])
+    return out
+
+
+@pytest.fixture(scope="session")
+def caption_config(corpus: str, captioner: str) -> CaptionConfig:
+    """Captions for the corpus' tagged clips, three shards of eight."""
+    return dataclasses.replace(
+        CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), captioner=captioner
+    )
+
+
+@pytest.fixture(scope="session")
+def dataset(ray_session: None, caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The dataset of an uninterrupted run."""
+    out = str(tmp_path_factory.mktemp("dataset"))
+    run_caption(dataclasses.replace(caption_config, out=out))
     return out
 
 

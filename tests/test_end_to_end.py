@@ -53,7 +53,7 @@ def test_every_model_names_its_captions_captioner_and_filter(loop: Path) -> None
     round1, round2 = (json.loads((loop / name / "config.json").read_text()) for name in ("round1", "round2"))
     for config in (round1, round2):
         assert config["lineage"]["generation"]["captioner_revision"] == captioner
-        assert config["lineage"]["generation"]["guidance"] == "tags"
+        assert config["lineage"]["generation"]["guidance"] == ["tags"]
     assert round1["lineage"]["overlay"] is None
     assert round2["lineage"]["overlay"]["revision"] == round1["revision"]
     assert (round1["lineage"]["num_clips"], round2["lineage"]["num_clips"]) == (24, 12)

@@ -27,55 +27,42 @@ def tars(folder: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.tar"))}
 
 
-@pytest.fixture(scope="module")
-def config(corpus: str, captioner: str) -> CaptionConfig:
-    return dataclasses.replace(TINY, source=storage.join(corpus, "tagged_segments.csv"), captioner=captioner)
-
-
-@pytest.fixture(scope="module")
-def whole(config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The dataset of an uninterrupted run."""
-    out = str(tmp_path_factory.mktemp("whole"))
-    run(dataclasses.replace(config, out=out))
-    return out
-
-
-def test_every_clip_is_written_with_its_caption_and_origin(whole: str, config: CaptionConfig) -> None:
-    index = shards.Index(whole)
-    listed = sources.read_clips(config.source)
+def test_every_clip_is_written_with_its_caption_and_origin(dataset: str, caption_config: CaptionConfig) -> None:
+    index = shards.Index(dataset)
+    listed = sources.read_clips(caption_config.source)
     assert index.keys == [clip.key for clip in listed]
-    assert storage.read_json(storage.join(whole, "sizes.json")) == {f"{i:05d}.tar": 8 for i in range(3)}
+    assert storage.read_json(storage.join(dataset, "sizes.json")) == {f"{i:05d}.tar": 8 for i in range(3)}
     meta = index.meta(5)
     assert meta["tag"] == list(listed[5].tags)
     assert meta["text"] == index.texts()[5] == [caption["text"] for caption in meta["captions"]]
     assert 1 <= len(meta["text"]) <= 2
-    about = storage.read_json(storage.join(config.captioner, "config.json"))
+    about = storage.read_json(storage.join(caption_config.captioner, "config.json"))
     assert {c["revision"] for c in meta["captions"]} == {about["revision"]}
     assert meta["captions"][0]["tags_given"] is True
     assert np.array_equal(audio.decode(index.flac(5)), audio.decode(storage.read(listed[5].uri)))
-    assert "24 written" in storage.read(storage.join(whole, "README.md")).decode()
+    assert "24 written" in storage.read(storage.join(dataset, "README.md")).decode()
 
 
 def test_lost_shards_are_redone_to_the_same_bytes_and_others_left_alone(
-    whole: str, config: CaptionConfig, tmp_path
+    dataset: str, caption_config: CaptionConfig, tmp_path
 ) -> None:
     out = str(tmp_path)
-    config = dataclasses.replace(config, out=out)
+    config = dataclasses.replace(caption_config, out=out)
     run(config)
     kept = Path(out, "00000.tar").stat().st_mtime_ns
     os.remove(Path(out, "00001_stats.json"))
     Path(out, "00001.tar").write_bytes(b"half written")
     run(config)
-    assert tars(out) == tars(whole)
+    assert tars(out) == tars(dataset)
     assert Path(out, "00000.tar").stat().st_mtime_ns == kept
 
 
-def test_killed_driver_resumes_to_the_same_bytes(whole: str, config: CaptionConfig, tmp_path) -> None:
+def test_killed_driver_resumes_to_the_same_bytes(dataset: str, caption_config: CaptionConfig, tmp_path) -> None:
     import ray
 
     out = str(tmp_path)
     command = [sys.executable, "-m", "pipeline", "caption", "tiny", "--out", out]
-    command += ["--source", config.source, "--captioner", config.captioner]
+    command += ["--source", caption_config.source, "--captioner", caption_config.captioner]
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     driver = subprocess.Popen(command, env=environment, start_new_session=True)
     while not shards.committed(out):
@@ -85,20 +72,20 @@ def test_killed_driver_resumes_to_the_same_bytes(whole: str, config: CaptionConf
     driver.wait()
     before = shards.committed(out)
     assert 0 < len(before) < 3
-    run(dataclasses.replace(config, out=out))
-    assert tars(out) == tars(whole)
+    run(dataclasses.replace(caption_config, out=out))
+    assert tars(out) == tars(dataset)
 
 
-def test_another_captioner_or_guidance_in_the_same_place_is_refused(whole: str, config: CaptionConfig) -> None:
-    before = tars(whole)
-    with pytest.raises(InputError, match="guidance was 'tags', now 'none'"):
-        run(dataclasses.replace(config, out=whole, guidance="none"))
-    assert tars(whole) == before
+def test_another_captioner_or_guidance_in_the_same_place_is_refused(dataset: str, caption_config: CaptionConfig) -> None:
+    before = tars(dataset)
+    with pytest.raises(InputError, match=r"guidance was \['tags'\], now \['none'\]"):
+        run(dataclasses.replace(caption_config, out=dataset, guidance=("none",)))
+    assert tars(dataset) == before
 
 
-def test_gpus_that_are_not_there_are_an_error_not_a_wait(config: CaptionConfig, tmp_path) -> None:
+def test_gpus_that_are_not_there_are_an_error_not_a_wait(caption_config: CaptionConfig, tmp_path) -> None:
     with pytest.raises(InputError, match=r"--actors\.gpus 1\.0: there is no GPU here"):
-        run(dataclasses.replace(config, out=str(tmp_path), actors=ActorConfig(gpus=1.0)))
+        run(dataclasses.replace(caption_config, out=str(tmp_path), actors=ActorConfig(gpus=1.0)))
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +141,7 @@ def test_bad_clips_are_ledger_rows_and_too_many_fail_the_job(bad_source: str, ca
 
 def test_without_guidance_a_clip_without_tags_is_captioned(bad_source: str, captioner: str, tmp_path) -> None:
     config = dataclasses.replace(TINY, source=bad_source, captioner=captioner, out=str(tmp_path), max_bad_fraction=1.0)
-    run(dataclasses.replace(config, guidance="none"))
+    run(dataclasses.replace(config, guidance=("none",)))
     index = shards.Index(str(tmp_path))
     assert "Ynotags00000_0_2000" in index.keys
     assert index.meta(index.keys.index("Ynotags00000_0_2000"))["captions"][0]["tags_given"] is False

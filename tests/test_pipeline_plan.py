@@ -1,39 +1,102 @@
-"""Plans: fixed by the listing alone."""
+"""Plans: fixed by the listing alone, without evaluation clips, and drawn without holding the listing."""
 
-import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from pipeline import plan, storage
 from pipeline.cli import InputError
-from pipeline.sources import Clip
+from pipeline.firewall import FirewallConfig
+from pipeline.plan import PlanConfig
 
-CLIPS = [Clip(key=f"Y{i}_0_1", uri=f"/a/{i}.wav", source_id=str(i), tags=("Rain",) if i % 2 else ()) for i in range(10)]
-
-
-def test_hash_depends_on_what_is_captioned_not_on_where_it_lies() -> None:
-    moved = [dataclasses.replace(clip, uri="s3://b" + clip.uri) for clip in CLIPS]
-    assert plan.describe(CLIPS, 4)["hash"] == plan.describe(moved, 4)["hash"]
-    retagged = [dataclasses.replace(CLIPS[0], tags=("Wind",)), *CLIPS[1:]]
-    assert len({plan.describe(c, n)["hash"] for c, n in ((CLIPS, 4), (CLIPS, 5), (retagged, 4), (CLIPS[:-1], 4))}) == 4
+OPEN = FirewallConfig()
 
 
-def test_shards_are_row_groups(tmp_path) -> None:
-    data = str(tmp_path)
-    assert plan.write(data, CLIPS, 4)["num_shards"] == 3
-    rows = [plan.read_shard(data, shard) for shard in range(3)]
-    assert [len(shard) for shard in rows] == [4, 4, 2]
-    assert [row["key"] for shard in rows for row in shard] == [clip.key for clip in CLIPS]
+def listing(folder: Path, rows: Sequence[str], name: str = "clips.csv", root: str = "/a") -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("file,label\n" + "".join(f"{root}/{row}\n" for row in rows))
+    return str(folder / name)
 
 
-def test_another_plan_in_the_same_place_is_refused(tmp_path) -> None:
-    data = str(tmp_path)
-    plan.write(data, CLIPS, 4)
+ROWS = [f"{i}.wav,{'Rain' if i % 2 else ''}" for i in range(10)]
+
+
+def drawn(out: Path | str, source: str, size: int = 4, folds: tuple[str, ...] = ()) -> plan.Draft:
+    return plan.draft(str(out), source, folds, size, OPEN)
+
+
+def test_hash_depends_on_what_is_captioned_not_on_where_it_lies(tmp_path: Path) -> None:
+    here = drawn("", listing(tmp_path, ["x/" + r for r in ROWS])).plan["hash"]
+    (tmp_path / "x").mkdir()
+    assert here == drawn("", listing(tmp_path / "copy", ["x/" + r for r in ROWS])).plan["hash"]
+    other_tag = [ROWS[0].replace(",", ",Wind"), *ROWS[1:]]
+    changed = [(ROWS, 5), (other_tag, 4), (ROWS[:-1], 4), (ROWS[::-1], 4)]
+    hashes = {drawn("", listing(tmp_path, ["x/" + r for r in rows]), size).plan["hash"] for rows, size in changed}
+    assert len(hashes | {here}) == 5
+
+
+def test_shards_are_row_groups(tmp_path: Path) -> None:
+    data = str(tmp_path / "out")
+    made = plan.publish(data, drawn(data, listing(tmp_path, ROWS)))
+    assert plan.num_shards(made) == 3 and made["tags"] == {"Rain": 5} and made["num_without_tags"] == 5
+    shards = [plan.read_shard(data, made, shard) for shard in range(3)]
+    assert [len(shard) for shard in shards] == [4, 4, 2]
+    assert [plan.clips_in(made, [shard]) for shard in range(3)] == [4, 4, 2]
+    assert [row["source_id"] for shard in shards for row in shard] == [f"/a/{i}.wav" for i in range(10)]
+
+
+def test_another_plan_in_the_same_place_is_refused_and_moved_audio_renews_it(tmp_path: Path) -> None:
+    data = str(tmp_path / "out")
+    source = listing(tmp_path / "one", ROWS, root="audio")
+    made = plan.publish(data, drawn(data, source))
+    again = drawn(data, source)
+    assert again.table == b"" and again.plan == made, "an unchanged source is not listed again"
+    moved = drawn(data, listing(tmp_path / "two", ROWS, root="audio"))
+    plan.publish(data, moved)
+    assert plan.read_shard(data, made, 0)[0]["uri"] == str(tmp_path / "two" / "audio" / "0.wav")
     before = storage.read(storage.join(data, "plan.parquet"))
-    moved = [dataclasses.replace(clip, uri="s3://b" + clip.uri) for clip in CLIPS]
-    plan.write(data, moved, 4)
-    assert plan.read_shard(data, 0)[0]["uri"] == "s3://b/a/0.wav"
-    plan.write(data, CLIPS, 4)
     with pytest.raises(InputError, match="10 other clips"):
-        plan.write(data, CLIPS[:5], 4)
+        drawn(data, listing(tmp_path / "one", ROWS[:5], root="audio"))
     assert storage.read(storage.join(data, "plan.parquet")) == before
+
+
+def test_keys_that_meet_are_an_error_that_names_both(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'/a/x 1.wav' and '/a/x_1.wav' give the same key '_a_x_1'.*1 more keys"):
+        drawn("", listing(tmp_path, ["x 1.wav,", "y.wav,", "x_1.wav,", "z.ogg,", "z.wav,"]), size=2)
+
+
+@pytest.mark.parametrize(("rows", "said"), [("", "lists no clip"), ("\n\n", "lists no clip"), ("\n ,Rain\n", "line 3 names no file")])
+def test_a_source_without_clips_is_an_error(tmp_path: Path, rows: str, said: str) -> None:
+    source = tmp_path / "clips.csv"
+    source.write_text("file,label\n" + rows)
+    with pytest.raises(InputError, match=said):
+        drawn("", str(source))
+
+
+def test_a_dry_run_tells_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = listing(tmp_path, ROWS)
+    plan.run(PlanConfig(source=source, out=str(tmp_path / "out"), clips_per_shard=4, dry_run=True))
+    told = capsys.readouterr().out
+    assert "5  Rain" in told and "10 clips, 10 after exclusions, 5 without tags" in told and "3 shards" in told
+    assert "not checked: audioset-eval, audiocaps, clotho" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_hours_and_size_of_audioset_rows_are_told(corpus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.run(PlanConfig(source=storage.join(corpus, "tagged_segments.csv"), dry_run=True))
+    assert "24 clips" in (told := capsys.readouterr().out)
+    assert "0.0 h as listed" in told and "GB" in told
+
+
+def test_a_retry_adds_shards_and_leaves_the_others(tmp_path: Path) -> None:
+    data = str(tmp_path / "out")
+    made = plan.publish(data, drawn(data, listing(tmp_path, ROWS)))
+    again = plan.read_shard(data, made, 1)[:3] + plan.read_shard(data, made, 2)
+    longer = plan.extend(data, made, again, {"missing": 5})
+    assert plan.read(data) == longer and plan.num_shards(longer) == 5
+    assert plan.read_shard(data, longer, 3) + plan.read_shard(data, longer, 4) == again
+    assert plan.read_shard(data, longer, 2) == plan.read_shard(data, made, 2)
+    assert plan.clips_in(longer, range(5)) == 15
+    assert len({plan.part_of(longer, shard)["hash"] for shard in range(5)}) == 2
+    assert drawn(data, str(tmp_path / "clips.csv")).plan == longer, "listing again keeps what was retried"

@@ -43,7 +43,7 @@ def test_a_corpus_on_s3_is_listed_and_planned(s3: str, corpus: str, capsys: pyte
     listed = sources.read_clips(storage.join(s3, "in", "tagged_segments.csv"))
     assert listed[0].uri == storage.join(s3, "in", "audio", name)
     run_plan(PlanConfig(source=storage.join(s3, "in", "tagged_segments.csv"), out=storage.join(s3, "out")))
-    assert "24 clips, 1 shards" in capsys.readouterr().out
+    assert "24 clips, 24 after exclusions" in capsys.readouterr().out
     assert storage.read_json(storage.join(s3, "out", "plan.json"))["num_clips"] == 24
 
 

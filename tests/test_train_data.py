@@ -6,7 +6,8 @@ import pytest
 from pipeline import audio, shards, storage
 from pipeline.cli import InputError, JobError
 from pipeline.sources import Clip
-from train.data import ListedClips, Loader, Order, keep_best, open_shards
+from pipeline.selection import SelectionConfig, keep_best
+from train.data import ListedClips, Loader, Order, open_shards
 
 
 class Counting:
@@ -112,9 +113,9 @@ def test_overlay_replaces_captions_and_its_scores_filter(tmp_path) -> None:
     folder = shards.overlay_folder(str(tmp_path), "r1")
     storage.publish_table(storage.join(folder, "00000.parquet"), pa.Table.from_pylist(rows, schema=shards.OVERLAY))
     with pytest.raises(InputError, match="no such overlay"):
-        open_shards(str(tmp_path), "r1", 1.0, False)
+        open_shards(str(tmp_path), SelectionConfig(captions="r1"))
     storage.publish_json(storage.join(folder, "overlay.json"), {})
-    clips = open_shards(str(tmp_path), "r1", 0.5, True)
+    clips = open_shards(str(tmp_path), SelectionConfig(captions="r1", keep_fraction=0.5, best_only=True))
     assert clips.keys == ["k2", "k3"]
     assert clips.texts == [["b"], ["b"]]
     assert len(clips.samples(0)) == 3200
@@ -123,4 +124,4 @@ def test_overlay_replaces_captions_and_its_scores_filter(tmp_path) -> None:
 def test_filtering_needs_scores(tmp_path) -> None:
     dataset(str(tmp_path))
     with pytest.raises(InputError, match="--keep-fraction"):
-        open_shards(str(tmp_path), "", 0.5, False)
+        open_shards(str(tmp_path), SelectionConfig(keep_fraction=0.5))

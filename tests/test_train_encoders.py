@@ -191,7 +191,7 @@ def probabilities(model: MobileNet, clips: list[np.ndarray]) -> torch.Tensor:
 
 def read(path: Path) -> np.ndarray:
     """Return int16 (T,) at the models' rate."""
-    return sources.read_samples(str(path), audio.SAMPLE_RATE_HZ)
+    return audio.decode(sources.read_bytes(str(path)), audio.SAMPLE_RATE_HZ)
 
 
 def test_real_mn04_gives_the_published_probabilities(mn04: MobileNet, blat_data: Path) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import audio, shards, sources, storage
+from pipeline import audio, shards, sources
 from pipeline.cli import InputError, JobError
-from pipeline.sources import Clip
+from pipeline.clip import Clip
+from pipeline.selection import SelectionConfig, select
 
 DECODERS = 2  # threads; libsndfile and soxr release the interpreter lock
 BATCHES_AHEAD = 3
@@ -51,11 +52,11 @@ class ListedClips:
         self.keys = [clip.key for clip, _ in kept]
         self.texts = [text for _, text in kept]
         self.tags = [list(clip.tags) for clip, _ in kept]
-        self.uris = [clip.uri for clip, _ in kept]
+        self.clips = [clip for clip, _ in kept]
 
     def samples(self, index: int) -> np.ndarray:
         """Read and decode one clip."""
-        return sources.read_samples(self.uris[index])
+        return sources.read_samples(self.clips[index])
 
     def find_broken(self) -> dict[str, str]:
         """Decode every clip once; return {key: reason} of those that cannot be used."""
@@ -72,21 +73,15 @@ class ListedClips:
 
 
 class ShardClips:
-    """Clips of a dataset of shards; an overlay replaces the captions, and its scores decide which clips stay."""
+    """Clips of a dataset of shards, those and the captions that a selection leaves."""
 
-    def __init__(self, index: shards.Index, overlay: str, keep_fraction: float, best_only: bool) -> None:
+    def __init__(self, index: shards.Index, selection: SelectionConfig) -> None:
         self.index = index
-        texts, tags = self.index.texts(), self.index.tags()
-        chosen = list(range(len(self.index)))
-        if overlay:
-            rows, _ = shards.read_overlay(index.data, overlay)
-            texts = [rows[key]["text"] if key in rows else [] for key in self.index.keys]
-            best = [rows[key]["score"][0] if key in rows else -np.inf for key in self.index.keys]
-            chosen = keep_best(best, keep_fraction)
-        self.rows = [i for i in chosen if texts[i]]
-        self.keys = [self.index.keys[i] for i in self.rows]
-        self.texts = [texts[i][:1] if best_only else texts[i] for i in self.rows]
-        self.tags = [tags[i] for i in self.rows]
+        chosen, tags = select(index, selection), index.tags()
+        self.rows = [clip.row for clip in chosen]
+        self.keys = [index.keys[row] for row in self.rows]
+        self.texts = [clip.texts for clip in chosen]
+        self.tags = [tags[row] for row in self.rows]
 
     def samples(self, index: int) -> np.ndarray:
         """Read and decode one clip."""
@@ -101,14 +96,8 @@ def fingerprint(clips: Clips) -> str:
     return digest.hexdigest()
 
 
-def keep_best(scores: Sequence[float], fraction: float) -> list[int]:
-    """Return the indices of the best-scored `fraction`, in their own order; ties go to the earlier."""
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    return sorted(order[: round(fraction * len(order))].tolist())
-
-
-def open_shards(data: str, overlay: str, keep_fraction: float, best_only: bool) -> ShardClips:
-    """Open a dataset of shards for training. Raises InputError when it or its overlay is not there or empty."""
+def open_shards(data: str, selection: SelectionConfig) -> ShardClips:
+    """Open a dataset of shards for training. Raises InputError when it or an overlay is not there or empty."""
     remedy = "give the --out of a finished `python -m pipeline caption`"
     if not data:
         raise InputError("--data", data, remedy)
@@ -116,14 +105,7 @@ def open_shards(data: str, overlay: str, keep_fraction: float, best_only: bool) 
         index = shards.Index(data)
     except FileNotFoundError:
         raise InputError("--data", data, f"no finished dataset of shards there; {remedy}") from None
-    if overlay and not storage.exists(storage.join(shards.overlay_folder(data, overlay), "overlay.json")):
-        have = storage.list_names(storage.join(index.data, "overlays"))
-        raise InputError("--captions", overlay, f"no such overlay in {data}; it has {have}, `pipeline score` adds one")
-    if not 0 < keep_fraction <= 1 or (keep_fraction < 1 and not overlay):
-        raise InputError(
-            "--keep-fraction", keep_fraction, "use a share above 0 up to 1; below 1 needs --captions with scores"
-        )
-    clips = ShardClips(index, overlay, keep_fraction, best_only)
+    clips = ShardClips(index, selection)
     if not clips.keys:
         raise InputError("--data", data, f"{len(index)} clips, none with a caption to train on")
     return clips

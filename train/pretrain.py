@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline import audio, cli, shards, storage
 from pipeline.cli import InputError
+from pipeline.selection import SelectionConfig
 from train import checkpoint, data, losses, parallel
 from train.data import Batch, Loader, Order, ShardClips, open_shards
 from train.launch import ScaleConfig, check, launch
@@ -22,17 +23,11 @@ log = logging.getLogger("train.pretrain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(SelectionConfig):
     """Train the two towers on the captions of a dataset of shards."""
 
     data: str = ""
     """Dataset of shards that `pipeline caption` wrote."""
-    captions: str = ""
-    """Overlay whose captions to use, such as one that `pipeline score` wrote; empty takes the shards' own."""
-    keep_fraction: float = 1.0
-    """Share of the clips to keep, by the overlay's best score, above 0 up to 1."""
-    best_only: bool = False
-    """Train on each clip's first caption only; otherwise on a random one of its captions each time."""
     init_audio: str = ""
     """Checkpoint whose audio encoder the audio tower starts from: a captioner, a two-tower model, or released
     weights after `train convert`, as BLAT starts from PANNs. Empty starts at random."""
@@ -108,7 +103,7 @@ def _check_text(config: TextConfig) -> None:
 
 
 def _clips(config: PretrainConfig) -> ShardClips:
-    return open_shards(config.data, config.captions, config.keep_fraction, config.best_only)
+    return open_shards(config.data, config)
 
 
 def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, Any]:
@@ -121,8 +116,11 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, Any]:
         **shards.origin(config.data),
         "keep_fraction": config.keep_fraction,
         "best_only": config.best_only,
+        "filter": storage.plain(dataclasses.asdict(config.filter)),
         "overlay": None,
+        "audit": None,
     }
-    if config.captions:
-        lineage["overlay"] = shards.read_overlay(config.data, config.captions)[1]
+    for field_name, overlay in (("overlay", config.captions), ("audit", config.filter.audit)):
+        if overlay:
+            lineage[field_name] = shards.read_overlay(config.data, overlay)[1]
     return lineage

@@ -84,7 +84,7 @@ class Pretrained:
 
     def _read_one(self, file: str) -> np.ndarray:
         try:
-            return sources.read_samples(storage.resolve(file), self.model.sample_rate_hz)
+            return audio.decode(sources.read_bytes(storage.resolve(file)), self.model.sample_rate_hz)
         except audio.AudioError as error:
             raise audio.AudioError(error.reason, f"{file}: {error.detail}") from error
 

@@ -1,0 +1,59 @@
+"""One listed clip: where its bytes lie, what it is called, and what is known of it."""
+
+import re
+from dataclasses import dataclass
+
+from pipeline import audioset
+
+SUFFIXES = (  # what libsndfile reads, then what ffmpeg does
+    ".flac", ".wav", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf",
+    ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr",
+)  # fmt: skip
+MAX_KEY = 90  # bytes; a longer member name does not fit a plain USTAR header
+ORIGINS = {  # archive -> how ids of it look in free text such as a URL
+    "youtube": re.compile(r"(?:youtube|youtu\.be)\S*?[ :=/]+(?:start )?(?:watch\?v=)?([\w-]{11})(?![\w-])", re.IGNORECASE),
+    "freesound": re.compile(r"freesound\D*(\d+)", re.IGNORECASE),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """One listed clip. The audio may be missing or broken: that is found out when it is read."""
+
+    key: str  # unique, no dots
+    uri: str  # of the file that holds the audio
+    source_id: str  # the id as the source wrote it
+    offset: int = -1  # of the audio in a tar, in bytes, or its row in a Parquet file; -1: the file is the clip
+    size: int = -1  # of the audio in a tar, in bytes; -1 elsewhere
+    fault: str = ""  # what listing found wrong, as `reason: detail`; such a clip fails when it is read
+    origin: str = ""  # `youtube:<id>` or `freesound:<id>`, where it is known
+    start_s: float = 0.0  # position in the original recording, as listed; the file holds just this stretch
+    end_s: float = 0.0
+    tags: tuple[str, ...] = ()  # label display names
+    mids: tuple[str, ...] = ()  # AudioSet machine ids of the tags, where there are any
+    captions: tuple[str, ...] = ()  # human captions
+    fold: str = ""
+
+
+def key_of(name: str) -> str:
+    """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`."""
+    return audioset.slug(stem(name.removeprefix("audio/")))
+
+
+def stem(name: str) -> str:
+    """Return a name without its audio suffix; other dots stay."""
+    return name[: -len(suffix)] if (suffix := suffix_of(name)) else name
+
+
+def suffix_of(name: str) -> str:
+    """Return the audio suffix a name ends in, as written, or ''."""
+    dot = name.rfind(".")
+    return name[dot:] if dot > 0 and name[dot:].lower() in SUFFIXES else ""
+
+
+def origin_of(text: str) -> str:
+    """Find the archive and id that a free text names: `http://www.freesound.org/people/x/sounds/42/` gives `freesound:42`."""
+    for archive, pattern in ORIGINS.items():
+        if found := pattern.search(text):
+            return f"{archive}:{found[1]}"
+    return ""

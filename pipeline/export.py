@@ -1,0 +1,105 @@
+"""Materialise a choice of clips and captions as plain tars: `python -m pipeline export --data <dataset> --out <folder>`.
+
+For tools that know nothing of overlays: the chosen captions stand in each sample's JSON, what is left out is not in the tars. Audio is
+copied as it is. Shards keep their size; a stopped export goes on where it was.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import cli, engine, selection, shards, storage
+from pipeline.cli import InputError
+from pipeline.progress import Progress
+from pipeline.selection import SelectionConfig
+
+log = logging.getLogger("pipeline.export")
+LIST_FILE = "selection.parquet"
+PLACE = ["key", "shard", "flac_offset", "flac_size", "json_offset", "json_size"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(SelectionConfig):
+    """Write chosen clips and captions of a dataset as plain WebDataset tars."""
+
+    data: str = ""
+    """Dataset of shards that `pipeline caption` wrote."""
+    out: str = ""
+    """Folder or URI for the tars and their sizes.json."""
+    clips_per_shard: int = 512
+    """Clips in each tar but the last."""
+
+
+def run(config: ExportConfig) -> None:
+    """Write the tars; those that are there are skipped."""
+    if not config.data:
+        raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
+    if config.clips_per_shard < 1:
+        raise InputError("--clips-per-shard", config.clips_per_shard, "use 1 or more")
+    try:
+        index = shards.Index(config.data)
+    except FileNotFoundError as error:
+        raise InputError("--data", config.data, str(error)) from None
+    chosen = selection.select(index, config)
+    if not chosen:
+        raise InputError("--data", config.data, f"none of its {len(index)} clips is left by these thresholds")
+    out = cli.claim(config.out, config, {"plan_hash": shards.origin(index.data)["plan_hash"]}, ignore=("data",))
+    size = config.clips_per_shard
+    groups = [chosen[first : first + size] for first in range(0, len(chosen), size)]
+    done = set(storage.list_names(out))
+    todo = [number for number in range(len(groups)) if shards.tar_name(number) not in done]
+    if todo:
+        _publish_list(out, index, chosen, config)
+        progress = Progress("export", "clips", sum(len(groups[number]) for number in todo))
+        for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), partial(write, data=index.data, out=out))):
+            progress.add(row["clips"])
+    storage.publish_json(storage.join(out, "sizes.json"), {shards.tar_name(n): len(g) for n, g in enumerate(groups)})
+    log.info("export: %s: %d of %d clips in %d tars", out, len(chosen), len(index), len(groups))
+
+
+def write(batch: pa.Table, data: str, out: str) -> pa.Table:
+    """Write one tar."""
+    (number,) = batch["shard"].to_pylist()
+    with storage.open_parquet(storage.join(out, LIST_FILE)) as file:
+        rows = file.read_row_group(number).to_pylist()
+    samples = []
+    for shard, group in groupby(rows, key=itemgetter("shard")):
+        clips = list(group)
+        first, last = clips[0], clips[-1]
+        start = min(first["flac_offset"], first["json_offset"])
+        end = max(last[f"{kind}_offset"] + last[f"{kind}_size"] for kind in ("flac", "json"))
+        tar = storage.read(storage.join(data, shards.tar_name(shard)), start, end - start)
+        for clip in clips:
+            place = {**clip, **{f"{kind}_offset": clip[f"{kind}_offset"] - start for kind in ("flac", "json")}}
+            meta = _meta(json.loads(shards.member(tar, place, "json")), clip)
+            samples.append((clip["key"], shards.member(tar, place, "flac"), meta))
+    storage.publish(storage.join(out, shards.tar_name(number)), shards.pack(samples))
+    return pa.table({"shard": [number], "clips": [len(samples)]})
+
+
+def _publish_list(out: str, index: shards.Index, chosen: list[selection.Chosen], config: ExportConfig) -> None:
+    """Publish which clips and captions go into which tar, one row group each, so that a task reads just its own."""
+    told = shards.read_overlay(index.data, config.captions)[0] if config.captions else {}
+    table = index.written.take([clip.row for clip in chosen]).select(PLACE)
+    overlay = [json.dumps(told.get(index.keys[clip.row])) for clip in chosen]
+    table = table.append_column("chosen", pa.array([clip.texts for clip in chosen], pa.list_(pa.string())))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.append_column("overlay", pa.array(overlay)), sink, row_group_size=config.clips_per_shard)
+    storage.publish(storage.join(out, LIST_FILE), sink.getvalue().to_pybytes())
+
+
+def _meta(meta: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:
+    """Return a sample's JSON with the chosen captions, each with the record of how it was made and its score in the overlay."""
+    records = {record["text"]: record for record in meta["captions"]}
+    if told := json.loads(clip["overlay"]):
+        records |= {record["text"]: record for record in json.loads(told["captions"] or "[]")}
+        for text, score in zip(told["text"], told["score"], strict=True):
+            records[text] = {**records.get(text, {"text": text}), "overlay_score": score}
+    return {**meta, "text": clip["chosen"], "captions": [records[text] for text in clip["chosen"]]}

@@ -1,0 +1,235 @@
+"""Judge captions without a model: length, equality, and whether a caption agrees with its clip's tags.
+
+Pure functions of text. A verdict is stored beside the caption; where to cut is the trainer's choice.
+
+The audit finds the phrases that name events, by the names of labels and the hand-made tables of pipeline/lexicon.py, and
+asks of each whether a tag explains it: the same label, an ancestor or a descendant in the ontology, or one that listeners
+take for it. Siblings do not explain each other: a cat is not a dog. Tags are incomplete, so that not every unexplained
+event is an accusation: what taggers leave out beside louder sounds (speech, wind, birds) counts only where nothing else
+in the caption agrees with the tags.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+from pipeline import lexicon
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+MAX_FREE_ORDER = 3  # words: up to here "birds chirp" is also "chirping birds"
+
+Stems = tuple[str, ...]
+
+
+class Verdict(NamedTuple):
+    """What a caption is found to be, against its clip's tags."""
+
+    num_words: int
+    foreign: list[str]  # events that the caption mentions and no tag explains: sorted display names
+    unmentioned: list[str]  # tags that no word of the caption mentions: sorted
+
+
+class _Phrase(NamedTuple):
+    """A run of stems that may mean any of `senses`."""
+
+    stems: Stems
+    senses: tuple[str, ...]  # display names, the plain one first
+    is_event: bool  # False: a cue, which mentions and explains but never accuses
+
+
+class _Tag(NamedTuple):
+    """A tag as the lexicon reads it."""
+
+    words: Stems
+    labels: tuple[str, ...]  # itself, or what the words of an unknown tag mention
+    is_known: bool
+
+
+def num_words(caption: str) -> int:
+    """Count the words: runs of letters and digits, with apostrophes inside."""
+    return len(WORD.findall(caption))
+
+
+def normalise(caption: str) -> str:
+    """Return the words in lower case, one space between, without punctuation: to count equal captions."""
+    return " ".join(WORD.findall(caption.lower()))
+
+
+def stem(word: str) -> str:
+    """Return the base of an inflected English word in lower case: "barks", "barked", "barking" become "bark"."""
+    word = re.sub("['’].*", "", word)
+    base = word
+    if word in lexicon.IRREGULAR:
+        base = lexicon.IRREGULAR[word]
+    elif word.endswith(("ies", "ied")) and len(word) > 4:
+        base = word[:-3] + "y"
+    elif word.endswith(("sses", "shes", "ches", "xes", "zzes", "oes")):
+        base = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
+        base = word[:-1]
+    elif match := re.fullmatch(r"(\w*[aeiouy]\w*)(?:ing|(?<!e)ed)", word):
+        base = _restore_e(match[1])
+    return base[:-1] if len(base) > 2 and base[-1] == base[-2] and base[-1] not in "aeiou" else base
+
+
+def _restore_e(base: str) -> str:
+    """Give "typ", "rustl" and "vibrat" back the e that -ing and -ed took."""
+    short = re.fullmatch("[^aeiouy]*[aeiouy][^aeiouywx]", base)
+    regular = re.search("[cuvz]$|[bcdfgkptz]l$|[lnr]s$|rg$|[^aeiouy]at$", base)
+    return base + "e" if (short or regular) and base[-1] != base[-2] else base
+
+
+class Lexicon:
+    """The words that name the events of one vocabulary, and which of its labels are relatives.
+
+    Args:
+        names: {mid: display name}, or {name: name} in a vocabulary without mids.
+        children: the ontology's children by mid; without it only equal labels are relatives.
+    """
+
+    def __init__(self, names: dict[str, str], children: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._stem_of: dict[str, str] = {}  # captions have few different words
+        self._tags: dict[str, _Tag] = {}  # and clips few different tags
+        self._named: dict[str | Stems, str] = {self._split(name): name for name in names.values()}
+        self._named.update((normalise(name), name) for name in names.values())
+        below = _descendants(children or {})
+        self._below = {name: {names[m] for m in below.get(mid, ()) if m in names} for mid, name in names.items()}
+        self._above = {name: {n for n, lower in self._below.items() if name in lower} for name in self._below}
+        self._explains = {name: {name} | self._below[name] | self._above[name] for name in self._below}
+        for group in lexicon.KIN:
+            families = [{n for head in self._pick(member) for n in (head, *self._below[head])} for member in group]
+            for one, other in permutations(families, 2):
+                for name in one:
+                    self._explains[name] |= other
+        self._companions = set(self._pick(lexicon.COMPANIONS))
+        self._ambience = set(self._pick(lexicon.AMBIENCE))
+        self._no_vouchers = self._ambience.union(self._pick(lexicon.VAGUE), self._pick(lexicon.UBIQUITOUS))
+        self._wide = set(self._pick(lexicon.WIDE))
+        self._phrases: dict[str, list[_Phrase]] = {}
+        for phrase in sorted(self._collect(), key=lambda phrase: -len(phrase.stems)):
+            self._phrases.setdefault(phrase.stems[0], []).append(phrase)
+
+    def mentions(self, caption: str) -> set[str]:
+        """Return the display names of the events that the caption names, each word in its plain sense."""
+        return {phrase.senses[0] for phrase in self._find(self._split(caption))[0] if phrase.is_event}
+
+    def audit(self, caption: str, tags: Sequence[str]) -> Verdict:
+        """Compare a caption with its clip's tags; tags unknown to the lexicon are compared by their own words.
+
+        Nothing is foreign to a clip without tags, or with no tags but of its acoustic environment.
+        """
+        stems = self._split(caption)
+        phrases, heard = self._find(stems)
+        read = [self._read(tag) for tag in tags]
+        foreign = self._foreign(phrases, [tag for tag in read if self._ambience.isdisjoint(tag.labels)])
+        senses = {sense for phrase in heard for sense in phrase.senses}
+        missing = {name for name, tag in zip(tags, read, strict=True) if not self._is_mentioned(tag, senses, stems)}
+        return Verdict(num_words(caption), sorted(foreign), sorted(missing))
+
+    def _foreign(self, phrases: Sequence[_Phrase], tags: Sequence[_Tag]) -> set[str]:
+        if not tags:
+            return set()
+        words = {word for tag in tags for word in tag.words}
+        labels = [label for tag in tags for label in tag.labels]
+        strange = [p for p in phrases if not words.issuperset(p.stems) and not self._is_explained(p, labels)]
+        events = {phrase.senses[0] for phrase in strange if phrase.is_event}
+        vouchers = [label for label in labels if label not in self._no_vouchers]
+        agrees = len(strange) < len(phrases)
+        if vouchers:
+            agrees = any(self._is_explained(phrase, vouchers) for phrase in phrases)
+        return events - self._companions if agrees else events
+
+    def _is_explained(self, phrase: _Phrase, labels: Sequence[str]) -> bool:
+        for label in labels:
+            explains = self._explains[label]
+            if label in self._wide and not self._below[label].isdisjoint(labels):
+                explains = {label} | self._above[label]  # "Animal, Dog" explains no cat
+            if not explains.isdisjoint(phrase.senses):
+                return True
+        return False
+
+    def _is_mentioned(self, tag: _Tag, senses: set[str], stems: Stems) -> bool:
+        if not tag.is_known:
+            return not set(stems).isdisjoint(tag.words)
+        (name,) = tag.labels
+        return name in self._ambience or name in senses or not senses.isdisjoint(self._below[name])
+
+    def _read(self, tag: str) -> _Tag:
+        if tag not in self._tags:
+            words, name = self._split(tag), self._label(tag)
+            labels = (name,) if name else tuple(phrase.senses[0] for phrase in self._find(words)[0])
+            self._tags[tag] = _Tag(words, labels, bool(name))
+        return self._tags[tag]
+
+    def _split(self, text: str) -> Stems:
+        words = [word for word in WORD.findall(text.lower()) if word not in lexicon.SKIPPED]
+        for word in words:
+            if word not in self._stem_of:
+                self._stem_of[word] = stem(word)
+        return tuple(self._stem_of[word] for word in words)
+
+    def _find(self, stems: Stems) -> tuple[list[_Phrase], list[_Phrase]]:
+        """Return the phrases from left to right, the longest first, no word in two; and all, overlapping ones too."""
+        chosen, heard, free = [], [], 0
+        for at, first in enumerate(stems):
+            for phrase in self._phrases.get(first, ()):
+                if stems[at : at + len(phrase.stems)] == phrase.stems:
+                    heard.append(phrase)
+                    if at >= free:
+                        chosen.append(phrase)
+                        free = at + len(phrase.stems)
+        return chosen, heard
+
+    def _label(self, text: str) -> str | None:
+        """Return the label of this name; other inflections will do ("Insect" for "insects")."""
+        return self._named.get(normalise(text)) or self._named.get(self._split(text))
+
+    def _pick(self, labels: str) -> list[str]:
+        """Return those of the labels in a "|"-joined list that this vocabulary has, under its own names."""
+        found = map(self._label, labels.split("|"))
+        return [name for name in found if name]
+
+    def _collect(self) -> Iterator[_Phrase]:
+        """Yield one phrase for each run of stems in the tables and in the names."""
+        senses: dict[Stems, list[str]] = {}
+        cues: set[Stems] = set()
+        for table in (lexicon.EVENTS, lexicon.CUES):
+            for texts, labels in table.items():
+                plain = self._pick(labels.split("|")[0])
+                for stems in map(self._split, texts.split(", ")):
+                    senses.setdefault(stems, []).extend(self._pick(labels))
+                    if table is lexicon.CUES or not plain:
+                        cues.add(stems)
+        parts = sorted((rank, part, name) for name in self._below for rank, part in _parts(name))
+        for _, part, name in parts:
+            stems = self._split(part)
+            for order in permutations(stems) if len(stems) <= MAX_FREE_ORDER else [stems]:
+                senses.setdefault(order, []).append(name)
+        vague = set(self._pick(lexicon.VAGUE)) | self._ambience
+        for stems, found in senses.items():
+            if stems and found:
+                yield _Phrase(stems, tuple(dict.fromkeys(found)), stems not in cues and found[0] not in vague)
+
+
+def _parts(name: str) -> Iterator[tuple[int, str]]:
+    """Yield the parts of a display name with a rank: 0 a plain name, 1 one of several, 2 a qualified one."""
+    head, _, qualifier = name.replace("_", " ").partition(" (")
+    parts = [re.sub("^(and|or) ", "", part.strip()) for part in head.split(",")]
+    for part in parts:
+        yield 2 if qualifier else min(1, len(parts) - 1), part
+        if qualifier:
+            yield 0, f"{part} {qualifier}"
+
+
+def _descendants(children: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Return all descendants of each node that has children."""
+    below: dict[str, set[str]] = {}
+    for node in children:
+        found, stack = below.setdefault(node, set()), list(children[node])
+        while stack:
+            child = stack.pop()
+            if child not in found:
+                found.add(child)
+                stack.extend(children.get(child, ()))
+    return below

@@ -1,0 +1,79 @@
+"""Fingerprint tables of evaluation audio, for the leakage firewall: `python -m pipeline fingerprint <config>`."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import audio, cli, fingerprint, sources, storage
+from pipeline.clip import Clip
+from pipeline.progress import Progress
+
+log = logging.getLogger("pipeline.fingerprint")
+READERS = 4
+SCHEMA = pa.schema([("name", pa.string()), ("words", pa.binary())])  # words: uint32, little-endian
+
+
+@dataclass(frozen=True, kw_only=True)
+class FingerprintConfig:
+    """Take the fingerprints of evaluation audio, for --firewall.fingerprints of `plan` and `caption`."""
+
+    source: str = ""
+    """Where the evaluation clips are: a CSV, a folder, tars or Parquet files."""
+    folds: tuple[str, ...] = ()
+    """Keep only rows with one of these values in the fold column; empty keeps all."""
+    name: str = ""
+    """Name of the evaluation set, to tell what a clip was excluded for."""
+    out: str = ""
+    """File or URI of the table, such as esc50.parquet."""
+
+
+def run(config: FingerprintConfig) -> None:
+    """Write the table; clips that cannot be read are counted and left out."""
+    if not config.name:
+        raise cli.InputError("--name", config.name, "give the name of the evaluation set, such as esc50")
+    if not config.out.endswith(".parquet"):
+        raise cli.InputError("--out", config.out, "give a file name that ends in .parquet")
+    clips = sources.read_clips(config.source, config.folds)
+    progress, rows, broken = Progress("fingerprint", "clips", len(clips)), [], 0
+    with ThreadPoolExecutor(READERS) as pool:
+        for clip, words in zip(clips, pool.map(_words, clips), strict=True):
+            if words is None:
+                broken += 1
+            else:
+                rows.append({"name": f"{config.name} {clip.source_id}", "words": words.astype("<u4").tobytes()})
+            progress.add(1)
+    if not rows:
+        raise cli.JobError(f"none of the {len(clips)} clips of {config.source} could be read")
+    storage.publish_table(storage.resolve(config.out), pa.Table.from_pylist(rows, schema=SCHEMA))
+    log.info("fingerprint: %s: %d clips, %d could not be read", config.out, len(rows), broken)
+
+
+def read(uri: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, words) of a table."""
+    for row in storage.read_table(storage.resolve(uri)).to_pylist():
+        yield row["name"], np.frombuffer(row["words"], "<u4")
+
+
+def revision(uri: str) -> str:
+    """Return a hash of a table. Raises InputError when it is none."""
+    try:
+        data = storage.read(storage.resolve(uri))
+        columns = pq.read_schema(pa.BufferReader(data)).names
+    except (OSError, pa.ArrowException) as error:
+        raise cli.InputError("--firewall.fingerprints", uri, f"cannot be read: {error}") from None
+    if columns != SCHEMA.names:
+        raise cli.InputError("--firewall.fingerprints", uri, f"has columns {columns}; `pipeline fingerprint` makes the table")
+    return hashlib.sha256(data).hexdigest()
+
+
+def _words(clip: Clip) -> np.ndarray | None:
+    try:
+        return fingerprint.fingerprint(sources.read_samples(clip), audio.SAMPLE_RATE_HZ)
+    except audio.AudioError:
+        return None

@@ -1,0 +1,91 @@
+"""The reading task: a shard number -> its clips as canonical FLAC, read, checked and encoded in threads."""
+
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import audio, fingerprint, fingerprints, plan, sources
+
+READERS = 4  # threads of a task; reading waits for the store, and the codecs release the interpreter lock
+CAPTION = pa.struct(
+    [
+        ("text", pa.string()),
+        ("score", pa.float64()),
+        ("guidance", pa.string()),
+        ("decoding", pa.string()),
+        ("tags", pa.list_(pa.string())),  # that guided it; null without guidance
+    ]
+)
+CLIP = pa.struct(  # one clip on its way; a row of the graph holds a list of these
+    [
+        *plan.SCHEMA,
+        ("status", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("num_samples", pa.int64()),
+        ("flac", pa.large_binary()),
+        ("samples", pa.large_binary()),  # int16, cut to what the model hears; only where the reader decodes for the actor
+        ("captions", pa.list_(CAPTION)),
+    ]
+)
+SHARD = pa.schema([("shard", pa.int32()), ("clips", pa.list_(CLIP)), ("actor", pa.string()), ("busy_s", pa.float64())])
+
+
+class Reader:
+    """What a reading task does; pickled to each."""
+
+    def __init__(self, out: str, planned: dict[str, Any], fingerprints: tuple[str, ...], decoded_samples: int) -> None:
+        """Take the dataset and its plan, fingerprint tables, and how many samples to pass on decoded (0: the actor decodes)."""
+        self.out, self.planned, self.fingerprints, self.decoded_samples = out, planned, fingerprints, decoded_samples
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Turn a shard number into its clips; one that cannot be read becomes a failed row."""
+        (shard,) = batch["shard"].to_pylist()
+        with ThreadPoolExecutor(READERS) as pool:
+            return pack(shard, list(pool.map(self._read, plan.read_shard(self.out, self.planned, shard))))
+
+    def _read(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["excluded"]:
+            detail = f"by its id a clip of {row['excluded']}"
+            return {**row, "status": "filtered", "stage": "plan", "reason": "evaluation_clip", "detail": detail}
+        try:
+            data = sources.read_bytes(row["uri"], row["offset"], row["size"], row["fault"])
+            samples = audio.decode(data)
+        except audio.AudioError as error:
+            return {**row, "status": "failed", "stage": "read", "reason": error.reason, "detail": error.detail}
+        if known := self._known(samples):
+            return {**row, "status": "filtered", "stage": "read", "reason": "evaluation_audio", "detail": known}
+        row |= {"status": "written", "num_samples": len(samples), "flac": audio.encode_flac(samples)}
+        if self.decoded_samples:
+            row["samples"] = samples[: self.decoded_samples].tobytes()
+        return row
+
+    def _known(self, samples: Any) -> str:
+        """Return which evaluation clip these samples sound like, or ''."""
+        if not self.fingerprints:
+            return ""
+        match = _index(self.fingerprints).find(fingerprint.fingerprint(samples, audio.SAMPLE_RATE_HZ))
+        if match is None:
+            return ""
+        return f"sounds like {match.name} for {match.seconds:.1f} s, {match.bit_error_rate:.0%} of bits differ"
+
+
+def pack(shard: int, clips: list[dict[str, Any]], actor: str = "", busy_s: float = 0.0) -> pa.Table:
+    """Return a shard on its way as one row."""
+    return pa.Table.from_pylist([{"shard": shard, "clips": clips, "actor": actor, "busy_s": busy_s}], schema=SHARD)
+
+
+def unpack(batch: pa.Table) -> tuple[int, list[dict[str, Any]]]:
+    """Return the number and the clips of a shard on its way."""
+    (shard,) = batch["shard"].to_pylist()
+    return shard, batch["clips"].combine_chunks().flatten().to_pylist()
+
+
+@lru_cache(maxsize=1)
+def _index(tables: tuple[str, ...]) -> fingerprint.Index:
+    """Load evaluation fingerprints once for all the shards that a worker process reads."""
+    return fingerprint.Index(entry for uri in tables for entry in fingerprints.read(uri))

@@ -1,0 +1,109 @@
+"""Do failed clips again, into new shards: `python -m pipeline retry --data <dataset> --reason <reason>`.
+
+The shards that are there stay as they are. The plan grows by shards of the clips that failed for one of the reasons, in plan
+order; from then on a clip counts as it ended last. An interrupted retry goes on with the same command, or with `caption`.
+"""
+
+import dataclasses
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import caption, cli, plan, shards, sources, statistics, storage
+from pipeline.captioner import CaptionerConfig
+from pipeline.cli import InputError
+from pipeline.engine import ActorConfig
+from pipeline.firewall import FirewallConfig
+from train.models.decoding import Decoding
+
+log = logging.getLogger("pipeline.retry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """Caption failed clips of a dataset again, into new shards."""
+
+    data: str = ""
+    """Dataset of shards that `pipeline caption` wrote."""
+    reason: tuple[str, ...] = ()
+    """Reasons of failure, as the ledger and the dataset card name them, such as missing or unreadable."""
+    captioner: str = ""
+    """Where the captioner lies now; empty where it was."""
+    max_bad_fraction: float = 0.05
+    """The job fails when a larger share of all clips has failed still, from 0 to 1."""
+    fingerprints: tuple[str, ...] = ()
+    """Fingerprint tables of the firewall, where the dataset was made with some."""
+    actors: ActorConfig = field(default_factory=ActorConfig)
+    """The pool of captioner actors."""
+
+
+def run(config: RetryConfig) -> None:
+    """Plan the failed clips into new shards, then fill these."""
+    from train import checkpoint
+    from train.models.captioner import TagGuidedCaptioner
+
+    if not config.data:
+        raise InputError("--data", config.data, "give the --out of a `python -m pipeline caption`")
+    data = storage.resolve(config.data)
+    planned = plan.read(data)
+    if planned is None or not storage.exists(storage.join(data, cli.RUN_FILE)):
+        raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
+    owner = storage.read_json(storage.join(data, cli.RUN_FILE))
+    again = _restore(config, owner)
+    about = checkpoint.describe(again.captioner, "--captioner", TagGuidedCaptioner)
+    if about["revision"] != owner["captioner_revision"]:
+        remedy = f"the dataset was made with revision {owner['captioner_revision'][:12]}; give that captioner"
+        raise InputError("--captioner", again.captioner, f"is revision {about['revision'][:12]}; {remedy}")
+    if caption.revisions(config.fingerprints) != owner["fingerprints"]:
+        raise InputError("--fingerprints", config.fingerprints, "the dataset was made with others; give the same tables")
+    unfinished = set(range(plan.num_shards(planned))) - set(shards.committed(data))
+    if unfinished:
+        log.info("retry: %d shards of the plan are not committed yet: these first", len(unfinished))
+    else:
+        planned = _extend(config, data, planned, owner)
+    caption.fill(again, data, planned, about)
+
+
+def _restore(config: RetryConfig, owner: dict[str, Any]) -> caption.CaptionConfig:
+    """Rebuild the config that the dataset was made with."""
+    names = {f.name for f in dataclasses.fields(CaptionerConfig)} - {"decoding", "actors", "guidance"}
+    return caption.CaptionConfig(
+        **{name: owner[name] for name in names if name != "captioner"},
+        captioner=storage.resolve(config.captioner or owner["captioner"]),
+        guidance=tuple(owner["guidance"]),
+        decoding=Decoding(**owner["decoding"]),
+        actors=config.actors,
+        max_bad_fraction=config.max_bad_fraction,
+        firewall=FirewallConfig(fingerprints=config.fingerprints),
+    )
+
+
+def _find_again(rows: list[dict[str, Any]], owner: dict[str, Any]) -> None:
+    """Look in the source for where the audio of clips lies now: it may have come since, under another name."""
+    places = {row["key"]: row for row in rows}
+    for clip in sources.list_clips(owner["source"], owner["folds"]):
+        if row := places.get(clip.key):
+            row.update(uri=clip.uri, offset=clip.offset, size=clip.size, fault=clip.fault)
+
+
+def _extend(config: RetryConfig, data: str, planned: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
+    """Add the clips whose last outcome is a failure for one of the reasons."""
+    last: dict[str, tuple[int, str]] = {}  # key -> shard and reason, of failed clips
+    numbers = range(plan.num_shards(planned))
+    for shard, ledger in zip(numbers, statistics.ledgers(data, numbers), strict=True):
+        for row in ledger.select(["key", "status", "reason"]).to_pylist():
+            last.pop(row["key"], None)
+            if row["status"] == "failed":
+                last[row["key"]] = shard, row["reason"]
+    reasons = Counter(reason for _, reason in last.values())
+    chosen = {key: place for key, place in last.items() if place[1] in config.reason}
+    if not chosen:
+        have = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "none"
+        raise InputError("--reason", config.reason, f"no clip failed so; the failed ones: {have}")
+    wanted = sorted({shard for shard, _ in chosen.values()})
+    rows = [row for shard in wanted for row in plan.read_shard(data, planned, shard) if row["key"] in chosen]
+    _find_again(rows, owner)
+    counts = Counter(chosen[row["key"]][1] for row in rows)
+    log.info("retry: %d clips (%s)", len(rows), ", ".join(f"{reason} {n}" for reason, n in counts.most_common()))
+    return plan.extend(data, planned, rows, dict(counts))

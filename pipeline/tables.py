@@ -1,0 +1,159 @@
+"""Clips listed by a table beside an audio folder: AudioSet segment CSVs, or any CSV with a file column."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain, islice
+
+from pipeline import audioset, storage
+from pipeline.clip import Clip, key_of, origin_of, stem, suffix_of
+
+COLUMNS = {  # role -> names looked for, first match wins
+    "file": ("file", "filename", "file_name", "audio", "path", "slice_file_name", "fname"),
+    "labels": ("labels", "label", "category", "class"),
+    "captions": ("captions", "caption", "text"),
+    "fold": ("fold", "split"),
+    "mids": ("mids",),
+    "youtube": ("youtube_id", "ytid", "video_id"),
+    "freesound": ("freesound_id", "fsID", "src_file", "sound_id"),
+    "source": ("source_id", "url", "href", "download_link"),
+}
+LABEL_SEPARATOR = "|"  # display names contain commas and semicolons are taken by other tools
+CAPTION_SEPARATOR = "||"
+CAPTIONS_OF_SEGMENTS = "_captions.csv"
+TIMES = (  # how times stand in file names: none, seconds, milliseconds; of start and end, or of the start alone
+    "", "_{0.start_s:.0f}_{0.end_s:.0f}", "_{0.start_s:.3f}_{0.end_s:.3f}", "_{0.start_s:.1f}_{0.end_s:.1f}",
+    "_{1:.0f}_{2:.0f}", "_{0.start_s:.0f}", "_{0.start_s:06.0f}", "_{1:.0f}",
+)  # fmt: skip
+NAMINGS = [prefix + "{0.ytid}" + times for prefix in ("Y", "") for times in TIMES]
+
+
+def list_table(uri: str) -> Iterator[Clip]:
+    """Yield the clips of one CSV, row by row."""
+    with storage.open_text(uri) as text:
+        head = list(islice(text, audioset.SEGMENTS_HEAD))
+        rows = chain(head, text)
+        if audioset.is_segments("".join(head)):
+            yield from _segment_clips(uri, rows)
+        else:
+            yield from _table_clips(uri, rows)
+
+
+def list_folder(uri: str) -> Iterator[Clip]:
+    """Yield a clip for each audio file in a folder, by name."""
+    for name in storage.list_names(uri):
+        if suffix_of(name):
+            yield Clip(key=key_of(name), uri=storage.join(uri, name), source_id=name, origin=origin_of(name))
+
+
+def _segment_clips(uri: str, rows: Iterator[str]) -> Iterator[Clip]:
+    folder, _, name = uri.rpartition("/")
+    labels_uri = storage.join(folder, audioset.LABELS_FILE)
+    if not storage.exists(labels_uri):
+        raise ValueError(f"its mids need {audioset.LABELS_FILE} beside it; copy the official file there")
+    names = audioset.read_labels(storage.read(labels_uri).decode())
+    captions = _captions(storage.join(folder, name.split(".")[0] + CAPTIONS_OF_SEGMENTS))
+    files = AudioFolder(folder)
+    for segment in audioset.read_segments(rows):
+        unknown = [mid for mid in segment.mids if mid not in names]
+        if unknown:
+            raise ValueError(f"clip {segment.ytid} has mids absent from {audioset.LABELS_FILE}: {unknown}")
+        yield Clip(
+            key=audioset.key(segment.ytid, segment.start_s, segment.end_s),
+            uri=files.find(segment),
+            source_id=segment.ytid,
+            origin=f"youtube:{segment.ytid}",
+            start_s=segment.start_s,
+            end_s=segment.end_s,
+            tags=tuple(names[mid] for mid in segment.mids),
+            mids=segment.mids,
+            captions=tuple(captions.get((segment.ytid, segment.start_s), ())),
+        )
+
+
+def _captions(uri: str) -> dict[tuple[str, float], list[str]]:
+    found: dict[tuple[str, float], list[str]] = defaultdict(list)
+    if storage.exists(uri):
+        with storage.open_text(uri) as text:
+            for row in csv.DictReader(text):
+                found[row["youtube_id"], float(row["start_time"])].append(row["caption"])
+    return found
+
+
+def _table_clips(uri: str, rows: Iterator[str]) -> Iterator[Clip]:
+    reader = csv.DictReader(rows)
+    header = list(reader.fieldnames or [])
+    columns = {role: next((name for name in names if name in header), None) for role, names in COLUMNS.items()}
+    if columns["file"] is None:
+        raise ValueError(f"no file column: header is {header}, want one of {list(COLUMNS['file'])}")
+    files = AudioFolder(uri.rpartition("/")[0])
+    separator = "," if columns["mids"] else LABEL_SEPARATOR  # FSD50K's tables
+    for row in reader:
+        cells = {role: (row[name] or "").strip() if name else "" for role, name in columns.items()}
+        if not cells["file"]:
+            raise ValueError(f"line {reader.line_num} names no file")
+        yield Clip(
+            key=key_of(cells["file"]),
+            uri=files.place(cells["file"]),
+            source_id=cells["file"],
+            origin=_origin(cells, columns),
+            tags=tuple(_parts(cells["labels"].replace("_", " "), separator)),
+            mids=tuple(_parts(cells["mids"], ",")),
+            captions=tuple(_parts(cells["captions"], CAPTION_SEPARATOR)),
+            fold=cells["fold"],
+        )
+
+
+def _origin(cells: dict[str, str], columns: dict[str, str | None]) -> str:
+    for archive in ("youtube", "freesound"):
+        if cells[archive]:
+            return f"{archive}:{cells[archive]}"
+    if columns["file"] == "fname" and cells["file"].isdigit():  # FSD50K names its files by Freesound id
+        return f"freesound:{cells['file']}"
+    return origin_of(cells["source"]) or origin_of(cells["file"])
+
+
+def _parts(cell: str, separator: str) -> list[str]:
+    return [part.strip() for part in cell.split(separator) if part.strip()]
+
+
+class AudioFolder:
+    """Names inside a source's folder and its `audio/`, listed once: asking for each of millions of files is slow."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.audio = storage.join(folder, "audio")
+        self.suffixes = self._list()
+        if not self.suffixes and folder.endswith("/meta"):  # ESC-50's own layout: meta/esc50.csv and audio/
+            self.audio = storage.join(folder.rpartition("/")[0], "audio")
+            self.suffixes = self._list()
+        self.last = NAMINGS[0]
+
+    def _list(self) -> dict[str, str]:
+        """Map the stem of each name to its suffix."""
+        return {stem(name): suffix_of(name) for name in storage.names(self.audio)}
+
+    def find(self, segment: audioset.Segment) -> str:
+        """Return the file of a segment in any of the usual namings, or the place where `Y<id>.flac` should be."""
+        for naming in (self.last, *NAMINGS):  # nearly always all files are named alike
+            name = naming.format(segment, segment.start_s * 1000, segment.end_s * 1000)
+            if name in self.suffixes:
+                self.last = naming
+                return storage.join(self.audio, name + self.suffixes[name])
+        return storage.join(self.audio, f"Y{segment.ytid}.flac")
+
+    def place(self, file: str) -> str:
+        """Return the place of a file named in a table: as written, relative to the table, or in `audio/`."""
+        if "://" in file or file.startswith("/"):
+            return file
+        if file in self.suffixes:  # named without suffix, as in FSD50K's tables
+            return storage.join(self.audio, file + self.suffixes[file])
+        first = file.partition("/")[0]
+        inside = stem(first) in self.suffixes or (self.suffixes and first not in self.beside)
+        return storage.join(self.audio if inside else self.folder, file)
+
+    @cached_property
+    def beside(self) -> set[str]:
+        """The names beside the table; listed only where some are not in `audio/`."""
+        return set(storage.names(self.folder))

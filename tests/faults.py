@@ -1,0 +1,152 @@
+"""An HTTP proxy that breaks a share of the requests between S3 clients and moto's server, as real stores and networks do.
+
+    python -m tests.faults --target http://127.0.0.1:5000 --port 5001 --share 0.05     # prints its counts on SIGTERM
+
+What may happen to a request; all but `lost` do unless `kinds` says otherwise:
+
+    internal   the answer is 500 InternalError, nothing reaches the store
+    slow_down  the answer is 503 SlowDown, nothing reaches the store
+    reset      the connection is reset without an answer, nothing reaches the store
+    truncated  the true status and headers, a part of the body, then a reset; only where the answer has a body
+    lost       the store does what was asked, then the connection is reset without an answer
+"""
+
+import argparse
+import http.client
+import json
+import random
+import signal
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+ERRORS = {"internal": (500, "InternalError"), "slow_down": (503, "SlowDown")}
+KINDS = (*ERRORS, "reset", "truncated")
+
+
+class FaultyProxy(ThreadingHTTPServer):
+    """Serves on a local port (0: a free one). `injected` counts faults by (kind, method), `requests` all by method."""
+
+    request_queue_size = 128
+
+    def __init__(self, target: str, share: float = 0.05, seed: int = 0, kinds: Sequence[str] = KINDS, port: int = 0):
+        self.target, self.share, self.kinds = urlsplit(target).netloc, share, kinds
+        self.injected: Counter[tuple[str, str]] = Counter()
+        self.requests: Counter[str] = Counter()
+        self.random, self.lock = random.Random(seed), threading.Lock()
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def shutdown_request(self, request: Any) -> None:
+        self.close_request(request)  # no farewell first: a reset is all that the client gets to see
+
+    def draw(self, method: str, has_body: bool) -> tuple[str, float]:
+        """Decide what happens to a request: the kind of fault, "" for none, and what part of a body to send."""
+        kinds = [kind for kind in self.kinds if kind != "truncated" or has_body]
+        with self.lock:
+            self.requests[method] += 1
+            if not kinds or self.random.random() >= self.share:
+                return "", 1.0
+            kind, part = self.random.choice(kinds), self.random.random()
+            self.injected[kind, method] += 1
+            return kind, part
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FaultyProxy
+    protocol_version = "HTTP/1.1"  # keeps connections open and answers `Expect: 100-continue`
+    disable_nagle_algorithm = True  # the body of an answer would wait 40 ms for the client to confirm its head
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # clients may leave when they like
+            super().handle()
+
+    def do_GET(self) -> None:
+        sent = self.read_body()
+        has_body = self.command in ("GET", "POST") or "x-amz-copy-source" in self.headers
+        kind, part = self.server.draw(self.command, has_body)
+        if kind in ERRORS:
+            status, code = ERRORS[kind]
+            body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>injected</Message></Error>'.encode()
+            self.answer(status, code, {"Content-Type": "application/xml", "Content-Length": str(len(body))}, body)
+        elif kind != "reset":
+            status, reason, headers, body = self.forward(sent)
+            if not kind or (kind == "truncated" and body):  # of an empty body there is no part: a reset it is
+                self.answer(status, reason, headers, body[: int(part * len(body))])
+        if kind not in ("", *ERRORS):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def read_body(self) -> bytes:
+        """Read the body as it is on the wire, with the framing of its chunks where it has them."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            body = self.rfile.read(size := int(self.headers.get("Content-Length", 0)))
+            if len(body) < size:
+                raise ConnectionAbortedError
+            return body
+        raw = bytearray(line := self.rfile.readline())
+        while size := int(line.partition(b";")[0], 16):
+            raw += self.rfile.read(size + 2)
+            raw += (line := self.rfile.readline())
+        while line not in (b"\r\n", b""):  # trailers, up to an empty line
+            raw += (line := self.rfile.readline())
+        return bytes(raw)
+
+    def forward(self, body: bytes) -> tuple[int, str, dict[str, str], bytes]:
+        """Send the request on as it came and return the answer: status, reason, headers, body; chunks are joined."""
+        with closing(http.client.HTTPConnection(self.server.target)) as connection:
+            try:
+                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():
+                    connection.putheader(name, value)
+                connection.endheaders(body)
+                response = connection.getresponse()
+                content, headers = response.read(), dict(response.getheaders())
+            except OSError as error:  # nothing that was asked for: not to be taken for a client that left
+                raise RuntimeError(f"{self.server.target}: {error}") from error
+        if response.chunked:
+            headers = {name: value for name, value in headers.items() if name.lower() != "transfer-encoding"}
+            headers["Content-Length"] = str(len(content))
+        return response.status, response.reason, headers, content
+
+    def answer(self, status: int, reason: str, headers: dict[str, str], body: bytes) -> None:
+        self.send_response_only(status, reason)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--target", required=True)
+    for name, default in (("--port", 0), ("--share", 0.05), ("--seed", 0)):
+        parser.add_argument(name, type=type(default), default=default)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, "lost"))
+    stop = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)  # before there are threads that could get them
+    with FaultyProxy(**vars(parser.parse_args())) as proxy:
+        print(proxy.endpoint, flush=True)
+        signal.sigwait(stop)
+    counts = {" ".join(key): count for key, count in proxy.injected.items()}
+    print(json.dumps({"requests": proxy.requests, "injected": counts}), flush=True)

@@ -1,0 +1,202 @@
+"""What is done with a dataset of shards once it is there: verify, retry, audit, recaption, export, listen; on a real Ray."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from pipeline import audio, audit, caption, export, fingerprints, listen, plan, recaption, retry, shards, sources, storage, verify
+from pipeline.audit import AuditConfig
+from pipeline.caption import CaptionConfig
+from pipeline.cli import InputError, JobError
+from pipeline.configs import RECAPTION
+from pipeline.export import ExportConfig
+from pipeline.fingerprints import FingerprintConfig
+from pipeline.firewall import FirewallConfig
+from pipeline.listen import ListenConfig
+from pipeline.recaption import RecaptionConfig
+from pipeline.retry import RetryConfig
+from pipeline.selection import FilterConfig
+from pipeline.verify import VerifyConfig
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def copy(dataset: str, tmp_path: Path) -> str:
+    """A copy of the dataset, to be damaged."""
+    return str(shutil.copytree(dataset, tmp_path / "copy"))
+
+
+def test_a_whole_dataset_verifies(dataset: str) -> None:
+    verify.run(VerifyConfig(data=dataset))
+
+
+def test_verify_names_what_is_wrong(copy: str) -> None:
+    tar = Path(copy, "00000.tar").read_bytes()
+    Path(copy, "00000.tar").write_bytes(tar[:5000] + bytes([tar[5000] ^ 1]) + tar[5001:])
+    Path(copy, "00001_stats.json").unlink()
+    shutil.copy(Path(copy, "00002.tar"), Path(copy, "00009.tar"))
+    stats = storage.read_json(storage.join(copy, "00002_stats.json"))
+    storage.publish_json(storage.join(copy, "00002_stats.json"), {**stats, "written": 7, "failed": 1})
+    with pytest.raises(JobError) as caught:
+        verify.run(VerifyConfig(data=copy))
+    told = str(caught.value)
+    assert "4 things are wrong" in told, told
+    for part in ("not committed: shards 1;", "tars that no plan names: ['00009.tar']", "shard 00000: its tar has"):
+        assert part in told
+    assert "shard 00002: its counts do not add up" in told
+
+
+def test_verify_looks_inside_a_tar_whose_hash_was_made_to_fit(copy: str) -> None:
+    ledger = storage.read_table(storage.join(copy, "00001.parquet"))
+    row = ledger.to_pylist()[3]
+    path = Path(copy, "00001.tar")
+    tar = bytearray(path.read_bytes())
+    middle = row["flac_offset"] + row["flac_size"] // 2
+    tar[middle : middle + 64] = bytes(64)
+    path.write_bytes(tar)
+    import hashlib
+
+    stats = storage.read_json(storage.join(copy, "00001_stats.json"))
+    storage.publish_json(
+        storage.join(copy, "00001_stats.json"), {**stats, "tar_sha256": hashlib.sha256(tar).hexdigest()}
+    )
+    with pytest.raises(JobError, match=f"shard 00001: {row['key']}: the audio is not what was written"):
+        verify.run(VerifyConfig(data=copy))
+
+
+@pytest.fixture(scope="module")
+def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
+    """A dataset of twelve clips, one missing and one broken; the missing one has come since, and was tried again."""
+    folder = tmp_path_factory.mktemp("mended")
+    clips = sources.read_clips(caption_config.source)[:12]
+    (folder / "audio").mkdir()
+    lines = []
+    for i, clip in enumerate(clips):
+        data = storage.read(clip.uri)
+        if i != 4:
+            (folder / "audio" / f"{i}.flac").write_bytes(data[: len(data) // 2] if i == 7 else data)
+        lines.append(f"{i}.flac,{'|'.join(clip.tags)}")
+    (folder / "metadata.csv").write_text("file,labels\n" + "\n".join(lines) + "\n")
+    out = str(folder / "out")
+    config = dataclasses.replace(caption_config, source=str(folder), out=out, max_bad_fraction=0.5)
+    caption.run(config)
+    before = {path.name: path.read_bytes() for path in sorted(Path(out).glob("0000*"))}
+    (folder / "audio" / "4.flac").write_bytes(storage.read(clips[4].uri))
+    retry.run(RetryConfig(data=out, reason=("missing", "unreadable"), max_bad_fraction=0.5))
+    caption.run(config)  # the first command still says: complete
+    return out, before
+
+
+def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, dict[str, bytes]]) -> None:
+    out, before = mended
+    assert {name: Path(out, name).read_bytes() for name in before} == before
+    index = shards.Index(out)
+    assert len(index) == 11 and index.keys[-1] == "4" and index.written["shard"][-1].as_py() == 2
+    assert storage.read_json(storage.join(out, "sizes.json")) == {"00000.tar": 6, "00001.tar": 4, "00002.tar": 1}
+    card = storage.read_text(storage.join(out, "README.md"))
+    assert "12 clips planned = 11 written + 0 filtered + 1 failed" in card and "1 missing" in card
+    verify.run(VerifyConfig(data=out))
+
+
+def test_a_retry_without_such_failures_says_which_there_are(mended: tuple[str, dict[str, bytes]]) -> None:
+    with pytest.raises(InputError, match=r"--reason.*no clip failed so; the failed ones: truncated 1"):
+        retry.run(RetryConfig(data=mended[0], reason=("missing",)))
+    assert plan.num_shards(plan.read(mended[0]) or {}) == 3
+
+
+@pytest.fixture(scope="module")
+def audited(dataset: str) -> str:
+    audit.run(AuditConfig(data=dataset, name="audit"))
+    return "audit"
+
+
+def test_an_audit_stores_verdicts_on_every_caption(dataset: str, audited: str) -> None:
+    verdicts, about = shards.read_overlay(dataset, audited)
+    index = shards.Index(dataset)
+    assert list(verdicts) == index.keys
+    for key, texts in zip(index.keys, index.texts(), strict=True):
+        row = verdicts[key]
+        assert row["text"] == texts and row["words"] == [len(text.split()) for text in texts]
+        assert len(row["foreign"]) == len(row["unmentioned"]) == len(row["uses"]) == len(texts)
+    uses = {text: sum(text in texts for texts in index.texts()) for texts in index.texts() for text in texts}
+    assert {t: n for row in verdicts.values() for t, n in zip(row["text"], row["uses"], strict=True)} == uses
+    assert about["num_captions"] == sum(map(len, index.texts())) and about["copies"] == 0
+    audit.run(AuditConfig(data=dataset, name=audited))  # complete: nothing to do
+
+
+def test_recaptions_are_an_overlay_with_their_own_provenance(dataset: str, caption_config: CaptionConfig) -> None:
+    tiny: RecaptionConfig = RECAPTION["tiny"][1]
+    before = {path.name: path.stat().st_mtime_ns for path in Path(dataset).glob("*.tar")}
+    config = dataclasses.replace(
+        tiny, data=dataset, name="v2", captioner=caption_config.captioner, guidance=("tags", "none"), samples=2
+    )
+    recaption.run(config)
+    told, about = shards.read_overlay(dataset, "v2")
+    index = shards.Index(dataset)
+    assert list(told) == index.keys and about["guidance"] == ["tags", "none"]
+    made = [json.loads(row["captions"]) for row in told.values()]
+    kinds = {(c["decoding"].split()[0], c["tags_given"]) for clip in made for c in clip}
+    assert kinds >= {("beam", True), ("nucleus", True), ("nucleus", False)}
+    assert all(len({c["text"] for c in clip}) == len(clip) for clip in made)
+    guided = [[c["text"] for c in clip if c["tags_given"] and c["decoding"].startswith("beam")] for clip in made]
+    assert guided == index.texts(), "the same captioner says the same again"
+    assert {path.name: path.stat().st_mtime_ns for path in Path(dataset).glob("*.tar")} == before
+
+
+def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, tmp_path: Path) -> None:
+    index = shards.Index(dataset)
+    verdicts, _ = shards.read_overlay(dataset, audited)
+    limit = sorted(words for row in verdicts.values() for words in row["words"])[len(verdicts) // 2]
+    out = str(tmp_path)
+    config = ExportConfig(
+        data=dataset, out=out, clips_per_shard=10, filter=FilterConfig(audit=audited, min_words=limit + 1)
+    )
+    export.run(config)
+    import webdataset
+
+    kept = {k: [t for t in texts if len(t.split()) > limit] for k, texts in zip(index.keys, index.texts(), strict=True)}
+    kept = {key: texts for key, texts in kept.items() if texts}
+    assert 0 < len(kept) < len(index) or any(kept[k] != t for k, t in zip(index.keys, index.texts(), strict=True))
+    names = sorted(str(path) for path in tmp_path.glob("*.tar"))
+    samples = list(webdataset.WebDataset(names, shardshuffle=False))
+    assert {s["__key__"]: json.loads(s["json"])["text"] for s in samples} == kept
+    metas = [json.loads(sample["json"]) for sample in samples]
+    assert all([caption["text"] for caption in meta["captions"]] == meta["text"] for meta in metas)
+    assert samples[0]["flac"] == index.flac(index.keys.index(samples[0]["__key__"]))
+    sizes = storage.read_json(storage.join(out, "sizes.json"))
+    assert sum(sizes.values()) == len(kept) and list(sizes) == [Path(name).name for name in names]
+    untouched = Path(names[0]).stat().st_mtime_ns
+    Path(names[-1]).unlink()
+    export.run(config)
+    assert Path(names[-1]).exists() and (len(names) == 1 or Path(names[0]).stat().st_mtime_ns == untouched)
+
+
+def test_the_page_to_listen_to_shows_clips_and_flags(dataset: str, audited: str) -> None:
+    listen.run(ListenConfig(data=dataset, audit=audited, clips=4))
+    page = storage.read_text(storage.join(dataset, "listen.html"))
+    assert page.count("data:audio/flac;base64,") >= 8 and "Worst-scored clips" in page
+    index = shards.Index(dataset)
+    assert sum(key in page for key in index.keys) >= 4
+
+
+def test_clips_that_sound_like_evaluation_audio_are_left_out(caption_config: CaptionConfig, tmp_path: Path) -> None:
+    clips = sources.read_clips(caption_config.source)
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    for clip in clips[2:4]:
+        samples = audio.decode(storage.read(clip.uri), 22_050)
+        soundfile.write(folder / f"{clip.source_id}.ogg", samples // 2, 22_050)
+    table = str(tmp_path / "evaluation.parquet")
+    fingerprints.run(FingerprintConfig(source=str(folder), name="ours", out=table))
+    out = str(tmp_path / "out")
+    caption.run(dataclasses.replace(caption_config, out=out, firewall=FirewallConfig(fingerprints=(table,))))
+    ledger = {row["key"]: row for row in shards.Index(out).ledger.to_pylist()}
+    left_out = {key: row["detail"] for key, row in ledger.items() if row["reason"] == "evaluation_audio"}
+    assert {clip.key for clip in clips[2:4]} <= set(left_out)
+    assert f"sounds like ours {clips[2].source_id}.ogg" in left_out[clips[2].key]
+    assert len(left_out) <= 4, left_out
