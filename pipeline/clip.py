@@ -12,7 +12,7 @@ SUFFIXES = (  # what libsndfile reads, then what ffmpeg does
 MAX_KEY = 90  # bytes; a longer member name does not fit a plain USTAR header
 ORIGINS = {  # archive -> how ids of it look in free text such as a URL
     "youtube": re.compile(r"(?:youtube|youtu\.be)\S*?[ :=/]+(?:start )?(?:watch\?v=)?([\w-]{11})(?![\w-])", re.IGNORECASE),
-    "freesound": re.compile(r"freesound\D*(\d+)", re.IGNORECASE),
+    "freesound": re.compile(r"freesound(?:\.org\S*?/sounds?/|[ :#]+)(\d+)(?![\w.])", re.IGNORECASE),
 }
 
 

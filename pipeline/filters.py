@@ -1,15 +1,17 @@
 """Judge captions without a model: length, equality, and whether a caption agrees with its clip's tags.
 
-Pure functions of text. A verdict is stored beside the caption; where to cut is the trainer's choice.
+Pure functions of text: a verdict is stored beside the caption, and where to cut is the trainer's choice.
 
-The audit finds the phrases that name events, by the names of labels and the hand-made tables of pipeline/lexicon.py, and
-asks of each whether a tag explains it: the same label, an ancestor or a descendant in the ontology, or one that listeners
-take for it. Siblings do not explain each other: a cat is not a dog. Tags are incomplete, so that not every unexplained
-event is an accusation: what taggers leave out beside louder sounds (speech, wind, birds) counts only where nothing else
-in the caption agrees with the tags.
+The audit finds the phrases that name events, by the names of labels and the tables of pipeline/lexicon.py, and asks of
+each whether a tag explains it: the same label, an ancestor or a descendant in the ontology, or one that listeners take
+for it. Siblings do not explain each other: a cat is not a dog. Tags are incomplete, so not every unexplained event is an
+accusation: what taggers leave out beside louder sounds (speech, wind, birds) is foreign only where nothing else in the
+caption agrees with the tags.
 """
 
+import functools
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import NamedTuple
@@ -41,6 +43,7 @@ class _Phrase(NamedTuple):
 class _Tag(NamedTuple):
     """A tag as the lexicon reads it."""
 
+    name: str
     words: Stems
     labels: tuple[str, ...]  # itself, or what the words of an unknown tag mention
     is_known: bool
@@ -56,10 +59,10 @@ def normalise(caption: str) -> str:
     return " ".join(WORD.findall(caption.lower()))
 
 
+@functools.lru_cache(maxsize=1 << 16)  # captions have few different words
 def stem(word: str) -> str:
     """Return the base of an inflected English word in lower case: "barks", "barked", "barking" become "bark"."""
-    word = re.sub("['’].*", "", word)
-    base = word
+    base = word = re.sub("['’].*", "", word)
     if word in lexicon.IRREGULAR:
         base = lexicon.IRREGULAR[word]
     elif word.endswith(("ies", "ied")) and len(word) > 4:
@@ -80,6 +83,10 @@ def _restore_e(base: str) -> str:
     return base + "e" if (short or regular) and base[-1] != base[-2] else base
 
 
+def _split(text: str) -> Stems:
+    return tuple(stem(word) for word in WORD.findall(text.lower()) if word not in lexicon.SKIPPED)
+
+
 class Lexicon:
     """The words that name the events of one vocabulary, and which of its labels are relatives.
 
@@ -89,10 +96,8 @@ class Lexicon:
     """
 
     def __init__(self, names: dict[str, str], children: Mapping[str, Sequence[str]] | None = None) -> None:
-        self._stem_of: dict[str, str] = {}  # captions have few different words
-        self._tags: dict[str, _Tag] = {}  # and clips few different tags
-        self._named: dict[str | Stems, str] = {self._split(name): name for name in names.values()}
-        self._named.update((normalise(name), name) for name in names.values())
+        self._tags: dict[str, _Tag] = {}  # as read: clips have few different tags
+        self._named = {key: name for name in names.values() for key in (_split(name), normalise(name))}
         below = _descendants(children or {})
         self._below = {name: {names[m] for m in below.get(mid, ()) if m in names} for mid, name in names.items()}
         self._above = {name: {n for n, lower in self._below.items() if name in lower} for name in self._below}
@@ -104,7 +109,7 @@ class Lexicon:
                     self._explains[name] |= other
         self._companions = set(self._pick(lexicon.COMPANIONS))
         self._ambience = set(self._pick(lexicon.AMBIENCE))
-        self._no_vouchers = self._ambience.union(self._pick(lexicon.VAGUE), self._pick(lexicon.UBIQUITOUS))
+        self._no_vouchers = {*self._ambience, *self._pick(lexicon.VAGUE), *self._pick(lexicon.UBIQUITOUS)}
         self._wide = set(self._pick(lexicon.WIDE))
         self._phrases: dict[str, list[_Phrase]] = {}
         for phrase in sorted(self._collect(), key=lambda phrase: -len(phrase.stems)):
@@ -112,32 +117,31 @@ class Lexicon:
 
     def mentions(self, caption: str) -> set[str]:
         """Return the display names of the events that the caption names, each word in its plain sense."""
-        return {phrase.senses[0] for phrase in self._find(self._split(caption))[0] if phrase.is_event}
+        return {phrase.senses[0] for phrase in self._find(_split(caption))[0] if phrase.is_event}
 
     def audit(self, caption: str, tags: Sequence[str]) -> Verdict:
         """Compare a caption with its clip's tags; tags unknown to the lexicon are compared by their own words.
 
         Nothing is foreign to a clip without tags, or with no tags but of its acoustic environment.
         """
-        stems = self._split(caption)
+        stems = _split(caption)
         phrases, heard = self._find(stems)
         read = [self._read(tag) for tag in tags]
         foreign = self._foreign(phrases, [tag for tag in read if self._ambience.isdisjoint(tag.labels)])
         senses = {sense for phrase in heard for sense in phrase.senses}
-        missing = {name for name, tag in zip(tags, read, strict=True) if not self._is_mentioned(tag, senses, stems)}
+        missing = {tag.name for tag in read if not self._is_mentioned(tag, senses, set(stems))}
         return Verdict(num_words(caption), sorted(foreign), sorted(missing))
 
     def _foreign(self, phrases: Sequence[_Phrase], tags: Sequence[_Tag]) -> set[str]:
         if not tags:
             return set()
-        words = {word for tag in tags for word in tag.words}
+        words = {word for tag in tags for word in tag.words}  # who repeats the tags is never wrong
         labels = [label for tag in tags for label in tag.labels]
         strange = [p for p in phrases if not words.issuperset(p.stems) and not self._is_explained(p, labels)]
         events = {phrase.senses[0] for phrase in strange if phrase.is_event}
+        # every other clip has speech: sharing it tells nothing about the rest
         vouchers = [label for label in labels if label not in self._no_vouchers]
-        agrees = len(strange) < len(phrases)
-        if vouchers:
-            agrees = any(self._is_explained(phrase, vouchers) for phrase in phrases)
+        agrees = any(self._is_explained(p, vouchers) for p in phrases) if vouchers else len(strange) < len(phrases)
         return events - self._companions if agrees else events
 
     def _is_explained(self, phrase: _Phrase, labels: Sequence[str]) -> bool:
@@ -149,28 +153,21 @@ class Lexicon:
                 return True
         return False
 
-    def _is_mentioned(self, tag: _Tag, senses: set[str], stems: Stems) -> bool:
+    def _is_mentioned(self, tag: _Tag, senses: set[str], stems: set[str]) -> bool:
         if not tag.is_known:
-            return not set(stems).isdisjoint(tag.words)
-        (name,) = tag.labels
-        return name in self._ambience or name in senses or not senses.isdisjoint(self._below[name])
+            return not stems.isdisjoint(tag.words)
+        wanted = self._below[tag.labels[0]].union(tag.labels)
+        return stems.issuperset(tag.words) or not wanted.isdisjoint(senses) or not wanted.isdisjoint(self._ambience)
 
     def _read(self, tag: str) -> _Tag:
         if tag not in self._tags:
-            words, name = self._split(tag), self._label(tag)
+            words, name = _split(tag), self._label(tag)
             labels = (name,) if name else tuple(phrase.senses[0] for phrase in self._find(words)[0])
-            self._tags[tag] = _Tag(words, labels, bool(name))
+            self._tags[tag] = _Tag(tag, words, labels, bool(name))
         return self._tags[tag]
 
-    def _split(self, text: str) -> Stems:
-        words = [word for word in WORD.findall(text.lower()) if word not in lexicon.SKIPPED]
-        for word in words:
-            if word not in self._stem_of:
-                self._stem_of[word] = stem(word)
-        return tuple(self._stem_of[word] for word in words)
-
     def _find(self, stems: Stems) -> tuple[list[_Phrase], list[_Phrase]]:
-        """Return the phrases from left to right, the longest first, no word in two; and all, overlapping ones too."""
+        """Return the phrases from left to right, the longest first, no word in two; and all that overlap as well."""
         chosen, heard, free = [], [], 0
         for at, first in enumerate(stems):
             for phrase in self._phrases.get(first, ()):
@@ -183,33 +180,30 @@ class Lexicon:
 
     def _label(self, text: str) -> str | None:
         """Return the label of this name; other inflections will do ("Insect" for "insects")."""
-        return self._named.get(normalise(text)) or self._named.get(self._split(text))
+        return self._named.get(normalise(text)) or self._named.get(_split(text))
 
     def _pick(self, labels: str) -> list[str]:
         """Return those of the labels in a "|"-joined list that this vocabulary has, under its own names."""
-        found = map(self._label, labels.split("|"))
-        return [name for name in found if name]
+        return [name for label in labels.split("|") if (name := self._label(label))]
 
     def _collect(self) -> Iterator[_Phrase]:
         """Yield one phrase for each run of stems in the tables and in the names."""
-        senses: dict[Stems, list[str]] = {}
-        cues: set[Stems] = set()
+        plain: defaultdict[Stems, list[str]] = defaultdict(list)  # phrases with a sense that can be accused
+        others: defaultdict[Stems, list[str]] = defaultdict(list)
         for table in (lexicon.EVENTS, lexicon.CUES):
             for texts, labels in table.items():
-                plain = self._pick(labels.split("|")[0])
-                for stems in map(self._split, texts.split(", ")):
-                    senses.setdefault(stems, []).extend(self._pick(labels))
-                    if table is lexicon.CUES or not plain:
-                        cues.add(stems)
-        parts = sorted((rank, part, name) for name in self._below for rank, part in _parts(name))
-        for _, part, name in parts:
-            stems = self._split(part)
+                senses = plain if table is lexicon.EVENTS and self._pick(labels.split("|")[0]) else others
+                for text in texts.split(", "):
+                    senses[_split(text)] += self._pick(labels)
+        for _, part, name in sorted((*ranked, label) for label in self._below for ranked in _parts(label)):
+            stems = _split(part)
             for order in permutations(stems) if len(stems) <= MAX_FREE_ORDER else [stems]:
-                senses.setdefault(order, []).append(name)
-        vague = set(self._pick(lexicon.VAGUE)) | self._ambience
-        for stems, found in senses.items():
-            if stems and found:
-                yield _Phrase(stems, tuple(dict.fromkeys(found)), stems not in cues and found[0] not in vague)
+                plain[order].append(name)
+        never = self._ambience.union(self._pick(lexicon.VAGUE))
+        cues = {_split(text) for texts in lexicon.CUES for text in texts.split(", ")}
+        for stems in filter(None, plain | others):
+            if found := tuple(dict.fromkeys(plain[stems] + others[stems])):
+                yield _Phrase(stems, found, bool(plain[stems]) and stems not in cues and found[0] not in never)
 
 
 def _parts(name: str) -> Iterator[tuple[int, str]]:

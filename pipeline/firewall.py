@@ -148,7 +148,7 @@ def _ids(name: str, uri: str) -> Iterator[str]:
     else:
         with storage.open_text(uri) as text:
             for line in filter(None, map(str.strip, text)):
-                yield line if ":" in line else origin_of(line) or f"youtube:{line}"
+                yield origin_of(line) or (line if ":" in line else f"youtube:{line}")
 
 
 def _rows(uri: str) -> Iterator[Row]:

@@ -1,7 +1,8 @@
 """Words of captions and the AudioSet labels that they may mean: hand-made tables for pipeline/filters.py.
 
-Labels are AudioSet's display names, joined by "|" because many hold commas; a vocabulary that lacks a label passes over
-it. Words are given in their base form, phrases joined by ", "; inflections are found by pipeline.filters.stem.
+Labels are AudioSet's display names (and two of ESC-50's: rooster, mouse click), joined by "|" because many hold commas;
+a vocabulary that lacks a label passes over it. Words are in their base form, phrases joined by ", ": pipeline.filters.stem
+finds their inflections.
 """
 
 # Words that may stand inside a phrase: "birds are chirping", "the crash of waves".
@@ -43,6 +44,7 @@ EVENTS = {
     "child sing": "Child singing",
     "sniff, sniffle": "Sniff",
     "burp, belch": "Burping, eructation",
+    "heart, heart beat": "Heart sounds, heartbeat",
     "footstep, walk": "Walk, footsteps",
     "clap, applaud, applause": "Applause|Clapping",
     "crowd, audience": "Crowd",
@@ -57,15 +59,15 @@ EVENTS = {
     "sheep, lamb": "Sheep",
     "bleat, baa": "Bleat|Goat|Sheep",
     "chicken, hen, rooster": "Chicken, rooster",
-    "rooster crow": "Crowing, cock-a-doodle-doo",
+    "rooster crow": "Crowing, cock-a-doodle-doo|rooster",
     "duck": "Duck",
-    "bird": "Bird",
+    "bird, bird sing": "Bird",
     "tweet": "Chirp, tweet|Bird",
     "crow": "Crow|Crowing, cock-a-doodle-doo",
     "caw": "Caw|Bird",
     "coo": "Coo|Bird|Baby laughter|Babbling",
     "frog, toad": "Frog",
-    "insect, bug": "Insect",
+    "insect, bug, insect sing": "Insect",
     "bee, wasp": "Bee, wasp, etc.",
     "lion, tiger": "Roaring cats (lions, tigers)",
     "wolf": "Canidae, dogs, wolves",
@@ -106,9 +108,13 @@ EVENTS = {
     "fire truck, fire engine, firetruck": "Fire engine, fire truck (siren)",
     # things
     "telephone, phone": "Telephone",
+    "dial tone, telephone dial tone, phone dial tone": "Dial tone|Telephone",
+    "touch tone dial, tone dial, touch tone": "Telephone dialing, DTMF",
+    "busy tone": "Busy signal",
     "clock": "Clock|Tick|Tick-tock",
     "tick tock, ticktock": "Tick-tock|Clock",
     "type, keyboard": "Typing|Computer keyboard|Keyboard (musical)",
+    "mouse click": "mouse click|Typing|Clicking",
     "vacuum": "Vacuum cleaner",
     "saw": "Sawing",
     "gun, gunshot, gunfire, rifle, gun shoot": "Gunshot, gunfire",
@@ -132,7 +138,7 @@ CUES = {
     "flock": "Bird",
     "swarm": "Bee, wasp, etc.|Insect",
     "hoof": "Clip-clop",
-    "chirp": "Chirp, tweet|Bird|Insect|Frog",
+    "chirp": "Chirp, tweet|Bird|Insect|Frog|Chirp tone",
     "wolf whistle": "Whistling",
     "ring": "Bell|Telephone bell ringing|Alarm clock|Ringtone|Doorbell",
     "toll": "Church bell",
@@ -150,13 +156,19 @@ CUES = {
     "steam engine": "Steam|Train|Engine",
     "blade, rotor, propeller": "Helicopter|Propeller, airscrew|Aircraft",
     "machine, machinery, appliance, device": "Mechanisms|Tools|Engine|Sewing machine|Power tool",
-    "computer mouse, mouse click": "Typing|Clicking",
+    "computer mouse": "Typing|Clicking",
     "cuckoo clock, coo clock": "Clock",
     "vibrate": "Vibration",
+    "dial": "Telephone dialing, DTMF",
+    "busy": "Busy signal",
+    "tone": "Sine wave|Chirp tone|Dial tone|Busy signal",
+    "static, hiss, noise": "Noise|Static|White noise|Pink noise",
     "clank, clack, clink, clunk": "Clang|Clatter|Dishes, pots, and pans|Clickety-clack|Chink, clink",
     "utensil": "Cutlery, silverware",
     "cook": "Frying (food)",
     "brush": "Toothbrush",
+    "sand": "Sanding",
+    "hammer": "Hammer|Knock",
     "shoot, fire": "Gunshot, gunfire|Fire",
     "blast": "Explosion|Train horn",
 }
@@ -188,9 +200,11 @@ COMPANIONS = (
     "Shout|Yell|Screaming|Whispering|Children shouting|Children playing|Laughter|Baby laughter|Giggle|Snicker|"
     "Belly laugh|Chuckle, chortle|Crying, sobbing|Singing|Male singing|Female singing|Child singing|Breathing|Gasp|"
     "Cough|Throat clearing|Sniff|Chewing, mastication|Biting|Walk, footsteps|Clapping|Applause|Cheering|Crowd|"
-    "Animal|Coo|Bird|Bird vocalization, bird call, bird song|Bird flight, flapping wings|Insect|Cricket|Music|Bell|"
+    "Animal|Bird|Bird vocalization, bird call, bird song|Bird flight, flapping wings|Coo|Caw|Hoot|"
+    "Crowing, cock-a-doodle-doo|Insect|Cricket|Music|Musical instrument|Guitar|Strum|Piano|Drum|Percussion|Rock music|"
+    "Pop music|Background music|Bell|"
     "Wind|Thunder|Rain|Raindrop|Rain on surface|Water|Stream|Ocean|Waves, surf|Fire|Water tap, faucet|"
-    "Vehicle|Motor vehicle (road)|Car|Car passing by|Truck|Traffic noise, roadway noise|Boat, Water vehicle|Engine|"
+    "Vehicle|Motor vehicle (road)|Car|Car passing by|Truck|Traffic noise, roadway noise|Boat, Water vehicle|Aircraft|Engine|"
     "Vehicle horn, car horn, honking|Alarm|Door|Clock|Dishes, pots, and pans|Frying (food)|Typing|Hammer|Sawing|"
     "Gunshot, gunfire|Explosion"
 )
@@ -254,6 +268,7 @@ KIN = (
     ("Race car, auto racing", "Accelerating, revving, vroom", "Motorcycle"),
     ("Skidding", "Tire squeal", "Squeal"),
     ("Vehicle horn, car horn, honking", "Air horn, truck horn", "Train horn", "Foghorn", "Toot"),
+    ("Foghorn", "Boat, Water vehicle"),
     ("Rail transport", "Clickety-clack", "Steam whistle", "Steam"),
     ("Siren", "Emergency vehicle", "Alarm"),
     ("Telephone", "Bell", "Alarm clock"),

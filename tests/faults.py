@@ -44,7 +44,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,9 +54,9 @@ class FaultyProxy(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self.close_request(request)  # no farewell first: a reset is all that the client gets to see
 
-    def draw(self, method: str, has_body: bool) -> tuple[str, float]:
+    def draw(self, method: str, with_body: bool) -> tuple[str, float]:
         """Decide what happens to a request: the kind of fault, "" for none, and what part of a body to send."""
-        kinds = [kind for kind in self.kinds if kind != "truncated" or has_body]
+        kinds = [kind for kind in self.kinds if kind != "truncated" or with_body]
         with self.lock:
             self.requests[method] += 1
             if not kinds or self.random.random() >= self.share:
@@ -80,15 +80,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         sent = self.read_body()
-        has_body = self.command in ("GET", "POST") or "x-amz-copy-source" in self.headers
-        kind, part = self.server.draw(self.command, has_body)
+        with_body = self.command in ("GET", "POST") or "x-amz-copy-source" in self.headers
+        kind, part = self.server.draw(self.command, with_body)
         if kind in ERRORS:
             status, code = ERRORS[kind]
             body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>injected</Message></Error>'.encode()
             self.answer(status, code, {"Content-Type": "application/xml", "Content-Length": str(len(body))}, body)
         elif kind != "reset":
             status, reason, headers, body = self.forward(sent)
-            if not kind or (kind == "truncated" and body):  # of an empty body there is no part: a reset it is
+            if not kind or (kind == "truncated" and body):  # an empty body cannot be cut: a reset it is
                 self.answer(status, reason, headers, body[: int(part * len(body))])
         if kind not in ("", *ERRORS):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -99,8 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
     def read_body(self) -> bytes:
         """Read the body as it is on the wire, with the framing of its chunks where it has them."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            body = self.rfile.read(size := int(self.headers.get("Content-Length", 0)))
-            if len(body) < size:
+            if len(body := self.rfile.read(size := int(self.headers.get("Content-Length", 0)))) < size:
                 raise ConnectionAbortedError
             return body
         raw = bytearray(line := self.rfile.readline())
@@ -123,9 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
                 content, headers = response.read(), dict(response.getheaders())
             except OSError as error:  # nothing that was asked for: not to be taken for a client that left
                 raise RuntimeError(f"{self.server.target}: {error}") from error
-        if response.chunked:
-            headers = {name: value for name, value in headers.items() if name.lower() != "transfer-encoding"}
+        if headers.pop("Transfer-Encoding", None):
             headers["Content-Length"] = str(len(content))
+        headers.pop("Connection", None)  # of this connection, not of the client's
         return response.status, response.reason, headers, content
 
     def answer(self, status: int, reason: str, headers: dict[str, str], body: bytes) -> None:

@@ -1,0 +1,110 @@
+"""One attempt at a shard shows, however many write, wherever a writer dies; on disk and on a real S3 endpoint."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline import commit, storage
+
+NAMES = ("00003.tar", "00003.parquet", "00003_stats.json")
+
+
+def files(writer: int, size: int = 1000) -> dict[str, bytes]:
+    return {name: f"{name} by {writer} ".encode() * size for name in NAMES}
+
+
+def held(data: str) -> dict[str, bytes]:
+    return {name: storage.read(storage.join(data, name)) for name in NAMES}
+
+
+@pytest.fixture(params=["disk", "s3"])
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "disk" else f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+
+
+def test_of_many_writers_at_once_exactly_one_shows(data: str) -> None:
+    for round_ in range(3):
+        folder = storage.join(data, str(round_))
+        start = threading.Barrier(6)
+
+        def write(writer: int, folder: str = folder, start: threading.Barrier = start) -> None:
+            start.wait()
+            commit.publish(folder, "00003", files(writer))
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(write, range(6)))
+        assert held(folder) in [files(writer) for writer in range(6)]
+        commit.sweep(folder)
+        assert storage.list_names(folder) == sorted(NAMES)
+
+
+def test_a_committed_shard_is_left_alone(data: str) -> None:
+    commit.publish(data, "00003", files(1))
+    commit.publish(data, "00003", files(2))
+    assert held(data) == files(1)
+    assert storage.list_names(storage.join(data, commit.FOLDER)) == []
+
+
+@pytest.mark.parametrize("moved", range(len(NAMES)))
+def test_who_comes_next_finishes_a_winner_that_died(data: str, moved: int) -> None:
+    """The winner died with `moved` of its files at their names."""
+    whole = files(1)
+    for i, (name, content) in enumerate(whole.items()):
+        place = storage.join(data, name) if i < moved else storage.join(data, commit.FOLDER, "00003-dead", name)
+        storage.publish(place, content)
+    decision = {"attempt": "00003-dead", "files": list(NAMES)}
+    storage.publish_json(storage.join(data, commit.FOLDER, "00003.json"), decision)
+    commit.settle(data)
+    assert held(data) == whole
+
+
+def test_a_dead_loser_leaves_no_trace_in_the_result(data: str) -> None:
+    storage.publish(storage.join(data, commit.FOLDER, "00003-dead", NAMES[0]), b"half of it")
+    commit.settle(data)
+    assert not storage.exists(storage.join(data, NAMES[0]))
+    commit.publish(data, "00003", files(1))
+    commit.sweep(data)
+    assert held(data) == files(1) and storage.list_names(data) == sorted(NAMES)
+
+
+WRITER = """
+import sys
+from pipeline import commit
+names = ("00003.tar", "00003.parquet", "00003_stats.json")
+for shard in range(200):
+    names = [f"{shard:05d}.tar", f"{shard:05d}.parquet", f"{shard:05d}_stats.json"]
+    commit.publish(sys.argv[1], f"{shard:05d}", {name: f"{name} by {sys.argv[2]} ".encode() * 2000 for name in names})
+"""
+
+
+def test_writers_killed_at_any_moment_leave_whole_shards(tmp_path: Path) -> None:
+    """Processes that write the same shards are killed at random; whatever is committed is of one writer, and settles whole."""
+    draw = random.Random(0)
+    data = str(tmp_path)
+    for writer in range(8):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, data, str(writer)], cwd=os.getcwd())
+        rival = subprocess.Popen([sys.executable, "-c", WRITER, data, str(writer + 100)], cwd=os.getcwd())
+        time.sleep(draw.uniform(0.8, 2.0))
+        for victim in (process, rival):
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+    commit.settle(data)
+    marks = [path for path in tmp_path.glob("*_stats.json")]
+    assert marks, "no writer came as far as one shard"
+    for mark in marks:
+        shard = mark.name.removesuffix("_stats.json")
+        writers = {
+            Path(data, name).read_bytes().split(b" by ")[1].split()[0]
+            for name in (f"{shard}.tar", f"{shard}.parquet", mark.name)
+        }
+        assert len(writers) == 1, (shard, writers)
+    tars = {path.stem for path in tmp_path.glob("*.tar")}
+    assert tars == {mark.name.removesuffix("_stats.json") for mark in marks}, "a tar without its commit mark"
