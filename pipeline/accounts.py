@@ -87,10 +87,10 @@ def conclude(out: str, planned: dict[str, Any], max_bad_fraction: float) -> None
     if strangers:
         raise JobError(f"shards {strangers} in {out} are of another plan; delete them and run again")
     counts, reasons = settle(planned, stats)
-    told = f"{counts['in']:,} clips = {counts['written']:,} written + {counts['filtered']:,} filtered + {counts['failed']:,} failed"
+    told = f"{counts['in']:,} clips = " + " + ".join(f"{counts[name]:,} {name}" for name in COUNTS[1:])
     told += f" ({', '.join(f'{reason} {n}' for reason, n in reasons.most_common())})" if reasons else ""
     if counts["failed"] > max_bad_fraction * counts["in"]:
-        remedy = f"the shards are kept; `pipeline retry` does failed clips again, or allow more with --max-bad-fraction"
+        remedy = "the shards are kept; `pipeline retry` does failed clips again, or allow more with --max-bad-fraction"
         raise JobError(f"{told}: more than {max_bad_fraction:.0%} failed; {remedy}")
     if not counts["written"]:
         raise JobError(f"{told}: nothing to train on; the shards' ledgers in {out} tell why")

@@ -1,7 +1,8 @@
 """Judge the captions of a dataset without a model: `python -m pipeline audit --data <dataset> --name <overlay>`.
 
-Writes an overlay of verdicts: events that a caption mentions outside the clip's tags, tags it leaves out, its length, how many clips
-share it, and which clips have the audio of an earlier one. Nothing is deleted; thresholds belong to whoever trains or exports.
+Writes an overlay of verdicts: events that a caption mentions outside the clip's tags, tags it leaves out, its length,
+how many clips share it, and which clips have the audio of an earlier one. Nothing is deleted; thresholds belong to
+whoever trains or exports.
 """
 
 import hashlib
@@ -33,8 +34,8 @@ class AuditConfig:
     captions: str = ""
     """Overlay whose captions to judge; empty takes the shards' own."""
     labels: str = ""
-    """Folder with AudioSet's class_labels_indices.csv and ontology.json; empty looks beside the dataset's source. Without the first the
-    vocabulary is the dataset's own tags, without the second a tag's only relative is itself."""
+    """Folder with AudioSet's class_labels_indices.csv and ontology.json; empty looks beside the dataset's source.
+    Without the first the vocabulary is the dataset's own tags, without the second a tag's only relative is itself."""
 
 
 def run(config: AuditConfig) -> None:
@@ -59,11 +60,15 @@ def run(config: AuditConfig) -> None:
     done = set(storage.list_names(folder))
     todo = [shard for shard in numbers if shards.ledger_name(shard) not in done]
     if todo:
-        task = partial(judge, data=data, captions=config.captions, out=folder, vocabulary=(names, children), known=known)
+        task = partial(
+            judge, data=data, captions=config.captions, out=folder, vocabulary=(names, children), known=known
+        )
         progress = Progress("audit", "clips")
         for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
             progress.add(row["clips"])
-    storage.publish_json(marker, {"stage": "pipeline audit", "captions": config.captions, **identity, **_summary(folder)})
+    storage.publish_json(
+        marker, {"stage": "pipeline audit", "captions": config.captions, **identity, **_summary(folder)}
+    )
     log.info("audit: %s: %s", folder, _summary(folder))
 
 
@@ -94,7 +99,12 @@ class _Known:
 
 
 def judge(
-    batch: pa.Table, data: str, captions: str, out: str, vocabulary: tuple[dict[str, str], dict[str, Any]], known: _Known
+    batch: pa.Table,
+    data: str,
+    captions: str,
+    out: str,
+    vocabulary: tuple[dict[str, str], dict[str, Any]],
+    known: _Known,
 ) -> pa.Table:
     """Judge the captions of one shard and publish its part of the overlay."""
     (shard,) = batch["shard"].to_pylist()
@@ -146,8 +156,14 @@ def _vocabulary(
     own = {tag: tag for tag in planned["tags"]}
     names = audioset.read_labels(storage.read(labels).decode()) if storage.exists(labels) else own
     children = audioset.read_ontology(storage.read_text(ontology)) if storage.exists(ontology) else {}
-    log.info("audit: %d names, %s", len(names), "with ontology" if children else "no ontology: only equal tags are relatives")
-    return names, dict(children), hashlib.sha256(repr((sorted(names.items()), sorted(children.items()))).encode()).hexdigest()
+    log.info(
+        "audit: %d names, %s", len(names), "with ontology" if children else "no ontology: only equal tags are relatives"
+    )
+    return (
+        names,
+        dict(children),
+        hashlib.sha256(repr((sorted(names.items()), sorted(children.items()))).encode()).hexdigest(),
+    )
 
 
 def _summary(folder: str) -> dict[str, Any]:

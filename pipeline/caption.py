@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     import ray.data
 
 log = logging.getLogger("pipeline.caption")
-FREE = ("max_bad_fraction", "actors", "source", "captioner", "decode", "firewall")  # may change between runs: the plan's
+FREE = (
+    "max_bad_fraction",
+    "actors",
+    "source",
+    "captioner",
+    "decode",
+    "firewall",
+)  # may change between runs: the plan's
 # hash and the captioner's revision stand for what these decide
 
 
@@ -45,7 +52,7 @@ class CaptionConfig(CaptionerConfig):
     max_bad_fraction: float = 0.05
     """The job fails when a larger share of the clips failed, from 0 to 1. Filtered clips do not count."""
     decode: Literal["actor", "reader"] = "actor"
-    """Where the model's input is decoded: beside the model, or by the reading CPU tasks, for GPU nodes that are short of cores."""
+    """Where the model's input is decoded: beside the model, or by the CPU tasks that read, for GPU nodes short of cores."""
     licence: str = "other"
     """Licence of the audio and captions, as the dataset card states it; an identifier of the Hugging Face hub."""
     firewall: FirewallConfig = field(default_factory=FirewallConfig)
@@ -97,7 +104,11 @@ def write(batch: pa.Table, out: str, planned: dict[str, Any]) -> pa.Table:
     owner = storage.read_json(storage.join(out, cli.RUN_FILE))
     outcomes = [_outcome(clip, owner) for clip in clips]
     stats = shards.write(out, shard, outcomes, plan.part_of(planned, shard)["hash"])
-    told = {**{name: stats[name] for name in accounts.COUNTS}, "reasons": stats["reasons"], "duration_s": stats["duration_s"]}
+    told = {
+        **{name: stats[name] for name in accounts.COUNTS},
+        "reasons": stats["reasons"],
+        "duration_s": stats["duration_s"],
+    }
     told |= {name: batch[name][0].as_py() for name in ("actor", "busy_s")}
     return pa.Table.from_pylist([told | {"reasons": list(told["reasons"].items())}], schema=accounts.TOLD)
 

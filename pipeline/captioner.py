@@ -28,14 +28,14 @@ class CaptionerConfig:
     captioner: str = ""
     """Checkpoint directory that `train captioner` wrote."""
     guidance: tuple[Guidance, ...] = ("tags",)
-    """Give the captioner each clip's tags, those it hears itself, or none; several of these make captions of each kind. With `tags`
-    alone, clips without any are filtered out."""
+    """Give the captioner each clip's tags, those it hears itself, or none; several of these make captions of each
+    kind. With `tags` alone, clips without any are filtered out."""
     tag_threshold: float = 0.3
     """Probability from which a predicted tag guides, from 0 to 1; a clip with none goes unguided."""
     decoding: Decoding = field(default_factory=Decoding)
     """How captions are chosen."""
     samples: int = 0
-    """Captions sampled for each kind of guidance beside those, by nucleus sampling with the top_p, temperature and seed of decoding."""
+    """Captions added for each kind of guidance by nucleus sampling, with the top_p, temperature and seed of decoding."""
     batch_size: int = 32
     """Clips in one pass of the model; on a GPU every batch has this size."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -178,7 +178,7 @@ class Captioner:
                 clip.update(status="failed", stage="caption", reason="no_caption", detail="every caption was empty")
 
     def _tags(self, guidance: Guidance, clips: list[dict[str, Any]], heard: Any, rows: int) -> tuple[Any, list[Any]]:
-        """Return the tags that guide, multi-hot (rows, tags), and their names for each clip, None where there are none to give."""
+        """Return the tags that guide, multi-hot (rows, tags), and their names by clip; None where there are none to give."""
         import torch
 
         if guidance == "predicted":

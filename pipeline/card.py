@@ -1,10 +1,9 @@
-"""The dataset card, in the format of the Hugging Face hub: what is in a dataset of shards, where it came from, what was left out."""
+"""The dataset card, in the Hugging Face format: what a dataset of shards holds, where it came from, what was left out."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline import cli, plan, shards, storage
-from pipeline.captioner import CaptionerConfig
 from pipeline.statistics import Statistics, quantile
 from train.models.decoding import Decoding
 
@@ -13,7 +12,9 @@ SHOWN_TAGS, SHOWN_WORDS, SHOWN_CAPTIONS = 50, 30, 12
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 
-def render(data: str, planned: dict[str, Any], counts: dict[str, int], reasons: dict[str, int], found: Statistics) -> str:
+def render(
+    data: str, planned: dict[str, Any], counts: dict[str, int], reasons: dict[str, int], found: Statistics
+) -> str:
     """Return the card as Markdown."""
     owner = storage.read_json(storage.join(data, cli.RUN_FILE))
     tar = "00000.tar" if plan.num_shards(planned) == 1 else f"{{00000..{plan.num_shards(planned) - 1:05d}}}.tar"
@@ -42,8 +43,9 @@ def render(data: str, planned: dict[str, Any], counts: dict[str, int], reasons: 
     return "\n".join(parts)
 
 
-READING = """Plain WebDataset tars of `<key>.flac` (32 kHz, mono, 16-bit) and `<key>.json` (`text`, `tag` and more); webdataset, Hugging Face
-`datasets`, open_clip and LAION-CLAP read them. `NNNNN.parquet` is the ledger of every planned clip, `NNNNN_stats.json` the counts of a shard.
+READING = """Plain WebDataset tars of `<key>.flac` (32 kHz, mono, 16-bit) and `<key>.json` (`text`, `tag` and more);
+webdataset, Hugging Face `datasets`, open_clip and LAION-CLAP read them. `NNNNN.parquet` is the ledger of every
+planned clip, `NNNNN_stats.json` the counts of a shard.
 
 ```python
 import webdataset
@@ -76,10 +78,9 @@ configs:
 
 
 def _provenance(owner: dict[str, Any], planned: dict[str, Any]) -> str:
-    config = CaptionerConfig(
-        guidance=tuple(owner["guidance"]), decoding=Decoding(**owner["decoding"]), samples=owner["samples"]
-    )
-    decodings = "; ".join(f"{decoding}, at most {decoding.num_captions}" for decoding in config.decodings)
+    decoding = Decoding(**owner["decoding"])
+    decodings = f"{decoding}, at most {decoding.num_captions}"
+    decodings += f"; {owner['samples']} more by nucleus sampling" if owner["samples"] else ""
     rows = [
         ("source", f"`{owner['source']}`" + (f", folds {', '.join(owner['folds'])}" if owner["folds"] else "")),
         ("captioner", f"`{owner['captioner']}`, revision `{owner['captioner_revision']}`"),
@@ -104,7 +105,12 @@ def _retries(planned: dict[str, Any]) -> str:
 def _firewall(planned: dict[str, Any], reasons: dict[str, int]) -> str:
     wall = planned["firewall"]
     rows = [
-        (one["set"], f"`{one['list'].rpartition('/')[2]}`", f"{one['ids']:,}", "allowed" if one["allowed"] else _excluded(wall, one))
+        (
+            one["set"],
+            f"`{one['list'].rpartition('/')[2]}`",
+            f"{one['ids']:,}",
+            "allowed" if one["allowed"] else _excluded(wall, one),
+        )
         for one in wall["lists"]
     ]
     told = _table(("evaluation set", "list", "ids", "clips excluded"), rows) if rows else ""
@@ -144,4 +150,3 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     cells = ((str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows)
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells), ""])
-

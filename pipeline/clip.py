@@ -11,7 +11,9 @@ SUFFIXES = (  # what libsndfile reads, then what ffmpeg does
 )  # fmt: skip
 MAX_KEY = 90  # bytes; a longer member name does not fit a plain USTAR header
 ORIGINS = {  # archive -> how ids of it look in free text such as a URL
-    "youtube": re.compile(r"(?:youtube|youtu\.be)\S*?[ :=/]+(?:start )?(?:watch\?v=)?([\w-]{11})(?![\w-])", re.IGNORECASE),
+    "youtube": re.compile(
+        r"(?:youtube|youtu\.be)\S*?[ :=/]+(?:start )?(?:watch\?v=)?([\w-]{11})(?![\w-])", re.IGNORECASE
+    ),
     "freesound": re.compile(r"freesound(?:\.org\S*?/sounds?/|[ :#]+)(\d+)(?![\w.])", re.IGNORECASE),
 }
 
@@ -52,7 +54,7 @@ def suffix_of(name: str) -> str:
 
 
 def origin_of(text: str) -> str:
-    """Find the archive and id that a free text names: `http://www.freesound.org/people/x/sounds/42/` gives `freesound:42`."""
+    """Find the archive and id that a text names: `http://www.freesound.org/people/x/sounds/42/` gives `freesound:42`."""
     for archive, pattern in ORIGINS.items():
         if found := pattern.search(text):
             return f"{archive}:{found[1]}"

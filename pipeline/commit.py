@@ -4,9 +4,9 @@
     <data>/attempts/00000.json    names the attempt that won: created once, however many writers try (storage.create)
     <data>/00000.tar, ...         the winner's files, moved to their names; the commit mark goes last
 
-A writer that dies leaves nothing but files under attempts/. One that dies after winning is finished by whoever comes next,
-from its own files. The commit mark never goes away, so that a decision made after it is void: who reads a decision looks for the
-mark afterwards.
+A writer that dies leaves nothing but files under attempts/. One that dies after winning is finished by whoever comes
+next, from its own files. The commit mark never goes away, so that a decision made after it is void: who reads a
+decision looks for the mark afterwards.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Named pipeline configs. Each is the same code path; small ones differ only in numbers."""
 
-from pipeline.caption import CaptionConfig
 from pipeline.audit import AuditConfig
+from pipeline.caption import CaptionConfig
 from pipeline.cli import ONLY
 from pipeline.engine import ActorConfig
 from pipeline.export import ExportConfig
@@ -23,7 +23,9 @@ SYNTH: dict[str, tuple[str, SynthConfig]] = {
         SynthConfig(num_captioned=24, num_tagged=24, num_evaluation=24, clip_s=2.0),
     ),
 }
-AUDIOSET_FIREWALL = FirewallConfig(required=("audioset-eval", "audiocaps", "vggsound"))  # the sets that share its recordings
+AUDIOSET_FIREWALL = FirewallConfig(
+    required=("audioset-eval", "audiocaps", "vggsound")
+)  # the sets that share its recordings
 PLAN: dict[str, tuple[str, PlanConfig]] = {
     "demo": ("64 clips to a shard", PlanConfig(clips_per_shard=64)),
     "tiny": ("8 clips to a shard, for tests", PlanConfig(clips_per_shard=8)),

@@ -1,7 +1,7 @@
 """Materialise a choice of clips and captions as plain tars: `python -m pipeline export --data <dataset> --out <folder>`.
 
-For tools that know nothing of overlays: the chosen captions stand in each sample's JSON, what is left out is not in the tars. Audio is
-copied as it is. Shards keep their size; a stopped export goes on where it was.
+For tools that know nothing of overlays: the chosen captions stand in each sample's JSON, what is left out is not in
+the tars. Audio is copied as it is. Shards keep their size; a stopped export goes on where it was.
 """
 
 import json
@@ -96,7 +96,7 @@ def _publish_list(out: str, index: shards.Index, chosen: list[selection.Chosen],
 
 
 def _meta(meta: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:
-    """Return a sample's JSON with the chosen captions, each with the record of how it was made and its score in the overlay."""
+    """Return a sample's JSON with the chosen captions, each with how it was made and its score in the overlay."""
     records = {record["text"]: record for record in meta["captions"]}
     if told := json.loads(clip["overlay"]):
         records |= {record["text"]: record for record in json.loads(told["captions"] or "[]")}

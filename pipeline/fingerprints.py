@@ -68,7 +68,9 @@ def revision(uri: str) -> str:
     except (OSError, pa.ArrowException) as error:
         raise cli.InputError("--firewall.fingerprints", uri, f"cannot be read: {error}") from None
     if columns != SCHEMA.names:
-        raise cli.InputError("--firewall.fingerprints", uri, f"has columns {columns}; `pipeline fingerprint` makes the table")
+        raise cli.InputError(
+            "--firewall.fingerprints", uri, f"has columns {columns}; `pipeline fingerprint` makes the table"
+        )
     return hashlib.sha256(data).hexdigest()
 
 

@@ -1,8 +1,8 @@
 """The leakage firewall: clips of evaluation sets stay out of training data.
 
-A clip is recognised by its id in YouTube or Freesound, or by its file name, from the official metadata file of a set; and,
-where fingerprints of the evaluation audio are given, by how it sounds. Ids match whole recordings: another stretch of the same
-recording is excluded too.
+A clip is recognised by its id in YouTube or Freesound, or by its file name, from the official metadata file of a set;
+and, where fingerprints of the evaluation audio are given, by how it sounds. Ids match whole recordings: another
+stretch of the same recording is excluded too.
 """
 
 import csv
@@ -66,8 +66,8 @@ class FirewallConfig:
     """Which evaluation clips are kept out of the data."""
 
     lists: tuple[str, ...] = ()
-    """Official metadata files of evaluation sets, folders of them, or <name>=<file with one id a line>; those that lie beside the
-    source are found without."""
+    """Official metadata files of evaluation sets, folders of them, or <name>=<file with one id a line>; those that
+    lie beside the source are found without."""
     allow: tuple[str, ...] = ()
     """Evaluation sets whose clips may be captioned all the same, such as esc50 to train on its other folds."""
     required: tuple[str, ...] = ()
@@ -121,7 +121,9 @@ def _lists(config: FirewallConfig, source: str) -> Iterator[tuple[str, str]]:
             raise InputError("--firewall.lists", item, "no such file")
         inside = [n for n in storage.list_names(uri) if ".csv" in n] if storage.is_folder(uri) else []
         parent, _, own = uri.rpartition("/")
-        found_lists = [(name, uri)] if sign else [*_recognised(uri, inside)] if inside else [*_recognised(parent, [own])]
+        found_lists = (
+            [(name, uri)] if sign else [*_recognised(uri, inside)] if inside else [*_recognised(parent, [own])]
+        )
         if not found_lists:
             remedy = "is no known metadata file of an evaluation set; write <set>=<file> to say which it is"
             raise InputError("--firewall.lists", item, remedy)
@@ -152,7 +154,7 @@ def _ids(name: str, uri: str) -> Iterator[str]:
 
 
 def _rows(uri: str) -> Iterator[Row]:
-    """Yield the rows of a metadata file by column; AudioSet's segments and VGGSound's table, which have no header, get one."""
+    """Yield the rows of a metadata file by column; AudioSet's segments and VGGSound's table, without header, get one."""
     with storage.open_text(uri, errors="replace") as text:  # Clotho's are in Latin-1; ids and audio names survive
         head = "".join(text.readline() for _ in range(audioset.SEGMENTS_HEAD))
     with storage.open_text(uri, errors="replace") as text:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -111,7 +111,7 @@ def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, f
 
 
 def publish(data: str, drawn: Draft) -> dict[str, Any]:
-    """Publish a draft and return its plan.json. The same plan again only renews where the audio lies, should it have moved."""
+    """Publish a draft and return its plan.json; the same plan again only renews where the audio lies."""
     if drawn.table:
         storage.publish(storage.join(data, TABLE_FILE), drawn.table)
         storage.publish_json(storage.join(data, PLAN_FILE), drawn.plan)
@@ -133,7 +133,7 @@ def num_shards(plan: dict[str, Any]) -> int:
 
 
 def part_of(plan: dict[str, Any], shard: int) -> dict[str, Any]:
-    """Return the part of a plan that a shard is of, the plan itself or a retry: `hash`, `first_shard`, `num_clips`, `table`."""
+    """Return the part of a plan that a shard is of, itself or a retry: `hash`, `first_shard`, `num_clips`, `table`."""
     for retry in plan["retries"]:
         if retry["first_shard"] <= shard < retry["first_shard"] + retry["num_shards"]:
             return dict(retry)
@@ -145,7 +145,9 @@ def clips_in(plan: dict[str, Any], numbers: Iterable[int]) -> int:
     count = 0
     for shard in numbers:
         part = part_of(plan, shard)
-        count += min(plan["clips_per_shard"], part["num_clips"] - (shard - part["first_shard"]) * plan["clips_per_shard"])
+        count += min(
+            plan["clips_per_shard"], part["num_clips"] - (shard - part["first_shard"]) * plan["clips_per_shard"]
+        )
     return int(count)
 
 
@@ -183,7 +185,11 @@ def describe(plan: dict[str, Any]) -> str:
     if (hidden := len(plan["tags"]) - SHOWN_TAGS) > 0:
         lines.append(f"{'':>9}  and {hidden} more tags")
     for one in plan["firewall"]["lists"]:
-        told = "allowed" if one["allowed"] else f"{plan['firewall']['excluded'].get(one['set'], 0):,} clips excluded in all"
+        told = (
+            "allowed"
+            if one["allowed"]
+            else f"{plan['firewall']['excluded'].get(one['set'], 0):,} clips excluded in all"
+        )
         lines.append(f"firewall: {one['set']}: {one['ids']:,} ids in {one['list']}: {told}")
     if plan["firewall"]["unchecked"]:
         lines.append(f"firewall: no list, not checked: {', '.join(plan['firewall']['unchecked'])}")
@@ -219,7 +225,10 @@ def _draw(clips: Iterable[Clip], clips_per_shard: int, wall: Firewall, source: s
             excluded.update(filter(None, verdicts))
             seconds += sum(clip.end_s - clip.start_s for clip in chunk)
             counts.update(
-                clips=len(chunk), shards=1, untagged=sum(not c.tags for c in chunk), faults=sum(bool(c.fault) for c in chunk)
+                clips=len(chunk),
+                shards=1,
+                untagged=sum(not c.tags for c in chunk),
+                faults=sum(bool(c.fault) for c in chunk),
             )
             progress.add(len(chunk))
     if not counts["clips"]:

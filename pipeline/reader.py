@@ -1,6 +1,5 @@
 """The reading task: a shard number -> its clips as canonical FLAC, read, checked and encoded in threads."""
 
-
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -28,7 +27,10 @@ CLIP = pa.struct(  # one clip on its way; a row of the graph holds a list of the
         ("detail", pa.string()),
         ("num_samples", pa.int64()),
         ("flac", pa.large_binary()),
-        ("samples", pa.large_binary()),  # int16, cut to what the model hears; only where the reader decodes for the actor
+        (
+            "samples",
+            pa.large_binary(),
+        ),  # int16, cut to what the model hears; only where the reader decodes for the actor
         ("captions", pa.list_(CAPTION)),
     ]
 )
@@ -39,7 +41,7 @@ class Reader:
     """What a reading task does; pickled to each."""
 
     def __init__(self, out: str, planned: dict[str, Any], fingerprints: tuple[str, ...], decoded_samples: int) -> None:
-        """Take the dataset and its plan, fingerprint tables, and how many samples to pass on decoded (0: the actor decodes)."""
+        """Take a dataset and its plan, fingerprint tables, and how many samples to pass on decoded (0: actors decode)."""
         self.out, self.planned, self.fingerprints, self.decoded_samples = out, planned, fingerprints, decoded_samples
 
     def __call__(self, batch: pa.Table) -> pa.Table:

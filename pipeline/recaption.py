@@ -36,7 +36,11 @@ def run(config: RecaptionConfig) -> None:
     about, planned = _check(config)
     data, folder = storage.resolve(config.data), shards.overlay_folder(config.data, config.name)
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
-    identity = {"captioner_revision": about["revision"], "arithmetic": config.arithmetic, "retries": len(planned["retries"])}
+    identity = {
+        "captioner_revision": about["revision"],
+        "arithmetic": config.arithmetic,
+        "retries": len(planned["retries"]),
+    }
     cli.claim(folder, config, identity, ignore=FREE, flag="--name")
     marker = storage.join(folder, shards.OVERLAY_FILE)
     if storage.exists(marker):
@@ -52,7 +56,9 @@ def run(config: RecaptionConfig) -> None:
             progress.add(row["clips"])
     made = {"model": config.captioner, "revision": about["revision"], "guidance": config.guidance}
     decodings = [str(decoding) for decoding in config.decodings]
-    storage.publish_json(marker, {"stage": "pipeline recaption", **made, "decodings": decodings, "score": "of the captioner"})
+    storage.publish_json(
+        marker, {"stage": "pipeline recaption", **made, "decodings": decodings, "score": "of the captioner"}
+    )
     log.info("recaption: wrote %s", folder)
 
 
@@ -72,8 +78,12 @@ def write(batch: pa.Table, folder: str) -> pa.Table:
     for clip in clips:
         made = [caption.provenance(each, owner) for each in clip["captions"] or ()]
         told = json.dumps(made, ensure_ascii=False)
-        rows.append({"key": clip["key"], **{k: [each[k] for each in made] for k in ("text", "score")}, "captions": told})
-    storage.publish_table(storage.join(folder, shards.ledger_name(shard)), pa.Table.from_pylist(rows, schema=shards.OVERLAY))
+        rows.append(
+            {"key": clip["key"], **{k: [each[k] for each in made] for k in ("text", "score")}, "captions": told}
+        )
+    storage.publish_table(
+        storage.join(folder, shards.ledger_name(shard)), pa.Table.from_pylist(rows, schema=shards.OVERLAY)
+    )
     return pa.table({"shard": [shard], "clips": [len(rows)]})
 
 

@@ -56,7 +56,9 @@ def run(config: RetryConfig) -> None:
         remedy = f"the dataset was made with revision {owner['captioner_revision'][:12]}; give that captioner"
         raise InputError("--captioner", again.captioner, f"is revision {about['revision'][:12]}; {remedy}")
     if caption.revisions(config.fingerprints) != owner["fingerprints"]:
-        raise InputError("--fingerprints", config.fingerprints, "the dataset was made with others; give the same tables")
+        raise InputError(
+            "--fingerprints", config.fingerprints, "the dataset was made with others; give the same tables"
+        )
     unfinished = set(range(plan.num_shards(planned))) - set(shards.committed(data))
     if unfinished:
         log.info("retry: %d shards of the plan are not committed yet: these first", len(unfinished))

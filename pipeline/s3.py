@@ -1,6 +1,8 @@
-"""What Arrow's S3 filesystem does not offer: conditional puts, server-side copies, streamed listings, removal without markers.
+"""What Arrow's S3 filesystem does not offer: conditional puts, server-side copies, streamed listings, removal without
+markers.
 
-An object goes up in one request, so it appears whole or not at all; Arrow's streams end a failed multipart upload by completing it.
+An object goes up in one request, so it appears whole or not at all; Arrow's streams end a failed multipart upload by
+completing it.
 """
 
 from collections.abc import Iterator

@@ -12,6 +12,8 @@ import numpy as np
 from pipeline import shards, storage
 from pipeline.cli import InputError
 
+NOTHING: dict[str, Any] = {"text": [], "score": []}  # of a clip that an overlay does not have
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig:
@@ -62,14 +64,18 @@ def select(index: shards.Index, config: SelectionConfig) -> list[Chosen]:
     """
     _check(config)
     overlay = _overlay(index, config.captions, "--captions", "`pipeline score` adds one") if config.captions else None
-    audit = _overlay(index, config.filter.audit, "--filter.audit", "`pipeline audit` adds one") if config.filter.audit else None
+    audit = (
+        _overlay(index, config.filter.audit, "--filter.audit", "`pipeline audit` adds one")
+        if config.filter.audit
+        else None
+    )
     chosen = []
     best = []
     for row, (key, own) in enumerate(zip(index.keys, index.texts(), strict=True)):
-        told = (overlay.get(key) if overlay is not None else {"text": own, "score": None}) or {"text": [], "score": []}
+        told: dict[str, Any] = {"text": own, "score": None} if overlay is None else overlay.get(key, NOTHING)
         kept = _passing(told, audit[key] if audit is not None and key in audit else None, config.filter)
         chosen.append(Chosen(row, kept[:1] if config.best_only else kept))
-        best.append(told["score"][0] if told["score"] else -np.inf)
+        best.append(float(told["score"][0]) if told["score"] else -np.inf)
     kept_rows = keep_best(best, config.keep_fraction) if config.keep_fraction < 1 else range(len(chosen))
     return [chosen[row] for row in kept_rows if chosen[row].texts]
 

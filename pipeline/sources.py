@@ -20,8 +20,8 @@ import pyarrow as pa
 from braceexpand import braceexpand
 
 from pipeline import audio, packed, storage, tables
-from pipeline.clip import MAX_KEY, Clip
 from pipeline.cli import InputError
+from pipeline.clip import MAX_KEY, Clip
 
 FOLDER_TABLE = "metadata.csv"  # read when the source is a folder; without it, what lies in the folder is listed
 LISTERS = 16  # packed files listed at a time; from object storage listing waits for bytes

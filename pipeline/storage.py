@@ -26,6 +26,7 @@ from pipeline import s3
 PAUSES_S = (0.1, 0.3, 1.0, 3.0, 6.0)  # between tries of a read; writes to S3 have boto3's own
 FINAL = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "NotImplemented", "Got invalid")
 
+
 def resolve(uri: str) -> str:
     """Return an absolute local path, or the URI unchanged when it has a scheme."""
     return uri.rstrip("/") if "://" in uri else os.path.abspath(os.path.expanduser(uri))
@@ -131,8 +132,8 @@ def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
     """Open UTF-8 text as a stream, with or without a byte order mark; a name that ends in .gz is decompressed."""
     filesystem, path = locate(uri)
     with _patiently(filesystem.open_input_file, path) as file:
-        plain = gzip.open(file) if uri.endswith(".gz") else file
-        yield io.TextIOWrapper(plain, encoding="utf-8-sig", errors=errors, newline="")
+        contents = gzip.GzipFile(fileobj=file) if uri.endswith(".gz") else file
+        yield io.TextIOWrapper(contents, encoding="utf-8-sig", errors=errors, newline="")
 
 
 @contextmanager
@@ -184,7 +185,10 @@ def create(uri: str, data: bytes) -> bool:
     if uri.startswith("s3://"):
         return s3.create(path, data)
     if filesystem is not _LOCAL:
-        return not exists(uri) and publish(uri, data) is None
+        if exists(uri):
+            return False
+        publish(uri, data)
+        return True
     with _temporary(path, data) as temporary:
         try:
             os.link(temporary, path)

@@ -23,7 +23,9 @@ from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.verify")
 SHOWN = 20
-FOUND = pa.schema([("shard", pa.int32()), ("clips", pa.int64()), ("wrong", pa.list_(pa.string())), ("keys", pa.list_(pa.int64()))])
+FOUND = pa.schema(
+    [("shard", pa.int32()), ("clips", pa.int64()), ("wrong", pa.list_(pa.string())), ("keys", pa.list_(pa.int64()))]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,9 @@ def run(config: VerifyConfig) -> None:
     progress = Progress("verify", "clips", plan.clips_in(planned, numbers))
     keys: list[np.ndarray] = []
     if numbers:
-        for row in engine.rows(engine.map_tasks(engine.shard_numbers(numbers), partial(check, data=data, planned=planned))):
+        for row in engine.rows(
+            engine.map_tasks(engine.shard_numbers(numbers), partial(check, data=data, planned=planned))
+        ):
             wrong += row["wrong"]
             keys.append(np.array(row["keys"], np.int64))
             progress.add(row["clips"])
@@ -110,7 +114,12 @@ def _shorten(numbers: list[int]) -> str:
 
 
 def _check_shard(
-    planned: dict[str, Any], shard: int, rows: list[dict[str, Any]], stats: dict[str, Any], tar: bytes, ledger: list[dict[str, Any]]
+    planned: dict[str, Any],
+    shard: int,
+    rows: list[dict[str, Any]],
+    stats: dict[str, Any],
+    tar: bytes,
+    ledger: list[dict[str, Any]],
 ) -> Iterator[str]:
     if [row["key"] for row in ledger] != [row["key"] for row in rows]:
         yield "its ledger does not list the planned clips"
@@ -118,7 +127,10 @@ def _check_shard(
         yield "is of another plan"
     statuses = [row["status"] for row in ledger]
     counted = {"in": len(ledger), **{name: statuses.count(name) for name in accounts.COUNTS[1:]}}
-    if any(stats[name] != count for name, count in counted.items()) or counted["in"] != sum(counted.values()) - counted["in"]:
+    if (
+        any(stats[name] != count for name, count in counted.items())
+        or counted["in"] != sum(counted.values()) - counted["in"]
+    ):
         yield f"its counts do not add up: ledger {counted}, stats { {name: stats[name] for name in counted} }"
     if len(tar) != stats["tar_size"] or hashlib.sha256(tar).hexdigest() != stats["tar_sha256"]:
         yield f"its tar has {len(tar)} bytes and is not the one that was committed ({stats['tar_size']} bytes)"
@@ -127,7 +139,9 @@ def _check_shard(
     with tarfile.open(fileobj=io.BytesIO(tar)) as file:
         members = [(member.name, member.offset_data, member.size) for member in file]
     stated = [
-        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_size"]) for row in written for kind in ("flac", "json")
+        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_size"])
+        for row in written
+        for kind in ("flac", "json")
     ]
     if members != stated:
         yield "its tar does not hold the members that the ledger states, in their order"

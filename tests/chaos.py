@@ -1,7 +1,9 @@
-"""Kill a caption job again and again, anywhere, and prove that the result does not show it: `python -m tests.chaos --rounds 50`.
+"""Kill a caption job again and again, anywhere, and prove that the result does not show it: `python -m tests.chaos
+--rounds 50`.
 
-A Ray cluster of two nodes on this machine; each round kills the driver, one worker process or the second node with SIGKILL at a
-random moment. Whenever a dataset is finished it is compared with the uninterrupted one byte for byte, and another is begun.
+A Ray cluster of two nodes on this machine; each round kills the driver, one worker process or the second node with
+SIGKILL at a random moment. Whenever a dataset is finished it is compared with the uninterrupted one byte for byte,
+and another is begun.
 """
 
 import argparse
@@ -103,9 +105,7 @@ class Chaos:
     def _workers(self) -> list[int]:
         """Return the worker processes of this cluster that do something."""
         raylets = {
-            info.process.pid
-            for node in self.cluster.list_all_nodes()
-            for info in node.all_processes.get("raylet", [])
+            info.process.pid for node in self.cluster.list_all_nodes() for info in node.all_processes.get("raylet", [])
         }
         found = []
         for path in Path("/proc").iterdir():
@@ -139,7 +139,9 @@ class Chaos:
 
 def contents(data: Path) -> dict[str, bytes]:
     """Return every file of a dataset that its content decides: tars, ledgers, commit marks, sizes, the plan."""
-    names = [path for path in data.iterdir() if path.suffix in (".tar", ".parquet", ".json") and path.name != "run.json"]
+    names = [
+        path for path in data.iterdir() if path.suffix in (".tar", ".parquet", ".json") and path.name != "run.json"
+    ]
     return {path.name: path.read_bytes() for path in sorted(names)} | (
         {"attempts": b"left over"} if (data / "attempts").exists() else {}
     )

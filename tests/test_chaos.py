@@ -12,7 +12,15 @@ ROUNDS = 10
 
 def test_kills_do_not_show(caption_config: CaptionConfig, tmp_path: Path) -> None:
     """In a process of its own: the cluster is not this session's Ray."""
-    flags = ["tiny", "--source", caption_config.source, "--captioner", caption_config.captioner, "--clips-per-shard", "2"]
+    flags = [
+        "tiny",
+        "--source",
+        caption_config.source,
+        "--captioner",
+        caption_config.captioner,
+        "--clips-per-shard",
+        "2",
+    ]
     command = [sys.executable, "-m", "tests.chaos", "--rounds", str(ROUNDS), "--seed", "1", "--", *flags]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500)

@@ -76,7 +76,9 @@ def test_killed_driver_resumes_to_the_same_bytes(dataset: str, caption_config: C
     assert tars(out) == tars(dataset)
 
 
-def test_another_captioner_or_guidance_in_the_same_place_is_refused(dataset: str, caption_config: CaptionConfig) -> None:
+def test_another_captioner_or_guidance_in_the_same_place_is_refused(
+    dataset: str, caption_config: CaptionConfig
+) -> None:
     before = tars(dataset)
     with pytest.raises(InputError, match=r"guidance was \['tags'\], now \['none'\]"):
         run(dataclasses.replace(caption_config, out=dataset, guidance=("none",)))

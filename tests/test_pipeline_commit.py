@@ -86,7 +86,7 @@ for shard in range(200):
 
 
 def test_writers_killed_at_any_moment_leave_whole_shards(tmp_path: Path) -> None:
-    """Processes that write the same shards are killed at random; whatever is committed is of one writer, and settles whole."""
+    """Processes that write the same shards are killed at random; what is committed is of one writer and whole."""
     draw = random.Random(0)
     data = str(tmp_path)
     for writer in range(8):
@@ -97,7 +97,7 @@ def test_writers_killed_at_any_moment_leave_whole_shards(tmp_path: Path) -> None
             victim.send_signal(signal.SIGKILL)
             victim.wait()
     commit.settle(data)
-    marks = [path for path in tmp_path.glob("*_stats.json")]
+    marks = list(tmp_path.glob("*_stats.json"))
     assert marks, "no writer came as far as one shard"
     for mark in marks:
         shard = mark.name.removesuffix("_stats.json")

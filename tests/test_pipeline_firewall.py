@@ -14,10 +14,14 @@ from pipeline.firewall import SETS, Firewall, FirewallConfig
 METADATA = {  # file name -> (evaluation set, contents in its official layout, id that it must exclude)
     "eval_segments.csv": (
         "audioset-eval",
-        '# Segments csv created\n# num_ytids=1\n# YTID, start_seconds, end_seconds, positive_labels\n-aaaaaaaaaa, 0.0, 10.0, "/m/0"\n',
+        '# Segments csv\n# num_ytids=1\n# YTID, start_seconds, end_seconds, labels\n-aaaaaaaaaa, 0.0, 10.0, "/m/0"\n',
         "youtube:-aaaaaaaaaa",
     ),
-    "test.csv": ("audiocaps", "audiocap_id,youtube_id,start_time,caption\n1,bbbbbbbbbbb,30,a dog\n", "youtube:bbbbbbbbbbb"),
+    "test.csv": (
+        "audiocaps",
+        "audiocap_id,youtube_id,start_time,caption\n1,bbbbbbbbbbb,30,a dog\n",
+        "youtube:bbbbbbbbbbb",
+    ),
     "clotho_captions_evaluation.csv": ("clotho", "file_name,caption_1\nSanta Motor.wav,x\n", "file:santa motor"),
     "clotho_metadata_evaluation.csv": (
         "clotho",

@@ -161,7 +161,9 @@ def test_hugging_face_audioset_parquet(tmp_path: Path, request: pytest.FixtureRe
 
 
 def test_other_parquet_layouts(tmp_path: Path) -> None:
-    table = pa.table({"flac": [flac(1), flac(2)], "label": [3, 4], "category": ["dog_bark", "rain"], "caption": ["x", "y"]})
+    table = pa.table(
+        {"flac": [flac(1), flac(2)], "label": [3, 4], "category": ["dog_bark", "rain"], "caption": ["x", "y"]}
+    )
     pq.write_table(table, tmp_path / "train-0.parquet")
     one, two = sources.read_clips(str(tmp_path))
     assert (one.key, one.tags, one.captions) == ("train-0_0", ("dog bark",), ("x",)) and audio_of(two) == flac(2)

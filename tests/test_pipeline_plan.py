@@ -66,7 +66,9 @@ def test_keys_that_meet_are_an_error_that_names_both(tmp_path: Path) -> None:
         drawn("", listing(tmp_path, ["x 1.wav,", "y.wav,", "x_1.wav,", "z.ogg,", "z.wav,"]), size=2)
 
 
-@pytest.mark.parametrize(("rows", "said"), [("", "lists no clip"), ("\n\n", "lists no clip"), ("\n ,Rain\n", "line 3 names no file")])
+@pytest.mark.parametrize(
+    ("rows", "said"), [("", "lists no clip"), ("\n\n", "lists no clip"), ("\n ,Rain\n", "line 3 names no file")]
+)
 def test_a_source_without_clips_is_an_error(tmp_path: Path, rows: str, said: str) -> None:
     source = tmp_path / "clips.csv"
     source.write_text("file,label\n" + rows)

@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from pipeline import audio, audit, caption, export, fingerprints, listen, plan, recaption, retry, shards, sources, storage, verify
+from pipeline import (
+    audio,
+    audit,
+    caption,
+    export,
+    fingerprints,
+    listen,
+    plan,
+    recaption,
+    retry,
+    shards,
+    sources,
+    storage,
+    verify,
+)
 from pipeline.audit import AuditConfig
 from pipeline.caption import CaptionConfig
 from pipeline.cli import InputError, JobError

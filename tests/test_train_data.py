@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import audio, shards, storage
 from pipeline.cli import InputError, JobError
-from pipeline.sources import Clip
+from pipeline.clip import Clip
 from pipeline.selection import SelectionConfig, keep_best
 from train.data import ListedClips, Loader, Order, open_shards
 
