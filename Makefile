@@ -4,9 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+ROUNDS ?= 50
+JOB ?= demo --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
 export BLAT_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test gpu-check check lint types contracts constraints clean
+.PHONY: demo test gpu-check chaos bench check lint types contracts constraints clean
 
 demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
 	bash cluster/demo.sh
@@ -16,6 +18,12 @@ test: $(READY) check    ## lint, types, import contracts, then every test
 
 gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
 	python3 -m tests.gpu_check $(ARGS)
+
+chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers and a node under its caption job
+	python -m tests.chaos --rounds $(ROUNDS) -- $(JOB)
+
+bench: $(READY)         ## what grows with the number of clips: planning two million rows, finding what is left of a job
+	python -m tests.bench
 
 check: lint types contracts
 

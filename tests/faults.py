@@ -33,12 +33,11 @@ KINDS = (*ERRORS, "reset", "truncated")
 class FaultyProxy(ThreadingHTTPServer):
     """Serves on a local port (0: a free one). `injected` counts faults by (kind, method), `requests` all by method."""
 
-    request_queue_size = 128
+    request_queue_size = 128  # connections that wait to be taken
 
     def __init__(self, target: str, share: float = 0.05, seed: int = 0, kinds: Sequence[str] = KINDS, port: int = 0):
         self.target, self.share, self.kinds = urlsplit(target).netloc, share, kinds
-        self.injected: Counter[tuple[str, str]] = Counter()
-        self.requests: Counter[str] = Counter()
+        self.injected, self.requests = Counter[tuple[str, str]](), Counter[str]()
         self.random, self.lock = random.Random(seed), threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
@@ -91,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not kind or (kind == "truncated" and body):  # an empty body cannot be cut: a reset it is
                 self.answer(status, reason, headers, body[: int(part * len(body))])
         if kind not in ("", *ERRORS):
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, no FIN
             self.close_connection = True
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
@@ -99,7 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
     def read_body(self) -> bytes:
         """Read the body as it is on the wire, with the framing of its chunks where it has them."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            if len(body := self.rfile.read(size := int(self.headers.get("Content-Length", 0)))) < size:
+            body = self.rfile.read(size := int(self.headers.get("Content-Length", 0)))
+            if len(body) < size:
                 raise ConnectionAbortedError
             return body
         raw = bytearray(line := self.rfile.readline())
@@ -138,14 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--target", required=True)
-    for name, default in (("--port", 0), ("--share", 0.05), ("--seed", 0)):
+    for name, default in (("--target", "http://127.0.0.1:5000"), ("--port", 0), ("--share", 0.05), ("--seed", 0)):
         parser.add_argument(name, type=type(default), default=default)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, "lost"))
-    stop = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)  # before there are threads that could get them
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads that could get it
     with FaultyProxy(**vars(parser.parse_args())) as proxy:
         print(proxy.endpoint, flush=True)
-        signal.sigwait(stop)
+        signal.sigwait({signal.SIGTERM})
     counts = {" ".join(key): count for key, count in proxy.injected.items()}
     print(json.dumps({"requests": proxy.requests, "injected": counts}), flush=True)

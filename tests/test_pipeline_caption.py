@@ -1,23 +1,26 @@
 """Caption generation on a real Ray: every clip accounted for, done work kept, the same bytes after a kill."""
 
+import csv
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
-from pipeline import audio, audioset, shards, sources, storage
+from pipeline import audio, clip, shards, sources, storage
 from pipeline.caption import CaptionConfig, run
 from pipeline.cli import InputError, JobError
 from pipeline.configs import CAPTION
 from pipeline.engine import ActorConfig
-from pipeline.synth import SPLITS
+from tests import zoo
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 TINY: CaptionConfig = CAPTION["tiny"][1]
@@ -90,60 +93,97 @@ def test_gpus_that_are_not_there_are_an_error_not_a_wait(caption_config: Caption
         run(dataclasses.replace(caption_config, out=str(tmp_path), actors=ActorConfig(gpus=1.0)))
 
 
+TAG = "Rain"
+
+
 @pytest.fixture(scope="module")
-def bad_source(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Ten good clips and one of each kind of bad input, in AudioSet layout."""
-    folder = tmp_path_factory.mktemp("bad")
-    (folder / "audio").mkdir()
-    storage.publish(str(folder / audioset.LABELS_FILE), storage.read(storage.join(corpus, audioset.LABELS_FILE)))
-    good = sources.read_clips(storage.join(corpus, f"{SPLITS[1]}_segments.csv"))[:10]
-    flac = storage.read(good[0].uri)
-    files = {f"Ygood{i:07d}.flac": storage.read(clip.uri) for i, clip in enumerate(good)}
-    files |= {
-        "Yempty000000.flac": b"",
-        "Ytext0000000.wav": b"not audio at all\n" * 9,
-        "Ytrunc000000.flac": flac[: len(flac) // 2],
-    }
-    files |= {"Ynotags00000.flac": flac}
-    for name, data in files.items():
-        (folder / "audio" / name).write_bytes(data)
-    soundfile.write(folder / "audio" / "Yzero0000000.wav", np.zeros(0, np.float32), 32_000)
-    ids = [name[1:].split(".")[0] for name in files] + ["zero0000000", "gone0000000"]
-    mid = good[0].mids[:1]
-    rows = [audioset.Segment(ytid, 0.0, 2.0, () if ytid == "notags00000" else mid) for ytid in ids]
-    storage.publish(str(folder / "train.csv"), audioset.write_segments(rows).encode())
-    return str(folder / "train.csv")
+def zoo_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[zoo.Case]]:
+    """Every odd and broken file of the zoo, listed with a tag; a clip without tags and one with a tag nobody knows."""
+    folder = tmp_path_factory.mktemp("zoo")
+    found = zoo.write(folder)
+    good = found[0].data
+    assert good is not None
+    (folder / "no-tags.wav").write_bytes(good)
+    (folder / "strange-tag.wav").write_bytes(good)
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        rows = [(case.name, TAG) for case in found]
+        csv.writer(file).writerows([("file", "label"), *rows, ("no-tags.wav", ""), ("strange-tag.wav", "Quasar")])
+    return folder, found
 
 
-REASONS = {
-    "Yempty000000_0_2000": ("failed", "empty"),
-    "Ytext0000000_0_2000": ("failed", "not_audio"),
-    "Ytrunc000000_0_2000": ("failed", "truncated"),
-    "Yzero0000000_0_2000": ("failed", "zero_length"),
-    "Ygone0000000_0_2000": ("failed", "missing"),
-    "Ynotags00000_0_2000": ("filtered", "no_tags"),
-}
-
-
-def test_bad_clips_are_ledger_rows_and_too_many_fail_the_job(bad_source: str, captioner: str, tmp_path) -> None:
+def test_the_zoo_is_ledger_rows_or_right_results(
+    zoo_folder: tuple[Path, list[zoo.Case]], captioner: str, tmp_path: Path
+) -> None:
+    folder, found = zoo_folder
     out = str(tmp_path)
-    config = dataclasses.replace(TINY, source=bad_source, captioner=captioner, out=out, max_bad_fraction=0.3)
-    with pytest.raises(JobError, match=r"16 clips = 10 written \+ 1 filtered \+ 5 failed.*--max-bad-fraction"):
+    config = dataclasses.replace(TINY, source=str(folder), captioner=captioner, out=out, max_bad_fraction=0.3)
+    bad = sum(bool(case.reason) for case in found)
+    assert len(found) >= 40 and bad >= 15
+    with pytest.raises(
+        JobError, match=rf"{len(found) + 2} clips = \d+ written \+ 2 filtered \+ {bad} failed.*--max-bad"
+    ):
         run(config)
     assert not Path(out, "sizes.json").exists()
     kept = tars(out)
-    run(dataclasses.replace(config, max_bad_fraction=0.4))
+    run(dataclasses.replace(config, max_bad_fraction=0.5))
     assert tars(out) == kept
-    ledger = {row["key"]: row for row in shards.Index(out).ledger.to_pylist()}
-    assert len(ledger) == 16
-    assert {key: (row["status"], row["reason"]) for key, row in ledger.items() if row["reason"]} == REASONS
-    assert all(row["detail"] for row in ledger.values() if row["reason"])
-    assert sum(row["status"] == "written" for row in ledger.values()) == 10
+    index = shards.Index(out)
+    rows = index.ledger.to_pylist()
+    ended = {row["key"]: (row["status"], row["reason"]) for row in rows}
+    wanted = {clip.key_of(case.name): ("failed", case.reason) if case.reason else ("written", "") for case in found}
+    wanted |= {"no-tags": ("filtered", "no_tags"), "strange-tag": ("filtered", "unknown_tags")}
+    assert ended == wanted
+    assert all(row["detail"] for row in rows if row["reason"])
+    lengths = {clip.key_of(case.name): case.duration_s for case in found if not case.reason}
+    assert all(abs(row["duration_s"] - lengths[row["key"]]) < 0.08 for row in rows if row["status"] == "written")
+    assert {index.meta(i)["source_id"] for i in range(len(index))} == {case.name for case in found if not case.reason}
 
 
-def test_without_guidance_a_clip_without_tags_is_captioned(bad_source: str, captioner: str, tmp_path) -> None:
-    config = dataclasses.replace(TINY, source=bad_source, captioner=captioner, out=str(tmp_path), max_bad_fraction=1.0)
-    run(dataclasses.replace(config, guidance=("none",)))
-    index = shards.Index(str(tmp_path))
-    assert "Ynotags00000_0_2000" in index.keys
-    assert index.meta(index.keys.index("Ynotags00000_0_2000"))["captions"][0]["tags_given"] is False
+def test_without_guidance_a_clip_without_tags_is_captioned(
+    zoo_folder: tuple[Path, list[zoo.Case]], captioner: str, tmp_path: Path
+) -> None:
+    """And the readers may decode for the actors: the captions are the same."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("no-tags.wav", "rate192k.wav"):
+        shutil.copy(zoo_folder[0] / name, folder / name)
+    config = dataclasses.replace(TINY, source=str(folder), captioner=captioner, guidance=("none",))
+    made = []
+    for decode in ("actor", "reader"):
+        run(dataclasses.replace(config, out=str(tmp_path / decode), decode=decode))
+        index = shards.Index(str(tmp_path / decode))
+        assert index.keys == ["no-tags", "rate192k"]
+        assert index.meta(0)["captions"][0]["tags_given"] is False
+        made.append(tars(str(tmp_path / decode)))
+    assert made[0] == made[1]
+
+
+def test_two_drivers_at_once_write_one_dataset(dataset: str, caption_config: CaptionConfig, tmp_path: Path) -> None:
+    import ray
+
+    out = str(tmp_path)
+    command = [sys.executable, "-m", "pipeline", "caption", "tiny", "--out", out]
+    command += ["--source", caption_config.source, "--captioner", caption_config.captioner]
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    drivers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [driver.communicate(timeout=400)[1] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], told
+    assert tars(out) == tars(dataset)
+    assert not Path(out, "attempts").exists()
+
+
+def test_the_accounts_are_exported_for_prometheus(dataset: str) -> None:
+    """The counts of this session's runs, as Ray's own endpoint serves them."""
+    import ray
+
+    address = ray.nodes()[0]
+    endpoint = f"http://{address['NodeManagerAddress']}:{address['MetricsExportPort']}/metrics"
+    deadline = time.monotonic() + 60
+    text = ""
+    while "blat_clips_total" not in text and time.monotonic() < deadline:
+        with suppress(OSError):
+            text = urllib.request.urlopen(endpoint, timeout=5).read().decode()
+        time.sleep(1)
+    assert "ray_blat_clips_total{" in text, "no counter of ours at Ray's metrics endpoint"
+    for name in ("ray_blat_audio_seconds_total", "ray_blat_clips_per_second", "ray_blat_model_busy_ratio"):
+        assert name in text

@@ -1,0 +1,93 @@
+"""Measure what grows with the number of clips: `make bench`. Prints Markdown rows for BENCHMARKS.md.
+
+Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed, and finding the
+hundredth of the shards that is left of a job.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline import audioset, plan, shards, storage
+
+LABELS = 527
+RESUME = """
+import sys
+from pipeline import commit, plan, shards
+from pipeline.firewall import FirewallConfig
+drawn = plan.draft(sys.argv[2], sys.argv[1], (), 512, FirewallConfig())
+commit.settle(sys.argv[2])
+done = set(shards.committed(sys.argv[2]))
+todo = [shard for shard in range(plan.num_shards(drawn.plan)) if shard not in done]
+print(len(todo), "shards left of", plan.num_shards(drawn.plan))
+"""
+
+
+def prepare(folder: Path, rows: int) -> Path:
+    """Write a segments file, its label table and an audio folder of empty files."""
+    draw = random.Random(0)
+    mids = [f"/m/{i:04x}" for i in range(LABELS)]
+    (folder / audioset.LABELS_FILE).write_text(audioset.write_labels({mid: f"Label {mid[3:]}" for mid in mids}))
+    (folder / "audio").mkdir()
+    letters = string.ascii_letters + string.digits + "-_"
+    table = folder / "unbalanced_train_segments.csv"
+    with open(table, "w") as file:
+        file.write("# Segments csv\n# num_ytids\n# YTID, start_seconds, end_seconds, positive_labels\n")
+        for number in range(rows):
+            ytid = f"{number:06x}" + "".join(draw.choices(letters, k=5))
+            start = draw.randrange(0, 600, 10)
+            labels = ",".join(draw.sample(mids, draw.randint(1, 4)))
+            file.write(f'{ytid}, {start}.000, {start + 10}.000, "{labels}"\n')
+            os.close(os.open(folder / "audio" / f"Y{ytid}.flac", os.O_CREAT))
+    return table
+
+
+def measure(words: list[str]) -> tuple[float, float, str]:
+    """Run a command; return seconds, peak resident GB and the last line of what it printed."""
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    said = process.stdout.read().strip().splitlines()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, said
+    return time.monotonic() - started, usage.ru_maxrss / 1e6, said[-1]
+
+
+def commit_all_but(data: str, left: int) -> None:
+    """Write the commit marks of a job that has come far."""
+    planned = plan.read(data)
+    assert planned is not None
+    for shard in range(plan.num_shards(planned) - left):
+        storage.publish_json(storage.join(data, shards.stats_name(shard)), {"shard": shard, "plan_hash": planned["hash"]})
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    rows = parser.parse_args().rows
+    folder = Path(tempfile.mkdtemp())
+    try:
+        print(f"writing {rows:,} rows and files", file=sys.stderr)
+        table, out = prepare(folder, rows), str(folder / "out")
+        command = ["-m", "pipeline", "plan", "tiny", "--clips-per-shard", "512", "--source", str(table), "--out", out]
+        print("| what | seconds | peak memory, GB | it said |\n|---|---|---|---|")
+        for what in (f"plan {rows:,} rows", "the same again, nothing changed"):
+            seconds, peak, said = measure(command)
+            print(f"| {what} | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
+        commit_all_but(out, left=round(rows / 512 / 100))
+        seconds, peak, said = measure(["-c", RESUME, str(table), out])
+        print(f"| find what is left of a job 99 % done | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

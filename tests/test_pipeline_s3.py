@@ -1,0 +1,63 @@
+"""A whole job on S3 through a proxy that breaks requests: nothing is lost, nothing shows half, the bytes are as on disk."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from pipeline import shards, storage
+from pipeline.caption import CaptionConfig
+from tests.faults import KINDS, FaultyProxy
+
+SHARE = 0.05
+
+
+@pytest.fixture(scope="module")
+def source(s3: str, caption_config: CaptionConfig) -> str:
+    """The corpus' tagged clips on S3, under their own names."""
+    folder = Path(caption_config.source).parent
+    names = ["class_labels_indices.csv", "tagged_segments.csv", *(f"audio/{p.name}" for p in folder.glob("audio/*"))]
+    for name in names:
+        storage.publish(f"{s3}/faulty/in/{name}", (folder / name).read_bytes())
+    return f"{s3}/faulty/in/tagged_segments.csv"
+
+
+@pytest.fixture(scope="module")
+def proxy(s3: str) -> Iterator[FaultyProxy]:
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], SHARE, seed=4, kinds=(*KINDS, "lost")) as running:
+        yield running
+
+
+def call(proxy: FaultyProxy, *words: str) -> str:
+    """Run a stage with a Ray of its own, whose workers talk to the store through the proxy."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"AWS_ENDPOINT_URL": proxy.endpoint, "RAY_ADDRESS": "local"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
+    return done.stderr
+
+
+def test_a_job_through_broken_requests_writes_what_it_writes_on_disk(
+    proxy: FaultyProxy, s3: str, source: str, caption_config: CaptionConfig, dataset: str
+) -> None:
+    out = f"{s3}/faulty/out"
+    call(proxy, "caption", "tiny", "--source", source, "--captioner", caption_config.captioner, "--out", out)
+    assert sum(proxy.injected.values()) >= 5, f"too few faults to prove anything: {proxy.injected}"
+    ours, theirs = (storage.list_names(folder) for folder in (out, dataset))
+    assert [name for name in ours if name.endswith((".tar", ".json", ".parquet"))] == [
+        name for name in theirs if name.endswith((".tar", ".json", ".parquet"))
+    ]
+    for name in ours:
+        if name.endswith(".tar") or "_stats" in name or (name.endswith(".parquet") and name[0] == "0"):
+            assert storage.read(storage.join(out, name)) == Path(dataset, name).read_bytes(), name
+    uploads = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).list_multipart_uploads(Bucket="corpus")
+    assert not uploads.get("Uploads"), "an upload was left open"
+    assert not storage.exists(f"{out}/attempts")
+    assert "whole" in call(proxy, "verify", "--data", out)
+    assert len(shards.Index(out)) == 24
