@@ -29,5 +29,6 @@ for model in round1-unguided round1 round2; do
     python -m eval retrieval demo --model "$D/models/$model" --task-dir "$D/corpus" --out "$D/results/$model"
 done
 
-# 7. Everything side by side.
+# 7. Clips to listen to beside their captions, and everything side by side.
+python -m pipeline listen --data "$D/guided" --captions round1
 python -m eval report demo --results "$D/results/round1-unguided" "$D/results/round1" "$D/results/round2" --captions "$D/guided" "$D/unguided" --out "$D/report"

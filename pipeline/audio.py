@@ -22,7 +22,8 @@ TIMEOUT_S = 60.0  # for one clip; ten minutes of FLAC take a third of a second
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000  # of a header; others are damage
 MOST_FLOAT = 8.0  # louder float samples are damage; full scale is 1
 FFMPEG_STARTS = (  # place and bytes of containers that libsndfile does not read
-    (4, b"ftyp"), (0, b"\x1aE\xdf\xa3"), (0, b"\x30\x26\xb2\x75"), (0, b"#!AMR"), (0, b"\xff\xf1"), (0, b"\xff\xf9"), (0, b"FLV"),
+    (4, b"ftyp"), (0, b"\x1aE\xdf\xa3"), (0, b"\x30\x26\xb2\x75"), (0, b"#!AMR"), (0, b"\xff\xf1"),
+    (0, b"\xff\xf9"), (0, b"FLV"),
 )  # fmt: skip
 UNKNOWN_LENGTH = 2**40  # libsndfile gives a number near 2**63 for a header without a length
 STREAMED_WAV = 0x7FFFFFFF  # sizes from here on are what writes to a pipe leave in the header
@@ -62,7 +63,7 @@ def decode(data: bytes, sample_rate_hz: int = SAMPLE_RATE_HZ, timeout_s: float =
     """Decode encoded audio to mono samples.
 
     Args:
-        data: a whole encoded file: what libsndfile reads (FLAC, WAV, Ogg, MP3, ...), else what ffmpeg does, where there is one.
+        data: a whole encoded file: what libsndfile reads (FLAC, WAV, Ogg, MP3, ...), else what ffmpeg does.
         sample_rate_hz: wanted rate; other rates are resampled with soxr HQ.
         timeout_s: most seconds to take.
 
@@ -97,7 +98,7 @@ def decode(data: bytes, sample_rate_hz: int = SAMPLE_RATE_HZ, timeout_s: float =
 
 
 def _read(file: soundfile.SoundFile, timeout_s: float) -> np.ndarray:
-    """Read mono samples (T,), int16 where the file has just those; a block at a time, so that memory follows what is kept."""
+    """Read mono samples (T,), int16 where the file has just those; by blocks, so that memory follows what is kept."""
     started = time.monotonic()
     _check_rate(file.samplerate)
     stated = _stated_length(file)

@@ -1,7 +1,7 @@
 """Acoustic fingerprints: tell whether two clips hold the same recording, whatever its codec, rate, gain and cut.
 
-After Haitsma & Kalker, "A Highly Robust Audio Fingerprinting System", ISMIR 2002: each frame becomes 32 bits, the signs of how the
-energy differences between neighbouring bands change over time.
+After Haitsma & Kalker, "A Highly Robust Audio Fingerprinting System", ISMIR 2002: each frame becomes 32 bits, the signs of
+how the energy differences between neighbouring bands change over time.
 Shapes: T = samples, F = frames of a clip, M = frames of an index.
 """
 
@@ -61,8 +61,8 @@ def fingerprint(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 class Index:
     """Known clips, to be found by any stretch of theirs.
 
-    Half words are looked up: the bits of a re-encoded frame differ in places, but one half of one frame in ten is untouched. What
-    lies on one diagonal of (known frame, asked frame) belongs together.
+    Half words are looked up: the bits of a re-encoded frame differ in places, but one half of one frame in ten is untouched.
+    What lies on one diagonal of (known frame, asked frame) belongs together.
     """
 
     def __init__(self, known: Iterable[tuple[str, np.ndarray]]) -> None:

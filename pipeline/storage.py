@@ -9,11 +9,9 @@ import gzip
 import io
 import json
 import os
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -22,9 +20,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pipeline import s3
-
-PAUSES_S = (0.1, 0.3, 1.0, 3.0, 6.0)  # between tries of a read; writes to S3 have boto3's own
-FINAL = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "NotImplemented", "Got invalid")
+from pipeline.remote import connect, patiently
 
 
 def resolve(uri: str) -> str:
@@ -40,20 +36,20 @@ def join(uri: str, *names: str) -> str:
 def exists(uri: str) -> bool:
     """Tell whether a file or folder is there."""
     filesystem, path = locate(uri)
-    return bool(_patiently(filesystem.get_file_info, path).type != pafs.FileType.NotFound)
+    return bool(patiently(filesystem.get_file_info, path).type != pafs.FileType.NotFound)
 
 
 def stamp(uri: str) -> tuple[int, int]:
     """Return the size and the time of change (ns) of a file, to tell whether it is still the one that was read."""
     filesystem, path = locate(uri)
-    info = _patiently(filesystem.get_file_info, path)
+    info = patiently(filesystem.get_file_info, path)
     return int(info.size or 0), int(info.mtime_ns or 0)
 
 
 def is_folder(uri: str) -> bool:
     """Tell whether a folder is there."""
     filesystem, path = locate(uri)
-    return bool(_patiently(filesystem.get_file_info, path).type == pafs.FileType.Directory)
+    return bool(patiently(filesystem.get_file_info, path).type == pafs.FileType.Directory)
 
 
 def names(folder: str) -> Iterator[str]:
@@ -66,7 +62,7 @@ def names(folder: str) -> Iterator[str]:
         yield from s3.names(path)
     else:
         selector = pafs.FileSelector(path, allow_not_found=True)
-        yield from (info.base_name for info in _patiently(filesystem.get_file_info, selector))
+        yield from (info.base_name for info in patiently(filesystem.get_file_info, selector))
 
 
 def list_names(folder: str) -> list[str]:
@@ -89,13 +85,13 @@ def read(uri: str, offset: int = 0, size: int | None = None, most: int | None = 
             local.seek(offset)
             data = local.read(-1 if size is None else size)
     else:
-        data = _patiently(_read_remote, filesystem, path, offset, size, most)
+        data = patiently(_read_remote, filesystem, path, offset, size, most)
     if size is not None and len(data) < size:
         raise OSError(f"{uri} ends after {offset + len(data)} bytes, before {offset + size}")
     return data
 
 
-class TooLarge(OSError):
+class TooLarge(Exception):
     """A file that is larger than its reader takes."""
 
 
@@ -123,7 +119,7 @@ def open_stream(uri: str) -> Iterator[BinaryIO]:
         with open(uri, "rb") as local:
             yield local
     else:
-        with _patiently(lambda: filesystem.open_input_stream(path, buffer_size=2**20)) as remote:
+        with patiently(lambda: filesystem.open_input_stream(path, buffer_size=2**20)) as remote:
             yield remote
 
 
@@ -131,7 +127,7 @@ def open_stream(uri: str) -> Iterator[BinaryIO]:
 def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
     """Open UTF-8 text as a stream, with or without a byte order mark; a name that ends in .gz is decompressed."""
     filesystem, path = locate(uri)
-    with _patiently(filesystem.open_input_file, path) as file:
+    with patiently(filesystem.open_input_file, path) as file:
         contents = gzip.GzipFile(fileobj=file) if uri.endswith(".gz") else file
         yield io.TextIOWrapper(contents, encoding="utf-8-sig", errors=errors, newline="")
 
@@ -140,7 +136,7 @@ def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
 def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file to read some of its row groups."""
     filesystem, path = locate(uri)
-    with _patiently(lambda: pq.ParquetFile(filesystem.open_input_file(path))) as file:
+    with patiently(lambda: pq.ParquetFile(filesystem.open_input_file(path))) as file:
         yield file
 
 
@@ -263,7 +259,7 @@ def remove(uri: str) -> None:
     if uri.startswith("s3://"):
         s3.remove(path)
         return
-    kind = _patiently(filesystem.get_file_info, path).type
+    kind = patiently(filesystem.get_file_info, path).type
     with suppress(FileNotFoundError):  # someone else's removal is as good
         if kind == pafs.FileType.Directory:
             filesystem.delete_dir(path)
@@ -279,34 +275,7 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
         return _LOCAL, uri
     scheme, _, path = uri.partition("://")
     bucket = path.partition("/")[0]
-    return _filesystem(f"{scheme}://{bucket}"), path.removeprefix(bucket) if scheme == "file" else path
-
-
-def _patiently(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call again, with growing pauses, what a passing fault of the network or the store broke."""
-    for pause_s in PAUSES_S:
-        try:
-            return call(*arguments)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, TooLarge):
-            raise
-        except OSError as error:
-            if error.errno is not None or any(word in str(error) for word in FINAL):  # the disk's errors have numbers
-                raise
-        time.sleep(pause_s)
-    return call(*arguments)
-
-
-@lru_cache
-def _filesystem(root: str) -> pafs.FileSystem:
-    """Connect once to each bucket; keys are never parsed as URIs, so spaces and % in them are fine."""
-    if root.startswith("hf://"):
-        from huggingface_hub import HfFileSystem  # read only here: nothing is published to a hub but by push_to_hub
-
-        return pafs.PyFileSystem(pafs.FSSpecHandler(HfFileSystem()))
-    try:
-        return pafs.FileSystem.from_uri(root + ("/" if root == "file://" else ""))[0]
-    except pa.ArrowInvalid as error:
-        raise OSError(f"{root}: {error}; use a local path, s3://, gs:// or hf://") from error
+    return connect(f"{scheme}://{bucket}"), path.removeprefix(bucket) if scheme == "file" else path
 
 
 _LOCAL = pafs.LocalFileSystem()

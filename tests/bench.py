@@ -65,7 +65,9 @@ def commit_all_but(data: str, left: int) -> None:
     planned = plan.read(data)
     assert planned is not None
     for shard in range(plan.num_shards(planned) - left):
-        storage.publish_json(storage.join(data, shards.stats_name(shard)), {"shard": shard, "plan_hash": planned["hash"]})
+        storage.publish_json(
+            storage.join(data, shards.stats_name(shard)), {"shard": shard, "plan_hash": planned["hash"]}
+        )
 
 
 def main() -> None:

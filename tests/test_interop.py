@@ -1,8 +1,8 @@
 """Shards are read unchanged by programs that know nothing of this repository.
 
-webdataset, Hugging Face datasets and GNU tar are run. The audio loader of open_clip is on its main branch only (the newest release,
-open-clip-torch 3.3.0, reads images alone), and LAION-CLAP's (laion-clap 1.1.7) needs numpy 1 and the network to be imported: their
-rules, read in the sources, are stated here as checks that use nothing but tarfile.
+webdataset, Hugging Face datasets and GNU tar are run. open_clip's audio loader is on its main branch only (the newest
+release, open-clip-torch 3.3.0, reads images alone) and LAION-CLAP's (laion-clap 1.1.7) needs numpy 1 and the network to be
+imported: their rules, read in the sources, are stated as checks that use nothing but tarfile.
 """
 
 import io
@@ -111,32 +111,64 @@ def test_webdataset(data: Path, written: list[shards.Outcome], pattern: str) -> 
     check([(s["__key__"], s["flac"], json.loads(s["json"])) for s in samples], written)
 
 
-def test_webdataset_decodes(data: Path, written: list[shards.Outcome]) -> None:
-    """With its own decoders: a dictionary for JSON, a tensor and a rate for FLAC."""
-    pipeline = webdataset.WebDataset(str(data / "00000.tar"), shardshuffle=False)
-    for sample, outcome in zip(pipeline.decode(webdataset.torch_audio), written, strict=False):
+@pytest.fixture(scope="module")
+def ffmpeg() -> None:
+    """torchaudio and datasets decode with torchcodec, and that with FFmpeg's shared libraries."""
+    from torchcodec.decoders import AudioDecoder
+
+    try:
+        AudioDecoder(audio.encode_flac(np.zeros(320, np.int16)))
+    except RuntimeError as error:
+        pytest.skip(f"no FFmpeg: {str(error).splitlines()[0]}")
+
+
+def test_webdataset_decodes(data: Path, written: list[shards.Outcome], ffmpeg: None) -> None:
+    """With webdataset's own decoders, as LAION-CLAP has it."""
+    pipeline = webdataset.WebDataset(str(data / "{00000..00001}.tar"), shardshuffle=False)
+    for sample, outcome in zip(pipeline.decode(webdataset.torch_audio), written, strict=True):
         waveform, rate_hz = sample["flac"]
-        assert rate_hz == 32_000 and waveform.shape == (1, outcome.meta["num_samples"])
-        assert sample["json"] == outcome.meta
+        assert rate_hz == audio.SAMPLE_RATE_HZ and sample["json"] == outcome.meta
+        assert (waveform[0].numpy() * 2**15 == samples_of(outcome.flac)).all()
+
+
+@pytest.fixture(scope="module")
+def hugging_face(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The library `datasets`, without network and with its caches in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        import datasets
+
+        yield datasets
+
+
+def load(hugging_face: Any, data: Path, cache: Path, streaming: bool) -> Any:
+    files = [str(data / shards.tar_name(shard)) for shard in range(2)]
+    loaded = hugging_face.load_dataset(
+        "webdataset", data_files=files, split="train", streaming=streaming, cache_dir=str(cache)
+    )
+    assert {"__key__", "flac", "json"} <= set(loaded.column_names)
+    assert isinstance(loaded.features["flac"], hugging_face.Audio)
+    return loaded
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_hugging_face_datasets(
-    data: Path, written: list[shards.Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+    hugging_face: Any, data: Path, written: list[shards.Outcome], tmp_path: Path, streaming: bool
 ) -> None:
-    """`datasets` decodes audio with torchcodec, which needs FFmpeg's libraries; the bytes need neither."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    import datasets
+    """The columns and the bytes, which need torchcodec to be installed but no FFmpeg."""
+    loaded = load(hugging_face, data, tmp_path, streaming).cast_column("flac", hugging_face.Audio(decode=False))
+    check([(row["__key__"], row["flac"]["bytes"], row["json"]) for row in loaded], written)
 
-    files = [str(data / shards.tar_name(shard)) for shard in range(2)]
-    loaded = datasets.load_dataset(
-        "webdataset", data_files=files, split="train", streaming=streaming, cache_dir=str(tmp_path)
-    )
-    assert {"__key__", "flac", "json"} <= set(loaded.column_names)
-    assert isinstance(loaded.features["flac"], datasets.Audio)
-    rows = list(loaded.cast_column("flac", datasets.Audio(decode=False)))
-    check([(row["__key__"], row["flac"]["bytes"], row["json"]) for row in rows], written)
+
+def test_hugging_face_datasets_decode(
+    hugging_face: Any, data: Path, written: list[shards.Outcome], tmp_path: Path, ffmpeg: None
+) -> None:
+    for row, outcome in zip(load(hugging_face, data, tmp_path, False), written, strict=True):
+        decoded = row["flac"].get_all_samples()
+        assert decoded.sample_rate == audio.SAMPLE_RATE_HZ
+        assert (decoded.data[0].numpy() * 2**15 == samples_of(outcome.flac)).all()
 
 
 def members(data: Path) -> Iterator[list[tuple[str, str, bytes]]]:
@@ -157,9 +189,9 @@ def grouped(data: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 def test_the_rules_of_open_clip(data: Path, written: list[shards.Outcome]) -> None:
     """open_clip_train/audio_data.py on main, `--dataset-type webdataset-audio --audio-ext flac`.
 
-    A sample needs wav, flac, mp3 or ogg beside json, txt or cls, else it is dropped; `json;txt;cls` is the first of them that is there;
-    its `text`, or without one `caption`, is the caption: a str, or a list of which one is drawn. A str that is valid JSON by itself
-    stays a str there, as only the whole member is parsed. get_dataset_size sums sizes.json beside the tars by file name.
+    A sample without audio (wav, flac, mp3, ogg) or caption (json, txt, cls) is dropped; the first of json, txt and cls that
+    is there counts. Of JSON, `text` is the caption, or else `caption`: a str, or a list of which one is drawn; an empty list
+    would make the whole JSON the caption. The number of samples is the sum of sizes.json beside the tars, by file name.
     """
     sizes = json.loads((data / "sizes.json").read_text())
     samples = list(grouped(data))
@@ -173,10 +205,9 @@ def test_the_rules_of_open_clip(data: Path, written: list[shards.Outcome]) -> No
 
 
 def test_the_rules_of_laion_clap(data: Path, written: list[shards.Outcome]) -> None:
-    """laion_clap/training/data.py: one caption is drawn of `text`; `tag` is matched with class names; sizes.json as above.
+    """laion_clap/training/data.py: every sample has flac and json; of `text` one caption is drawn, `tag` becomes classes.
 
-    A list of one caption is passed on as a list. torch_audio decodes FLAC by its extension, and every sample needs both members.
-    The name of a clip in its results is the key's last part after `/`, so keys hold none.
+    sizes.json is read as by open_clip. Results name a clip by its key from the last `/` on, so keys hold none.
     """
     sizes = json.loads((data / "sizes.json").read_text())
     for path, tar in zip(sorted(data.glob("*.tar")), members(data), strict=True):
