@@ -21,6 +21,7 @@ from pipeline.captioner import Captioner, CaptionerConfig
 from pipeline.cli import InputError
 from pipeline.firewall import FirewallConfig
 from pipeline.reader import Reader
+from pipeline.tables import LABEL_SEPARATOR
 
 if TYPE_CHECKING:
     import ray.data
@@ -164,4 +165,6 @@ def provenance(caption: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]
         "precision": owner.get("arithmetic", "float32"),
         "tags_given": caption["guidance"] == "tags",
     }
-    return record | ({"predicted_tags": caption["tags"]} if caption["guidance"] == "predicted" else {})
+    if caption["guidance"] == "predicted":  # one text: readers that infer types stumble over lists that may be empty
+        record["predicted_tags"] = LABEL_SEPARATOR.join(caption["tags"])
+    return record

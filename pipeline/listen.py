@@ -115,9 +115,7 @@ def _notes(record: dict[str, Any], score: float | None, verdicts: dict[str, Any]
     """Say how a caption was made and what is thought of it."""
     notes = []
     if record:
-        given = (
-            "with tags" if record["tags_given"] else "hears " + ", ".join(record.get("predicted_tags") or ["no tags"])
-        )
+        given = "with tags" if record["tags_given"] else "hears " + (record.get("predicted_tags") or "no tags")
         notes += [given, record["decoding"], f"captioner's score {record['score']:.2f}"]
     if score is not None:
         notes.append(f"score {score:.2f}")

@@ -9,7 +9,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 PAUSES_S = (0.1, 0.3, 1.0, 3.0, 6.0)  # between tries of a read; writes to S3 have boto3's own
-FINAL = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "NotImplemented", "Got invalid")
+FINAL = (  # words of errors that waiting does not mend, as Arrow and as boto3 write them
+    "ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "AccessDenied", "InvalidAccessKeyId",
+    "SignatureDoesNotMatch", "NoSuchBucket", "Unable to locate credentials", "NotImplemented", "Got invalid",
+)  # fmt: skip
 
 
 def patiently(call: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,22 +1,28 @@
 """What Arrow's S3 filesystem does not offer: conditional puts, server-side copies, streamed listings, removal without
 markers.
 
-An object goes up in one request, so it appears whole or not at all; Arrow's streams end a failed multipart upload by
-completing it.
+An object goes up in one request, so it appears whole or not at all; Arrow's streams publish what they have when an
+error ends them. boto3 tries a request again while its budget lasts, and `patiently` goes on from there.
 """
 
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-ATTEMPTS = 10  # of each request, with growing pauses; a store that fails one request in twenty gives up once in 10^13
+from pipeline.remote import patiently
+
+ATTEMPTS = 10  # of each request before `patiently` has a say
 TIMEOUT_S = 60  # without a byte
 LOST_RACE = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
 
+class Taken(Exception):
+    """A conditional put found its name taken."""
+
+
 def put(path: str, data: bytes) -> None:
     """Store an object; `path` is bucket/key. Raises OSError when the store refuses."""
-    _call("put_object", path, Body=data)
+    patiently(_call, "put_object", path, {"Body": data})
 
 
 def create(path: str, data: bytes) -> bool:
@@ -24,22 +30,17 @@ def create(path: str, data: bytes) -> bool:
 
     A put whose answer was lost is tried again and then finds its own object: equal content counts as stored.
     """
-    from botocore.exceptions import ClientError
-
     try:
-        _call("put_object", path, Body=data, IfNoneMatch="*")
-    except OSError as error:
-        cause = error.__cause__
-        if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in LOST_RACE:
-            return bool(_call("get_object", path)["Body"].read() == data)
-        raise
+        patiently(_call, "put_object", path, {"Body": data, "IfNoneMatch": "*"})
+    except Taken:
+        return bool(patiently(_read, path) == data)
     return True
 
 
 def copy(source: str, target: str) -> None:
     """Copy an object inside the store. Raises FileNotFoundError when there is none."""
     bucket, _, key = source.partition("/")
-    _call("copy_object", target, CopySource={"Bucket": bucket, "Key": key})
+    patiently(_call, "copy_object", target, {"CopySource": {"Bucket": bucket, "Key": key}})
 
 
 def names(folder: str) -> Iterator[str]:
@@ -62,17 +63,27 @@ def remove(path: str) -> None:
     """Delete an object, or all objects in a folder; absent is fine, and no marker of the folder stays behind."""
     bucket, _, key = path.rstrip("/").partition("/")
     assert key, path
+    doomed = [{"Key": key}, *({"Key": name} for name in patiently(_all_keys, bucket, f"{key}/"))]
+    for first in range(0, len(doomed), 1000):
+        patiently(_delete, bucket, doomed[first : first + 1000])
+
+
+def _all_keys(bucket: str, prefix: str) -> list[str]:
     try:
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{key}/")
-        found = [{"Key": item["Key"]} for page in pages for item in page.get("Contents", [])]
-        doomed = [{"Key": key}, *found]
-        for first in range(0, len(doomed), 1000):
-            _client().delete_objects(Bucket=bucket, Delete={"Objects": doomed[first : first + 1000], "Quiet": True})
+        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
     except Exception as error:
-        raise _translated(error, f"s3://{path}") from error
+        raise _translated(error, f"s3://{bucket}/{prefix}") from error
 
 
-def _call(operation: str, path: str, **arguments: Any) -> dict[str, Any]:
+def _delete(bucket: str, objects: list[dict[str, str]]) -> None:
+    try:
+        _client().delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+    except Exception as error:
+        raise _translated(error, f"s3://{bucket}") from error
+
+
+def _call(operation: str, path: str, arguments: dict[str, Any]) -> dict[str, Any]:
     bucket, _, key = path.partition("/")
     try:
         answer: dict[str, Any] = getattr(_client(), operation)(Bucket=bucket, Key=key, **arguments)
@@ -81,12 +92,22 @@ def _call(operation: str, path: str, **arguments: Any) -> dict[str, Any]:
     return answer
 
 
+def _read(path: str) -> bytes:
+    bucket, _, key = path.partition("/")
+    try:
+        return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
+    except Exception as error:
+        raise _translated(error, f"s3://{path}") from error
+
+
 def _translated(error: Exception, uri: str) -> Exception:
     """Return the OSError for an error of the store; other errors stay what they are."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
+        if code in LOST_RACE:
+            return Taken(uri)
         return FileNotFoundError(uri) if code in ("NoSuchKey", "404") else OSError(f"{uri}: {error}")
     return OSError(f"{uri}: {error}") if isinstance(error, BotoCoreError) else error
 

@@ -1,7 +1,7 @@
 """Measure what grows with the number of clips: `make bench`. Prints Markdown rows for BENCHMARKS.md.
 
-Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed, and finding the
-hundredth of the shards that is left of a job.
+Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed, and
+finding the hundredth of the shards that is left of a job.
 """
 
 import argparse
