@@ -47,6 +47,7 @@ def run(config: AuditConfig) -> None:
     if planned is None or not storage.exists(storage.join(data, "sizes.json")):
         raise InputError("--data", config.data, "no finished dataset of shards there")
     shards.check_overlay_name(config.name)
+    shards.check_captions(data, config.captions)
     names, children, origin = _vocabulary(config, data, planned)
     folder = shards.overlay_folder(data, config.name)
     identity = {"plan_hash": planned["hash"], "retries": len(planned["retries"]), "vocabulary": origin}
@@ -108,12 +109,7 @@ def judge(
 ) -> pa.Table:
     """Judge the captions of one shard and publish its part of the overlay."""
     (shard,) = batch["shard"].to_pylist()
-    ledger = storage.read_table(storage.join(data, shards.ledger_name(shard))).to_pylist()
-    rows = [row for row in ledger if row["status"] == "written"]
-    if captions:
-        part = storage.join(shards.overlay_folder(data, captions), shards.ledger_name(shard))
-        told = {row["key"]: row["text"] for row in storage.read_table(part).to_pylist()}
-        rows = [{**row, "text": told.get(row["key"], [])} for row in rows]
+    rows = shards.read_rows(data, shard, captions)
     lexicon = _lexicon(tuple(vocabulary[0].items()), tuple((k, tuple(v)) for k, v in vocabulary[1].items()))
     table = pa.Table.from_pylist([_verdicts(row, lexicon, known) for row in rows], schema=shards.AUDIT)
     storage.publish_table(storage.join(out, shards.ledger_name(shard)), table)

@@ -115,7 +115,8 @@ def _notes(record: dict[str, Any], score: float | None, verdicts: dict[str, Any]
     """Say how a caption was made and what is thought of it."""
     notes = []
     if record:
-        given = "with tags" if record["tags_given"] else "hears " + (record.get("predicted_tags") or "no tags")
+        heard = f"hears {record['predicted_tags'] or 'no tags'}" if "predicted_tags" in record else "without tags"
+        given = "with tags" if record["tags_given"] else heard
         notes += [given, record["decoding"], f"captioner's score {record['score']:.2f}"]
     if score is not None:
         notes.append(f"score {score:.2f}")

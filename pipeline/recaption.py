@@ -36,18 +36,14 @@ def run(config: RecaptionConfig) -> None:
     about, planned = _check(config)
     data, folder = storage.resolve(config.data), shards.overlay_folder(config.data, config.name)
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
-    identity = {
-        "captioner_revision": about["revision"],
-        "arithmetic": config.arithmetic,
-        "retries": len(planned["retries"]),
-    }
+    identity = {"captioner_revision": about["revision"], "arithmetic": config.arithmetic}
     cli.claim(folder, config, identity, ignore=FREE, flag="--name")
     marker = storage.join(folder, shards.OVERLAY_FILE)
-    if storage.exists(marker):
-        log.info("recaption: %s is complete already", folder)
-        return
     done = set(storage.list_names(folder))
     todo = [shard for shard in range(plan.num_shards(planned)) if shards.ledger_name(shard) not in done]
+    if not todo and storage.exists(marker):
+        log.info("recaption: %s is complete already", folder)
+        return
     if todo:
         progress = Progress("recaption", "clips")
         opened = engine.map_tasks(engine.shard_numbers(todo), partial(open_shard, data=data))

@@ -6,7 +6,7 @@ are. Round 2 of the loop trains on such an overlay; where to cut by score is the
 
 import dataclasses
 import logging
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline import audio, cli, engine, shards, storage
 from pipeline.cli import InputError
 from pipeline.engine import ActorConfig
+from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.score")
 DECODERS = 2
@@ -32,6 +33,8 @@ class ScoreConfig:
     """Checkpoint directory that `train pretrain` wrote."""
     name: str = ""
     """Name of the overlay, such as round1; becomes <data>/overlays/<name>."""
+    captions: str = ""
+    """Overlay whose captions to score, such as one that `pipeline recaption` wrote; empty takes the shards' own."""
     batch_size: int = 64
     """Clips in one pass of the model."""
     actors: ActorConfig = field(default_factory=ActorConfig)
@@ -45,14 +48,14 @@ def run(config: ScoreConfig) -> None:
     free = ("data", "model", "batch_size", "actors")  # where things lie and how fast; the revision stands for the model
     cli.claim(folder, config, identity={"revision": about["revision"]}, ignore=free, flag="--name")
     marker = storage.join(folder, shards.OVERLAY_FILE)
-    if storage.exists(marker):
-        log.info("score: %s is complete already", folder)
-        return
     done = set(storage.list_names(folder))
     todo = [shard for shard in shards.committed(index.data) if shards.ledger_name(shard) not in done]
+    if not todo and storage.exists(marker):
+        log.info("score: %s is complete already", folder)
+        return
     if todo:
         _fill(dataclasses.replace(config, model=storage.resolve(config.model)), index.data, folder, todo)
-    scores = np.array([row["score"][0] for row in _rows(folder)])
+    scores = np.array([row["score"][0] for row in _rows(folder) if row["score"]])
     quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
     origin = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": about["revision"]}
     storage.publish_json(marker, {**origin, "num_clips": len(scores), "best_score": quantiles})
@@ -71,13 +74,13 @@ class Scorer:
         self.device = torch.device(config.actors.device)
         self.model = checkpoint.load(config.model).model.to(self.device)
         self.decoders = ThreadPoolExecutor(DECODERS)
+        self.turn = threading.Lock()  # one batch at a time on the model; Ray calls from two threads
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score one shard and publish its part of the overlay."""
         (shard,) = batch["shard"].to_pylist()
         tar = storage.read(storage.join(self.data, shards.tar_name(shard)))
-        ledger = storage.read_table(storage.join(self.data, shards.ledger_name(shard))).to_pylist()
-        rows = [row for row in ledger if row["status"] == "written"]
+        rows = [row for row in shards.read_rows(self.data, shard, self.config.captions) if row["text"]]
         parts = [
             self._score(rows[i : i + self.config.batch_size], tar) for i in range(0, len(rows), self.config.batch_size)
         ]
@@ -90,8 +93,9 @@ class Scorer:
         decoded = list(self.decoders.map(audio.decode, flacs))
         texts = [text for row in rows for text in row["text"]]
         owner = [i for i, row in enumerate(rows) for _ in row["text"]]
-        heard, said = self.model.embed_clips(decoded, audio.SAMPLE_RATE_HZ), self.model.embed_texts(texts)
-        cosines = (heard[owner] * said).sum(dim=1).tolist()
+        with self.turn:
+            heard, said = self.model.embed_clips(decoded, audio.SAMPLE_RATE_HZ), self.model.embed_texts(texts)
+            cosines = (heard[owner] * said).sum(dim=1).tolist()
         found: list[list[tuple[float, str]]] = [[] for _ in rows]
         for i, text, cosine in zip(owner, texts, cosines, strict=True):
             found[i].append((cosine, text))
@@ -109,6 +113,7 @@ def _check(config: ScoreConfig) -> tuple[shards.Index, dict[str, Any]]:
     shards.check_overlay_name(config.name)
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
+    shards.check_captions(config.data, config.captions)
     try:
         return shards.Index(config.data), about
     except FileNotFoundError as error:
@@ -117,11 +122,9 @@ def _check(config: ScoreConfig) -> tuple[shards.Index, dict[str, Any]]:
 
 def _fill(config: ScoreConfig, data: str, folder: str, todo: list[int]) -> None:
     graph = engine.map_actors(engine.shard_numbers(todo), Scorer, (config, data, folder), config.actors)
-    started, clips = time.monotonic(), 0
-    for number, row in enumerate(engine.rows(graph), start=1):
-        clips += row["clips"]
-        rate = clips / (time.monotonic() - started)
-        log.info("score: %d of %d shards, %d clips, %.1f clips/s", number, len(todo), clips, rate)
+    progress = Progress("score", "shards", len(todo))
+    for row in engine.rows(graph):
+        progress.add(1, f"{row['clips']} clips in the last")
 
 
 def _rows(folder: str) -> list[dict[str, Any]]:

@@ -210,6 +210,24 @@ def check_overlay_name(name: str) -> None:
         raise InputError("--name", name, "use letters, digits, - and _, such as round1")
 
 
+def read_rows(data: str, shard: int, captions: str = "") -> list[dict[str, Any]]:
+    """Read the ledger rows of a shard's written clips, with the captions of an overlay where one is named."""
+    ledger = storage.read_table(storage.join(data, ledger_name(shard))).to_pylist()
+    rows = [row for row in ledger if row["status"] == "written"]
+    if not captions:
+        return rows
+    part = storage.read_table(storage.join(overlay_folder(data, captions), ledger_name(shard)))
+    told = {row["key"]: row["text"] for row in part.select(["key", "text"]).to_pylist()}
+    return [{**row, "text": told.get(row["key"], [])} for row in rows]
+
+
+def check_captions(data: str, name: str) -> None:
+    """Raise InputError when an overlay of captions is named and is not there, whole."""
+    if name and not storage.exists(storage.join(overlay_folder(data, name), OVERLAY_FILE)):
+        have = storage.list_names(storage.join(storage.resolve(data), "overlays"))
+        raise InputError("--captions", name, f"no such overlay in {data}; it has {have}")
+
+
 def read_overlay(data: str, name: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Read an overlay: ({key: row of OVERLAY}, its overlay.json). Raises FileNotFoundError when it is not complete."""
     folder = overlay_folder(data, name)

@@ -1,0 +1,92 @@
+"""Selection: stored scores and verdicts cut only where a threshold says so."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline import audio, shards, storage
+from pipeline.cli import InputError
+from pipeline.selection import FilterConfig, SelectionConfig, select
+from tests.zoo import tone
+
+TEXTS = {"a": ["a dog barks", "dog"], "b": ["rain and a cat"], "c": ["rain"], "d": ["a copy of a"]}
+SCORES = {"a": [0.9, 0.2], "b": [0.5], "c": [0.1]}  # d has none
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> shards.Index:
+    """Four clips with a score overlay and an audit."""
+    data = str(tmp_path_factory.mktemp("data"))
+    flac = audio.encode_flac(audio.to_int16(tone(0.1)[:, 0]))
+    clips = [
+        shards.Outcome(
+            key=key, status="written", stage="write", flac=flac, meta={"text": texts, "tag": [], "captions": []}
+        )
+        for key, texts in TEXTS.items()
+    ]
+    shards.write(data, 0, clips, "hash")
+    storage.publish_json(storage.join(data, "sizes.json"), {"00000.tar": 4})
+    scores = [{"key": key, "text": TEXTS[key], "score": SCORES[key]} for key in SCORES]
+    verdicts = [
+        {
+            "key": key,
+            "text": texts,
+            "words": [len(text.split()) for text in texts],
+            "foreign": [["Cat"] if "cat" in text else [] for text in texts],
+            "unmentioned": [[] if "rain" in text else ["Rain"] for text in texts],
+            "uses": [3 if text == "rain" else 1 for text in texts],
+            "copy": key == "d",
+        }
+        for key, texts in TEXTS.items()
+    ]
+    for name, rows, schema in (("scores", scores, shards.OVERLAY), ("audit", verdicts, shards.AUDIT)):
+        folder = shards.overlay_folder(data, name)
+        storage.publish_table(storage.join(folder, "00000.parquet"), pa.Table.from_pylist(rows, schema=schema))
+        storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
+    return shards.Index(data)
+
+
+def chosen(index: shards.Index, **config: object) -> dict[str, list[str]]:
+    limits = {name: config.pop(name) for name in list(config) if name in FilterConfig.__dataclass_fields__}
+    selection = SelectionConfig(filter=FilterConfig(**limits), **config)  # type: ignore[arg-type]
+    return {index.keys[clip.row]: clip.texts for clip in select(index, selection)}
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        ({}, TEXTS),
+        ({"best_only": True}, {key: texts[:1] for key, texts in TEXTS.items()}),
+        ({"captions": "scores"}, {key: TEXTS[key] for key in "abc"}),
+        ({"captions": "scores", "min_score": 0.3}, {"a": ["a dog barks"], "b": TEXTS["b"]}),
+        ({"captions": "scores", "keep_fraction": 0.5}, {key: TEXTS[key] for key in "ab"}),
+        ({"audit": "audit"}, TEXTS),
+        ({"audit": "audit", "max_foreign": 0}, {key: TEXTS[key] for key in "acd"}),
+        ({"audit": "audit", "max_unmentioned": 0}, {key: TEXTS[key] for key in "bc"}),
+        ({"audit": "audit", "min_words": 2}, {"a": ["a dog barks"], "b": TEXTS["b"], "d": TEXTS["d"]}),
+        ({"audit": "audit", "max_uses": 2}, {key: TEXTS[key] for key in "abd"}),
+        ({"audit": "audit", "drop_copies": True}, {key: TEXTS[key] for key in "abc"}),
+        ({"captions": "scores", "min_score": 0.3, "audit": "audit", "max_foreign": 0}, {"a": ["a dog barks"]}),
+    ],
+)
+def test_thresholds(index: shards.Index, config: dict[str, object], kept: dict[str, list[str]]) -> None:
+    assert chosen(index, **config) == kept
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"captions": "absent"}, r"--captions 'absent': no such overlay.*\['audit', 'scores'\]"),
+        ({"audit": "absent"}, "--filter.audit 'absent': no such overlay"),
+        ({"keep_fraction": 0.5}, "--keep-fraction 0.5.*needs --captions"),
+        ({"keep_fraction": 0.0, "captions": "scores"}, "--keep-fraction 0.0"),
+        ({"min_score": 0.1}, "--filter.min-score 0.1.*needs --captions"),
+        ({"max_foreign": 0}, "--filter.audit is missing: give the overlay"),
+    ],
+)
+def test_a_threshold_without_what_it_reads_is_an_error(
+    index: shards.Index, config: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        chosen(index, **config)
