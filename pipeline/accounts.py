@@ -13,6 +13,7 @@ from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.accounts")
 COUNTS = ("in", "written", "filtered", "failed")
+SIZES_FILE = "sizes.json"
 READERS = 16  # commit marks read at a time; from object storage each is a wait
 TOLD = pa.schema(  # what a writing task tells the driver of a shard
     [
@@ -98,8 +99,14 @@ def conclude(out: str, planned: dict[str, Any], max_bad_fraction: float) -> None
     sizes = {shards.tar_name(stat["shard"]): stat["written"] for stat in stats}
     found = statistics.collect(out, range(plan.num_shards(planned)))
     storage.publish(storage.join(out, card.CARD_FILE), card.render(out, planned, counts, dict(reasons), found).encode())
-    storage.publish_json(storage.join(out, "sizes.json"), sizes)
+    storage.publish_json(storage.join(out, SIZES_FILE), sizes)
     log.info("caption: %s: %s", out, told)
+
+
+def concluded(out: str, planned: dict[str, Any]) -> bool:
+    """Tell whether the sizes of every planned shard are published."""
+    uri = storage.join(out, SIZES_FILE)
+    return storage.exists(uri) and len(storage.read_json(uri)) == plan.num_shards(planned)
 
 
 def settle(planned: dict[str, Any], stats: list[dict[str, Any]]) -> tuple[dict[str, int], Counter[str]]:

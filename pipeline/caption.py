@@ -80,6 +80,9 @@ def fill(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[s
     numbers = range(plan.num_shards(planned))
     todo = [shard for shard in numbers if shard not in committed]
     log.info("caption: %d clips, %d shards, %d committed already", planned["num_clips"], len(numbers), len(committed))
+    if not todo and accounts.concluded(out, planned):
+        log.info("caption: %s is complete already", out)
+        return
     if todo:
         live = accounts.Live(plan.clips_in(planned, todo), config.actors.device)
         for row in engine.rows(build_graph(config, out, planned, todo, about)):

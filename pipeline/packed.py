@@ -41,15 +41,23 @@ def list_tar(uri: str) -> list[Clip]:
             fault = f"truncated: {error}" if samples else f"unreadable: {error}"
     clips = [_tar_clip(uri, stem, parts) for stem, parts in samples.items()]
     if fault:
-        name = uri.rpartition("/")[2]
-        clips.append(Clip(key=audioset.slug(f"{name}_end"), uri=uri, source_id=f"end of {name}", fault=fault))
+        clips.append(_no_file(uri, "end of ", fault))
     return clips
 
 
 def list_parquet(uri: str) -> Iterator[Clip]:
-    """Yield a clip for each row of a Parquet file with a column of audio bytes."""
+    """Yield a clip for each row of a Parquet file, or one with a fault for a file that is none.
+
+    Raises:
+        ValueError: when the file has no column of audio bytes.
+    """
     first_row = 0
-    with storage.open_parquet(uri) as file:
+    try:
+        opened = _open(uri)
+    except (pa.ArrowInvalid, OSError) as error:
+        yield _no_file(uri, "", f"unreadable: {error}")
+        return
+    with opened as file:
         schema = file.schema_arrow
         column = _audio_column(schema)
         wanted = [name for name in schema.names if name != column]
@@ -67,6 +75,12 @@ def read_row(uri: str, row: int) -> bytes | None:
     group, first_row = _row_group(uri, row)
     value = _audio_of_group(uri, group)[row - first_row].as_py()
     return value.get("bytes") if isinstance(value, dict) else value
+
+
+def _no_file(uri: str, part: str, fault: str) -> Clip:
+    """Make a row of what is wrong with a packed file."""
+    name = uri.rpartition("/")[2]
+    return Clip(key=audioset.slug(f"{name}_{part}".strip(" _")), uri=uri, source_id=f"{part}{name}", fault=fault)
 
 
 class _Forward:
@@ -164,16 +178,20 @@ def _audio_column(schema: pa.Schema) -> str:
     raise ValueError(f"no column of audio bytes: columns are {schema.names}, want one of {list(AUDIO_COLUMNS)}")
 
 
-@lru_cache(maxsize=8)
 def _open(uri: str) -> pq.ParquetFile:
-    """Keep some files open: reading their metadata again for every clip is slow."""
     filesystem, path = storage.locate(uri)
     return pq.ParquetFile(filesystem.open_input_file(path))
 
 
+@lru_cache(maxsize=8)
+def _kept_open(uri: str) -> pq.ParquetFile:
+    """Keep some files open: reading their metadata again for every clip is slow."""
+    return _open(uri)
+
+
 def _row_group(uri: str, row: int) -> tuple[int, int]:
     """Return the row group that holds a row, and that group's first row."""
-    metadata, first = _open(uri).metadata, 0
+    metadata, first = _kept_open(uri).metadata, 0
     for group in range(metadata.num_row_groups):
         if row < first + metadata.row_group(group).num_rows:
             return group, first
@@ -183,6 +201,6 @@ def _row_group(uri: str, row: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=2)  # clips of one shard lie in one or two row groups
 def _audio_of_group(uri: str, group: int) -> pa.ChunkedArray:
-    file = _open(uri)
+    file = _kept_open(uri)
     column = _audio_column(file.schema_arrow)
     return file.read_row_group(group, columns=[column])[column]

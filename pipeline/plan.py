@@ -94,7 +94,8 @@ def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, f
         {
             "source": storage.resolve(source),
             "folds": folds,
-            "stamp": sources.stamp(source) + "".join(f"{storage.stamp(str(one['list']))}" for one in wall.lists),
+            "stamp": sources.stamp(source),
+            "lists": [storage.stamps([str(one["list"])]) for one in wall.lists],
             "allow": firewall.allow,
         }
     )

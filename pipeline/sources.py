@@ -69,10 +69,10 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
 
 def stamp(source: str) -> str:
     """Return a mark that changes when the files that list a source do; audio files beside a table are not looked at."""
-    digest = hashlib.sha256()
-    for uri in _files(storage.resolve(source)):
-        digest.update(f"{uri} {storage.list_names(uri) if storage.is_folder(uri) else storage.stamp(uri)}".encode())
-    return digest.hexdigest()
+    uri = storage.resolve(source)
+    uris = _files(uri)
+    marks = storage.list_names(uri) if uris == [uri] and storage.is_folder(uri) else storage.stamps(uris)
+    return hashlib.sha256(repr((uris, marks)).encode()).hexdigest()
 
 
 def no_clip(folds: Iterable[str]) -> str:
@@ -151,5 +151,5 @@ def _list_file(uri: str) -> Iterable[Clip]:
     if uri.endswith(".tar"):
         return packed.list_tar(uri)
     if uri.endswith(".parquet"):
-        return packed.list_parquet(uri)
+        return list(packed.list_parquet(uri))  # here and now, in the lister's thread
     return tables.list_folder(uri) if storage.is_folder(uri) else tables.list_table(uri)

@@ -29,7 +29,6 @@ class Statistics:
     words: Counter[str] = field(default_factory=Counter)
     per_clip: Counter[int] = field(default_factory=Counter)  # captions -> clips
     copies: int = 0  # clips whose audio an earlier clip has too, sample for sample
-    excluded: Counter[str] = field(default_factory=Counter)  # what the firewall said -> clips
 
 
 def collect(data: str, numbers: Iterable[int]) -> Statistics:
@@ -50,7 +49,6 @@ def collect(data: str, numbers: Iterable[int]) -> Statistics:
         found.words.update(word for words in split for word in words)
         found.durations.update(round(row["duration_s"]) for row in written)
         found.per_clip.update(len(row["text"]) for row in written)
-        found.excluded.update(row["detail"] for row in rows if row["reason"] == "evaluation_clip")
         texts.append(np.fromiter(map(hash, said), np.int64, len(said)))
         audio.append(np.fromiter((hash(row["sha256"]) for row in written), np.int64, len(written)))
     if audio:

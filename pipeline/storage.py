@@ -10,7 +10,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -39,11 +39,13 @@ def exists(uri: str) -> bool:
     return bool(patiently(filesystem.get_file_info, path).type != pafs.FileType.NotFound)
 
 
-def stamp(uri: str) -> tuple[int, int]:
-    """Return the size and the time of change (ns) of a file, to tell whether it is still the one that was read."""
-    filesystem, path = locate(uri)
-    info = patiently(filesystem.get_file_info, path)
-    return int(info.size or 0), int(info.mtime_ns or 0)
+def stamps(uris: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the size and the time of change (ns) of files in one store, to tell whether they are those that were read."""
+    if not uris:
+        return []
+    filesystem = locate(uris[0])[0]
+    found = patiently(filesystem.get_file_info, [locate(uri)[1] for uri in uris])
+    return [(int(info.size or 0), int(info.mtime_ns or 0)) for info in found]
 
 
 def is_folder(uri: str) -> bool:

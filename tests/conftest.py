@@ -35,7 +35,7 @@ def ray_session() -> Iterator[None]:
     """A real local Ray, started once: starting one takes ten seconds."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", ignore_reinit_error=True)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", ignore_reinit_error=True)
     yield
     ray.shutdown()
 

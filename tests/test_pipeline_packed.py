@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 from pipeline import audio, packed, shards, sources, storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip
+from tests.hub import Hub
 
 
 def flac(tone: int) -> bytes:
@@ -89,8 +93,8 @@ def test_a_member_that_climbs_out_is_only_a_name(tmp_path: Path) -> None:
         ([("a.json", js(text="no sound"))], None, {"a": "missing: the tar has no audio"}),
         ([("a.flac", flac(1)), ("a.json", b"{not json")], None, {"a": "unreadable: a.json"}),
         ([("a.flac", flac(1)), ("a.json", b"[1]")], None, {"a": "unreadable: a.json is no JSON object"}),
-        ([("a.flac", flac(1)), ("b.flac", flac(2))], 6000, {"x_tar_end": "truncated"}),
-        ([("a.flac", flac(1)), ("b.flac", flac(2))], 512 * 8, {"x_tar_end": "truncated"}),
+        ([("a.flac", flac(1)), ("b.flac", flac(2))], 6000, {"x_tar_end_of": "truncated"}),
+        ([("a.flac", flac(1)), ("b.flac", flac(2))], 512 * 8, {"x_tar_end_of": "truncated"}),
     ],
     ids=["no audio", "broken json", "json list", "cut inside", "cut anywhere"],
 )
@@ -111,7 +115,7 @@ def test_a_damaged_header_in_the_middle_is_told(tmp_path: Path) -> None:
         data[(member := file.getmembers()[2]).offset + 100 : member.offset + 160] = b"\xff" * 60
     path.write_bytes(data)
     clips = sources.read_clips(str(path))
-    assert [clip.key for clip in clips] == ["0", "1", "x_tar_end"] and clips[-1].fault.startswith("truncated")
+    assert [clip.key for clip in clips] == ["0", "1", "x_tar_end_of"] and clips[-1].fault.startswith("truncated")
 
 
 def test_an_empty_tar_is_no_clip_and_no_tar_is_a_row(tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_an_empty_tar_is_no_clip_and_no_tar_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "one" / "noise.tar").write_bytes(b"no tar at all" * 100)
     tar(tmp_path / "one" / "z.tar", [("a.flac", flac(1))])
     clips = sources.read_clips(str(tmp_path / "one"))
-    assert [(clip.key, bool(clip.fault)) for clip in clips] == [("noise_tar_end", True), ("a", False)]
+    assert [(clip.key, bool(clip.fault)) for clip in clips] == [("noise_tar_end_of", True), ("a", False)]
 
 
 def test_names_with_marks_choose_files(tmp_path: Path) -> None:
@@ -171,8 +175,9 @@ def test_other_parquet_layouts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column of audio bytes: columns are \['text'\]"):
         sources.read_clips(str(tmp_path / "wrong.parquet"))
     (tmp_path / "noise.parquet").write_bytes(b"no Parquet")
-    with pytest.raises(InputError, match=r"noise\.parquet': cannot be read"):
-        sources.read_clips(str(tmp_path / "noise.parquet"))
+    (broken,) = sources.read_clips(str(tmp_path / "noise.parquet"))
+    with pytest.raises(audio.AudioError, match="unreadable"):
+        audio_of(broken)
 
 
 def test_listing_reads_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +190,19 @@ def test_listing_reads_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     assert len(list(packed.list_parquet(str(tmp_path / "a.parquet")))) == 20
     assert asked == [["label", "audio.path"]]
+
+
+def test_a_dataset_on_the_hub_is_a_source(tmp_path: Path) -> None:
+    """In a process of its own: the hub's address is read when its library is imported."""
+    rows = [{"video_id": f"id-{i:08d}", "audio": {"bytes": flac(i), "path": "x.flac"}} for i in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    program = """
+from pipeline import audio, sources
+clips = sources.read_clips("hf://team/model/*.parquet")
+print(*(clip.key for clip in clips), len(audio.decode(sources.read_bytes(clips[2].uri, clips[2].offset))))
+"""
+    with Hub() as hub:
+        hub.files["a.parquet"] = (tmp_path / "a.parquet").read_bytes()
+        environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == [*(f"Yid-{i:08d}" for i in range(3)), "3202"], done.stderr

@@ -1,7 +1,5 @@
 """Selection: stored scores and verdicts cut only where a threshold says so."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
 
