@@ -1,23 +1,52 @@
 """Decode what libsndfile does not know (m4a, webm, wma, ...) with an ffmpeg program, in a process that can be stopped."""
 
-import io
+import os
+import re
 import shutil
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from typing import IO
 
-import numpy as np
 import soundfile
 
 FALLBACK = "install ffmpeg, or the extra blat-ray[ffmpeg], on every node"
-
-
-class Missing(Exception):
-    """There is no ffmpeg on this machine."""
+START = re.compile(  # of containers that libsndfile does not read, or not with every codec
+    rb"(?s)....(ftyp|moov|mdat|wide)|\x1aE\xdf\xa3|\x30\x26\xb2\x75|\xff[\xf0\xf1\xf8\xf9]|ID3|#!AMR|FLV|G@[\x00\x11]"
+    rb"|\x00\x00\x01\xba|wvpk|TTA1|MAC |MPCK|\x0bw|OggS|caff|RIFF....(WAVE|AVI )"
+)
+FORMATS = (  # no playlists and no lists of files: a clip must not make ffmpeg open others
+    "aac,ac3,amr,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,ogg,tta,wav,wv"
+)
+MOST_SAID = 2**16  # bytes of what ffmpeg says that are looked at
+CUT = ("moov atom not found", "partial file", "File ended prematurely")  # in what ffmpeg says of a file that ends early
 
 
 class Failed(Exception):
-    """ffmpeg could not decode the bytes; the text is the end of what it said."""
+    """ffmpeg could not decode the bytes; the text is the end of what it said. `reason` is a word of `audio.REASONS`."""
+
+    reason = ""  # which depends on the bytes
+
+
+class Missing(Failed):
+    """There is no ffmpeg on this machine."""
+
+    reason = "needs_ffmpeg"
+
+
+class CutShort(Failed):
+    """The file ends before its time; ffmpeg decodes what is there, which is less than there was."""
+
+    reason = "truncated"
+
+
+class Late(Failed):
+    """ffmpeg was stopped at the time limit."""
+
+    reason = "timeout"
 
 
 @lru_cache(maxsize=1)
@@ -33,34 +62,87 @@ def program() -> str:
         raise Missing(FALLBACK) from None
 
 
-def decode(data: bytes, most_s: float, timeout_s: float) -> tuple[np.ndarray, int]:
-    """Decode the first audio stream.
+def may_read(data: bytes) -> bool:
+    """Tell whether bytes begin like a container that ffmpeg reads."""
+    return START.match(data) is not None
+
+
+@contextmanager
+def decoded(data: bytes, timeout_s: float) -> Iterator[soundfile.SoundFile]:
+    """Give the first audio stream while ffmpeg decodes it: to be read to its end, in pieces; only those are in memory.
 
     Args:
         data: a whole encoded file.
-        most_s: decode no more than this, in seconds.
         timeout_s: kill ffmpeg after this.
-
-    Returns:
-        float32 array (T, C) and the sample rate in Hz.
 
     Raises:
         Missing: there is no ffmpeg.
-        Failed: it found no audio.
-        TimeoutError: it was still at it.
+        Failed: on leaving; there is no audio, it ends early, or it took too long: what was read is of no use.
+        OSError: there is no room for a temporary file.
     """
-    with tempfile.NamedTemporaryFile() as file:  # a real file: the index of an mp4 may stand at its end
-        file.write(data)
+    with tempfile.NamedTemporaryFile() as file, tempfile.TemporaryFile() as said:
+        file.write(data)  # a real file: the index of an mp4 may stand at its end
         file.flush()
-        command = [
-            program(), "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-i", f"file:{file.name}",
-            "-vn", "-map", "0:a:0", "-t", str(most_s), "-f", "wav", "-c:a", "pcm_f32le", "pipe:1",
-        ]  # fmt: skip
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"ffmpeg was stopped after {timeout_s} s") from None
-    if done.returncode != 0 or not done.stdout:
-        raise Failed(done.stderr.decode(errors="replace").strip().replace(file.name, "input")[-300:] or "no audio")
-    samples, rate_hz = soundfile.read(io.BytesIO(done.stdout), dtype="float32", always_2d=True)
-    return samples, rate_hz
+        process, pipe = _start(file.name, said)
+        opened = False
+        with (
+            _reading(process, pipe, timeout_s),
+            suppress(soundfile.LibsndfileError),  # ffmpeg gave nothing; what it said tells why
+            soundfile.SoundFile(pipe.fileno(), closefd=False) as stream,
+        ):
+            opened = True
+            yield stream
+        _check(process.returncode or (0 if opened else -1), _tail(said).replace(file.name, "input"))
+
+
+@contextmanager
+def _reading(process: subprocess.Popen[bytes], pipe: IO[bytes], timeout_s: float) -> Iterator[None]:
+    """Hold a time limit over a process whose output is read, and leave no process behind. Raises Late."""
+    expired = threading.Event()
+
+    def stop() -> None:
+        expired.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_s, stop)
+    timer.start()
+    try:
+        yield
+    except Exception:
+        process.kill()
+        if not expired.is_set():
+            raise
+    finally:
+        pipe.close()  # should there be more, ffmpeg ends for want of a reader
+        process.wait()
+        timer.cancel()
+    if expired.is_set():
+        raise Late(f"ffmpeg was stopped after {timeout_s} s")
+
+
+def _check(code: int, told: str) -> None:
+    if any(words in told for words in CUT):
+        raise CutShort(f"ffmpeg: {told[-300:]}")
+    if code != 0:
+        raise Failed(f"ffmpeg: {told[-300:] or code}")
+
+
+def _tail(said: IO[bytes]) -> str:
+    """Return the end of what was said, without addresses: the same file gets the same text."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - MOST_SAID))
+    return re.sub(r" @ 0x[0-9a-f]+", "", said.read().decode(errors="replace")).strip()
+
+
+def _start(name: str, said: IO[bytes]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """Start decoding a file into a pipe, as AU: it states no length, and none limits it."""
+    command = [
+        program(), "-nostdin", "-v", "error", "-threads", "1", "-protocol_whitelist", "file,pipe",
+        "-format_whitelist", FORMATS, "-i", f"file:{name}",
+        "-vn", "-sn", "-dn", "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "pipe:1",
+    ]  # fmt: skip
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+    except OSError as error:
+        raise Missing(f"{command[0]} cannot be started ({error.strerror}); {FALLBACK}") from error
+    assert process.stdout is not None
+    return process, process.stdout

@@ -94,6 +94,8 @@ def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> b
         if offset < 0:
             return storage.read(uri, most=audio.MAX_BYTES)
         if size >= 0:
+            if size > audio.MAX_BYTES:
+                raise storage.TooLarge(f"{size} bytes")
             return storage.read(uri, offset, size)
         data = packed.read_row(uri, offset)
     except FileNotFoundError as error:
