@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from pipeline import accounts, audio, cli, commit, engine, plan, reader, shards, storage
+from pipeline import accounts, audio, cli, commit, engine, plan, reader, shards, sources, storage
 from pipeline.captioner import Captioner, CaptionerConfig
 from pipeline.cli import InputError
 from pipeline.firewall import FirewallConfig
@@ -122,6 +122,8 @@ def _check(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
     from train import checkpoint
     from train.models.captioner import TagGuidedCaptioner
 
+    if not config.source:
+        raise InputError("--source", config.source, sources.WANTED)
     about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
     config.check(about["network"])
     if not 0 <= config.max_bad_fraction <= 1:

@@ -89,6 +89,8 @@ def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, f
     """
     if clips_per_shard < 1:
         raise cli.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
+    if not source:
+        raise cli.InputError("--source", source, sources.WANTED)
     wall = Firewall(firewall, storage.resolve(source))
     made_from = storage.plain(
         {

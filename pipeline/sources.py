@@ -24,6 +24,7 @@ from pipeline.cli import InputError
 from pipeline.clip import MAX_KEY, Clip
 
 FOLDER_TABLE = "metadata.csv"  # read when the source is a folder; without it, what lies in the folder is listed
+WANTED = "give the CSV, folder, tars or Parquet files of your clips"
 LISTERS = 16  # packed files listed at a time; from object storage listing waits for bytes
 
 
@@ -39,7 +40,7 @@ def list_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
         InputError: when the source is absent, has no usable column or a wrong line, or gives a key that cannot be stored.
     """
     if not source:
-        raise InputError(flag, source, "give the CSV, folder, tars or Parquet files of your clips")
+        raise InputError(flag, source, WANTED)
     try:
         for clip in _list(_files(storage.resolve(source))):
             if not folds or clip.fold in folds:
