@@ -104,7 +104,13 @@ def _extend(config: RetryConfig, data: str, planned: dict[str, Any], owner: dict
         have = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "none"
         raise InputError("--reason", config.reason, f"no clip failed so; the failed ones: {have}")
     wanted = sorted({shard for shard, _ in chosen.values()})
-    rows = [row for shard in wanted for row in plan.read_shard(data, planned, shard) if row["key"] in chosen]
+    rows = [
+        row
+        for shard in wanted
+        for row in plan.read_shard(data, planned, shard)
+        if row["key"] in chosen
+        and chosen[row["key"]][0] == shard  # a clip of several tries is planned once, by its last
+    ]
     _find_again(rows, owner)
     counts = Counter(chosen[row["key"]][1] for row in rows)
     log.info("retry: %d clips (%s)", len(rows), ", ".join(f"{reason} {n}" for reason, n in counts.most_common()))

@@ -43,7 +43,7 @@ def list_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
         raise InputError(flag, source, WANTED)
     try:
         for clip in _list(_files(storage.resolve(source))):
-            if not folds or clip.fold in folds:
+            if not folds or clip.fold in folds or (clip.fault and not clip.fold):  # a damaged file has no fold
                 if not 0 < len(clip.key.encode()) <= MAX_KEY:
                     told = f"{clip.source_id!r} gives a key of {len(clip.key.encode())} bytes"
                     raise InputError(flag, source, f"{told}; rename it, 1 to {MAX_KEY} are possible")
