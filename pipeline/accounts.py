@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import card, commit, plan, shards, statistics, storage
-from pipeline.cli import JobError
+from pipeline.cli import InputError, JobError
 from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.accounts")
@@ -101,6 +101,19 @@ def conclude(out: str, planned: dict[str, Any], max_bad_fraction: float) -> None
     storage.publish(storage.join(out, card.CARD_FILE), card.render(out, planned, counts, dict(reasons), found).encode())
     storage.publish_json(storage.join(out, SIZES_FILE), sizes)
     log.info("caption: %s: %s", out, told)
+
+
+def whole(data: str, flag: str = "--data") -> dict[str, Any]:
+    """Return the plan of a finished dataset. Raises InputError when there is none, or shards of a retry are to come."""
+    if not data:
+        raise InputError(flag, data, "give the --out of a finished `python -m pipeline caption`")
+    folder = storage.resolve(data)
+    planned = plan.read(folder)
+    if planned is None:
+        raise InputError(flag, data, "has no plan.json: no dataset of shards")
+    if not concluded(folder, planned):
+        raise InputError(flag, data, "is not finished; `pipeline caption` or `retry` with the same flags goes on")
+    return planned
 
 
 def concluded(out: str, planned: dict[str, Any]) -> bool:

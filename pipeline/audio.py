@@ -29,7 +29,7 @@ KNOWN_START = re.compile(rb"(?s)fLaC|OggS|caff|RF64|RIFX|RIFF....WAVE|FORM....AI
 CHUNKED = {b"RIFF": b"data", b"RIFX": b"data", b"RF64": b"data", b"FORM": b"SSND", b"caff": b"data"}  # of samples
 MOST_CHUNKS = 1_000  # looked at; there are a handful
 UNKNOWN_LENGTH = 2**40  # libsndfile gives a number near 2**63 for a header without a length
-STREAMED = 0x7FFFFFFF  # sizes from here on are what writes to a pipe leave in the header; MAX_BYTES is less
+STREAMED = 0x7FFF0000  # sizes from here on are what writers to a pipe leave in the header; MAX_BYTES is less
 OGG_END_OF_STREAM = 4  # flag in a page header
 MPEG_FRAME_SAMPLES = 1_152  # an MPEG header's length is a whole number of frames; decoders drop a part of the last
 

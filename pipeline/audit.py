@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import audioset, cli, engine, plan, shards, statistics, storage
+from pipeline import accounts, audioset, cli, engine, plan, shards, statistics, storage
 from pipeline.cli import InputError
 from pipeline.filters import Lexicon, normalise
 from pipeline.progress import Progress
@@ -40,12 +40,8 @@ class AuditConfig:
 
 def run(config: AuditConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
-    if not config.data:
-        raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
+    planned = accounts.whole(config.data)
     data = storage.resolve(config.data)
-    planned = plan.read(data)
-    if planned is None or not storage.exists(storage.join(data, "sizes.json")):
-        raise InputError("--data", config.data, "no finished dataset of shards there")
     shards.check_overlay_name(config.name)
     shards.check_captions(data, config.captions)
     names, children, origin = _vocabulary(config, data, planned)

@@ -27,15 +27,9 @@ if TYPE_CHECKING:
     import ray.data
 
 log = logging.getLogger("pipeline.caption")
-FREE = (
-    "max_bad_fraction",
-    "actors",
-    "source",
-    "captioner",
-    "decode",
-    "firewall",
-)  # may change between runs: the plan's
-# hash and the captioner's revision stand for what these decide
+FREE = (  # may change between runs; what these decide is in the plan's hash, the captioner's revision, the arithmetic
+    "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "firewall", "precision",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,28 +60,30 @@ def run(config: CaptionConfig) -> None:
     config = dataclasses.replace(
         config, source=storage.resolve(config.source), captioner=storage.resolve(config.captioner)
     )
-    identity = {"captioner_revision": about["revision"], "fingerprints": revisions(config.firewall.fingerprints)}
-    if config.arithmetic != "float32":
-        identity["arithmetic"] = config.arithmetic
+    identity = {"captioner_revision": about["revision"], "arithmetic": config.arithmetic}
     out = cli.claim(config.out, config, identity, ignore=FREE)
     fill(config, out, plan.publish(out, drawn), about)
 
 
 def fill(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> None:
     """Write every shard of a published plan that is not committed, then the card; a finished dataset is left alone."""
-    commit.settle(out)
-    committed = set(shards.committed(out))
-    numbers = range(plan.num_shards(planned))
-    todo = [shard for shard in numbers if shard not in committed]
-    log.info("caption: %d clips, %d shards, %d committed already", planned["num_clips"], len(numbers), len(committed))
-    if not todo and accounts.concluded(out, planned):
+    if not write_shards(config, out, planned, about) and accounts.concluded(out, planned):
         log.info("caption: %s is complete already", out)
-        return
+    else:
+        accounts.conclude(out, planned, config.max_bad_fraction)
+
+
+def write_shards(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> int:
+    """Write the shards that are not committed; return how many there were."""
+    commit.settle(out)
+    todo = plan.missing(out, planned)
+    num_shards = plan.num_shards(planned)
+    log.info("caption: %d clips, %d shards, %d committed", planned["num_clips"], num_shards, num_shards - len(todo))
     if todo:
         live = accounts.Live(plan.clips_in(planned, todo), config.actors.device)
         for row in engine.rows(build_graph(config, out, planned, todo, about)):
             live.add(row)
-    accounts.conclude(out, planned, config.max_bad_fraction)
+    return len(todo)
 
 
 def build_graph(
@@ -125,18 +121,15 @@ def _check(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
     if not config.source:
         raise InputError("--source", config.source, sources.WANTED)
     about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
-    config.check(about["network"])
-    if not 0 <= config.max_bad_fraction <= 1:
-        raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")
-    revisions(config.firewall.fingerprints)
+    check(config, about)
     return about, plan.draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall)
 
 
-def revisions(uris: tuple[str, ...]) -> list[str]:
-    """Return what tells fingerprint tables apart. Raises InputError for one that is not there."""
-    from pipeline import fingerprints
-
-    return [fingerprints.revision(uri) for uri in uris]
+def check(config: CaptionConfig, about: dict[str, Any]) -> None:
+    """Raise InputError for a field that cannot be; `about` is the captioner's config.json."""
+    config.check(about["network"])
+    if not 0 <= config.max_bad_fraction <= 1:
+        raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")
 
 
 def _outcome(clip: dict[str, Any], owner: dict[str, Any]) -> shards.Outcome:
@@ -145,7 +138,7 @@ def _outcome(clip: dict[str, Any], owner: dict[str, Any]) -> shards.Outcome:
     meta = {
         "text": [caption["text"] for caption in clip["captions"]],
         "tag": clip["tags"],
-        **{name: clip[name] for name in ("mids", "source_id", "start_s", "end_s", "num_samples")},
+        **{name: clip[name] for name in ("mids", "source_id", "origin", "start_s", "end_s", "num_samples")},
         "sample_rate_hz": audio.SAMPLE_RATE_HZ,
         "captions": [provenance(caption, owner) for caption in clip["captions"]],
     }
@@ -167,7 +160,7 @@ def provenance(caption: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]
         "model": owner["captioner"].rpartition("/")[2],
         "revision": owner["captioner_revision"],
         "decoding": caption["decoding"],
-        "precision": owner.get("arithmetic", "float32"),
+        "precision": owner["arithmetic"],
         "tags_given": caption["guidance"] == "tags",
     }
     if caption["guidance"] == "predicted":  # one text: readers that infer types stumble over lists that may be empty

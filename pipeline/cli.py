@@ -60,9 +60,7 @@ def claim(
     Raises:
         InputError: when `out` is empty or holds the work of another config; names the fields that differ.
     """
-    if not out:
-        raise InputError(flag, out, "give the folder or URI to write to")
-    folder = storage.resolve(out)
+    folder = writable(out, flag)
     wanted = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
     marker = storage.join(folder, RUN_FILE)
     try:
@@ -77,6 +75,18 @@ def claim(
     if differing:
         remedy = "choose another folder, or delete this one to start over"
         raise InputError(flag, out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
+    return folder
+
+
+def writable(out: str, flag: str = "--out") -> str:
+    """Return the absolute folder or URI of an output. Raises InputError when it is empty or in no store to write to."""
+    if not out:
+        raise InputError(flag, out, "give the folder or URI to write to")
+    folder = storage.resolve(out)
+    try:
+        storage.check_writable(folder)
+    except OSError as error:
+        raise InputError(flag, out, str(error)) from None
     return folder
 
 

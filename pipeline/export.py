@@ -4,6 +4,7 @@ For tools that know nothing of overlays: the chosen captions stand in each sampl
 the tars. Audio is copied as it is. Shards keep their size; a stopped export goes on where it was.
 """
 
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pipeline.selection import SelectionConfig
 
 log = logging.getLogger("pipeline.export")
 LIST_FILE = "selection.parquet"
-PLACE = ["key", "shard", "flac_offset", "flac_size", "json_offset", "json_size"]
+PLACE = ["key", "sha256", "shard", "flac_offset", "flac_size", "json_offset", "json_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +51,17 @@ def run(config: ExportConfig) -> None:
     chosen = selection.select(index, config)
     if not chosen:
         raise InputError("--data", config.data, f"none of its {len(index)} clips is left by these thresholds")
-    out = cli.claim(config.out, config, {"plan_hash": shards.origin(index.data)["plan_hash"]}, ignore=("data",))
+    listed = _list(index, chosen, config)
+    identity = {"plan_hash": shards.origin(index.data)["plan_hash"], "selection": _revision(listed)}
+    out = cli.claim(config.out, config, identity, ignore=("data",))
     size = config.clips_per_shard
     groups = [chosen[first : first + size] for first in range(0, len(chosen), size)]
     done = set(storage.list_names(out))
     todo = [number for number in range(len(groups)) if shards.tar_name(number) not in done]
     if todo:
-        _publish_list(out, index, chosen, config)
+        sink = pa.BufferOutputStream()
+        pq.write_table(listed, sink, row_group_size=size)
+        storage.publish(storage.join(out, LIST_FILE), sink.getvalue().to_pybytes())
         progress = Progress("export", "clips", sum(len(groups[number]) for number in todo))
         for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), partial(write, data=index.data, out=out))):
             progress.add(row["clips"])
@@ -84,15 +89,21 @@ def write(batch: pa.Table, data: str, out: str) -> pa.Table:
     return pa.table({"shard": [number], "clips": [len(samples)]})
 
 
-def _publish_list(out: str, index: shards.Index, chosen: list[selection.Chosen], config: ExportConfig) -> None:
-    """Publish which clips and captions go into which tar, one row group each, so that a task reads just its own."""
+def _list(index: shards.Index, chosen: list[selection.Chosen], config: ExportConfig) -> pa.Table:
+    """Return which clips and captions go into the tars; a row group to a tar, so that a task reads just its own."""
     told = shards.read_overlay(index.data, config.captions)[0] if config.captions else {}
     table = index.written.take([clip.row for clip in chosen]).select(PLACE)
     overlay = [json.dumps(told.get(index.keys[clip.row])) for clip in chosen]
     table = table.append_column("chosen", pa.array([clip.texts for clip in chosen], pa.list_(pa.string())))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.append_column("overlay", pa.array(overlay)), sink, row_group_size=config.clips_per_shard)
-    storage.publish(storage.join(out, LIST_FILE), sink.getvalue().to_pybytes())
+    return table.append_column("overlay", pa.array(overlay))
+
+
+def _revision(listed: pa.Table) -> str:
+    """Return a hash of what is exported: the overlay and the retries behind it may change under the same names."""
+    digest = hashlib.sha256()
+    for batch in listed.to_batches(max_chunksize=10_000):
+        digest.update(json.dumps(batch.to_pylist()).encode())
+    return digest.hexdigest()
 
 
 def _meta(meta: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from pipeline.cli import InputError
 from pipeline.clip import Clip, origin_of, stem
 
 Row = dict[str, str]
+NAMED_BY_YOUTUBE = re.compile(
+    r"Y?([\w-]{11})(?:_[\d.]+){0,2}"
+)  # a file or key: an id, and often where in the recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +104,10 @@ class Firewall:
 
     def verdict(self, clip: Clip) -> str:
         """Return the evaluation set that a clip belongs to, or ''."""
-        name = clip.source_id.rpartition("/")[2]
-        return self.sets.get(clip.origin) or self.sets.get(f"file:{stem(name).lower()}", "")
+        name = stem(clip.source_id.rpartition("/")[2])
+        youtube = (f"youtube:{named[1]}" for text in (name, clip.key) if (named := NAMED_BY_YOUTUBE.fullmatch(text)))
+        told = (clip.origin, f"file:{name.lower()}", *youtube)
+        return next((self.sets[one] for one in told if one in self.sets), "")
 
 
 def _lists(config: FirewallConfig, source: str) -> Iterator[tuple[str, str]]:
@@ -150,18 +155,29 @@ def _ids(name: str, uri: str) -> Iterator[str]:
     else:
         with storage.open_text(uri) as text:
             for line in filter(None, map(str.strip, text)):
+                if "," in line:
+                    told = f"{line!r} is no id, and the columns are not those of {name}"
+                    raise InputError("--firewall.lists", uri, f"{told}; give one id a line, or the official file")
                 yield origin_of(line) or (line if ":" in line else f"youtube:{line}")
 
 
 def _rows(uri: str) -> Iterator[Row]:
-    """Yield the rows of a metadata file by column; AudioSet's segments and VGGSound's table, without header, get one."""
+    """Yield the rows of a metadata file by column. Raises InputError when it cannot be read."""
+    try:
+        yield from _table(uri)
+    except (ValueError, OSError, EOFError, csv.Error) as error:
+        raise InputError("--firewall.lists", uri, f"cannot be read: {error}") from None
+
+
+def _table(uri: str) -> Iterator[Row]:
+    """Yield a metadata file's rows; AudioSet's segments and VGGSound's table, that come without a header, get one."""
     with storage.open_text(uri, errors="replace") as text:  # Clotho's are in Latin-1; ids and audio names survive
         head = "".join(text.readline() for _ in range(audioset.SEGMENTS_HEAD))
     with storage.open_text(uri, errors="replace") as text:
         if audioset.is_segments(head):
             yield from ({"ytid": segment.ytid} for segment in audioset.read_segments(text))
         elif "vggsound" in uri.rpartition("/")[2].lower():
-            for fields in csv.reader(text):
+            for fields in filter(None, csv.reader(text)):
                 yield {"ytid": fields[0][:11], "split": fields[3] if len(fields) > 3 else "test"}
         else:
-            yield from csv.DictReader(text)
+            yield from csv.DictReader(text, restval="")

@@ -8,6 +8,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from threading import Lock
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -46,34 +47,44 @@ def list_tar(uri: str) -> list[Clip]:
 
 
 def list_parquet(uri: str) -> Iterator[Clip]:
-    """Yield a clip for each row of a Parquet file, or one with a fault for a file that is none.
+    """Yield a clip for each row of a Parquet file, and one with a fault for what is damaged: a row group, or all of it.
 
     Raises:
         ValueError: when the file has no column of audio bytes.
+        OSError: when it is not there or the store does not answer.
     """
-    first_row = 0
     try:
-        opened = _open(uri)
-    except (pa.ArrowInvalid, OSError) as error:
-        yield _no_file(uri, "", f"unreadable: {error}")
+        file = storage.open_parquet(uri)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError):
+        storage.read(uri, 0, 1)  # raises where it is the store that fails, not the bytes
+        yield _no_file(uri, "", "unreadable: no Parquet file, or its footer is damaged")
         return
-    with opened as file:
-        schema = file.schema_arrow
-        column = _audio_column(schema)
-        wanted = [name for name in schema.names if name != column]
-        wanted += [f"{column}.path"] if pa.types.is_struct(schema.field(column).type) else []
+    with file:
+        column = _audio_column(file.schema_arrow)
+        wanted = [name for name in file.schema_arrow.names if name != column]
+        wanted += [f"{column}.path"] if pa.types.is_struct(file.schema_arrow.field(column).type) else []
+        first_row = 0
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=wanted).to_pylist()
+            try:
+                rows = file.read_row_group(group, columns=wanted).to_pylist()
+            except (pa.ArrowException, OSError):
+                storage.read(uri, 0, 1)
+                yield _no_file(uri, f"row group {group} of ", "unreadable: the row group is damaged")
+                rows = []
             for row, fields in enumerate(rows, start=first_row):
                 path = (fields.pop(column, None) or {}).get("path") or ""
                 yield _described(uri, _row_id(uri, row, fields, path), fields, offset=row)
-            first_row += len(rows)
+            first_row += file.metadata.row_group(group).num_rows
 
 
 def read_row(uri: str, row: int) -> bytes | None:
     """Return the audio bytes of one row of a Parquet file, or None where the row has none."""
-    group, first_row = _row_group(uri, row)
-    value = _audio_of_group(uri, group)[row - first_row].as_py()
+    with _one_reads:
+        group, first_row = _row_group(uri, row)
+        audio_of_row = _audio_of_group(uri, group)[row - first_row]
+    value = audio_of_row.as_py()
     return value.get("bytes") if isinstance(value, dict) else value
 
 
@@ -107,14 +118,16 @@ class _Forward:
 def _note(samples: dict[str, dict[str, Any]], tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Keep where a member's audio lies, or its text."""
     folder, _, name = member.name.rpartition("/")
+    if name.startswith("."):  # what macOS puts beside a file
+        return
     stem, _, suffix = name.partition(".")
-    parts = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
+    sample = f"{folder}/{stem}" if folder else stem
     if f".{suffix.lower()}" in SUFFIXES:
-        parts.setdefault("audio", (member.offset_data, member.size))
+        samples.setdefault(sample, {}).setdefault("audio", (member.offset_data, member.size))
     elif suffix in ("json", "txt"):
         file = tar.extractfile(member)
         assert file is not None, member.name
-        parts[suffix] = file.read()
+        samples.setdefault(sample, {})[suffix] = file.read()
 
 
 def _tar_clip(uri: str, stem: str, parts: dict[str, Any]) -> Clip:
@@ -178,15 +191,13 @@ def _audio_column(schema: pa.Schema) -> str:
     raise ValueError(f"no column of audio bytes: columns are {schema.names}, want one of {list(AUDIO_COLUMNS)}")
 
 
-def _open(uri: str) -> pq.ParquetFile:
-    filesystem, path = storage.locate(uri)
-    return pq.ParquetFile(filesystem.open_input_file(path))
+_one_reads = Lock()  # the clips of a shard are read in threads; without it each would load the row group for itself
 
 
 @lru_cache(maxsize=8)
 def _kept_open(uri: str) -> pq.ParquetFile:
     """Keep some files open: reading their metadata again for every clip is slow."""
-    return _open(uri)
+    return storage.open_parquet(uri)
 
 
 def _row_group(uri: str, row: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import cli, sources, storage
+from pipeline import cli, fingerprints, shards, sources, storage
 from pipeline.clip import Clip
 from pipeline.firewall import Firewall, FirewallConfig
 from pipeline.progress import Progress
@@ -37,13 +37,15 @@ SCHEMA = pa.schema(
         ("fault", pa.string()),
         ("excluded", pa.string()),  # the evaluation set that a clip is of
         ("source_id", pa.string()),
+        ("origin", pa.string()),  # `youtube:<id>` or `freesound:<id>`
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
         ("tags", pa.list_(pa.string())),
         ("mids", pa.list_(pa.string())),
     ]
 )
-HASHED = ("key", "source_id", "fault", "start_s", "end_s", "tags", "mids")
+TOLD = ("source", "folds", "clips_per_shard", "lists", "allow", "fingerprints")  # where two plans may differ
+HASHED = ("key", "source_id", "origin", "fault", "start_s", "end_s", "tags", "mids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +77,22 @@ def run(config: PlanConfig) -> None:
     """Write the plan and print what it holds."""
     if not config.out and not config.dry_run:
         raise cli.InputError("--out", config.out, "give the folder or URI of the dataset, or --dry-run")
+    out = cli.writable(config.out) if config.out else ""
     drawn = draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall)
     print(describe(drawn.plan))
-    if not config.dry_run:
-        publish(storage.resolve(config.out), drawn)
+    if config.dry_run:
+        return
+    try:
+        publish(out, drawn)
+    except OSError as error:
+        raise cli.InputError("--out", config.out, f"cannot be written: {error}") from None
 
 
 def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, firewall: FirewallConfig) -> Draft:
     """Return the plan of a source, from the published one where nothing has changed since; writes nothing.
 
     Raises:
-        InputError: when the source cannot be listed, two clips share a key, or `out` was planned from other clips.
+        InputError: when the source cannot be listed, two clips share a key, or `out` has another plan.
     """
     if clips_per_shard < 1:
         raise cli.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
@@ -99,17 +106,20 @@ def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, f
             "stamp": sources.stamp(source),
             "lists": [storage.stamps([str(one["list"])]) for one in wall.lists],
             "allow": firewall.allow,
+            "fingerprints": [fingerprints.revision(uri) for uri in firewall.fingerprints],
+            "clips_per_shard": clips_per_shard,
         }
     )
     held = read(storage.resolve(out)) if out else None
-    if held and held["made_from"] == made_from and held["clips_per_shard"] == clips_per_shard:
+    if held and held["made_from"] == made_from:
         return Draft(held, b"")
     clips = sources.list_clips(source, folds)
-    drawn = _draw(clips, clips_per_shard, wall, source, folds)
-    drawn.plan["made_from"] = made_from
+    drawn = _draw(clips, made_from, wall)
     if held and held["hash"] != drawn.plan["hash"]:
-        remedy = f"its plan is of {held['num_clips']} other clips; choose another folder or delete it"
-        raise cli.InputError("--out", out, remedy)
+        was = held["made_from"]
+        told = [f"{name} was {was[name]}, now {made_from[name]}" for name in TOLD if was[name] != made_from[name]]
+        remedy = "; ".join(told) or f"the source lists other clips than the {held['num_clips']} of its plan"
+        raise cli.InputError("--out", out, f"is planned otherwise: {remedy}; choose another folder or delete it")
     return Draft({**drawn.plan, "retries": held["retries"]}, drawn.table) if held else drawn
 
 
@@ -133,6 +143,11 @@ def read(data: str) -> dict[str, Any] | None:
 def num_shards(plan: dict[str, Any]) -> int:
     """Return the shards of a plan, those of retries included."""
     return int(plan["num_shards"] + sum(retry["num_shards"] for retry in plan["retries"]))
+
+
+def missing(data: str, plan: dict[str, Any]) -> list[int]:
+    """Return the shards of a plan that are not committed."""
+    return sorted(set(range(num_shards(plan))) - set(shards.committed(data)))
 
 
 def part_of(plan: dict[str, Any], shard: int) -> dict[str, Any]:
@@ -194,6 +209,8 @@ def describe(plan: dict[str, Any]) -> str:
             else f"{plan['firewall']['excluded'].get(one['set'], 0):,} clips excluded in all"
         )
         lines.append(f"firewall: {one['set']}: {one['ids']:,} ids in {one['list']}: {told}")
+    if tables := plan["made_from"]["fingerprints"]:
+        lines.append(f"firewall: {len(tables)} fingerprint tables: compared when the audio is read")
     if plan["firewall"]["unchecked"]:
         lines.append(f"firewall: no list, not checked: {', '.join(plan['firewall']['unchecked'])}")
     kept = plan["num_clips"] - sum(plan["firewall"]["excluded"].values())
@@ -207,9 +224,10 @@ def describe(plan: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _draw(clips: Iterable[Clip], clips_per_shard: int, wall: Firewall, source: str, folds: tuple[str, ...]) -> Draft:
+def _draw(clips: Iterable[Clip], made_from: dict[str, Any], wall: Firewall) -> Draft:
     """Plan clips as they are listed: what is held is the compressed table and eight bytes for each key."""
-    digest = hashlib.sha256(str(clips_per_shard).encode())
+    clips_per_shard, source = made_from["clips_per_shard"], made_from["source"]
+    digest = hashlib.sha256(json.dumps([clips_per_shard, made_from["fingerprints"]]).encode())
     tags: Counter[str] = Counter()
     excluded: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -235,7 +253,7 @@ def _draw(clips: Iterable[Clip], clips_per_shard: int, wall: Firewall, source: s
             )
             progress.add(len(chunk))
     if not counts["clips"]:
-        raise cli.InputError("--source", source, sources.no_clip(folds))
+        raise cli.InputError("--source", source, sources.no_clip(made_from["folds"]))
     _check_unique(np.concatenate(key_hashes), sink.getvalue(), source)
     plan = {
         "hash": digest.hexdigest(),
@@ -247,6 +265,7 @@ def _draw(clips: Iterable[Clip], clips_per_shard: int, wall: Firewall, source: s
         "num_faults": counts["faults"],
         "firewall": {"excluded": dict(excluded.most_common()), "lists": wall.lists, "unchecked": wall.unchecked},
         "tags": dict(tags.most_common()),
+        "made_from": made_from,
         "retries": [],
     }
     return Draft(plan, sink.getvalue().to_pybytes())

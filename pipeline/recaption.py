@@ -12,9 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import caption, cli, engine, plan, reader, shards, storage
+from pipeline import accounts, caption, cli, engine, plan, reader, shards, storage
 from pipeline.captioner import Captioner, CaptionerConfig
-from pipeline.cli import InputError
 from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.recaption")
@@ -98,9 +97,4 @@ def _check(config: RecaptionConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
     config.check(about["network"])
     shards.check_overlay_name(config.name)
-    if not config.data:
-        raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
-    planned = plan.read(storage.resolve(config.data))
-    if planned is None or not storage.exists(storage.join(storage.resolve(config.data), "sizes.json")):
-        raise InputError("--data", config.data, "no finished dataset of shards there")
-    return about, planned
+    return about, accounts.whole(config.data)

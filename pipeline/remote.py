@@ -1,5 +1,6 @@
 """Arrow's filesystems of remote stores, and patience with them."""
 
+import io
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -27,6 +28,42 @@ def patiently(call: Callable[..., Any], *arguments: Any) -> Any:
                 raise
         time.sleep(pause_s)
     return call(*arguments)
+
+
+class _PatientFile(io.RawIOBase):
+    def __init__(self, filesystem: pafs.FileSystem, path: str) -> None:
+        self.file = patiently(filesystem.open_input_file, path)
+        self.place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.place
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        self.place = place + (0, self.place, self.file.size())[whence]
+        return self.place
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self.file.size() - self.place)
+        data: bytes = patiently(self._read_at, left if size < 0 else min(size, left))
+        self.place += len(data)
+        return data
+
+    def _read_at(self, size: int) -> bytes:
+        data: bytes = self.file.read_at(size, self.place)
+        if len(data) < size:
+            raise OSError(f"the answer broke off after {len(data)} of {size} bytes")
+        return data
+
+
+def open_patiently(filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
+    """Open a remote file to read here and there; faults that pass are waited out, so that what fails is the file's own."""
+    return pa.PythonFile(_PatientFile(filesystem, path), mode="r")
 
 
 @lru_cache

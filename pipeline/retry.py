@@ -1,17 +1,16 @@
 """Do failed clips again, into new shards: `python -m pipeline retry --data <dataset> --reason <reason>`.
 
 The shards that are there stay as they are. The plan grows by shards of the clips that failed for one of the reasons, in plan
-order; from then on a clip counts as it ended last. An interrupted retry goes on with the same command, or with `caption`.
+order; from then on a clip counts as it ended last. Shards of the plan that are not committed are written first. An
+interrupted retry goes on with the same command, or with `caption`.
 """
 
-import dataclasses
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import caption, cli, plan, shards, sources, statistics, storage
-from pipeline.captioner import CaptionerConfig
+from pipeline import caption, cli, fingerprints, plan, sources, statistics, storage
 from pipeline.cli import InputError
 from pipeline.engine import ActorConfig
 from pipeline.firewall import FirewallConfig
@@ -28,6 +27,8 @@ class RetryConfig:
     """Dataset of shards that `pipeline caption` wrote."""
     reason: tuple[str, ...] = ()
     """Reasons of failure, as the ledger and the dataset card name them, such as missing or unreadable."""
+    source: str = ""
+    """Where the clips lie now: the same list, moved; empty where it was."""
     captioner: str = ""
     """Where the captioner lies now; empty where it was."""
     max_bad_fraction: float = 0.05
@@ -50,28 +51,34 @@ def run(config: RetryConfig) -> None:
     if planned is None or not storage.exists(storage.join(data, cli.RUN_FILE)):
         raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
     owner = storage.read_json(storage.join(data, cli.RUN_FILE))
-    again = _restore(config, owner)
+    again = _restore(config, owner, planned)
     about = checkpoint.describe(again.captioner, "--captioner", TagGuidedCaptioner)
     if about["revision"] != owner["captioner_revision"]:
         remedy = f"the dataset was made with revision {owner['captioner_revision'][:12]}; give that captioner"
         raise InputError("--captioner", again.captioner, f"is revision {about['revision'][:12]}; {remedy}")
-    if caption.revisions(config.fingerprints) != owner["fingerprints"]:
-        raise InputError(
-            "--fingerprints", config.fingerprints, "the dataset was made with others; give the same tables"
-        )
-    unfinished = set(range(plan.num_shards(planned))) - set(shards.committed(data))
-    if unfinished:
-        log.info("retry: %d shards of the plan are not committed yet: these first", len(unfinished))
-    else:
-        planned = _extend(config, data, planned, owner)
+    caption.check(again, about)
+    if [fingerprints.revision(uri) for uri in config.fingerprints] != planned["made_from"]["fingerprints"]:
+        remedy = "the dataset was made with others; give the same tables"
+        raise InputError("--fingerprints", config.fingerprints, remedy)
+    if not _goes_on(data, planned):
+        caption.write_shards(again, data, planned, about)
+        planned = _extend(config, data, planned, again)
     caption.fill(again, data, planned, about)
 
 
-def _restore(config: RetryConfig, owner: dict[str, Any]) -> caption.CaptionConfig:
+def _goes_on(data: str, planned: dict[str, Any]) -> bool:
+    """Tell whether an earlier retry is planned and not written yet."""
+    return any(plan.part_of(planned, shard)["first_shard"] for shard in plan.missing(data, planned))
+
+
+def _restore(config: RetryConfig, owner: dict[str, Any], planned: dict[str, Any]) -> caption.CaptionConfig:
     """Rebuild the config that the dataset was made with."""
-    names = {f.name for f in dataclasses.fields(CaptionerConfig)} - {"decoding", "actors", "guidance"}
+    as_made = ("tag_threshold", "samples", "batch_size", "licence")
     return caption.CaptionConfig(
-        **{name: owner[name] for name in names if name != "captioner"},
+        **{name: owner[name] for name in as_made},
+        source=storage.resolve(config.source or planned["made_from"]["source"]),
+        folds=tuple(planned["made_from"]["folds"]),
+        precision=owner["arithmetic"],
         captioner=storage.resolve(config.captioner or owner["captioner"]),
         guidance=tuple(owner["guidance"]),
         decoding=Decoding(**owner["decoding"]),
@@ -81,15 +88,15 @@ def _restore(config: RetryConfig, owner: dict[str, Any]) -> caption.CaptionConfi
     )
 
 
-def _find_again(rows: list[dict[str, Any]], owner: dict[str, Any]) -> None:
+def _find_again(rows: list[dict[str, Any]], again: caption.CaptionConfig) -> None:
     """Look in the source for where the audio of clips lies now: it may have come since, under another name."""
     places = {row["key"]: row for row in rows}
-    for clip in sources.list_clips(owner["source"], owner["folds"]):
+    for clip in sources.list_clips(again.source, again.folds):
         if row := places.get(clip.key):
             row.update(uri=clip.uri, offset=clip.offset, size=clip.size, fault=clip.fault)
 
 
-def _extend(config: RetryConfig, data: str, planned: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
+def _extend(config: RetryConfig, data: str, planned: dict[str, Any], again: caption.CaptionConfig) -> dict[str, Any]:
     """Add the clips whose last outcome is a failure for one of the reasons."""
     last: dict[str, tuple[int, str]] = {}  # key -> shard and reason, of failed clips
     numbers = range(plan.num_shards(planned))
@@ -111,7 +118,7 @@ def _extend(config: RetryConfig, data: str, planned: dict[str, Any], owner: dict
         if row["key"] in chosen
         and chosen[row["key"]][0] == shard  # a clip of several tries is planned once, by its last
     ]
-    _find_again(rows, owner)
+    _find_again(rows, again)
     counts = Counter(chosen[row["key"]][1] for row in rows)
     log.info("retry: %d clips (%s)", len(rows), ", ".join(f"{reason} {n}" for reason, n in counts.most_common()))
     return plan.extend(data, planned, rows, dict(counts))

@@ -13,7 +13,7 @@ from pipeline.remote import patiently
 
 ATTEMPTS = 10  # of each request before `patiently` has a say
 TIMEOUT_S = 60  # without a byte
-LOST_RACE = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+LOST_RACE = {"PreconditionFailed", "412"}
 
 
 class Taken(Exception):
@@ -28,12 +28,16 @@ def put(path: str, data: bytes) -> None:
 def create(path: str, data: bytes) -> bool:
     """Store an object unless there is one; return whether the object there now holds `data`.
 
-    A put whose answer was lost is tried again and then finds its own object: equal content counts as stored.
+    A put whose answer was lost is tried again and then finds its own object: equal content counts as stored. A store
+    that sees two puts at once may refuse one with 409, which settles nothing: it is tried again like a passing fault.
     """
     try:
         patiently(_call, "put_object", path, {"Body": data, "IfNoneMatch": "*"})
     except Taken:
-        return bool(patiently(_read, path) == data)
+        try:
+            return bool(patiently(_read, path) == data)
+        except FileNotFoundError:  # taken by another, and cleared away since
+            return False
     return True
 
 

@@ -49,7 +49,7 @@ def run(config: ScoreConfig) -> None:
     cli.claim(folder, config, identity={"revision": about["revision"]}, ignore=free, flag="--name")
     marker = storage.join(folder, shards.OVERLAY_FILE)
     done = set(storage.list_names(folder))
-    todo = [shard for shard in shards.committed(index.data) if shards.ledger_name(shard) not in done]
+    todo = [shard for shard in index.shards if shards.ledger_name(shard) not in done]
     if not todo and storage.exists(marker):
         log.info("score: %s is complete already", folder)
         return

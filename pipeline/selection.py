@@ -13,6 +13,7 @@ from pipeline import shards, storage
 from pipeline.cli import InputError
 
 NOTHING: dict[str, Any] = {"text": [], "score": []}  # of a clip that an overlay does not have
+NO_VERDICT: dict[str, Any] = {"text": [], "copy": False}  # what was not judged passes no threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def select(index: shards.Index, config: SelectionConfig) -> list[Chosen]:
     best = []
     for row, (key, own) in enumerate(zip(index.keys, index.texts(), strict=True)):
         told: dict[str, Any] = {"text": own, "score": None} if overlay is None else overlay.get(key, NOTHING)
-        kept = _passing(told, audit[key] if audit is not None and key in audit else None, config.filter)
+        kept = _passing(told, audit.get(key, NO_VERDICT) if audit is not None else None, config.filter)
         chosen.append(Chosen(row, kept[:1] if config.best_only else kept))
         best.append(float(told["score"][0]) if told["score"] else -np.inf)
     kept_rows = keep_best(best, config.keep_fraction) if config.keep_fraction < 1 else range(len(chosen))
@@ -120,7 +121,11 @@ def _check(config: SelectionConfig) -> None:
 
 def _overlay(index: shards.Index, name: str, flag: str, remedy: str) -> dict[str, dict[str, Any]]:
     try:
-        return shards.read_overlay(index.data, name)[0]
+        rows = shards.read_overlay(index.data, name)[0]
     except FileNotFoundError:
         have = storage.list_names(storage.join(index.data, "overlays"))
         raise InputError(flag, name, f"no such overlay in {index.data}; it has {have}, {remedy}") from None
+    if behind := shards.without_part(index, name):
+        told = f"has no part for the shards {behind[:5]} that came later, by a retry"
+        raise InputError(flag, name, f"{told}; run the stage that wrote it again, {remedy}")
+    return rows

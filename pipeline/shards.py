@@ -90,6 +90,11 @@ def tar_name(shard: int) -> str:
     return f"{shard:05d}.tar"
 
 
+def number_of(tar: str) -> int:
+    """Return the number of a shard from the name of its tar."""
+    return int(tar.removesuffix(".tar"))
+
+
 def ledger_name(shard: int) -> str:
     """Return the name of the ledger beside the tar."""
     return f"{shard:05d}.parquet"
@@ -164,9 +169,10 @@ class Index:
         if not storage.exists(storage.join(self.data, "sizes.json")):
             raise FileNotFoundError(f"{data} has no sizes.json: no finished dataset of shards")
         tables = []
-        for shard in committed(self.data):
+        for shard in sorted(map(number_of, storage.read_json(storage.join(self.data, "sizes.json")))):
             ledger = storage.read_table(storage.join(self.data, ledger_name(shard)))
             tables.append(ledger.append_column("shard", pa.array([shard] * len(ledger), pa.int32())))
+        self.shards = [int(ledger["shard"][0].as_py()) for ledger in tables if len(ledger)]
         whole = pa.concat_tables(tables)
         self.ledger = whole
         self.written = whole.filter(pa.compute.equal(whole["status"], "written")).combine_chunks()
@@ -235,6 +241,12 @@ def read_overlay(data: str, name: str) -> tuple[dict[str, dict[str, Any]], dict[
     parts = [storage.join(folder, part) for part in storage.list_names(folder) if part.endswith(".parquet")]
     rows = (row for part in parts for row in storage.read_table(part).to_pylist())
     return {row["key"]: row for row in rows}, about
+
+
+def without_part(index: "Index", name: str) -> list[int]:
+    """Return the shards of a dataset that an overlay has no part for: those that a retry added after it was made."""
+    have = set(storage.list_names(overlay_folder(index.data, name)))
+    return [shard for shard in index.shards if ledger_name(shard) not in have]
 
 
 def pack(samples: Sequence[tuple[str, bytes, dict[str, Any]]]) -> bytes:

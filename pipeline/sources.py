@@ -69,11 +69,17 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
 
 
 def stamp(source: str) -> str:
-    """Return a mark that changes when the files that list a source do; audio files beside a table are not looked at."""
+    """Return a mark that changes when the files that list a source do, those that tables read beside them included.
+
+    On disk it also changes when files come to `audio/` or go; object stores do not tell that short of listing all:
+    there clips whose audio came after the plan are found by `pipeline retry --reason missing`.
+    """
     uri = storage.resolve(source)
     uris = _files(uri)
-    marks = storage.list_names(uri) if uris == [uri] and storage.is_folder(uri) else storage.stamps(uris)
-    return hashlib.sha256(repr((uris, marks)).encode()).hexdigest()
+    if uris == [uri] and storage.is_folder(uri):
+        return hashlib.sha256(repr((uris, storage.list_names(uri))).encode()).hexdigest()
+    beside = [] if uris[0].endswith((".tar", ".parquet")) else tables.read_beside(uris[0])
+    return hashlib.sha256(repr((uris, storage.stamps([*uris, *beside]))).encode()).hexdigest()
 
 
 def no_clip(folds: Iterable[str]) -> str:
@@ -99,6 +105,8 @@ def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> b
                 raise storage.TooLarge(f"{size} bytes")
             return storage.read(uri, offset, size)
         data = packed.read_row(uri, offset)
+        if data and len(data) > audio.MAX_BYTES:
+            raise storage.TooLarge(f"{len(data)} bytes")
     except FileNotFoundError as error:
         raise audio.AudioError("missing", str(error)) from error
     except storage.TooLarge as error:
@@ -124,11 +132,7 @@ def _files(uri: str) -> list[str]:
     """Return the files that list a source, in order; a folder of audio files stands for itself."""
     folder, _, name = uri.rpartition("/")
     if any(mark in name for mark in "*?{") and not storage.exists(uri):
-        patterns = list(braceexpand(name))
-        found = [n for n in storage.list_names(folder) if any(fnmatch(n, pattern) for pattern in patterns)]
-        if not found:
-            raise FileNotFoundError(uri)
-        return [storage.join(folder, n) for n in found]
+        return [storage.join(folder, n) for n in _expand(folder, name)]
     if storage.is_folder(uri):
         table = storage.join(uri, FOLDER_TABLE)
         if storage.exists(table):
@@ -138,6 +142,18 @@ def _files(uri: str) -> list[str]:
             if packs := [storage.join(uri, n) for n in names if n.endswith(suffix)]:
                 return packs
     return [uri]
+
+
+def _expand(folder: str, name: str) -> list[str]:
+    """Return the names in a folder that a pattern stands for. Raises FileNotFoundError when one it spells out is absent."""
+    have = storage.list_names(folder)
+    patterns = set(braceexpand(name))
+    spelt = {pattern for pattern in patterns if not any(mark in pattern for mark in "*?")}
+    absent = sorted(spelt - set(have))
+    found = [n for n in have if n in spelt or any(fnmatch(n, pattern) for pattern in patterns - spelt)]
+    if absent or not found:
+        raise FileNotFoundError(storage.join(folder, (absent or [name])[0]))
+    return found
 
 
 def _list(uris: list[str]) -> Iterator[Clip]:

@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pipeline import s3
-from pipeline.remote import connect, patiently
+from pipeline.remote import connect, open_patiently, patiently
 
 
 def resolve(uri: str) -> str:
@@ -113,6 +113,13 @@ def _check_size(uri: str, size: int, most: int | None) -> None:
         raise TooLarge(f"{uri} has {size} bytes, at most {most} are read")
 
 
+def check_writable(uri: str) -> None:
+    """Raise OSError for a store that is only read, or that there is not; a disk's refusal comes with the writing."""
+    if uri.startswith("hf://"):
+        raise OSError("hf:// is read only; write to a local path, s3:// or gs://, and upload the finished folder")
+    locate(uri)
+
+
 @contextmanager
 def open_stream(uri: str) -> Iterator[BinaryIO]:
     """Open a file to be read once, front to back."""
@@ -134,12 +141,10 @@ def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
         yield io.TextIOWrapper(contents, encoding="utf-8-sig", errors=errors, newline="")
 
 
-@contextmanager
-def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file to read some of its row groups."""
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """Open a Parquet file to read some of its row groups; close it, or use it in a `with`."""
     filesystem, path = locate(uri)
-    with patiently(lambda: pq.ParquetFile(filesystem.open_input_file(path))) as file:
-        yield file
+    return pq.ParquetFile(path if filesystem is _LOCAL else open_patiently(filesystem, path))
 
 
 def read_json(uri: str) -> Any:

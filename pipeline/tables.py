@@ -40,6 +40,13 @@ def list_table(uri: str) -> Iterator[Clip]:
             yield from _table_clips(uri, rows)
 
 
+def read_beside(uri: str) -> list[str]:
+    """Return what the listing of a CSV looks at beside it, there or not."""
+    folder, _, name = uri.rpartition("/")
+    tables = (audioset.LABELS_FILE, name.split(".")[0] + CAPTIONS_OF_SEGMENTS)
+    return [storage.join(folder, each) for each in (*tables, "audio")] + [storage.join(f"{folder}/..", "audio")]
+
+
 def list_folder(uri: str) -> Iterator[Clip]:
     """Yield a clip for each audio file in a folder, by name."""
     for name in storage.list_names(uri):

@@ -24,7 +24,13 @@ from pipeline.progress import Progress
 log = logging.getLogger("pipeline.verify")
 SHOWN = 20
 FOUND = pa.schema(
-    [("shard", pa.int32()), ("clips", pa.int64()), ("wrong", pa.list_(pa.string())), ("keys", pa.list_(pa.int64()))]
+    [
+        ("shard", pa.int32()),
+        ("clips", pa.int64()),
+        ("written", pa.int64()),
+        ("wrong", pa.list_(pa.string())),
+        ("keys", pa.list_(pa.int64())),
+    ]
 )
 
 
@@ -52,13 +58,16 @@ def run(config: VerifyConfig) -> None:
     numbers = [shard for shard in shards.committed(data) if shard < plan.num_shards(planned)]
     progress = Progress("verify", "clips", plan.clips_in(planned, numbers))
     keys: list[np.ndarray] = []
+    sizes: dict[str, int] = {}
     if numbers:
         for row in engine.rows(
             engine.map_tasks(engine.shard_numbers(numbers), partial(check, data=data, planned=planned))
         ):
             wrong += row["wrong"]
             keys.append(np.array(row["keys"], np.int64))
+            sizes[shards.tar_name(row["shard"])] = row["written"]
             progress.add(row["clips"])
+    wrong += _check_sizes(data, sizes)
     if keys and len(np.unique(whole := np.concatenate(keys))) < len(whole):
         wrong.append("a key is written twice: it is in more than one shard")
     if wrong:
@@ -70,10 +79,11 @@ def run(config: VerifyConfig) -> None:
 def check(batch: pa.Table, data: str, planned: dict[str, Any]) -> pa.Table:
     """Check one shard; returns a row of FOUND."""
     (shard,) = batch["shard"].to_pylist()
-    rows = plan.read_shard(data, planned, shard)
-    wrong, keys = [], []
+    rows, wrong, keys, written = [], [], [], -1
     try:
+        rows = plan.read_shard(data, planned, shard)
         stats = shards.read_stats(data, shard)
+        written = stats["written"]
         tar = storage.read(storage.join(data, shards.tar_name(shard)))
         ledger = storage.read_table(storage.join(data, shards.ledger_name(shard))).to_pylist()
         wrong = list(_check_shard(planned, shard, rows, stats, tar, ledger))
@@ -81,7 +91,8 @@ def check(batch: pa.Table, data: str, planned: dict[str, Any]) -> pa.Table:
     except (OSError, ValueError, KeyError, pa.ArrowException, tarfile.TarError) as error:
         wrong = [f"{type(error).__name__}: {error}"]
     told = [f"shard {shard:05d}: {what}" for what in wrong]
-    return pa.Table.from_pylist([{"shard": shard, "clips": len(rows), "wrong": told, "keys": keys}], schema=FOUND)
+    row = {"shard": shard, "clips": len(rows), "written": written, "wrong": told, "keys": keys}
+    return pa.Table.from_pylist([row], schema=FOUND)
 
 
 def hash_of(key: str) -> int:
@@ -100,13 +111,20 @@ def _check_names(data: str, planned: dict[str, Any]) -> Iterator[str]:
     tars = {shards.tar_name(shard) for shard in wanted}
     if strangers := sorted(name for name in names if name.endswith(".tar") and name not in tars):
         yield f"tars that no plan names: {strangers[:SHOWN]}"
-    if "sizes.json" not in names:
+
+
+def _check_sizes(data: str, found: dict[str, int]) -> Iterator[str]:
+    """Compare sizes.json with what the commit marks state."""
+    uri = storage.join(data, accounts.SIZES_FILE)
+    if not storage.exists(uri):
         yield "no sizes.json: the dataset is not finished"
-    elif not missing:
-        sizes = storage.read_json(storage.join(data, "sizes.json"))
-        stats = {shards.tar_name(shard): shards.read_stats(data, shard)["written"] for shard in sorted(wanted)}
-        if sizes != stats:
-            yield "sizes.json does not agree with the shards"
+        return
+    try:
+        agrees = storage.read_json(uri) == found
+    except ValueError:
+        agrees = False
+    if not agrees:
+        yield "sizes.json does not agree with the shards"
 
 
 def _shorten(numbers: list[int]) -> str:

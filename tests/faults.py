@@ -2,10 +2,11 @@
 
     python -m tests.faults --target http://127.0.0.1:5000 --port 5001 --share 0.05     # prints its counts on SIGTERM
 
-What may happen to a request; all but `lost` do unless `kinds` says otherwise:
+What may happen to a request; all but `lost` and `conflict` do unless `kinds` says otherwise:
 
     internal   the answer is 500 InternalError, nothing reaches the store
     slow_down  the answer is 503 SlowDown, nothing reaches the store
+    conflict   the answer is 409 ConditionalRequestConflict, nothing reaches the store; only to a conditional put
     reset      the connection is reset without an answer, nothing reaches the store
     truncated  the true status and headers, a part of the body, then a reset; only where the answer has a body
     lost       the store does what was asked, then the connection is reset without an answer
@@ -26,8 +27,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-ERRORS = {"internal": (500, "InternalError"), "slow_down": (503, "SlowDown")}
-KINDS = (*ERRORS, "reset", "truncated")
+ERRORS = {
+    "internal": (500, "InternalError"),
+    "slow_down": (503, "SlowDown"),
+    "conflict": (409, "ConditionalRequestConflict"),
+}
+KINDS = ("internal", "slow_down", "reset", "truncated")
+MORE = ("lost", "conflict")  # those that happen only when asked for
 
 
 class FaultyProxy(ThreadingHTTPServer):
@@ -53,9 +59,9 @@ class FaultyProxy(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self.close_request(request)  # no farewell first: a reset is all that the client gets to see
 
-    def draw(self, method: str, with_body: bool) -> tuple[str, float]:
+    def draw(self, method: str, unfit: set[str]) -> tuple[str, float]:
         """Decide what happens to a request: the kind of fault, "" for none, and what part of a body to send."""
-        kinds = [kind for kind in self.kinds if kind != "truncated" or with_body]
+        kinds = [kind for kind in self.kinds if kind not in unfit]
         with self.lock:
             self.requests[method] += 1
             if not kinds or self.random.random() >= self.share:
@@ -80,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         sent = self.read_body()
         with_body = self.command in ("GET", "POST") or "x-amz-copy-source" in self.headers
-        kind, part = self.server.draw(self.command, with_body)
+        unfit = (set() if with_body else {"truncated"}) | (set() if "If-None-Match" in self.headers else {"conflict"})
+        kind, part = self.server.draw(self.command, unfit)
         if kind in ERRORS:
             status, code = ERRORS[kind]
             body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>injected</Message></Error>'.encode()
@@ -140,7 +147,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     for name, default in (("--target", "http://127.0.0.1:5000"), ("--port", 0), ("--share", 0.05), ("--seed", 0)):
         parser.add_argument(name, type=type(default), default=default)
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, "lost"))
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, *MORE))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads that could get it
     with FaultyProxy(**vars(parser.parse_args())) as proxy:
         print(proxy.endpoint, flush=True)

@@ -9,10 +9,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from pipeline import commit, storage
+from pipeline import s3 as s3_room
+from tests.faults import FaultyProxy
 
 NAMES = ("00003.tar", "00003.parquet", "00003_stats.json")
 
@@ -64,6 +68,37 @@ def test_who_comes_next_finishes_a_winner_that_died(data: str, moved: int) -> No
     storage.publish_json(storage.join(data, commit.FOLDER, "00003.json"), decision)
     commit.settle(data)
     assert held(data) == whole
+
+
+def test_a_name_that_was_taken_and_cleared_away_is_lost(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the refused put and the look at what is there, another writer has finished and cleaned up."""
+    uri = f"{s3}/{tmp_path.name}/decision.json"
+    assert storage.create(uri, b"theirs")
+    call = s3_room._call
+
+    def clear_after(operation: str, *rest: Any) -> Any:
+        try:
+            return call(operation, *rest)
+        finally:
+            storage.remove(uri)
+
+    monkeypatch.setattr(s3_room, "_call", clear_after)
+    assert storage.create(uri, b"ours") is False
+
+
+def test_a_refusal_that_settles_nothing_is_tried_again(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 answers 409 to one of two conditional puts that meet; neither need be there yet."""
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.5, seed=1, kinds=("conflict",)) as proxy:
+        client = boto3.client("s3", endpoint_url=proxy.endpoint)
+        monkeypatch.setattr(s3_room, "_client", lambda: client)
+        for i in range(8):
+            assert storage.create(f"{s3}/{tmp_path.name}/{i}", b"ours")
+            assert not storage.create(f"{s3}/{tmp_path.name}/{i}", b"theirs")
+        assert proxy.injected["conflict", "PUT"] >= 3
 
 
 def test_a_dead_loser_leaves_no_trace_in_the_result(data: str) -> None:

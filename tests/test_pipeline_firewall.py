@@ -4,11 +4,12 @@ import gzip
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipeline import audioset, plan
+from pipeline import audio, audioset, plan, shards
 from pipeline.cli import InputError
-from pipeline.clip import Clip
+from pipeline.clip import Clip, stem
 from pipeline.firewall import SETS, Firewall, FirewallConfig
 
 METADATA = {  # file name -> (evaluation set, contents in its official layout, id that it must exclude)
@@ -78,6 +79,48 @@ def test_an_official_file_is_recognised_and_its_clips_are_excluded(lists: Path, 
     by_name = identity.startswith("file:")
     assert found.verdict(clip(source_id="audio/Santa Motor.wav") if by_name else clip(identity)) == which
     assert found.verdict(clip("youtube:eeeeeeeeeee", "Engine.wav")) == ""
+
+
+@pytest.mark.parametrize(
+    "source_id",
+    ["Y-aaaaaaaaaa.wav", "-aaaaaaaaaa.flac", "audio/-aaaaaaaaaa_30.000_40.000.m4a", "-aaaaaaaaaa_000030.wav",
+     "Y-aaaaaaaaaa_30000_40000"],
+)  # fmt: skip
+def test_a_clip_named_by_its_youtube_id_is_recognised(lists: Path, tmp_path: Path, source_id: str) -> None:
+    found = wall(tmp_path, lists=(str(lists / "eval_segments.csv"),))
+    assert found.verdict(clip(source_id=source_id)) == "audioset-eval"
+    assert found.verdict(Clip(key=stem(source_id).rpartition("/")[2], uri="/u", source_id="7")) == "audioset-eval"
+    assert found.verdict(clip(source_id=source_id.replace("-a", "-b"))) == ""
+    assert found.verdict(clip(source_id=source_id.replace("-a", "my -a"))) == ""
+
+
+def test_our_own_shards_as_a_source_keep_where_their_clips_come_from(tmp_path: Path) -> None:
+    meta = {"text": ["a dog"], "tag": ["Dog"], "mids": [], "source_id": "bark.wav", "origin": "freesound:9032"}
+    samples = [("bark", audio.encode_flac(np.ones(3200, np.int16)), meta)]
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "00000.tar").write_bytes(shards.pack(samples))
+    (tmp_path / "source" / "esc50.csv").write_text(METADATA["esc50.csv"][1])
+    drawn = plan.draft("", str(tmp_path / "source"), (), 8, FirewallConfig()).plan
+    assert drawn["firewall"]["excluded"] == {"esc50": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("eval_segments.csv", "# S\n# n\n# YTID, s\n-aaaaaaaaaa, 0.0\n", "line 4: want YTID, start_seconds"),
+        ("esc50.csv", "filename,src_file,esc10\n\n", "is no id"),
+    ],
+)
+def test_a_broken_list_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"--firewall.lists.*{name}.*{said}"):
+        wall(tmp_path, lists=(f"esc50={tmp_path / name}" if name == "esc50.csv" else str(tmp_path / name),))
+
+
+def test_a_blank_line_in_a_list_is_no_clip(tmp_path: Path) -> None:
+    (tmp_path / "vggsound.csv").write_text("\n" + METADATA["vggsound.csv"][1] + "\n\n")
+    found = wall(tmp_path, lists=(str(tmp_path / "vggsound.csv"),))
+    assert set(found.sets) == {"youtube:ccccccccccc"}
 
 
 def test_a_folder_of_lists_takes_every_set_and_no_training_split(lists: Path, tmp_path: Path) -> None:

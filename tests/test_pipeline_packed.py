@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,26 @@ def test_a_damaged_header_in_the_middle_is_told(tmp_path: Path) -> None:
     assert [clip.key for clip in clips] == ["0", "1", "x_tar_end_of"] and clips[-1].fault.startswith("truncated")
 
 
+def test_what_is_no_part_of_a_sample_is_passed_over(tmp_path: Path) -> None:
+    members = [
+        ("._a.flac", b"macOS"),
+        (".hidden.json", b"{"),
+        ("notes.md", b"#"),
+        ("a.flac", flac(1)),
+        ("cover.jpg", b""),
+    ]
+    assert [clip.key for clip in sources.read_clips(tar(tmp_path / "x.tar", members))] == ["a"]
+
+
+def test_a_spelt_out_tar_that_is_absent_is_an_error(tmp_path: Path) -> None:
+    for name in ("00000", "00002"):
+        tar(tmp_path / f"{name}.tar", [(f"{name}.flac", flac(1))])
+    with pytest.raises(InputError, match=r"no such file \(.*00001.tar\)"):
+        sources.read_clips(str(tmp_path / "0000{0..2}.tar"))
+    assert [clip.key for clip in sources.read_clips(str(tmp_path / "0000{0,2}.tar"))] == ["00000", "00002"]
+    assert [clip.key for clip in sources.read_clips(str(tmp_path / "0000?.tar"))] == ["00000", "00002"]
+
+
 def test_an_empty_tar_is_no_clip_and_no_tar_is_a_row(tmp_path: Path) -> None:
     empty = tar(tmp_path / "one" / "empty.tar", [])
     with pytest.raises(InputError, match="lists no clip"):
@@ -178,6 +199,65 @@ def test_other_parquet_layouts(tmp_path: Path) -> None:
     (broken,) = sources.read_clips(str(tmp_path / "noise.parquet"))
     with pytest.raises(audio.AudioError, match="unreadable"):
         audio_of(broken)
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+@pytest.mark.parametrize("column", ["labels", "audio"])
+def test_a_damaged_row_group_costs_its_own_rows(
+    tmp_path: Path, request: pytest.FixtureRequest, where: str, column: str
+) -> None:
+    """Row group 1 of three is overwritten where one of its columns lies."""
+    rows = [{"video_id": f"id-{i:08d}", "labels": [f"tag {i}"], "audio": {"bytes": flac(i)}} for i in range(6)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=2, use_dictionary=False)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    group = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(1)
+    chunk = next(c for i in range(3) if (c := group.column(i)).path_in_schema.startswith(column))
+    data[chunk.data_page_offset : chunk.data_page_offset + chunk.total_compressed_size] = (
+        b"\xff" * chunk.total_compressed_size
+    )
+    uri = str(tmp_path / "a.parquet")
+    if where == "s3":
+        uri = f"{request.getfixturevalue('s3')}/{column}/a.parquet"
+    storage.publish(uri, bytes(data))
+    clips = sources.read_clips(uri)
+    if column == "labels":
+        assert [clip.offset for clip in clips] == [0, 1, -1, 4, 5]
+        assert clips[2].fault == "unreadable: the row group is damaged" and clips[2].key == "a_parquet_row_group_1_of"
+    else:
+        assert [clip.offset for clip in clips] == list(range(6))
+    for clip in clips:
+        if clip.offset in (2, 3, -1):
+            with pytest.raises(audio.AudioError, match="unreadable"):
+                audio_of(clip)
+        else:
+            assert audio_of(clip) == flac(clip.offset)
+
+
+def test_threads_that_read_one_row_group_load_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"audio": {"bytes": flac(i)}} for i in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    clips = sources.read_clips(str(tmp_path / "a.parquet"))
+    loads: list[int] = []
+    whole = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda s, i, columns: (loads.append(i), whole(s, i, columns=columns))[1]
+    )
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(audio_of, clips)) == [flac(i) for i in range(40)]
+    assert loads == [0]
+
+
+def test_a_row_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.Table.from_pylist([{"audio": {"bytes": flac(1)}}]), tmp_path / "a.parquet")
+    (clip,) = sources.read_clips(str(tmp_path / "a.parquet"))
+    monkeypatch.setattr(audio, "MAX_BYTES", len(flac(1)) - 1)
+    with pytest.raises(audio.AudioError, match="too_large"):
+        audio_of(clip)
+
+
+def test_an_absent_parquet_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        sources.read_clips(str(tmp_path / "a.parquet"))
 
 
 def test_listing_reads_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

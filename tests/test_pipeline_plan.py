@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from pipeline import plan, storage
+from pipeline import fingerprints, plan, storage
 from pipeline.cli import InputError
 from pipeline.firewall import FirewallConfig
 from pipeline.plan import PlanConfig
@@ -56,8 +57,10 @@ def test_another_plan_in_the_same_place_is_refused_and_moved_audio_renews_it(tmp
     plan.publish(data, moved)
     assert plan.read_shard(data, made, 0)[0]["uri"] == str(tmp_path / "two" / "audio" / "0.wav")
     before = storage.read(storage.join(data, "plan.parquet"))
-    with pytest.raises(InputError, match="10 other clips"):
-        drawn(data, listing(tmp_path / "one", ROWS[:5], root="audio"))
+    with pytest.raises(InputError, match="lists other clips than the 10 of its plan"):
+        drawn(data, listing(tmp_path / "two", ROWS[:5], root="audio"))
+    with pytest.raises(InputError, match=r"--out.*clips_per_shard was 4, now 5; choose another folder"):
+        drawn(data, listing(tmp_path / "two", ROWS, root="audio"), size=5)
     assert storage.read(storage.join(data, "plan.parquet")) == before
 
 
@@ -102,3 +105,41 @@ def test_a_retry_adds_shards_and_leaves_the_others(tmp_path: Path) -> None:
     assert plan.clips_in(longer, range(5)) == 15
     assert len({plan.part_of(longer, shard)["hash"] for shard in range(5)}) == 2
     assert drawn(data, str(tmp_path / "clips.csv")).plan == longer, "listing again keeps what was retried"
+
+
+@pytest.mark.parametrize(("out", "said"), [("foo://x/y", "Unrecognized filesystem type"), ("hf://a/b", "read only")])
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, out: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"--out '{out}'.*{said}"):
+        plan.run(PlanConfig(source=listing(tmp_path, ROWS), out=out))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"--out .*file/out.*cannot be written"):
+        plan.run(PlanConfig(source=listing(tmp_path, ROWS), out=str(tmp_path / "file" / "out")))
+
+
+def test_what_comes_beside_a_table_renews_the_plan(tmp_path: Path) -> None:
+    """Audio and captions that arrive after the plan; the plan itself stays the same."""
+    data, segments = str(tmp_path / "out"), tmp_path / "in" / "a_segments.csv"
+    (tmp_path / "in" / "audio").mkdir(parents=True)
+    segments.write_text('# S\n# n\n# YTID, s, e, l\naaaaaaaaaaa, 30.0, 40.0, "/m/0"\n')
+    (tmp_path / "in" / "class_labels_indices.csv").write_text('index,mid,display_name\n0,/m/0,"Dog"\n')
+    made = plan.publish(data, drawn(data, str(segments)))
+    assert drawn(data, str(segments)).table == b""
+    (tmp_path / "in" / "audio" / "aaaaaaaaaaa_30.wav").write_bytes(b"RIFF")
+    again = plan.publish(data, drawn(data, str(segments)))
+    assert again["hash"] == made["hash"]
+    assert plan.read_shard(data, again, 0)[0]["uri"].endswith("audio/aaaaaaaaaaa_30.wav")
+    (tmp_path / "in" / "class_labels_indices.csv").write_text('index,mid,display_name\n0,/m/0,"Hound"\n')
+    with pytest.raises(InputError, match="lists other clips"):
+        drawn(data, str(segments))
+
+
+def test_a_plan_with_fingerprints_is_another_plan(tmp_path: Path) -> None:
+    data, source, table = str(tmp_path / "out"), listing(tmp_path, ROWS), str(tmp_path / "eval.parquet")
+    storage.publish_table(table, pa.Table.from_pylist([{"name": "x", "words": b"0000"}], schema=fingerprints.SCHEMA))
+    plan.publish(data, plan.draft(data, source, (), 4, FirewallConfig(fingerprints=(table,))))
+    with pytest.raises(InputError, match=r"fingerprints was .*, now"):
+        drawn(data, source)
+    assert plan.draft(data, source, (), 4, FirewallConfig(fingerprints=(table,))).table == b""

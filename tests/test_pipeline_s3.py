@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import shards, storage
 from pipeline.caption import CaptionConfig
-from tests.faults import KINDS, FaultyProxy
+from tests.faults import KINDS, MORE, FaultyProxy
 
 SHARE = 0.05
 
@@ -28,26 +28,32 @@ def source(s3: str, caption_config: CaptionConfig) -> str:
 
 @pytest.fixture(scope="module")
 def proxy(s3: str) -> Iterator[FaultyProxy]:
-    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], SHARE, seed=4, kinds=(*KINDS, "lost")) as running:
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], SHARE, seed=4, kinds=(*KINDS, *MORE)) as running:
         yield running
 
 
-def call(proxy: FaultyProxy, *words: str) -> str:
-    """Run a stage with a Ray of its own, whose workers talk to the store through the proxy."""
+def start(proxy: FaultyProxy, *words: str) -> "subprocess.Popen[str]":
+    """Start a stage with a Ray of its own, whose workers talk to the store through the proxy."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"AWS_ENDPOINT_URL": proxy.endpoint, "RAY_ADDRESS": "local"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *words], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
-    return done.stderr
+    command = [sys.executable, "-m", "pipeline", *words]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_job_through_broken_requests_writes_what_it_writes_on_disk(
+def end(process: "subprocess.Popen[str]") -> str:
+    """Wait for a stage that must succeed; return what it said."""
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out[-1000:] + err[-4000:]
+    return err
+
+
+def test_two_drivers_at_once_through_broken_requests_write_what_one_writes_on_disk(
     proxy: FaultyProxy, s3: str, source: str, caption_config: CaptionConfig, dataset: str
 ) -> None:
     out = f"{s3}/faulty/out"
-    call(proxy, "caption", "tiny", "--source", source, "--captioner", caption_config.captioner, "--out", out)
+    words = ("caption", "tiny", "--source", source, "--captioner", caption_config.captioner, "--out", out)
+    for driver in [start(proxy, *words), start(proxy, *words)]:
+        end(driver)
     assert proxy.injected, "no fault: nothing is proved"
     ours, theirs = (storage.list_names(folder) for folder in (out, dataset))
     assert [name for name in ours if name.endswith((".tar", ".json", ".parquet"))] == [
@@ -59,5 +65,5 @@ def test_a_job_through_broken_requests_writes_what_it_writes_on_disk(
     uploads = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).list_multipart_uploads(Bucket="corpus")
     assert not uploads.get("Uploads"), "an upload was left open"
     assert not storage.exists(f"{out}/attempts")
-    assert "whole" in call(proxy, "verify", "--data", out)
+    assert "whole" in end(start(proxy, "verify", "--data", out))
     assert len(shards.Index(out)) == 24

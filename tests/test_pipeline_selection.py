@@ -88,3 +88,19 @@ def test_a_threshold_without_what_it_reads_is_an_error(
 ) -> None:
     with pytest.raises(InputError, match=said):
         chosen(index, **config)
+
+
+def test_a_clip_without_a_verdict_does_not_pass(index: shards.Index) -> None:
+    folder = shards.overlay_folder(index.data, "partial")
+    verdicts = storage.read_table(storage.join(shards.overlay_folder(index.data, "audit"), "00000.parquet"))
+    storage.publish_table(storage.join(folder, "00000.parquet"), verdicts.slice(0, 2))
+    storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
+    assert set(chosen(index, audit="partial")) == {"a", "b"}
+
+
+@pytest.mark.parametrize("flag", ["captions", "audit"])
+def test_an_overlay_from_before_a_retry_is_an_error(index: shards.Index, flag: str) -> None:
+    folder = shards.overlay_folder(index.data, "early")
+    storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
+    with pytest.raises(InputError, match=rf"{flag} 'early': has no part for the shards \[0\].*run the stage .* again"):
+        chosen(index, **{flag: "early"})

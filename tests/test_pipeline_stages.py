@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import soundfile
 
@@ -59,10 +60,21 @@ def test_verify_names_what_is_wrong(copy: str) -> None:
     with pytest.raises(JobError) as caught:
         verify.run(VerifyConfig(data=copy))
     told = str(caught.value)
-    assert "4 things are wrong" in told, told
+    assert "5 things are wrong" in told, told
     for part in ("not committed: shards 1;", "tars that no plan names: ['00009.tar']", "shard 00000: its tar has"):
         assert part in told
     assert "shard 00002: its counts do not add up" in told
+
+
+def test_verify_goes_on_past_what_cannot_be_read(copy: str) -> None:
+    Path(copy, "00001_stats.json").write_text("{")
+    Path(copy, "00002.tar").unlink()
+    with pytest.raises(JobError) as caught:
+        verify.run(VerifyConfig(data=copy))
+    told = str(caught.value)
+    for part in ("shard 00001: JSONDecodeError", "shard 00002: FileNotFoundError", "sizes.json does not agree"):
+        assert part in told
+    assert "shard 00000" not in told
 
 
 def test_verify_looks_inside_a_tar_whose_hash_was_made_to_fit(copy: str) -> None:
@@ -121,6 +133,41 @@ def test_a_retry_without_such_failures_says_which_there_are(mended: tuple[str, d
     with pytest.raises(InputError, match=r"--reason.*no clip failed so; the failed ones: truncated 1"):
         retry.run(RetryConfig(data=mended[0], reason=("missing",)))
     assert plan.num_shards(plan.read(mended[0]) or {}) == 3
+
+
+def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config: CaptionConfig, tmp_path: Path) -> None:
+    """The last shard was never written, one clip came late, and all of it lies elsewhere by now."""
+    clips = sources.read_clips(caption_config.source)[:12]
+    (tmp_path / "old" / "audio").mkdir(parents=True)
+    lines = [f'{i}.flac,"{"|".join(clip.tags)}"' for i, clip in enumerate(clips)]
+    (tmp_path / "old" / "metadata.csv").write_text("file,labels\n" + "\n".join(lines) + "\n")
+    for i, clip in enumerate(clips):
+        if i != 2:
+            (tmp_path / "old" / "audio" / f"{i}.flac").write_bytes(storage.read(clip.uri))
+    out = str(tmp_path / "out")
+    caption.run(dataclasses.replace(caption_config, source=str(tmp_path / "old"), out=out, max_bad_fraction=0.5))
+    for name in ("00001.tar", "00001.parquet", "00001_stats.json", "sizes.json"):
+        Path(out, name).unlink()
+    (tmp_path / "old").rename(tmp_path / "new")
+    (tmp_path / "new" / "audio" / "2.flac").write_bytes(storage.read(clips[2].uri))
+    again = RetryConfig(data=out, reason=("missing",), source=str(tmp_path / "new"), max_bad_fraction=1.0)
+    with pytest.raises(InputError, match=r"--max-bad-fraction 7\.0"):
+        retry.run(dataclasses.replace(again, max_bad_fraction=7.0))
+    retry.run(again)
+    ledger = {row["key"]: row["status"] for row in shards.Index(out).ledger.to_pylist()}
+    assert ledger["2"] == "written", "the clip that came late"
+    planned = plan.read(out)
+    assert planned is not None and [retry["reasons"] for retry in planned["retries"]] == [{"missing": 5}]
+    assert set(ledger.values()) == {"written"}, "those of the last shard too, planned where nothing is any more"
+
+
+def test_a_clip_that_failed_twice_is_planned_once_more(mended: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
+    out = str(shutil.copytree(mended[0], tmp_path / "out"))
+    for tries in (1, 2):
+        retry.run(RetryConfig(data=out, reason=("truncated",), max_bad_fraction=0.5))
+        planned = plan.read(out)
+        assert planned is not None and planned["retries"][tries]["num_clips"] == 1
+    verify.run(VerifyConfig(data=out))
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +231,15 @@ def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, 
     assert samples[0]["flac"] == index.flac(index.keys.index(samples[0]["__key__"]))
     sizes = storage.read_json(storage.join(out, "sizes.json"))
     assert sum(sizes.values()) == len(kept) and list(sizes) == [Path(name).name for name in names]
+    with pytest.raises(InputError, match="selection was"):  # the same words, other captions behind them
+        redone = storage.join(shards.overlay_folder(dataset, audited), "00000.parquet")
+        before = storage.read_table(redone)
+        rows = [{**row, "words": [0] * len(row["words"])} for row in before.to_pylist()]
+        try:
+            storage.publish_table(redone, pa.Table.from_pylist(rows, schema=shards.AUDIT))
+            export.run(config)
+        finally:
+            storage.publish_table(redone, before)
     untouched = Path(names[0]).stat().st_mtime_ns
     Path(names[-1]).unlink()
     export.run(config)
