@@ -1,21 +1,24 @@
 """Measure what grows with the number of clips: `make bench`. Prints Markdown rows for BENCHMARKS.md.
 
-Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed, and
-finding the hundredth of the shards that is left of a job.
+Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed,
+finding the hundredth of the shards that is left of a job, and the memory of a whole caption job as it goes on.
 """
 
 import argparse
+import csv
 import os
 import random
 import shutil
+import statistics
 import string
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from pipeline import audioset, plan, shards, storage
+from pipeline import audioset, plan, shards, sources, storage
 
 LABELS = 527
 RESUME = """
@@ -70,11 +73,60 @@ def commit_all_but(data: str, left: int) -> None:
         )
 
 
+def caption(folder: Path, clips: int) -> str:
+    """Caption so many clips with a captioner trained for seconds; return a row on the memory of all processes."""
+
+    def stage(*words: str) -> list[str]:
+        return [sys.executable, "-m", *words]
+
+    corpus, captioner, source = folder / "corpus", folder / "captioner", folder / "clips"
+    subprocess.run(stage("pipeline", "synth", "tiny", "--out", str(corpus)), check=True)
+    told = str(corpus / "captioned_segments.csv")
+    subprocess.run(stage("train", "captioner", "tiny", "--source", told, "--out", str(captioner)), check=True)
+    listed = sources.read_clips(str(corpus / "tagged_segments.csv"))
+    (source / "audio").mkdir(parents=True)
+    with open(source / "metadata.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "labels"])
+        for number in range(clips):
+            clip = listed[number % len(listed)]
+            os.link(clip.uri, source / "audio" / f"{number}.flac")
+            table.writerow([f"{number}.flac", "|".join(clip.tags)])
+    out = folder / "captions"
+    words = ("tiny", "--source", str(source), "--captioner", str(captioner), "--out", str(out))
+    process = subprocess.Popen(stage("pipeline", "caption", *words, "--clips-per-shard", "64", "--batch-size", "32"))
+    used: dict[float, list[float]] = {}  # share of the shards that are done -> GB
+    while process.poll() is None:
+        time.sleep(1)
+        done = len(shards.committed(str(out))) / (clips / 64)
+        used.setdefault(int(done * 4) / 4, []).append(resident_gb(process.pid))
+    assert process.returncode == 0
+    shown = ", ".join(f"{statistics.mean(used[share]):.2f}" for share in (0.0, 0.25, 0.5, 0.75) if share in used)
+    return f"| caption {clips:,} clips | {sum(map(len, used.values()))} | {shown} | by quarter of the job |"
+
+
+def resident_gb(pid: int) -> float:
+    """Return the memory of a process and all it started; what several share is counted once. Linux only."""
+    parents, total = {}, 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone since
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    for each in parents:
+        line = [each]
+        while line[-1] in parents and line[-1] != pid:
+            line.append(parents[line[-1]])
+        with suppress(OSError):
+            if line[-1] == pid:
+                total += int((Path("/proc") / str(each) / "smaps_rollup").read_text().split("Pss:")[1].split()[0])
+    return total / 1e6
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=2_000_000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--clips", type=int, default=20_000)
+    rows, clips = vars(parser.parse_args()).values()
     folder = Path(tempfile.mkdtemp())
     try:
         print(f"writing {rows:,} rows and files", file=sys.stderr)
@@ -87,6 +139,7 @@ def main() -> None:
         commit_all_but(out, left=round(rows / 512 / 100))
         seconds, peak, said = measure(["-c", RESUME, str(table), out])
         print(f"| find what is left of a job 99 % done | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
+        print(caption(folder, clips), flush=True)
     finally:
         shutil.rmtree(folder)
 
