@@ -1,5 +1,6 @@
 """One listed clip: where its bytes lie, what it is called, and what is known of it."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -38,8 +39,11 @@ class Clip:
 
 
 def key_of(name: str) -> str:
-    """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`."""
-    return audioset.slug(stem(name.removeprefix("audio/")))
+    """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`. Too long a one ends in its hash."""
+    key = audioset.slug(stem(name.removeprefix("audio/")))
+    if len(key.encode()) <= MAX_KEY:
+        return key
+    return key.encode()[: MAX_KEY - 9].decode(errors="ignore") + "_" + hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def stem(name: str) -> str:

@@ -91,7 +91,7 @@ def read_row(uri: str, row: int) -> bytes | None:
 def _no_file(uri: str, part: str, fault: str) -> Clip:
     """Make a row of what is wrong with a packed file."""
     name = uri.rpartition("/")[2]
-    return Clip(key=audioset.slug(f"{name}_{part}".strip(" _")), uri=uri, source_id=f"{part}{name}", fault=fault)
+    return Clip(key=key_of(f"{name}_{part}".strip(" _")), uri=uri, source_id=f"{part}{name}", fault=fault)
 
 
 class _Forward:

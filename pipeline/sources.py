@@ -3,6 +3,7 @@
 A source is a CSV, a folder, or packed audio, on disk or at s3://, gs:// and hf:// URIs:
 
     <name>.csv, .csv.gz          AudioSet segments, or any table with a file column (pipeline/tables.py)
+    AudioCaps' and Clotho's CSVs, MACS.yaml        as published (pipeline/captioned.py)
     a folder                     its metadata.csv, else its tars, else its Parquet files, else its audio files
     *.tar, 0000{0..9}.tar        WebDataset tars (pipeline/packed.py); a name may hold *, ? and {a..b}
     *.parquet                    Hugging Face style tables with audio bytes
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from braceexpand import braceexpand
 
-from pipeline import audio, packed, storage, tables
+from pipeline import audio, captioned, packed, storage, tables
 from pipeline.cli import InputError
 from pipeline.clip import MAX_KEY, Clip
 
@@ -44,9 +45,9 @@ def list_clips(source: str, folds: Iterable[str] = (), flag: str = "--source") -
     try:
         for clip in _list(_files(storage.resolve(source))):
             if not folds or clip.fold in folds or (clip.fault and not clip.fold):  # a damaged file has no fold
-                if not 0 < len(clip.key.encode()) <= MAX_KEY:
-                    told = f"{clip.source_id!r} gives a key of {len(clip.key.encode())} bytes"
-                    raise InputError(flag, source, f"{told}; rename it, 1 to {MAX_KEY} are possible")
+                if not clip.key:
+                    raise InputError(flag, source, f"{clip.source_id!r} gives an empty key; rename it")
+                assert len(clip.key.encode()) <= MAX_KEY, clip.key
                 yield clip
     except FileNotFoundError as error:
         raise InputError(flag, source, f"no such file ({error}); give the CSV or folder of your clips") from None
@@ -171,4 +172,6 @@ def _list_file(uri: str) -> Iterable[Clip]:
         return packed.list_tar(uri)
     if uri.endswith(".parquet"):
         return list(packed.list_parquet(uri))  # here and now, in the lister's thread
+    if uri.endswith((".yaml", ".yml")):
+        return captioned.list_macs(uri)
     return tables.list_folder(uri) if storage.is_folder(uri) else tables.list_table(uri)

@@ -3,11 +3,11 @@
 import csv
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import chain, islice
 
-from pipeline import audioset, storage
-from pipeline.clip import Clip, key_of, origin_of, stem, suffix_of
+from pipeline import audioset, captioned, storage
+from pipeline.audio_folder import AudioFolder
+from pipeline.clip import Clip, key_of, origin_of, suffix_of
 
 COLUMNS = {  # role -> names looked for, first match wins
     "file": ("file", "filename", "file_name", "audio", "path", "slice_file_name", "fname"),
@@ -22,11 +22,6 @@ COLUMNS = {  # role -> names looked for, first match wins
 LABEL_SEPARATOR = "|"  # display names contain commas and semicolons are taken by other tools
 CAPTION_SEPARATOR = "||"
 CAPTIONS_OF_SEGMENTS = "_captions.csv"
-TIMES = (  # how times stand in file names: none, seconds, milliseconds; of start and end, or of the start alone
-    "", "_{0.start_s:.0f}_{0.end_s:.0f}", "_{0.start_s:.3f}_{0.end_s:.3f}", "_{0.start_s:.1f}_{0.end_s:.1f}",
-    "_{1:.0f}_{2:.0f}", "_{0.start_s:.0f}", "_{0.start_s:06.0f}", "_{1:.0f}",
-)  # fmt: skip
-NAMINGS = [prefix + "{0.ytid}" + times for prefix in ("Y", "") for times in TIMES]
 
 
 def list_table(uri: str) -> Iterator[Clip]:
@@ -44,7 +39,7 @@ def read_beside(uri: str) -> list[str]:
     """Return what the listing of a CSV looks at beside it, there or not."""
     folder, _, name = uri.rpartition("/")
     tables = (audioset.LABELS_FILE, name.split(".")[0] + CAPTIONS_OF_SEGMENTS)
-    return [storage.join(folder, each) for each in (*tables, "audio")] + [storage.join(f"{folder}/..", "audio")]
+    return [*(storage.join(folder, each) for each in tables), *AudioFolder.places(folder, name)]
 
 
 def list_folder(uri: str) -> Iterator[Clip]:
@@ -91,10 +86,13 @@ def _captions(uri: str) -> dict[tuple[str, float], list[str]]:
 def _table_clips(uri: str, rows: Iterator[str]) -> Iterator[Clip]:
     reader = csv.DictReader(rows)
     header = list(reader.fieldnames or [])
+    if captioned.is_audiocaps(header):
+        yield from captioned.list_audiocaps(uri, reader)
+        return
     columns = {role: next((name for name in names if name in header), None) for role, names in COLUMNS.items()}
     if columns["file"] is None:
         raise ValueError(f"no file column: header is {header}, want one of {list(COLUMNS['file'])}")
-    files = AudioFolder(uri.rpartition("/")[0])
+    files = AudioFolder(*uri.rpartition("/")[::2])
     separator = "," if columns["mids"] else LABEL_SEPARATOR  # FSD50K's tables
     for row in reader:
         cells = {role: (row[name] or "").strip() if name else "" for role, name in columns.items()}
@@ -107,7 +105,7 @@ def _table_clips(uri: str, rows: Iterator[str]) -> Iterator[Clip]:
             origin=_origin(cells, columns),
             tags=tuple(_parts(cells["labels"].replace("_", " "), separator)),
             mids=tuple(_parts(cells["mids"], ",")),
-            captions=tuple(_parts(cells["captions"], CAPTION_SEPARATOR)),
+            captions=tuple(_parts(cells["captions"], CAPTION_SEPARATOR) or captioned.numbered(row)),
             fold=cells["fold"],
         )
 
@@ -123,44 +121,3 @@ def _origin(cells: dict[str, str], columns: dict[str, str | None]) -> str:
 
 def _parts(cell: str, separator: str) -> list[str]:
     return [part.strip() for part in cell.split(separator) if part.strip()]
-
-
-class AudioFolder:
-    """Names inside a source's folder and its `audio/`, listed once: asking for each of millions of files is slow."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.audio = storage.join(folder, "audio")
-        self.suffixes = self._list()
-        if not self.suffixes and folder.endswith("/meta"):  # ESC-50's own layout: meta/esc50.csv and audio/
-            self.audio = storage.join(folder.rpartition("/")[0], "audio")
-            self.suffixes = self._list()
-        self.last = NAMINGS[0]
-
-    def _list(self) -> dict[str, str]:
-        """Map the stem of each name to its suffix."""
-        return {stem(name): suffix_of(name) for name in storage.names(self.audio)}
-
-    def find(self, segment: audioset.Segment) -> str:
-        """Return the file of a segment in any of the usual namings, or the place where `Y<id>.flac` should be."""
-        for naming in (self.last, *NAMINGS):  # nearly always all files are named alike
-            name = naming.format(segment, segment.start_s * 1000, segment.end_s * 1000)
-            if name in self.suffixes:
-                self.last = naming
-                return storage.join(self.audio, name + self.suffixes[name])
-        return storage.join(self.audio, f"Y{segment.ytid}.flac")
-
-    def place(self, file: str) -> str:
-        """Return the place of a file named in a table: as written, relative to the table, or in `audio/`."""
-        if "://" in file or file.startswith("/"):
-            return file
-        if file in self.suffixes:  # named without suffix, as in FSD50K's tables
-            return storage.join(self.audio, file + self.suffixes[file])
-        first = file.partition("/")[0]
-        inside = stem(first) in self.suffixes or (self.suffixes and first not in self.beside)
-        return storage.join(self.audio if inside else self.folder, file)
-
-    @cached_property
-    def beside(self) -> set[str]:
-        """The names beside the table; listed only where some are not in `audio/`."""
-        return set(storage.names(self.folder))

@@ -29,18 +29,23 @@ class Chaos:
     """A cluster, a job on it, and what kills both."""
 
     def __init__(self, command: list[str], folder: Path, seed: int) -> None:
+        self.command, self.folder, self.draw = command, folder, random.Random(seed)
+        self.clusters = 0
+        self._start_cluster()
+        self.driver: subprocess.Popen[bytes] | None = None
+        self.kills: Counter[str] = Counter()
+        self.finished = 0
+        self.failures = 0  # drivers that gave up by themselves; the same command goes on
+
+    def _start_cluster(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.command, self.folder, self.draw = command, folder, random.Random(seed)
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 400 * 2**20},
         )
         self.node = self._add_node()
-        self.driver: subprocess.Popen[bytes] | None = None
-        self.kills: Counter[str] = Counter()
-        self.finished = 0
-        self.failures = 0  # drivers that gave up by themselves; the same command goes on
+        self.clusters += 1
 
     def _add_node(self) -> Any:
         return self.cluster.add_node(num_cpus=1, object_store_memory=200 * 2**20)
@@ -89,6 +94,9 @@ class Chaos:
         if code != 0:
             self.failures += 1
             print(f"a driver gave up: {self.tail()[-1500:]}", flush=True)
+            if not self.cluster.head_node.remaining_processes_alive():  # Ray takes a head that lags for dead
+                self.cluster.shutdown()
+                self._start_cluster()
         return code == 0
 
     def _kill(self, kind: str) -> None:
@@ -167,7 +175,8 @@ def run(command: list[str], folder: Path, rounds: int, seed: int) -> str:
     kills = ", ".join(f"{count} {kind}s" for kind, count in chaos.kills.items())
     return (
         f"{rounds} kills ({kills}), {chaos.finished} datasets finished under them, all equal to the uninterrupted one; "
-        f"{chaos.failures} drivers gave up and were started again; {time.monotonic() - started:.0f} s"
+        f"{chaos.failures} drivers gave up and were started again, {chaos.clusters - 1} clusters were lost; "
+        f"{time.monotonic() - started:.0f} s"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import audioset, sources
 from pipeline.cli import InputError
+from pipeline.clip import MAX_KEY
 
 
 def write(folder: Path, name: str, text: str) -> str:
@@ -71,13 +72,22 @@ def test_a_folder_is_its_table_or_its_audio_files(tmp_path: Path) -> None:
     assert [clip.key for clip in sources.read_clips(str(tmp_path))] == ["dog_1", "cat_1"]
 
 
+def test_a_long_name_gives_a_key_that_fits_and_stays_its_own(tmp_path: Path) -> None:
+    """Clotho has a file whose name is longer than a tar's header takes."""
+    names = ["a" * 200, "a" * 199 + "b", "\u00e9" * 100]
+    clips = sources.read_clips(write(tmp_path, "long.csv", "file\n" + "".join(f"{name}.wav\n" for name in names)))
+    keys = [clip.key for clip in clips]
+    assert len(set(keys)) == 3 and all(len(key.encode()) <= MAX_KEY for key in keys)
+    assert keys[0].startswith("aaaa") and [clip.source_id for clip in clips] == [f"{name}.wav" for name in names]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("name,labels\na,b\n", "no file column"),
         ("file\na.b.wav\na b.wav\na_b.wav\n", "same key"),
         ("file\n", "lists no clip"),
-        ("file\n" + "a" * 200 + ".wav\n", "key of 200 bytes"),
+        ("file,labels\n,dog\n", "names no file"),
         ("\xff\xfe".encode("latin-1").decode("latin-1"), "no file column"),
         ("# YTID, start_seconds\nabc, 1.0\n", "class_labels_indices.csv"),
     ],
@@ -104,3 +114,71 @@ def test_official_balanced_train_segments(blat_data: Path, tmp_path: Path) -> No
     clips = sources.read_clips(str(tmp_path / "balanced_train_segments.csv"))
     assert len(clips) == 22_160
     assert len(sources.tag_vocabulary(clips)) == 527
+
+
+AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
+1,-_A4yJmxFdM,30,A man speaks
+2,--PJHxphWEs,0,"Rain falls, then thunder"
+3,-_A4yJmxFdM,30,Someone talks nearby
+"""
+
+
+def test_audiocaps_as_published_with_labels_from_audioset(tmp_path: Path) -> None:
+    source = write(tmp_path, "test.csv", AUDIOCAPS)
+    (one, two) = sources.read_clips(source)
+    assert (one.key, one.source_id, one.origin) == ("Y-_A4yJmxFdM_30000_40000", "-_A4yJmxFdM", "youtube:-_A4yJmxFdM")
+    assert one.captions == ("A man speaks", "Someone talks nearby") and two.captions == ("Rain falls, then thunder",)
+    assert one.tags == two.tags == ()
+    write(tmp_path, audioset.LABELS_FILE, audioset.write_labels({"/m/09x0r": "Speech", "/m/06mb1": "Rain"}))
+    write(
+        tmp_path,
+        "balanced_train_segments.csv",
+        audioset.write_segments([audioset.Segment("-_A4yJmxFdM", 30, 40, ("/m/09x0r",))]),
+    )
+    write(
+        tmp_path,
+        "eval_segments.csv",
+        audioset.write_segments([audioset.Segment("--PJHxphWEs", 0, 10, ("/m/06mb1", "/m/0"))]),
+    )
+    write(tmp_path / "audio", "--PJHxphWEs_0.wav", "")
+    (one, two) = sources.read_clips(source)
+    assert (one.tags, two.tags) == (("Speech",), ("Rain",))
+    assert two.uri.endswith("audio/--PJHxphWEs_0.wav") and one.uri.endswith("audio/Y-_A4yJmxFdM.flac")
+
+
+def test_clotho_as_published(tmp_path: Path) -> None:
+    header = "file_name," + ",".join(f"caption_{i}" for i in range(1, 6))
+    source = write(
+        tmp_path, "clotho_captions_development.csv", f'{header}\nSanta Motor.wav,"A machine, humming.",b,c,,e\n'
+    )
+    write(tmp_path / "development", "Santa Motor.wav", "")
+    (clip,) = sources.read_clips(source)
+    assert clip.captions == ("A machine, humming.", "b", "c", "e")
+    assert (clip.key, clip.uri) == ("Santa_Motor", str(tmp_path / "development" / "Santa Motor.wav"))
+
+
+def test_macs_as_published(tmp_path: Path) -> None:
+    text = """files:
+- filename: airport-barcelona-0-0-a.wav
+  annotations:
+  - {annotator_id: 2, sentence: People talk in a hall., tags: [adults_talking, footsteps]}
+  - {annotator_id: 7, sentence: A crowd is chatting., tags: [adults_talking]}
+  - {annotator_id: 9, sentence: '', tags: [siren]}
+"""
+    source = write(tmp_path, "MACS.yaml", text)
+    write(tmp_path / "audio", "airport-barcelona-0-0-a.wav", "")
+    (clip,) = sources.read_clips(source)
+    assert clip.captions == ("People talk in a hall.", "A crowd is chatting.") and clip.tags == ("adults talking",)
+    assert clip.key == "airport-barcelona-0-0-a" and clip.uri == str(tmp_path / "audio" / "airport-barcelona-0-0-a.wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "clips", "captions"), [("audiocaps_v1_test", 893, 4465), ("clotho_v2_val", 1036, 5180)]
+)
+def test_real_caption_tables(tmp_path: Path, blat_data: Path, name: str, clips: int, captions: int) -> None:
+    packed = blat_data / "meta" / f"{name}.csv.gz"
+    if not packed.exists():
+        pytest.skip(f"no {packed.name} in {blat_data}/meta")
+    source = write(tmp_path, f"{name}.csv", gzip.decompress(packed.read_bytes()).decode("utf-8"))
+    found = sources.read_clips(source)
+    assert (len(found), sum(len(clip.captions) for clip in found)) == (clips, captions)

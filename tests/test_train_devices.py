@@ -25,7 +25,7 @@ from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
 from train.models.mobilenet import MobileNetConfig
 from train.models.text import TextConfig
 from train.models.transformer import TransformerConfig
-from train.models.words import SPECIALS, Vocabulary
+from train.models.words import MAX_WORDS, SPECIALS, Vocabulary
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 RATE_HZ = 32_000
@@ -197,7 +197,7 @@ def test_cached_decoding_equals_whole_prefixes(place: Place, captioner: TagGuide
     guidance = torch.randn(4, 32).to(place.device)
     with torch.no_grad(), place.autocast():
         whole = decoder(words, memory, num_frames, guidance).float().log_softmax(dim=-1)
-        cache = Cache(decoder, memory, num_frames, guidance, 1)
+        cache = Cache(decoder, memory, num_frames, guidance, 1, MAX_WORDS)
         found = torch.stack([cache.step(words[:, t], rows) for t in range(20)], dim=1)
     place.close(found, whole.cpu())
 
@@ -209,7 +209,7 @@ def test_beam_search_over_any_decoder_is_the_same_everywhere(place: Place) -> No
 
     def found(device: torch.device) -> search.Decoded:
         there, clip, position = table.to(device), torch.arange(48, device=device) // 3, iter(range(20))
-        return search.beam(lambda words, _: there[clip, next(position), words], 16, 3, device)
+        return search.beam(lambda words, _: there[clip, next(position), words], 16, 3, MAX_WORDS, device)
 
     expected, here = found(torch.device("cpu")), found(place.device)
     assert torch.equal(here.words.cpu(), expected.words)

@@ -6,7 +6,7 @@ import train.__main__ as train_room
 from pipeline import cli, storage
 from pipeline.cli import InputError
 from train.launch import ScaleConfig, check
-from train.loop import OptimConfig
+from train.optim import OptimConfig
 
 
 @pytest.mark.parametrize(

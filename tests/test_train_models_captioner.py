@@ -136,6 +136,6 @@ def test_any_encoder_fits_under_the_gru(clips: tuple[torch.Tensor, torch.Tensor]
 
 def test_words_round_trip_and_cut() -> None:
     words = Vocabulary.build(["A dog's bark, then: rain!"])
-    assert words.words[4:] == ["a", "dog's", "bark", "then", "rain"]
+    assert words.words[4:] == ["a", "dog", "'s", "bark", "then", "rain"]
     assert words.decode(words.encode("a dog's rain")) == "a dog's rain"
     assert len(words.encode("a " * 50)) == MAX_WORDS + 2

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from train.configs import TINY_CNN
 from train.models import search
+from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
 from train.models.decoder import Cache, WordDecoder
 from train.models.decoding import Decoding
-from train.models.words import END, MAX_WORDS, PAD, START
+from train.models.words import END, MAX_WORDS, PAD, SPECIALS, START, Vocabulary
 
 WORDS = 9  # size of the random decoders' vocabulary
 
@@ -66,7 +68,7 @@ def cut(ids: list[int]) -> list[int]:
 @pytest.mark.parametrize("beams", [1, 3, 5])
 def test_beam_search_equals_the_slow_reference(end_bias: float, beams: int) -> None:
     table = random_decoder(np.random.default_rng(beams), 8, end_bias)
-    found = search.beam(stepper(table, beams), len(table), beams, torch.device("cpu"))
+    found = search.beam(stepper(table, beams), len(table), beams, MAX_WORDS, torch.device("cpu"))
     for clip in range(len(table)):
         expected = slow_search(table[clip].numpy(), beams)[:beams]
         assert [cut(ids) for ids in found.words[clip].tolist()] == [want.ids for want in expected]
@@ -75,7 +77,7 @@ def test_beam_search_equals_the_slow_reference(end_bias: float, beams: int) -> N
 
 def test_a_hypothesis_scores_the_mean_of_its_words() -> None:
     table = random_decoder(np.random.default_rng(0), 4, 0.0)
-    found = search.beam(stepper(table, 3), 4, 3, torch.device("cpu"))
+    found = search.beam(stepper(table, 3), 4, 3, MAX_WORDS, torch.device("cpu"))
     for clip in range(4):
         last = START
         for t, word in enumerate(ids := found.words[clip, 0].tolist()):
@@ -89,15 +91,15 @@ def test_a_hypothesis_scores_the_mean_of_its_words() -> None:
 
 def test_a_batch_finds_what_single_clips_find() -> None:
     table = random_decoder(np.random.default_rng(3), 6, 0.0)
-    together = search.beam(stepper(table, 3), 6, 3, torch.device("cpu"))
+    together = search.beam(stepper(table, 3), 6, 3, MAX_WORDS, torch.device("cpu"))
     for clip in range(6):
-        alone = search.beam(stepper(table[clip : clip + 1], 3), 1, 3, torch.device("cpu"))
+        alone = search.beam(stepper(table[clip : clip + 1], 3), 1, 3, MAX_WORDS, torch.device("cpu"))
         assert torch.equal(together.words[clip], alone.words[0])
 
 
 def test_one_beam_is_greedy() -> None:
     table = random_decoder(np.random.default_rng(4), 5, 0.0)
-    found = search.beam(stepper(table, 1), 5, 1, torch.device("cpu"))
+    found = search.beam(stepper(table, 1), 5, 1, MAX_WORDS, torch.device("cpu"))
     for clip in range(5):
         ids = [START]
         while len(ids) <= MAX_WORDS and ids[-1] != END:
@@ -106,18 +108,18 @@ def test_one_beam_is_greedy() -> None:
 
 
 def test_draws_depend_on_seed_and_key_alone() -> None:
-    draws = search.uniform(["a", "b"], 2, seed=1)
+    draws = search.uniform(["a", "b"], 2, MAX_WORDS, seed=1)
     assert draws.shape == (2, 2, MAX_WORDS)
-    assert torch.equal(draws[1:], search.uniform(["b"], 2, seed=1))
+    assert torch.equal(draws[1:], search.uniform(["b"], 2, MAX_WORDS, seed=1))
     assert not torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws, search.uniform(["a", "b"], 2, seed=2))
+    assert not torch.equal(draws, search.uniform(["a", "b"], 2, MAX_WORDS, seed=2))
 
 
 def test_sampling_follows_the_nucleus() -> None:
     """Over many clips, first words come in proportion to their probability within the nucleus, and none from outside it."""
     table = random_decoder(np.random.default_rng(5), 1, -30.0)
     clips = 4_000
-    draws = search.uniform([str(i) for i in range(clips)], 1, seed=0)
+    draws = search.uniform([str(i) for i in range(clips)], 1, MAX_WORDS, seed=0)
     found = search.sample(stepper(table.expand(clips, -1, -1, -1), 1), draws, top_p=0.8, temperature=1.0)
     ranked, order = table[0, 0, START].exp().sort(descending=True)
     inside = int((ranked.cumsum(0) - ranked < 0.8).sum())
@@ -129,13 +131,13 @@ def test_sampling_follows_the_nucleus() -> None:
 
 def test_sampling_at_low_temperature_is_greedy() -> None:
     table = random_decoder(np.random.default_rng(6), 5, 0.0)
-    cold = search.sample(stepper(table, 1), search.uniform(list("abcde"), 1, 0), top_p=1.0, temperature=1e-3)
-    assert torch.equal(cold.words, search.beam(stepper(table, 1), 5, 1, torch.device("cpu")).words)
+    cold = search.sample(stepper(table, 1), search.uniform(list("abcde"), 1, MAX_WORDS, 0), top_p=1.0, temperature=1e-3)
+    assert torch.equal(cold.words, search.beam(stepper(table, 1), 5, 1, MAX_WORDS, torch.device("cpu")).words)
 
 
 def test_samples_of_a_clip_are_sorted_and_scored() -> None:
     table = random_decoder(np.random.default_rng(7), 3, 0.0)
-    found = search.sample(stepper(table, 4), search.uniform(list("abc"), 4, 0), top_p=0.95, temperature=1.5)
+    found = search.sample(stepper(table, 4), search.uniform(list("abc"), 4, MAX_WORDS, 0), top_p=0.95, temperature=1.5)
     assert torch.equal(found.scores, found.scores.sort(dim=1, descending=True).values)
     assert len({tuple(ids) for ids in found.words[0].tolist()}) > 1
     ids = found.words[0, 0].tolist()
@@ -172,7 +174,7 @@ def test_the_cache_equals_decoding_whole_prefixes(rows: int) -> None:
         num_words=50, memory_dim=6, dim=16, layers=2, heads=4, feedforward=32, dropout=0.3, bias=True
     ).eval()
     memory, num_frames, guidance = torch.randn(4, 7, 6), torch.tensor([7, 1, 3, 5]), torch.randn(4, 16)
-    cache = Cache(decoder, memory, num_frames, guidance, rows)
+    cache = Cache(decoder, memory, num_frames, guidance, rows, MAX_WORDS)
     prefixes = torch.empty(4 * rows, 0, dtype=torch.long)
     first_row = torch.arange(4).repeat_interleave(rows) * rows
     generator = torch.Generator().manual_seed(1)
@@ -188,3 +190,40 @@ def test_the_cache_equals_decoding_whole_prefixes(rows: int) -> None:
                 guidance.repeat_interleave(rows, 0),
             )
             assert torch.allclose(cache.step(words, parents), whole[:, -1].log_softmax(dim=-1), atol=1e-4)
+
+
+def slow_scheduled(decoder: WordDecoder, words: torch.Tensor, given: tuple, true_prefix: torch.Tensor) -> torch.Tensor:
+    """The reference: at every word the whole prefix anew, the true one or the model's own words so far."""
+    own, logits = words[:, :1], []
+    for place in range(words.shape[1] - 1):
+        prefix = words[:, : place + 1] if true_prefix[place] else own
+        logits.append(decoder(prefix, *given)[:, -1])
+        own = torch.cat([own, logits[-1].argmax(dim=1, keepdim=True)], dim=1)
+    return torch.stack(logits, dim=1)
+
+
+@pytest.mark.parametrize("draws", ["1111111", "0000000", "1011010", "0111000", "1110001"])
+def test_scheduled_sampling_gives_what_decoding_every_prefix_gives(draws: str) -> None:
+    torch.manual_seed(0)
+    config = CaptionerConfig(
+        audio=TINY_CNN, clip_s=2.0, gru_layers=1, gru_dim=8, model_dim=16, decoder_heads=2, decoder_feedforward=16
+    )
+    model = TagGuidedCaptioner(config, Vocabulary([*SPECIALS, *(f"w{i}" for i in range(30))]), ["Rain", "Dog"]).eval()
+    for parameter in model.decoder.parameters():
+        parameter.data *= 3  # so that words differ from place to place
+    words = torch.randint(4, 30, (5, 8))
+    words[:, 0] = START
+    words[0, 5:], words[1, 7:] = torch.tensor([END, PAD, PAD]), END
+    waveform, num_samples = torch.randn(5, 64_000), torch.tensor([64_000, 64_000, 50_000, 40_000, 64_000])
+    tags = model.multi_hot([["Rain"], ["Dog"], [], ["Rain", "Dog"], []])
+    true_prefix = torch.tensor([draw == "1" for draw in draws])
+    features, memory = model.encoder(waveform, num_samples)
+    given = (memory, features.num_frames, model._guidance(tags, memory))
+    expected = slow_scheduled(model.decoder, words, given, true_prefix)
+    found, _ = model(waveform, num_samples, tags, words, None, true_prefix)
+    said = words[:, 1:] != PAD
+    assert torch.allclose(found[said], expected[said], atol=1e-5)
+    found.sum().backward()
+    assert all(p.grad is not None for p in model.decoder.parameters())
+    if "0" in draws[1:]:
+        assert not torch.allclose(found, model(waveform, num_samples, tags, words)[0], atol=1e-3)

@@ -1,4 +1,8 @@
-"""Train the tag-guided captioner on captioned clips: `python -m train captioner <config>`."""
+"""Train the tag-guided captioner on captioned clips: `python -m train captioner <config>`.
+
+The checkpoint in `out` has the last weights, or their average over the last epochs (SWA); with --validation, the one of
+the epoch that validated best lies in `out`/best.
+"""
 
 import dataclasses
 import logging
@@ -6,20 +10,23 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline import audio, cli, sources, storage
 from pipeline.cli import InputError
-from train import checkpoint, data, losses, parallel
+from train import checkpoint, data, losses, parallel, state, validation
 from train.data import Batch, ListedClips, Loader, Order
 from train.launch import ScaleConfig, check, launch
-from train.loop import Context, OptimConfig, finish, fit
+from train.loop import Context, fit
 from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
-from train.models.words import PAD, Vocabulary
+from train.models.words import PAD, Subwords, Vocabulary
+from train.optim import OptimConfig
 
 log = logging.getLogger("train.captioner")
+BEST = "best"  # folder of the checkpoint that validated best
 BROKEN_FILE = "broken.json"  # {key: reason} of listed clips that are not trained on
 
 
@@ -28,9 +35,11 @@ class TrainCaptionerConfig:
     """Train a captioner from CSVs of captioned clips and their audio."""
 
     source: tuple[str, ...] = ()
-    """CSVs that list captioned clips, one after the other."""
+    """Captioned clips, one source after the other: CSVs, MACS.yaml, folders of shards."""
     labelled: tuple[str, ...] = ()
     """CSVs of clips whose tags are to be trusted and whose captions, if any, are not: --label-phrases stand in for them."""
+    validation: str = ""
+    """Captioned clips, never trained on, that are captioned with beam 3 after each epoch; CIDEr-D tells the best epoch."""
     exclude_folds: tuple[str, ...] = ()
     """Never train on rows with one of these values in the fold column, such as a fold kept for evaluation."""
     label_phrases: tuple[str, ...] = ()
@@ -48,9 +57,14 @@ class TrainCaptionerConfig:
     tag_loss: float = 1.0
     """Weight of the tagging head's loss: from scratch it stands in for the AudioSet weights BLAT starts from."""
     label_smoothing: float = 0.1
-    """Probability spread over all other words."""
+    """Probability spread over the vocabulary."""
+    final_teacher_forcing: float = 1.0
+    """Share of words predicted from the true caption so far at the end of the schedule, from 1 at its start; the others
+    are predicted from the model's own words (scheduled sampling)."""
     min_word_count: int = 1
     """Rarer words become <unk>."""
+    num_subwords: int = 2000
+    """Size of the vocabulary when the network writes subwords."""
     network: CaptionerConfig = field(default_factory=CaptionerConfig)
     """The model."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -88,7 +102,7 @@ def train(job: dict[str, Any], context: Context) -> None:
     """Train on one worker; rank 0 publishes the checkpoint."""
     config: TrainCaptionerConfig = job["config"]
     clips = _clips(config, job["broken"])
-    vocabulary = Vocabulary.build((text for texts in clips.texts for text in texts), config.min_word_count)
+    vocabulary = _vocabulary(config, clips)
     tags = sorted({tag for names in clips.tags for tag in names})
     torch.manual_seed(config.optim.seed)
     network = TagGuidedCaptioner(config.network, vocabulary, tags)
@@ -99,31 +113,38 @@ def train(job: dict[str, Any], context: Context) -> None:
     order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
     num_samples = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
     loader = Loader(clips, order, num_samples, context.rank, context.world_size)
+    steps = config.optim.epochs * order.steps_per_epoch
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
+    def loss(model: nn.Module, batch: Batch, step: int) -> Tensor:
         truth = network.multi_hot(batch.tags).to(context.device)
         given = truth * (torch.rand(len(truth), 1, device=context.device) >= config.tag_dropout)
         words = _encode(vocabulary, batch.texts).to(context.device)
         waveform, num = batch.waveform.to(context.device), batch.num_samples.to(context.device)
-        logits, tag_logits = model(waveform, num, given, words, sample_rate_hz=audio.SAMPLE_RATE_HZ)
+        true_prefix = _true_prefix(config, step, steps, words.shape[1] - 1)
+        logits, tag_logits = model(waveform, num, given, words, audio.SAMPLE_RATE_HZ, true_prefix)
         word_loss = losses.caption(logits, words[:, 1:], PAD, config.label_smoothing)
         return word_loss + config.tag_loss * losses.tagging(tag_logits, truth) if config.network.tagger else word_loss
 
     model = parallel.wrap(network, context.device, context.world_size)
-    last = fit(model, loss, loader, config.optim, context, job["out"])
+    lineage = {
+        "stage": "train captioner",
+        "source": list(config.source),
+        "labelled": list(config.labelled),
+        "validation": config.validation,
+        "exclude_folds": list(config.exclude_folds),
+        "init_audio": config.init_audio,
+        "num_clips": len(clips.keys),
+        "broken_clips": job["broken"],
+    }
+
+    def keep(record: dict[str, Any]) -> None:
+        checkpoint.save(storage.join(job["out"], BEST), network, {**lineage, "epoch": record}, clips.keys)
+
+    validate = validation.measure(network, validation.read(config.validation), context) if config.validation else None
+    history = fit(model, loss, loader, config.optim, context, job["out"], validate, keep)
     if context.leads:
-        lineage = {
-            "stage": "train captioner",
-            "source": list(config.source),
-            "labelled": list(config.labelled),
-            "exclude_folds": list(config.exclude_folds),
-            "init_audio": config.init_audio,
-            "num_clips": len(clips.keys),
-            "broken_clips": job["broken"],
-            "last_epoch_loss": last,
-        }
-        checkpoint.save(job["out"], network, lineage, clips.keys)
-        finish(job["out"])
+        checkpoint.save(job["out"], network, {**lineage, "epoch": history["epochs"][-1]}, clips.keys)
+        state.finish(job["out"], history)
 
 
 def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerConfig]:
@@ -139,6 +160,14 @@ def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerCon
     source, labelled = (tuple(map(storage.resolve, listings)) for listings in (config.source, config.labelled))
     config = dataclasses.replace(config, source=source, labelled=labelled)
     clips = _clips(config, ())
+    if config.validation:
+        held_out = validation.read(storage.resolve(config.validation))
+        config = dataclasses.replace(config, validation=storage.resolve(config.validation))
+        if shared := sorted(set(held_out.keys) & set(clips.keys)):
+            told = f"{len(shared)} of its clips are trained on, such as {shared[:3]}; give others, or --exclude-folds"
+            raise InputError("--validation", config.validation, told)
+    if not 0 <= config.final_teacher_forcing <= 1:
+        raise InputError("--final-teacher-forcing", config.final_teacher_forcing, "use a share from 0 to 1")
     if not clips.keys:
         raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
     check(config.scale, config.optim, len(clips.keys))
@@ -170,6 +199,21 @@ def _clips(config: TrainCaptionerConfig, broken: Collection[str]) -> ListedClips
         if fold not in folds:
             raise InputError("--exclude-folds", fold, f"no clip is in this fold; there are {sorted(folds)}")
     return ListedClips([c for c in listed if c.fold not in config.exclude_folds], config.label_phrases, broken)
+
+
+def _vocabulary(config: TrainCaptionerConfig, clips: ListedClips) -> Vocabulary:
+    texts = (text for texts in clips.texts for text in texts)
+    if config.network.subwords:
+        return Subwords.build_parts(texts, config.num_subwords)
+    return Vocabulary.build(texts, config.min_word_count)
+
+
+def _true_prefix(config: TrainCaptionerConfig, step: int, steps: int, length: int) -> Tensor | None:
+    """Draw at which words the true prefix is given: one draw a word for the whole batch, the same on every rank."""
+    if config.final_teacher_forcing == 1:
+        return None
+    share = 1 - (1 - config.final_teacher_forcing) * (step + 1) / steps
+    return torch.from_numpy(np.random.default_rng([config.optim.seed, step]).random(length) < share)
 
 
 def _encode(vocabulary: Vocabulary, texts: list[str]) -> Tensor:

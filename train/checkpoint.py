@@ -2,12 +2,14 @@
 
 config.json          kind, network, lineage, versions; published last: its presence means complete
 model.safetensors    weights and buffers
-vocabulary.json      captioner: words in id order
+vocabulary.json      captioner: words, or parts of words, in id order
 tags.json            captioner and tagger: tags in index order
 tokenizer.json       clap: the tokenizers library's own format, with the length captions are cut and padded to
 text.json            clap: architecture of the text tower, as transformers describes it
 clips.json           keys of the clips it was trained on
-training_state/      weights, optimizer moments and state.json of a run that is not finished
+history.json         loss of every step, record of every epoch
+best/                captioner: the checkpoint of the epoch that validated best
+training_state/      of a run that is not finished (train/state.py)
 """
 
 import dataclasses
@@ -31,7 +33,7 @@ from train.models.clap import Clap, ClapConfig
 from train.models.encoder import AudioEncoder
 from train.models.tagger import Tagger, TaggerConfig
 from train.models.text import TextConfig
-from train.models.words import Vocabulary
+from train.models.words import Subwords, Vocabulary
 
 CONFIG_FILE, WEIGHTS_FILE, CLIPS_FILE = "config.json", "model.safetensors", "clips.json"
 VOCABULARY_FILE, TAGS_FILE, TOKENIZER_FILE, TEXT_FILE = "vocabulary.json", "tags.json", "tokenizer.json", "text.json"
@@ -156,13 +158,14 @@ def _build(kind: str, network: dict[str, Any], folder: str) -> Network:
         return storage.read_json(storage.join(folder, name))
 
     if kind == "captioner":
-        vocabulary = Vocabulary(content(VOCABULARY_FILE))
-        return TagGuidedCaptioner(CaptionerConfig(**network), vocabulary, content(TAGS_FILE))
+        config = CaptionerConfig(**network)
+        vocabulary = (Subwords if config.subwords else Vocabulary)(content(VOCABULARY_FILE))
+        return TagGuidedCaptioner(config, vocabulary, content(TAGS_FILE))
     if kind == "tagger":
         return Tagger(TaggerConfig(**network), content(TAGS_FILE))
     tokenizer = Tokenizer.from_str(storage.read(storage.join(folder, TOKENIZER_FILE)).decode())
-    config = ClapConfig(**network)
-    return Clap(config, text.restore(config.text, content(TEXT_FILE), tokenizer))
+    towers = ClapConfig(**network)
+    return Clap(towers, text.restore(towers.text, content(TEXT_FILE), tokenizer))
 
 
 def _nested(network: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from train.captioner import TrainCaptionerConfig
 from train.convert import ConvertConfig
 from train.launch import ScaleConfig
-from train.loop import OptimConfig
 from train.models.captioner import CaptionerConfig
 from train.models.clap import ClapConfig
 from train.models.cnn14 import Cnn14Config
 from train.models.mobilenet import WIDTHS, MobileNetConfig
 from train.models.text import TextConfig
+from train.optim import OptimConfig
 from train.pretrain import PretrainConfig
 
 SMALL_CNN = Cnn14Config(

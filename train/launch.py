@@ -5,7 +5,6 @@ configs of the command line live in modules that import this one, and --help sho
 """
 
 import logging
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import torch
 
 from pipeline import storage
 from pipeline.cli import InputError, JobError
-from train.loop import Context, OptimConfig
+from train.loop import Context
+from train.optim import OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,7 @@ def check(scale: ScaleConfig, optim: OptimConfig, num_clips: int) -> None:
         raise InputError("--optim.batch-size", batch, f"there are {num_clips} clips; use 1 to {num_clips}")
     if workers > 1 and batch % workers:
         raise InputError("--optim.batch-size", batch, f"use a multiple of --scale.num-workers ({workers})")
-    if optim.epochs < 1:
-        raise InputError("--optim.epochs", optim.epochs, "use 1 or more")
-    if not 0 < optim.lr < math.inf:
-        raise InputError("--optim.lr", optim.lr, "use a number above 0")
-    if not 0 <= optim.warmup_fraction <= 1:
-        raise InputError("--optim.warmup-fraction", optim.warmup_fraction, "use a share from 0 to 1")
+    optim.check()
 
 
 Worker = Callable[[dict[str, Any], Context], None]

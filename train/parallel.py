@@ -1,5 +1,7 @@
 """Several processes, one model: gradients averaged by DDP, embeddings gathered with their gradient. No Ray here."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
@@ -28,8 +30,13 @@ def gather(tensor: Tensor) -> Tensor:
 
 def agree(value: int) -> bool:
     """Tell whether every rank holds the same number."""
+    return len(set(gather_objects(value))) == 1
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return what every rank holds, in rank order."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return True
-    found: list[int | None] = [None] * distributed.get_world_size()
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, value)
-    return len(set(found)) == 1
+    return found

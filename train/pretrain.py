@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from pipeline import audio, cli, shards, storage
 from pipeline.cli import InputError
 from pipeline.selection import SelectionConfig
-from train import checkpoint, data, losses, parallel
+from train import checkpoint, data, losses, parallel, state
 from train.data import Batch, Loader, Order, ShardClips, open_shards
 from train.launch import ScaleConfig, check, launch
-from train.loop import Context, OptimConfig, finish, fit
+from train.loop import Context, fit
 from train.models import text
 from train.models.clap import Clap, ClapConfig
 from train.models.text import TextConfig
+from train.optim import OptimConfig
 
 log = logging.getLogger("train.pretrain")
 
@@ -78,18 +79,18 @@ def train(job: dict[str, Any], context: Context) -> None:
     num_samples = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
     loader = Loader(clips, order, num_samples, context.rank, context.world_size)
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
+    def loss(model: nn.Module, batch: Batch, _step: int) -> Tensor:
         inputs = (batch.waveform, batch.num_samples, *text_encoder.tokenize(batch.texts))
         on_device = [tensor.to(context.device) for tensor in inputs]
         heard, said, scale = model(*on_device, sample_rate_hz=audio.SAMPLE_RATE_HZ)
         return losses.contrastive(heard, said, scale, parallel.gather)
 
     model = parallel.wrap(network, context.device, context.world_size)
-    last = fit(model, loss, loader, config.optim, context, job["out"])
+    history = fit(model, loss, loader, config.optim, context, job["out"])
     if context.leads:
-        lineage = _lineage(config, len(clips.keys)) | {"last_epoch_loss": last}
+        lineage = _lineage(config, len(clips.keys)) | {"last_epoch_loss": history["epochs"][-1]["loss"]}
         checkpoint.save(job["out"], network, lineage, clips.keys)
-        finish(job["out"])
+        state.finish(job["out"], history)
 
 
 def _check_text(config: TextConfig) -> None:

@@ -142,7 +142,7 @@ class Captioner(Pretrained):
         found: list[list[Caption]] = []
         for first in range(0, len(files), BATCH_SIZE):
             batch = files[first : first + BATCH_SIZE]
-            heard = self._listen(batch)
+            heard = self.model.listen_clips(self._read(batch))
             if tags == "predicted":
                 hot = self.model.predict_tags(heard, tag_threshold)
             else:
@@ -150,13 +150,6 @@ class Captioner(Pretrained):
                 hot = self.model.multi_hot(given).to(self._device)
             found += self.model.generate(heard, hot, decoding or Decoding(), batch)
         return found
-
-    def _listen(self, files: Sequence[str]) -> Any:
-        size = round(self.model.config.clip_s * self.model.sample_rate_hz)
-        clips = self._read(files)
-        waveform = torch.from_numpy(np.stack([audio.fit(clip, size) for clip in clips]))
-        num_samples = torch.tensor([min(len(clip), size) for clip in clips])
-        return self.model.listen(waveform.to(self._device), num_samples.to(self._device))
 
 
 class AudioTagger(Pretrained):

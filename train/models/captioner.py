@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from train.models import audio, search
+from train.models import audio, scheduled, search
 from train.models.audio import AudioConfig
 from train.models.cnn14 import Cnn14Config
 from train.models.decoder import Cache, WordDecoder
@@ -48,6 +49,8 @@ class CaptionerConfig:
     """Width of the feed-forward layers."""
     dropout: float = 0.2
     """Decoder dropout; the GRU uses 0.5 between its layers."""
+    subwords: bool = False
+    """Write captions from parts of words instead of whole ones."""
     classifier_bias: bool = False
     """A bias on the word logits, as the 2022 releases of the reference have it."""
 
@@ -101,9 +104,15 @@ class TagGuidedCaptioner(nn.Module):
         return y
 
     def forward(
-        self, waveform: Tensor, num_samples: Tensor, tags: Tensor, words: Tensor, sample_rate_hz: int | None = None
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        tags: Tensor,
+        words: Tensor,
+        sample_rate_hz: int | None = None,
+        true_prefix: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Score a caption given its own prefix (teacher forcing).
+        """Score a caption, given its own prefix at each word or what the model would have said so far.
 
         Args:
             waveform: (B, T) int16 or float, padded to the fixed length.
@@ -111,18 +120,32 @@ class TagGuidedCaptioner(nn.Module):
             tags: (B, K) multi-hot guidance; a zero row is a clip without guidance. A plain captioner ignores it.
             words: (B, L) ids: start, words, end, pad.
             sample_rate_hz: rate of `waveform`; the encoder's own when left out.
+            true_prefix: (L - 1,) bool: at which words the true prefix is given (scheduled sampling); None for all.
 
         Returns:
             Logits (B, L - 1, V) of the next word, and tag logits (B, K) of the encoder alone where there is a tagger.
         """
         features, memory = self.encoder(waveform, num_samples, sample_rate_hz)
-        logits = self.decoder(words[:, :-1], memory, features.num_frames, self._guidance(tags, memory))
+        given = (memory, features.num_frames, self._guidance(tags, memory))
+        logits = self.decoder(words[:, :-1], *given)
+        if true_prefix is not None and not bool(true_prefix.all()):
+            own = scheduled.own_words(self.decoder, logits, *given, true_prefix)
+            logits = torch.where(true_prefix.to(logits.device)[:, None], logits, self.decoder(own, *given))
         return logits, self.tagger(features.clip) if self.tagger is not None else None
 
     @torch.no_grad()
     def listen(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> Heard:
         """Encode a batch of clips once, for `predict_tags` and `generate`; see `forward` for the arguments."""
         return Heard(*self.encoder(waveform, num_samples, sample_rate_hz))
+
+    def listen_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Heard:
+        """Encode clips of any length, int16 (T,) each, cut or padded to the model's own; see `listen`."""
+        size = round(self.config.clip_s * (sample_rate_hz or self.sample_rate_hz))
+        cut = [torch.tensor(clip[:size]) for clip in clips]
+        num_samples = torch.tensor([len(clip) for clip in cut])
+        waveform = torch.stack([nn.functional.pad(clip, (0, size - len(clip))) for clip in cut])
+        device = self.decoder.classifier.weight.device
+        return self.listen(waveform.to(device), num_samples.to(device), sample_rate_hz)
 
     @torch.no_grad()
     def predict_tags(self, heard: Heard, threshold: float) -> Tensor:
@@ -153,13 +176,14 @@ class TagGuidedCaptioner(nn.Module):
         """
         how.check()
         memory, num_frames = heard.memory, heard.features.num_frames
-        cache = Cache(self.decoder, memory, num_frames, self._guidance(tags, memory), how.rows)
+        most = self.vocabulary.max_tokens
+        cache = Cache(self.decoder, memory, num_frames, self._guidance(tags, memory), how.rows, most)
         if how.method == "nucleus":
             assert len(keys) == len(memory), f"sampling needs {len(memory)} keys, got {len(keys)}"
-            draws = search.uniform(keys, how.rows, how.seed).to(memory.device)
+            draws = search.uniform(keys, how.rows, most, how.seed).to(memory.device)
             found = search.sample(cache.step, draws, how.top_p, how.temperature)
         else:
-            found = search.beam(cache.step, len(memory), how.rows, memory.device)
+            found = search.beam(cache.step, len(memory), how.rows, most, memory.device)
         words, log_probs, scores = (tensor.tolist() for tensor in found)
         return [self._captions(*clip)[: how.num_captions] for clip in zip(words, log_probs, scores, strict=True)]
 

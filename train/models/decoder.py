@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from train.models.encoder import frame_mask
-from train.models.words import MAX_WORDS, PAD
+from train.models.words import PAD
 
 MAX_POSITIONS = 100
 
@@ -90,20 +90,21 @@ class WordDecoder(nn.Module):
 class Cache:
     """Decode one word at a time, each row on from its own prefix: fixed shapes from the first word to the last.
 
-    The memory's keys and values exist once per clip, whatever the number of rows. For eval mode: there is no dropout.
+    The memory's keys and values exist once per clip, whatever the number of rows. There is no dropout but the memory's.
     """
 
     def __init__(
-        self, decoder: WordDecoder, memory: Tensor, num_frames: Tensor, guidance: Tensor, rows_per_clip: int
+        self, decoder: WordDecoder, memory: Tensor, num_frames: Tensor, guidance: Tensor, rows_per_clip: int, most: int
     ) -> None:
+        """Make room for `most` words."""
         self.decoder, self.rows_per_clip = decoder, rows_per_clip
         self.guidance = guidance.repeat_interleave(rows_per_clip, dim=0)
         self.frames = frame_mask(num_frames, memory.shape[1])[:, None, None]  # (B, 1, 1, S)
         self.position = 0
-        self.words = torch.zeros(len(self.guidance), MAX_WORDS, dtype=torch.bool, device=memory.device)  # not padding
+        self.words = torch.zeros(len(self.guidance), most, dtype=torch.bool, device=memory.device)  # not padding
         projected = decoder.attn_proj(memory)
         self.memory = [self._project(layer.multihead_attn, projected, (1, 2)) for layer in decoder.model.layers]
-        shape = (len(self.guidance), decoder.heads, MAX_WORDS, decoder.dim // decoder.heads)
+        shape = (len(self.guidance), decoder.heads, most, decoder.dim // decoder.heads)
         blank = self.memory[0][0].new_zeros(shape)
         self.past = [(blank.clone(), blank.clone()) for _ in decoder.model.layers]
 

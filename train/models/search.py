@@ -1,6 +1,7 @@
 """From word probabilities to captions: beam search, greedy and nucleus sampling, all clips at once.
 
-Shapes: B = clips, K = beams or samples of a clip, V = vocabulary, t = words so far. The rules of the beam search are those
+Shapes: B = clips, K = beams or samples of a clip, V = vocabulary, t = words so far, M = most words.
+The rules of the beam search are those
 of wsntxxn/AudioCaption, which goes clip by clip; the result is the same.
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.models.words import END, MAX_WORDS, PAD, START
+from train.models.words import END, PAD, START
 
 RETIRED = 1000.0  # a finished beam keeps its slot but its running score drops by this, so it cannot win again
 Step = Callable[[Tensor, Tensor], Tensor]  # words (B * K,), parents (B * K,) -> log-probabilities (B * K, V)
@@ -21,12 +22,12 @@ Step = Callable[[Tensor, Tensor], Tensor]  # words (B * K,), parents (B * K,) ->
 class Decoded(NamedTuple):
     """Captions as ids, each clip's best first; a slot that stayed empty scores -inf."""
 
-    words: Tensor  # (B, K, MAX_WORDS) ids up to and with the end word, then PAD
-    log_probs: Tensor  # (B, K, MAX_WORDS) of each word, 0 beyond the end
+    words: Tensor  # (B, K, M) ids up to and with the end word, then PAD
+    log_probs: Tensor  # (B, K, M) of each word, 0 beyond the end
     scores: Tensor  # (B, K) mean log-probability, the end word counted
 
 
-def beam(step: Step, num_clips: int, beams: int, device: torch.device) -> Decoded:
+def beam(step: Step, num_clips: int, beams: int, most: int, device: torch.device) -> Decoded:
     """Search all clips at once; every step has the same shapes.
 
     A beam that ends is stored with its mean log-probability; a clip stops when exactly `beams` are stored, or at the last
@@ -36,6 +37,7 @@ def beam(step: Step, num_clips: int, beams: int, device: torch.device) -> Decode
         step: `Cache.step`, or anything like it.
         num_clips: B.
         beams: K.
+        most: M, the end word counted.
         device: of the ids.
     """
     words = torch.full((num_clips, beams), START, device=device)
@@ -45,12 +47,12 @@ def beam(step: Step, num_clips: int, beams: int, device: torch.device) -> Decode
     running[:, 0] = 0.0  # all beams are the same yet
     stored, searching = torch.zeros(num_clips, device=device), torch.ones(num_clips, 1, dtype=torch.bool, device=device)
     history: list[tuple[Tensor, ...]] = []
-    for t in range(MAX_WORDS):
+    for t in range(most):
         log_probs = step(words.flatten(), (first_row + parents).flatten()).view(num_clips, beams, -1)
         vocabulary = log_probs.shape[2]
         running, flat = (running[..., None] + log_probs).flatten(1).topk(beams, dim=1)
         parents, words = flat // vocabulary, flat % vocabulary
-        ended = ((words == END) | (t == MAX_WORDS - 1)) & searching
+        ended = ((words == END) | (t == most - 1)) & searching
         scores = torch.where(ended, running / (t + 1), float("-inf"))
         history.append((words, parents, log_probs.flatten(1).gather(1, flat), scores))
         stored = stored + ended.sum(dim=1)
@@ -58,15 +60,15 @@ def beam(step: Step, num_clips: int, beams: int, device: torch.device) -> Decode
         searching = searching & (stored != beams)[:, None]
         if not searching.any():
             break
-    return _trace(history, beams)
+    return _trace(history, beams, most)
 
 
-def _trace(history: Sequence[tuple[Tensor, ...]], beams: int) -> Decoded:
+def _trace(history: Sequence[tuple[Tensor, ...]], beams: int, most: int) -> Decoded:
     """Pick each clip's best stored beams and walk them back to their first word."""
     words, parents, log_probs, scores = (torch.stack(each, dim=1) for each in zip(*history, strict=True))  # (B, t, K)
     best, chosen = scores.flatten(1).sort(dim=1, descending=True, stable=True)  # of equal scores the earlier wins
     best, last, slot = best[:, :beams], chosen[:, :beams] // beams, chosen[:, :beams] % beams
-    traced = torch.full((len(words), beams, MAX_WORDS), PAD, device=words.device)
+    traced = torch.full((len(words), beams, most), PAD, device=words.device)
     values = torch.zeros(traced.shape, device=words.device)
     for t in reversed(range(words.shape[1])):
         inside = t <= last
@@ -81,7 +83,7 @@ def sample(step: Step, draws: Tensor, top_p: float, temperature: float) -> Decod
 
     Args:
         step: as for `beam`.
-        draws: (B, K, MAX_WORDS) uniform numbers from 0 to 1, one for each word.
+        draws: (B, K, M) uniform numbers from 0 to 1, one for each word.
         top_p: probability of the nucleus.
         temperature: divides the logits.
     """
@@ -90,7 +92,7 @@ def sample(step: Step, draws: Tensor, top_p: float, temperature: float) -> Decod
     words = torch.full(rows.shape, START, device=device)
     going = torch.ones(rows.shape, dtype=torch.bool, device=device)
     chosen, values = [], []
-    for t in range(MAX_WORDS):
+    for t in range(shape[2]):
         log_probs = step(words, rows)
         ranked, order = (log_probs / temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(dim=-1) - ranked  # probability of the words ranked above each
@@ -104,7 +106,7 @@ def sample(step: Step, draws: Tensor, top_p: float, temperature: float) -> Decod
         going = going & (words != END)
         if not going.any():
             break
-    short = MAX_WORDS - len(chosen)
+    short = shape[2] - len(chosen)
     ids = torch.nn.functional.pad(torch.stack(chosen, dim=1), (0, short), value=PAD).view(shape)
     log_probs = torch.nn.functional.pad(torch.stack(values, dim=1), (0, short)).view(shape)
     scores, order = (log_probs.sum(dim=2) / _lengths(ids)).sort(dim=1, descending=True, stable=True)
@@ -112,16 +114,16 @@ def sample(step: Step, draws: Tensor, top_p: float, temperature: float) -> Decod
     return Decoded(ids.gather(1, order), log_probs.gather(1, order), scores)
 
 
-def uniform(keys: Sequence[str], samples: int, seed: int) -> Tensor:
-    """Return the uniform numbers (B, samples, MAX_WORDS) of clips: functions of seed and key alone."""
+def uniform(keys: Sequence[str], samples: int, most: int, seed: int) -> Tensor:
+    """Return the uniform numbers (B, samples, M) of clips: functions of seed and key alone."""
     draws = [
-        np.random.default_rng(list(hashlib.sha256(f"{seed}/{key}".encode()).digest())).random((samples, MAX_WORDS))
+        np.random.default_rng(list(hashlib.sha256(f"{seed}/{key}".encode()).digest())).random((samples, most))
         for key in keys
     ]
     return torch.from_numpy(np.stack(draws)).float()
 
 
 def _lengths(words: Tensor) -> Tensor:
-    """Count words (…, MAX_WORDS) up to the end word, with it."""
+    """Count words (…, M) up to the end word, with it."""
     ended = (words == END).cumsum(dim=-1)
     return ((ended == 0) | ((words == END) & (ended == 1))).sum(dim=-1)

@@ -1,0 +1,86 @@
+"""Vocabulary: words as Stanford's PTB tokenizer splits them, and parts of words that come back as they went in."""
+
+import csv
+import gzip
+import shutil
+from pathlib import Path
+
+import pytest
+
+from train.models.words import MAX_PARTS, SPECIALS, UNK, Subwords, Vocabulary, join, tokenize
+
+HAND_MADE = {
+    "A dog's bark, then: rain!": "a dog 's bark then rain",
+    "It doesn't stop; they're loud.": "it does n't stop they 're loud",
+    "A high-pitched whine and/or a hum": "a high-pitched whine and/or a hum",
+    "one can not, one cannot": "one can not one can not",
+    "5 o'clock (a bell) rings 1,000.5 times": "5 o'clock -lrb- a bell -rrb- rings 1,000.5 times",
+    "“quoted” and 'quoted'": "quoted and quoted",
+    "  ": "",
+}
+
+
+@pytest.mark.parametrize("text", HAND_MADE)
+def test_words_are_split_as_ptb_does(text: str) -> None:
+    assert " ".join(tokenize(text)) == HAND_MADE[text]
+
+
+def captions(blat_data: Path, name: str) -> list[str]:
+    path = blat_data / "meta" / f"{name}.csv.gz"
+    if not path.exists():
+        pytest.skip(f"no {path.name} in {blat_data}/meta")
+    with gzip.open(path, "rt", encoding="utf-8", errors="replace") as text:
+        rows = list(csv.DictReader(text))
+    columns = [column for column in rows[0] if column.startswith("caption")]
+    return [" ".join(row[column].split()) for row in rows for column in columns]
+
+
+@pytest.mark.parametrize(
+    "name", ["audiocaps_v1_train", "audiocaps_v1_test", "clotho_v2_train", "clotho_v2_test", "clotho_v2_val"]
+)
+def test_real_captions_are_split_exactly_as_stanfords_tokenizer_splits_them(blat_data: Path, name: str) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("Stanford's tokenizer needs Java")
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    texts = captions(blat_data, name)
+    theirs = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(texts)})
+    differing = [text for i, text in enumerate(texts) if tokenize(text) != theirs[i][0].split()]
+    assert not differing, differing[:5]
+
+
+def test_vocabularies_of_the_real_tables_have_the_published_sizes(blat_data: Path) -> None:
+    """4,981 and 4,368 are published; the tables here lack a few rows, and Stanford's own tokenizer gives these counts."""
+    audiocaps = Vocabulary.build(captions(blat_data, "audiocaps_v1_train"))
+    clotho = Vocabulary.build(captions(blat_data, "clotho_v2_train"))
+    assert (len(audiocaps), len(clotho)) == (4_988, 4_364)
+
+
+def test_words_are_joined_as_people_write_them() -> None:
+    assert join(tokenize("The dog's owner doesn't talk")) == "the dog's owner doesn't talk"
+
+
+TEXTS = [
+    "a dog barks",
+    "dogs bark and a dog growls",
+    "the barking of dogs",
+    "rain falls on the dog's roof",
+    "he's running",
+]
+
+
+def test_subwords_come_back_as_the_words_they_were() -> None:
+    parts = Subwords.build_parts(TEXTS * 3, 60)
+    assert tuple(parts.words[:4]) == SPECIALS and len(parts) <= 60
+    for text in [*TEXTS, "a roofing dog falls"]:
+        assert parts.decode(parts.encode(text)) == text
+        assert UNK not in parts.encode(text)
+    assert parts.decode(parts.encode("a dog 7")) == "a dog", "a character never seen is unknown"
+    assert len(parts.encode("barking " * 40)) == MAX_PARTS + 2
+
+
+def test_subwords_are_the_same_in_every_process_and_start_with_what_is_frequent() -> None:
+    parts = Subwords.build_parts(TEXTS * 3, 50)
+    assert parts.words == Subwords.build_parts(TEXTS * 3, 50).words
+    assert "dog" in parts.words and "bark" in parts.words and "growls" not in parts.words
+    assert len(Subwords.build_parts(TEXTS, 10_000)) < 200, "no more parts than there is to join"
