@@ -1,11 +1,11 @@
-"""Checkpoint + clips -> embeddings, in this process: the same vector for a clip whatever the batch.
+"""Checkpoint + clips -> embeddings or captions, in this process: the same for a clip whatever the batch.
 
 Shapes: N = clips that could be read, D = embedding size.
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,7 +15,9 @@ import torch
 from pipeline import audio, sources
 from pipeline.cli import InputError, JobError
 from pipeline.clip import Clip
+from train.models.captioner import TagGuidedCaptioner
 from train.models.clap import Clap
+from train.models.decoding import Decoding
 
 log = logging.getLogger("eval.embed")
 DECODERS = 2
@@ -29,30 +31,71 @@ class Embedded(NamedTuple):
     missing: dict[str, str]  # key -> reason, of clips that could not be read
 
 
+class Written(NamedTuple):
+    """Captions of every kind of guidance and the clips they belong to."""
+
+    texts: dict[str, list[str]]  # guidance -> a caption for each clip; '' where the model had nothing to say
+    tags: dict[str, list[list[str]]]  # guidance -> the tags that guided each clip
+    clips: list[Clip]
+    missing: dict[str, str]
+
+
 def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int) -> Embedded:
     """Embed every clip that can be read, by `Clap.embed_clips`."""
-    rate_hz = model.sample_rate_hz
     vectors: list[np.ndarray] = []
     kept: list[Clip] = []
     missing: dict[str, str] = {}
+    for rows, samples in _batches(clips, model.sample_rate_hz, batch_size, missing):
+        vectors.append(model.embed_clips(samples).cpu().numpy())
+        kept += [clips[row] for row in rows]
+    return Embedded(_finite(np.concatenate(vectors)), kept, missing)
+
+
+def caption(
+    model: TagGuidedCaptioner,
+    clips: Sequence[Clip],
+    given: dict[str, list[tuple[str, ...]] | None],
+    decoding: Decoding,
+    tag_threshold: float,
+    batch_size: int,
+) -> Written:
+    """Caption every clip that can be read, under several kinds of guidance; tags of None are those the model predicts."""
+    found = Written({name: [] for name in given}, {name: [] for name in given}, [], {})
+    for rows, samples in _batches(clips, model.sample_rate_hz, batch_size, found.missing):
+        heard = model.listen_clips(samples)
+        for name, tags in given.items():
+            if tags is None:
+                hot = model.predict_tags(heard, tag_threshold)
+            else:
+                hot = model.multi_hot([tags[row] for row in rows]).to(heard.memory.device)
+            captions = model.generate(heard, hot, decoding, [clips[row].key for row in rows])
+            found.texts[name].extend(each[0].text if each else "" for each in captions)
+            used = [[tag for tag, on in zip(model.tags, row, strict=True) if on] for row in hot.tolist()]
+            found.tags[name].extend(used)
+        found.clips.extend(clips[row] for row in rows)
+    return found
+
+
+def _batches(
+    clips: Sequence[Clip], rate_hz: int, batch_size: int, missing: dict[str, str]
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Yield rows and samples of the clips that can be read, in order; tell of the others in `missing`."""
     started = told = time.monotonic()
     with ThreadPoolExecutor(DECODERS) as pool:
         for first in range(0, len(clips), batch_size):
-            rows = clips[first : first + batch_size]
-            decoded = list(pool.map(lambda clip: _decode(clip, rate_hz), rows))
+            rows = range(first, min(first + batch_size, len(clips)))
+            decoded = list(pool.map(lambda row: _decode(clips[row], rate_hz), rows))
+            missing |= {clips[r].key: why for r, why in zip(rows, decoded, strict=True) if isinstance(why, str)}
             good = [
-                (clip, samples) for clip, samples in zip(rows, decoded, strict=True) if isinstance(samples, np.ndarray)
+                (row, samples) for row, samples in zip(rows, decoded, strict=True) if isinstance(samples, np.ndarray)
             ]
-            missing |= {c.key: reason for c, reason in zip(rows, decoded, strict=True) if isinstance(reason, str)}
             if good:
-                vectors.append(model.embed_clips([samples for _, samples in good]).cpu().numpy())
-                kept += [clip for clip, _ in good]
+                yield [row for row, _ in good], [samples for _, samples in good]
             if time.monotonic() - told > 10:
                 told = time.monotonic()
-                log.info("embedded %d of %d clips, %.0f s", first + len(rows), len(clips), told - started)
-    if not kept:
+                log.info("%d of %d clips, %.0f s", first + len(rows), len(clips), told - started)
+    if len(missing) == len(clips):
         raise JobError(f"none of {len(clips)} clips could be read: {missing}")
-    return Embedded(_finite(np.concatenate(vectors)), kept, missing)
 
 
 def device(name: str) -> torch.device:

@@ -34,6 +34,7 @@ class Column(NamedTuple):
 
 HEADLINES = {  # stage -> (title, path inside the entry)
     "zero-shot": (("accuracy", ("accuracy", "ensemble")), ("mAP", ("map", "ensemble"))),
+    "captioning": (("CIDEr-D", ("guidance", "tags", "cider_d")),),
     "retrieval": (("text to audio R@10", ("text_to_audio", "R@10")), ("audio to text R@10", ("audio_to_text", "R@10"))),
 }
 
@@ -101,9 +102,7 @@ def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
     for folder in folders:
         uri = storage.join(storage.resolve(folder), RESULTS_FILE)
         if not storage.exists(uri):
-            raise InputError(
-                "--results", folder, f"no {RESULTS_FILE} there; run zero-shot or retrieval with this --out"
-            )
+            raise InputError("--results", folder, f"no {RESULTS_FILE} there; run an evaluation with this --out")
         name = storage.resolve(folder).rpartition("/")[2]
         if name in runs:
             raise InputError("--results", folder, f"two folders are named {name}; rename one, names label the rows")

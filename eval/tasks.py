@@ -34,8 +34,13 @@ TASKS = {
         ),
         Task(
             name="audiocaps",
-            files=("metadata.csv",),
-            fold_rule="AudioCaps official splits, those named by --folds",
+            files=("test.csv", "metadata.csv"),
+            fold_rule="AudioCaps test, or the splits of a metadata.csv that --folds names",
+        ),
+        Task(
+            name="clotho",
+            files=("clotho_captions_evaluation.csv", "metadata.csv"),
+            fold_rule="Clotho evaluation, or the splits of a metadata.csv that --folds names",
         ),
     )
 }

@@ -73,3 +73,17 @@ def test_tagging_loss_leaves_untagged_clips_out() -> None:
     logits, tags = torch.randn(2, 3), torch.tensor([[1.0, 0, 0], [0, 0, 0]])
     assert torch.allclose(losses.tagging(logits, tags), losses.tagging(logits[:1], tags[:1]))
     assert losses.tagging(logits[1:], tags[1:]).item() == 0
+
+
+def test_label_smoothing_spreads_over_the_other_words_and_leaves_out_padding() -> None:
+    logits = torch.randn(2, 3, 5)
+    words = torch.tensor([[4, 2, 0], [3, 4, 2]])
+    log_probs = logits.log_softmax(dim=-1)
+    terms = []
+    for row in range(2):
+        for place in range(3):
+            if (word := int(words[row, place])) != 0:
+                share = torch.full((5,), 0.1 / 4)
+                share[word] = 0.9
+                terms.append(-(share * log_probs[row, place]).sum())
+    assert torch.allclose(losses.caption(logits, words, 0, 0.1), torch.stack(terms).mean())

@@ -57,7 +57,7 @@ class TrainCaptionerConfig:
     tag_loss: float = 1.0
     """Weight of the tagging head's loss: from scratch it stands in for the AudioSet weights BLAT starts from."""
     label_smoothing: float = 0.1
-    """Probability spread over the vocabulary."""
+    """Probability spread evenly over all other words."""
     final_teacher_forcing: float = 1.0
     """Share of words predicted from the true caption so far at the end of the schedule, from 1 at its start; the others
     are predicted from the model's own words (scheduled sampling)."""
@@ -116,14 +116,18 @@ def train(job: dict[str, Any], context: Context) -> None:
     steps = config.optim.epochs * order.steps_per_epoch
 
     def loss(model: nn.Module, batch: Batch, step: int) -> Tensor:
-        truth = network.multi_hot(batch.tags).to(context.device)
-        given = truth * (torch.rand(len(truth), 1, device=context.device) >= config.tag_dropout)
+        truth = network.multi_hot(batch.tags)
+        draws = np.random.default_rng([config.optim.seed, step, 1]).random(config.optim.batch_size)
+        kept = torch.from_numpy(draws[context.rank :: context.world_size] >= config.tag_dropout)
+        given, truth = (truth * kept[:, None]).to(context.device), truth.to(context.device)
         words = _encode(vocabulary, batch.texts).to(context.device)
         waveform, num = batch.waveform.to(context.device), batch.num_samples.to(context.device)
         true_prefix = _true_prefix(config, step, steps, words.shape[1] - 1)
         logits, tag_logits = model(waveform, num, given, words, audio.SAMPLE_RATE_HZ, true_prefix)
-        word_loss = losses.caption(logits, words[:, 1:], PAD, config.label_smoothing)
-        return word_loss + config.tag_loss * losses.tagging(tag_logits, truth) if config.network.tagger else word_loss
+        word_loss = losses.caption(logits, words[:, 1:], PAD, config.label_smoothing, parallel.mean)
+        if tag_logits is None:
+            return word_loss
+        return word_loss + config.tag_loss * losses.tagging(tag_logits, truth, parallel.mean)
 
     model = parallel.wrap(network, context.device, context.world_size)
     lineage = {

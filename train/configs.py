@@ -1,6 +1,7 @@
 """Named training configs. The small ones run the same code as the full ones, with smaller numbers."""
 
 from dataclasses import replace
+from typing import Any
 
 from train.captioner import TrainCaptionerConfig
 from train.convert import ConvertConfig
@@ -36,6 +37,27 @@ LABEL_PHRASES = ("{}", "the sound of {}", "{} can be heard", "a recording of {}"
 IN_PROCESS = ScaleConfig(num_workers=0)
 EIGHT_GPUS = ScaleConfig(num_workers=8, gpu=True, cpus_per_worker=4)
 
+ONE_GPU = ScaleConfig(num_workers=1, gpu=True, cpus_per_worker=8)
+RELEASED_CAPTIONER = CaptionerConfig(tagger=False)
+RELEASED_RECIPE: dict[str, Any] = {  # wsntxxn/AudioCaption's AudioCaps config, with tags on all clips as BLAT has them
+    "freeze_audio": True,
+    "tag_dropout": 0.0,
+    "label_smoothing": 0.1,
+    "final_teacher_forcing": 0.7,
+}
+RELEASED_OPTIM = OptimConfig(
+    epochs=25,
+    batch_size=32,
+    optimizer="adam",
+    lr=5e-4,
+    decay="exponential",
+    final_lr=5e-7,
+    warmup_fraction=0.2,
+    weight_decay=1e-6,
+    swa_epochs=5,
+    seed=1,
+)
+
 CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
     "demo": (
         "the procedural corpus: 5 s clips, in this process, under two minutes on two cores",
@@ -46,9 +68,26 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
             scale=IN_PROCESS,
         ),
     ),
-    "audioset": (
-        "the full captioner on 10 s clips, 8 GPU workers; the recipe of the released AudioCaps model",
-        TrainCaptionerConfig(optim=OptimConfig(epochs=25, batch_size=32, lr=5e-4), scale=EIGHT_GPUS),
+    "audiocaps": (
+        "the released recipe: frozen CNN14 from --init-audio, scheduled sampling, the last five epochs averaged; one GPU",
+        TrainCaptionerConfig(network=RELEASED_CAPTIONER, **RELEASED_RECIPE, optim=RELEASED_OPTIM, scale=ONE_GPU),
+    ),
+    "clotho": (
+        "as audiocaps, on clips of up to 30 s",
+        TrainCaptionerConfig(
+            network=replace(RELEASED_CAPTIONER, clip_s=30.0), **RELEASED_RECIPE, optim=RELEASED_OPTIM, scale=ONE_GPU
+        ),
+    ),
+    "audiocaps-modern": (
+        "one model for given, predicted and no tags: tag dropout, tagging head, subwords, AdamW and cosine, bf16; 8 GPUs",
+        TrainCaptionerConfig(
+            network=replace(RELEASED_CAPTIONER, tagger=True, subwords=True),
+            freeze_audio=True,
+            optim=OptimConfig(
+                epochs=25, batch_size=256, lr=1e-3, weight_decay=0.01, precision="bfloat16", swa_epochs=5
+            ),
+            scale=EIGHT_GPUS,
+        ),
     ),
     "esc50": (
         "real 5 s clips with captions or labels, ESC-50's fold 4 held out, in this process, about 15 minutes on two cores",

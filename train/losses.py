@@ -10,6 +10,14 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 Gather = Callable[[Tensor], Tensor]  # (B, D) of this rank -> (N, D) of all ranks, differentiable
+Mean = Callable[
+    [Tensor], Tensor
+]  # a count on this rank -> its mean over ranks: ranks may hold unequal parts of a batch
+
+
+def one_rank(count: Tensor) -> Tensor:
+    """Return the mean over ranks where there is one."""
+    return count
 
 
 def contrastive(audio: Tensor, text: Tensor, scale: Tensor, gather: Gather) -> Tensor:
@@ -29,19 +37,26 @@ def contrastive(audio: Tensor, text: Tensor, scale: Tensor, gather: Gather) -> T
     return (nnf.cross_entropy(logits, target) + nnf.cross_entropy(logits.T, target)) / 2
 
 
-def caption(logits: Tensor, words: Tensor, pad: int, smoothing: float) -> Tensor:
-    """Label-smoothed cross-entropy of next words; mean over non-pad positions, the end token included.
+def caption(logits: Tensor, words: Tensor, pad: int, smoothing: float, mean: Mean = one_rank) -> Tensor:
+    """Label-smoothed cross-entropy of next words; mean over the global batch's non-pad words, the end token included.
 
     Args:
         logits: (B, L, V).
         words: (B, L) the words to predict.
         pad: id to leave out.
-        smoothing: probability spread over the vocabulary.
+        smoothing: probability spread evenly over all other words.
+        mean: see `Mean`.
     """
-    return nnf.cross_entropy(logits.flatten(0, 1), words.flatten(), ignore_index=pad, label_smoothing=smoothing)
+    vocabulary = logits.shape[-1]
+    evenly = smoothing * vocabulary / (vocabulary - 1)  # torch spreads over all words, the true one too
+    total = nnf.cross_entropy(
+        logits.flatten(0, 1), words.flatten(), ignore_index=pad, label_smoothing=evenly, reduction="sum"
+    )
+    return total / mean((words != pad).sum().float())
 
 
-def tagging(logits: Tensor, tags: Tensor) -> Tensor:
+def tagging(logits: Tensor, tags: Tensor, mean: Mean = one_rank) -> Tensor:
     """Binary cross-entropy of multi-label tagging; logits and multi-hot tags (B, K), clips without tags left out."""
     tagged = tags.any(dim=1)
-    return nnf.binary_cross_entropy_with_logits(logits[tagged], tags[tagged]) if tagged.any() else logits.sum() * 0.0
+    total = nnf.binary_cross_entropy_with_logits(logits[tagged], tags[tagged], reduction="sum")
+    return total / (mean(tagged.sum().float()) * logits.shape[1]).clamp(min=1e-6)

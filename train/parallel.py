@@ -28,6 +28,15 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(list(all_gather(tensor)))
 
 
+def mean(tensor: Tensor) -> Tensor:
+    """Return the mean of a tensor over the ranks; no gradient goes through it."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return tensor
+    total = tensor.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
 def agree(value: int) -> bool:
     """Tell whether every rank holds the same number."""
     return len(set(gather_objects(value))) == 1

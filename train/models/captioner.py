@@ -90,6 +90,9 @@ class TagGuidedCaptioner(nn.Module):
         )
         self.label_encoder = TagEncoder(len(self.tags), config.model_dim) if config.guided else None
         self.tagger = nn.Linear(self.encoder.cnn.embedding_dim, len(self.tags)) if config.tagger else None
+        if self.tagger is None:  # what nothing reads is not trained: DDP would wait for its gradients
+            for name in self.encoder.cnn.only_for_clip:
+                self.encoder.cnn.get_submodule(name).requires_grad_(False)
 
     @property
     def sample_rate_hz(self) -> int:

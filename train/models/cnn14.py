@@ -53,6 +53,8 @@ class ConvBlock(nn.Module):
 class Cnn14(AudioEncoder):
     """Waveform -> frame embeddings and one clip embedding of size `embedding_dim`."""
 
+    only_for_clip = ("fc1",)
+
     def __init__(self, config: Cnn14Config) -> None:
         super().__init__()
         self.config = config

@@ -31,6 +31,7 @@ class AudioEncoder(nn.Module):
     sample_rate_hz: int
     embedding_dim: int  # D, of frames and clip alike
     frozen = False
+    only_for_clip: tuple[str, ...] = ()  # modules that the frame embeddings do without
 
     def forward(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> AudioFeatures:
         """Embed zero-padded clips.
