@@ -187,6 +187,31 @@ def captions(bench: Bench) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def captioner_training(bench: Bench) -> Iterator[Row]:
+    """One step of the full captioner over its frozen encoder: from true words, and with scheduled sampling."""
+    words = Vocabulary([*SPECIALS, *(f"w{i}" for i in range(4_977))])
+    config = CaptionerConfig(audio=ENCODERS[bench.size.encoders[0]], tagger=False)
+    model = TagGuidedCaptioner(config, words, [str(i) for i in range(527)]).to(bench.device).train()
+    model.encoder.cnn.freeze()
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=1e-5)
+    for batch in bench.size.batches:
+        tags = (torch.rand(batch, 527) < 0.005).float().to(bench.device)
+        for what, share in (("true words", 1.0), ("scheduled sampling", 0.85)):
+            true_prefix = None if share == 1 else torch.rand(20) < share
+
+            def step(inputs: Inputs, tags: Any = tags, true_prefix: Any = true_prefix) -> None:
+                waveform, lengths, ids = inputs
+                logits, _ = model(waveform, lengths, tags, ids, RATE_HZ, true_prefix)
+                optimizer.zero_grad(set_to_none=True)
+                nnf.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+                optimizer.step()
+
+            def draw(batch: int = batch) -> Inputs:
+                return (*clips(batch), torch.randint(4, 4_981, (batch, 21)))
+
+            yield bench.row(f"captioner training step, {what}", "eager", batch, step, draw)
+
+
 def training(bench: Bench) -> Iterator[Row]:
     """One step of BLAT's two towers: forward, backward, clipping, fused AdamW."""
     tokenizer = text.build_tokenizer(["a dog barks"], 100)
@@ -244,7 +269,7 @@ def main(words: list[str] | None = None) -> int:
     bench = Bench(torch.device(options.device), FULL if on_gpu else QUICK)
     ceiling = bench.ceiling()
     rows: list[Row] = []
-    for part in (front_ends, encoders, captions, training):
+    for part in (front_ends, encoders, captions, captioner_training, training):
         rows += part(bench)
     report = table(
         rows, ceiling, torch.cuda.get_device_name() if on_gpu else "CPU, tiny sizes: these are no benchmarks"

@@ -32,7 +32,16 @@ def test_every_measurement_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert gpu_check.main(["--device", "cpu", "--append", str(notes)]) == 0
     told = notes.read_text()
     assert told.startswith("# Benchmarks\n")
-    for what in ("log-mel of PANNs", "resample", "mn04 | eager", "mn04 | compiled", "decode, beam", "decode, nucleus"):
+    for what in (
+        "log-mel of PANNs",
+        "resample",
+        "mn04 | eager",
+        "mn04 | compiled",
+        "decode, beam",
+        "decode, nucleus",
+        "captioner training step, true words",
+        "captioner training step, scheduled",
+    ):
         assert f"| {what}" in told
     rows = [line.split(" | ") for line in told.splitlines() if "training step, mn04" in line]
     assert {row[1] for row in rows} == {"eager", "compiled"}
