@@ -117,7 +117,9 @@ def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, f
     drawn = _draw(clips, made_from, wall)
     if held and held["hash"] != drawn.plan["hash"]:
         was = held["made_from"]
-        told = [f"{name} was {was[name]}, now {made_from[name]}" for name in TOLD if was[name] != made_from[name]]
+        told = [
+            f"{name} was {was.get(name)}, now {made_from[name]}" for name in TOLD if was.get(name) != made_from[name]
+        ]
         remedy = "; ".join(told) or f"the source lists other clips than the {held['num_clips']} of its plan"
         raise cli.InputError("--out", out, f"is planned otherwise: {remedy}; choose another folder or delete it")
     return Draft({**drawn.plan, "retries": held["retries"]}, drawn.table) if held else drawn
