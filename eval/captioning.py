@@ -65,6 +65,7 @@ def run(config: CaptioningConfig) -> None:
     task, clips = _check(config)
     device = embed.device(config.device)
     about = checkpoint.load(config.model)
+    _check_tags(config, clips, about)
     given: dict[str, list[tuple[str, ...]] | None] = {name: _tags(name, clips) for name in config.guidance}
     written = embed.caption(
         about.model.to(device), clips, given, config.decoding, config.tag_threshold, config.batch_size
@@ -75,7 +76,8 @@ def run(config: CaptioningConfig) -> None:
     entry = {
         "guidance": {name: _entry(found, written.texts[name]) for name, found in scores.items()},
         "difference": {name: _differences(scores[name], scores[config.guidance[0]]) for name in config.guidance[1:]},
-        "unavailable": {name: score.reason for name, score in scores[config.guidance[0]].items() if score.reason},
+        "unavailable": {n: score.reason for found in scores.values() for n, score in found.items() if score.reason},
+        "notes": _notes(config, about),
         "decoding": str(config.decoding),
         "tag_threshold": config.tag_threshold,
         "num_references": sum(len(clip.captions) for clip in written.clips),
@@ -102,6 +104,8 @@ def text_table(entry: dict[str, Any]) -> str:
         told = ", ".join(f"{name} {_cell(found[name], '+')}" for name in names if name in found)
         lines.append(f"{guidance} minus {first}: {told}")
     lines += [f"{name}: not computed: {reason}" for name, reason in entry["unavailable"].items()]
+    lines.append(f"{entry['num_tagged']} of {entry['n']} clips have tags that the captioner knows")
+    lines += entry["notes"]
     return "\n".join(lines)
 
 
@@ -133,6 +137,27 @@ def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
     return task, clips
+
+
+def _check_tags(config: CaptioningConfig, clips: Sequence[Clip], about: checkpoint.Checkpoint) -> None:
+    """Raise InputError where tags are to guide and no clip has one: all kinds of guidance would be the same."""
+    known = set(about.model.tags)
+    if {"tags", "shuffled"} & set(config.guidance) and not any(known & set(clip.tags) for clip in clips):
+        remedy = (
+            "no clip has a tag that the captioner knows; for AudioCaps put AudioSet's segments tables and class labels "
+        )
+        raise InputError("--task-dir", config.task_dir, remedy + "beside its CSV, or use --guidance none")
+
+
+def _notes(config: CaptioningConfig, about: checkpoint.Checkpoint) -> list[str]:
+    """Return what a reader of the numbers must know."""
+    untrained = about.config["lineage"].get("tag_dropout") == 0
+    if not (untrained and about.config["network"]["guided"] and "none" in config.guidance):
+        return []
+    return [
+        "none: this captioner was trained with tags on every clip (tag dropout 0), so that captions without tags are "
+        "out of its training; for what tags are worth compare one trained with tag dropout, or one without guidance"
+    ]
 
 
 def _tags(guidance: Guidance, clips: Sequence[Clip]) -> list[tuple[str, ...]] | None:

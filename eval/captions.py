@@ -4,6 +4,7 @@ Names are those of aac-metrics. BLEU, ROUGE-L, METEOR, CIDEr-D and SPICE are pyc
 are split into PTB words (train/models/words.py), but for FENSE, which takes them as they are. Legend: N = clips.
 """
 
+import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from eval import metrics
 from eval.metrics import Interval
 from train.models.words import tokenize
 
+log = logging.getLogger("eval.captions")
 ORDERS = (1, 2, 3, 4)  # of n-grams
 NAMES = (*(f"bleu_{n}" for n in ORDERS), "rouge_l", "meteor", "cider_d", "spice", "spider", "fense")
 Words = dict[int, list[str]]  # row -> texts of PTB words joined by blanks
@@ -116,6 +118,7 @@ def _attempt(compute: Callable[..., Score], *arguments: Any) -> Score:
     try:
         return compute(*arguments)
     except Exception as error:  # Java, downloads and foreign code fail in every way
+        log.debug("a metric could not be computed", exc_info=True)
         told = str(error).strip().splitlines()
         return Score(reason=f"{type(error).__name__}: {told[-1] if told else ''}"[:300])
 

@@ -45,7 +45,7 @@ def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int) -> Embedded
     vectors: list[np.ndarray] = []
     kept: list[Clip] = []
     missing: dict[str, str] = {}
-    for rows, samples in _batches(clips, model.sample_rate_hz, batch_size, missing):
+    for rows, samples in batches(clips, model.sample_rate_hz, batch_size, missing):
         vectors.append(model.embed_clips(samples).cpu().numpy())
         kept += [clips[row] for row in rows]
     return Embedded(_finite(np.concatenate(vectors)), kept, missing)
@@ -61,7 +61,7 @@ def caption(
 ) -> Written:
     """Caption every clip that can be read, under several kinds of guidance; tags of None are those the model predicts."""
     found = Written({name: [] for name in given}, {name: [] for name in given}, [], {})
-    for rows, samples in _batches(clips, model.sample_rate_hz, batch_size, found.missing):
+    for rows, samples in batches(clips, model.sample_rate_hz, batch_size, found.missing):
         heard = model.listen_clips(samples)
         for name, tags in given.items():
             if tags is None:
@@ -76,7 +76,7 @@ def caption(
     return found
 
 
-def _batches(
+def batches(
     clips: Sequence[Clip], rate_hz: int, batch_size: int, missing: dict[str, str]
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Yield rows and samples of the clips that can be read, in order; tell of the others in `missing`."""

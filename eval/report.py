@@ -30,11 +30,15 @@ class Column(NamedTuple):
     title: str
     evaluation: str  # name of the entry: stage and task
     path: tuple[str, ...]
+    percent: bool = True  # shown times 100
 
 
 HEADLINES = {  # stage -> (title, path inside the entry)
     "zero-shot": (("accuracy", ("accuracy", "ensemble")), ("mAP", ("map", "ensemble"))),
-    "captioning": (("CIDEr-D", ("guidance", "tags", "cider_d")),),
+    "captioning": tuple(
+        (f"CIDEr-D, {guidance}", ("guidance", guidance, "cider_d"))
+        for guidance in ("tags", "none", "predicted", "shuffled")
+    ),
     "retrieval": (("text to audio R@10", ("text_to_audio", "R@10")), ("audio to text R@10", ("audio_to_text", "R@10"))),
 }
 
@@ -65,7 +69,12 @@ def headline(runs: dict[str, Any]) -> list[list[str]]:
 def _columns(runs: dict[str, Any]) -> list[Column]:
     """Return a column for each headline number of each evaluation that any run has: tasks never share one."""
     names = dict.fromkeys(name for run in runs.values() for name in run["results"])
-    return [Column(f"{n}: {title}", n, path) for n in names for title, path in HEADLINES[n.split()[0]]]
+    columns = [
+        Column(f"{name}: {title}", name, path, percent=name.split()[0] != "captioning")
+        for name in names
+        for title, path in HEADLINES[name.split()[0]]
+    ]
+    return [column for column in columns if any(find(run, column) for run in runs.values())]
 
 
 def find(run: dict[str, Any], column: Column) -> dict[str, Any] | None:
@@ -88,11 +97,14 @@ def _cell(run: dict[str, Any], column: Column) -> str:
     if metric is None:
         return "-"
     low, high = metric["interval95"]
-    return f"{100 * metric['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    if column.percent:
+        return f"{100 * metric['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{metric['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _chance(runs: dict[str, Any], column: Column) -> str:
-    return next((f"{100 * metric['chance']:.1f}" for run in runs.values() if (metric := find(run, column))), "-")
+    found = [metric["chance"] for run in runs.values() if (metric := find(run, column)) and "chance" in metric]
+    return f"{100 * found[0]:.1f}" if found else "-"
 
 
 def _read_runs(folders: Sequence[str]) -> dict[str, Any]:

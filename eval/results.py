@@ -71,6 +71,8 @@ def _overlap(keys: set[str], model_uri: str, lineage: dict[str, Any]) -> dict[st
             continue
         try:
             found[stage] = len(keys & checkpoint.trained_on(uri))
+            if selected := len(keys & checkpoint.selected_on(uri)):
+                found[f"{stage}_selected_on"] = selected
         except OSError:
             found[stage] = None  # not to be reached from here: unknown, which is not 0
     return found

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from eval import embed, metrics, results, tasks
-from eval.embed import embed_audio, embed_text
+from eval import bridge, embed, metrics, results, tasks
+from eval.embed import Embedded, embed_audio, embed_text
 from pipeline import cli, sources
 from pipeline.cli import InputError, JobError
 from pipeline.clip import Clip
 from train import checkpoint
 from train.models.clap import Clap
+from train.models.tagger import Tagger
 
 log = logging.getLogger("eval.zero_shot")
 PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
@@ -24,7 +25,9 @@ class ZeroShotConfig:
     """Classify and tag the clips of a task by their similarity to the class names."""
 
     model: str = ""
-    """Checkpoint directory that `train pretrain` wrote."""
+    """Checkpoint directory that `train pretrain` wrote, or with --text-encoder one of a tagger."""
+    text_encoder: str = ""
+    """Sentence encoder, a name on the hub or a folder, that carries a tagger's tags to the class names without training."""
     task: str = ""
     """One of the tasks in eval/tasks.py."""
     task_dir: str = ""
@@ -44,7 +47,8 @@ class ZeroShotConfig:
 def run(config: ZeroShotConfig) -> None:
     """Evaluate and add the numbers to results.json."""
     task, clips = tasks.read(config.task, config.task_dir, config.folds)
-    results.check(config.out, checkpoint.describe(config.model, "--model", Clap)["revision"])
+    kind = Tagger if config.text_encoder else Clap
+    results.check(config.out, checkpoint.describe(config.model, "--model", kind)["revision"])
     device = embed.device(config.device)
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
@@ -56,13 +60,9 @@ def run(config: ZeroShotConfig) -> None:
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
     about = checkpoint.load(config.model)
-    model = about.model.to(device)
-    embedded = embed_audio(model, clips, config.batch_size)
-    by_prompt = {
-        prompt: embed_text(model, [prompt.format(task.label_text(name)) for name in names]) for prompt in config.prompts
-    }
-    by_prompt["ensemble"] = _ensemble(list(by_prompt.values()))
-    scores = {prompt: embedded.vectors @ text.T for prompt, text in by_prompt.items()}  # (N, C) each
+    texts = {prompt: [prompt.format(task.label_text(name)) for name in names] for prompt in config.prompts}
+    embedded, by_prompt = (_bridge if config.text_encoder else _compare)(config, about.model.to(device), clips, texts)
+    scores = {prompt: embedded.vectors @ matrix.T for prompt, matrix in by_prompt.items()}  # (N, C) each
     entry = {
         **_single_label(scores, embedded.clips, names),
         **_tagging(scores, embedded.clips, names),
@@ -79,6 +79,32 @@ def run(config: ZeroShotConfig) -> None:
         "zero-shot %s: accuracy %.1f %% (95 %% interval %.1f to %.1f, chance %.1f, n %d); wrote %s",
         task.name, 100 * accuracy["value"], 100 * low, 100 * high, 100 * accuracy["chance"], entry["n_single_label"], uri,
     )  # fmt: skip
+
+
+Texts = dict[str, list[str]]  # prompt -> what it says of each class
+
+
+def _compare(
+    config: ZeroShotConfig, model: Clap, clips: Sequence[Clip], texts: Texts
+) -> tuple[Embedded, dict[str, np.ndarray]]:
+    """Return the embeddings (N, D) of clips, and those of the classes (C, D) by prompt and for the ensemble."""
+    by_prompt = {prompt: embed_text(model, said) for prompt, said in texts.items()}
+    return embed_audio(model, clips, config.batch_size), by_prompt | {"ensemble": _ensemble(list(by_prompt.values()))}
+
+
+def _bridge(
+    config: ZeroShotConfig, model: Tagger, clips: Sequence[Clip], texts: Texts
+) -> tuple[Embedded, dict[str, np.ndarray]]:
+    """Return the tag probabilities (N, K) of clips, and what tags tell of the classes (C, K) by prompt and ensemble."""
+    if not model.tags:
+        raise InputError("--model", config.model, "has no tagging head; --text-encoder needs one")
+    try:
+        encoder = bridge.open_text(config.text_encoder)
+    except ValueError as error:
+        raise InputError("--text-encoder", config.text_encoder, str(error)) from None
+    by_prompt = {prompt: bridge.weights(encoder, model.tags, said) for prompt, said in texts.items()}
+    mean = np.mean(list(by_prompt.values()), axis=0)
+    return bridge.tag(model, clips, config.batch_size), by_prompt | {"ensemble": np.asarray(mean)}
 
 
 def _single_label(scores: dict[str, np.ndarray], clips: Sequence[Clip], names: list[str]) -> dict[str, Any]:

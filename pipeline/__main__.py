@@ -15,6 +15,7 @@ STAGES = {
     "score": Stage("pipeline.score", "Score captions with a language-audio model.", configs.SCORE),
     "audit": Stage("pipeline.audit", "Judge captions by their words and tags.", configs.AUDIT),
     "recaption": Stage("pipeline.recaption", "Write new captions for a dataset.", configs.RECAPTION),
+    "index": Stage("pipeline.index", "List the captioned clips of others' tars, to train from.", configs.INDEX),
     "export": Stage("pipeline.export", "Write chosen clips and captions as plain tars.", configs.EXPORT),
     "listen": Stage("pipeline.listen", "Write a page of clips to hear beside their captions.", configs.LISTEN),
 }

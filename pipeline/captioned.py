@@ -8,20 +8,22 @@ from pipeline import audioset, storage
 from pipeline.audio_folder import AudioFolder
 from pipeline.clip import Clip, key_of
 
+FILE_COLUMNS = ("file", "filename", "file_name", "audio", "path", "slice_file_name", "fname")
 AUDIOCAPS_S = 10.0  # length of a clip
 NUMBERED = re.compile(r"caption_\d+")  # Clotho's columns
 
 
 def is_audiocaps(header: Sequence[str]) -> bool:
-    """Tell AudioCaps' header: a clip is told by YouTube id and start."""
-    return {"youtube_id", "start_time", "caption"} <= set(header) and "file" not in header
+    """Tell AudioCaps' header: a clip is told by YouTube id and start, and no column names a file."""
+    return {"youtube_id", "start_time", "caption"} <= set(header) and not set(FILE_COLUMNS) & set(header)
 
 
 def list_audiocaps(uri: str, rows: Iterable[Mapping[str, str]]) -> Iterator[Clip]:
     """Yield the clips of an AudioCaps CSV, with all captions of a clip and, from segments tables beside it, its labels."""
     captions: dict[tuple[str, float], list[str]] = defaultdict(list)
     for row in rows:
-        captions[row["youtube_id"], float(row["start_time"])].append(row["caption"].strip())
+        texts = captions[row["youtube_id"], float(row["start_time"])]
+        texts.extend(filter(None, [(row["caption"] or "").strip()]))
     folder = uri.rpartition("/")[0]
     files, labels, names = AudioFolder(folder), *_labels(folder, {ytid for ytid, _ in captions})
     for (ytid, start_s), texts in captions.items():
@@ -51,8 +53,12 @@ def list_macs(uri: str) -> Iterator[Clip]:
     import yaml  # here: nothing else reads YAML
 
     files = AudioFolder(uri.rpartition("/")[0])
-    listed = yaml.load(storage.read_text(uri), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    for row in listed["files"]:
+    try:
+        listed = yaml.load(storage.read_text(uri), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        rows = listed["files"]
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise ValueError(f"no YAML with a list of files, as MACS has it: {error}") from error
+    for row in rows:
         notes = row["annotations"]
         votes = Counter(tag.replace("_", " ") for note in notes for tag in note.get("tags") or ())
         yield Clip(

@@ -41,9 +41,18 @@ class Clip:
 def key_of(name: str) -> str:
     """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`. Too long a one ends in its hash."""
     key = audioset.slug(stem(name.removeprefix("audio/")))
-    if len(key.encode()) <= MAX_KEY:
-        return key
-    return key.encode()[: MAX_KEY - 9].decode(errors="ignore") + "_" + hashlib.sha256(key.encode()).hexdigest()[:8]
+    return key if len(key.encode()) <= MAX_KEY else _ending_in_hash(key, key)
+
+
+def told_apart(name: str) -> str:
+    """Make a key of a path whose plain key another path of its table has too: it ends in the hash of the name."""
+    plain = stem(name.removeprefix("audio/"))
+    key = key_of(name)
+    return key if key == plain else _ending_in_hash(key, plain)
+
+
+def _ending_in_hash(key: str, hashed: str) -> str:
+    return key.encode()[: MAX_KEY - 9].decode(errors="ignore") + "_" + hashlib.sha256(hashed.encode()).hexdigest()[:8]
 
 
 def stem(name: str) -> str:

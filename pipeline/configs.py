@@ -7,6 +7,7 @@ from pipeline.engine import ActorConfig
 from pipeline.export import ExportConfig
 from pipeline.fingerprints import FingerprintConfig
 from pipeline.firewall import FirewallConfig
+from pipeline.index import IndexConfig
 from pipeline.listen import ListenConfig
 from pipeline.plan import PlanConfig
 from pipeline.recaption import RecaptionConfig
@@ -69,5 +70,6 @@ FINGERPRINT = {ONLY: ("", FingerprintConfig())}
 RETRY = {ONLY: ("", RetryConfig())}
 VERIFY = {ONLY: ("", VerifyConfig())}
 AUDIT = {ONLY: ("", AuditConfig())}
+INDEX: dict[str, tuple[str, IndexConfig]] = {ONLY: ("any tars", IndexConfig())}
 EXPORT = {ONLY: ("", ExportConfig())}
 LISTEN = {ONLY: ("", ListenConfig())}

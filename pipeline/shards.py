@@ -149,6 +149,11 @@ def read_stats(data: str, shard: int) -> dict[str, Any]:
     return stats
 
 
+def finished(data: str) -> bool:
+    """Tell whether a folder is a dataset that `pipeline caption` finished."""
+    return all(storage.exists(storage.join(data, name)) for name in ("plan.json", "run.json", "sizes.json"))
+
+
 def origin(data: str) -> dict[str, Any]:
     """Return where a dataset comes from: its plan hash, and the resolved config and captioner revision that made it."""
     return {
@@ -168,8 +173,11 @@ class Index:
         self.data = storage.resolve(data)
         if not storage.exists(storage.join(self.data, "sizes.json")):
             raise FileNotFoundError(f"{data} has no sizes.json: no finished dataset of shards")
+        names = storage.read_json(storage.join(self.data, "sizes.json"))
+        if foreign := [name for name in names if not re.fullmatch(r"\d{5,}\.tar", name)]:
+            raise FileNotFoundError(f"{data} holds {foreign[0]}: tars of another maker")
         tables = []
-        for shard in sorted(map(number_of, storage.read_json(storage.join(self.data, "sizes.json")))):
+        for shard in sorted(map(number_of, names)):
             ledger = storage.read_table(storage.join(self.data, ledger_name(shard)))
             tables.append(ledger.append_column("shard", pa.array([shard] * len(ledger), pa.int32())))
         self.shards = [int(ledger["shard"][0].as_py()) for ledger in tables if len(ledger)]

@@ -1,16 +1,16 @@
 """Clips listed by a table beside an audio folder: AudioSet segment CSVs, or any CSV with a file column."""
 
 import csv
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from pipeline import audioset, captioned, storage
 from pipeline.audio_folder import AudioFolder
-from pipeline.clip import Clip, key_of, origin_of, suffix_of
+from pipeline.clip import Clip, key_of, origin_of, suffix_of, told_apart
 
 COLUMNS = {  # role -> names looked for, first match wins
-    "file": ("file", "filename", "file_name", "audio", "path", "slice_file_name", "fname"),
+    "file": captioned.FILE_COLUMNS,
     "labels": ("labels", "label", "category", "class"),
     "captions": ("captions", "caption", "text"),
     "fold": ("fold", "split"),
@@ -93,13 +93,19 @@ def _table_clips(uri: str, rows: Iterator[str]) -> Iterator[Clip]:
     if columns["file"] is None:
         raise ValueError(f"no file column: header is {header}, want one of {list(COLUMNS['file'])}")
     files = AudioFolder(*uri.rpartition("/")[::2])
+    listed: Iterable[dict[str, str]] = reader
+    same: set[str] = set()
+    if any(map(captioned.NUMBERED.fullmatch, header)):  # Clotho's: a few thousand rows, whose names give equal keys
+        listed = list(reader)
+        counts = Counter(key_of(row[columns["file"]] or "") for row in listed)
+        same = {key for key, count in counts.items() if count > 1}
     separator = "," if columns["mids"] else LABEL_SEPARATOR  # FSD50K's tables
-    for row in reader:
+    for row in listed:
         cells = {role: (row[name] or "").strip() if name else "" for role, name in columns.items()}
         if not cells["file"]:
             raise ValueError(f"line {reader.line_num} names no file")
         yield Clip(
-            key=key_of(cells["file"]),
+            key=told_apart(cells["file"]) if key_of(cells["file"]) in same else key_of(cells["file"]),
             uri=files.place(cells["file"]),
             source_id=cells["file"],
             origin=_origin(cells, columns),

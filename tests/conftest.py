@@ -50,13 +50,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def held_out(corpus: str) -> str:
+    """The corpus' evaluation clips by a name that lets them be validated on."""
+    for name in ("segments.csv", "segments_captions.csv"):
+        storage.publish(
+            storage.join(corpus, f"held_out_{name}"), storage.read(storage.join(corpus, f"evaluation_{name}"))
+        )
+    return storage.join(corpus, "held_out_segments.csv")
+
+
+@pytest.fixture(scope="session")
 def captioner(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A captioner trained for seconds: its captions are poor, but they are captions."""
     out = str(tmp_path_factory.mktemp("captioner"))
     config = CAPTIONER["tiny"][1]
     config = dataclasses.replace(config, source=(storage.join(corpus, "captioned_segments.csv"),), out=out)
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8))
-    train_captioner({"config": config, "out": out, "broken": {}}, Context())
+    train_captioner({"config": config, "out": out, "broken": {}, "unheard": {}}, Context())
     return out
 
 

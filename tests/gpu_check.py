@@ -6,32 +6,30 @@ rate of a large matrix product in the same precision; torch counts the operation
 """
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as nnf
-from torch.utils.flop_counter import FlopCounterMode
 
+from tests.gpu_table import BUDGET_S, FULL, QUICK, Bench, Inputs, Row, table
 from train.models import audio, text
+from train.models.blocks import blocks
 from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
 from train.models.clap import Clap, ClapConfig
 from train.models.cnn14 import Cnn14Config
 from train.models.decoding import Decoding
-from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
+from train.models.frontend import EfficientLogMel, LogMel, prepare
 from train.models.mobilenet import WIDTHS, MobileNetConfig
 from train.models.text import TextConfig
 from train.models.transformer import TransformerConfig
 from train.models.words import SPECIALS, Vocabulary
 
-BUDGET_S = 540.0
 RATE_HZ, CLIP_S = 32_000, 10
 ENCODERS = {
     "cnn14": Cnn14Config(),
@@ -43,98 +41,6 @@ BERT_MEDIUM = {
     "model_type": "bert", "vocab_size": 30_522, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8,
     "intermediate_size": 2_048,
 }  # fmt: skip
-Inputs = tuple[Tensor, ...]
-
-
-class Size(NamedTuple):
-    """How large a run is."""
-
-    matrix: int
-    batches: tuple[int, ...]
-    repeats: int
-    encoders: tuple[str, ...]
-    compiler: str
-
-
-FULL = Size(8_192, (32, 128), 20, tuple(ENCODERS), "inductor")
-QUICK = Size(256, (2,), 2, ("mn04",), "eager")  # exercises every path on a CPU
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    mode: str
-    batch: int
-    ms: float
-    flops: int
-
-    def cells(self, ceiling: float) -> list[str]:
-        rate = f"{1000 * self.batch / self.ms:,.0f}"
-        teraflops = self.flops / self.ms / 1e9
-        share = f"{100 * teraflops * 1e12 / ceiling:.1f} %" if self.flops else "-"
-        counted = f"{teraflops:.1f}" if self.flops else "-"
-        return [self.what, self.mode, str(self.batch), f"{self.ms:.2f}", rate, counted, share]
-
-
-class Bench:
-    """Measures on one device at one size."""
-
-    def __init__(self, device: torch.device, size: Size) -> None:
-        self.device, self.size, self.started = device, size, time.monotonic()
-        self.flops: dict[
-            tuple[str, int], int
-        ] = {}  # by name and batch, counted in eager mode: compiled code hides them
-
-    def row(self, what: str, mode: str, batch: int, run: Callable[[Inputs], object], draw: Callable[[], Inputs]) -> Row:
-        """Time `run` on inputs from `draw`, in bfloat16 autocast."""
-        inputs = [tuple(tensor.to(self.device) for tensor in draw()) for _ in range(3)]
-        with torch.autocast(self.device.type, torch.bfloat16):
-            if mode == "eager":
-                with FlopCounterMode(display=False) as counter:
-                    run(inputs[0])
-                self.flops[what, batch] = counter.get_total_flops()
-            row = Row(what, mode, batch, self.median_ms(lambda i: run(inputs[i % 3])), self.flops[what, batch])
-        print(f"[{time.monotonic() - self.started:4.0f} s] {what}, {mode}, batch {batch}: {row.ms:.2f} ms", flush=True)
-        return row
-
-    def median_ms(self, run: Callable[[int], object]) -> float:
-        for i in range(3):
-            run(i)
-        return statistics.median(self._one(run, i) for i in range(self.size.repeats))
-
-    def _one(self, run: Callable[[int], object], i: int) -> float:
-        if self.device.type != "cuda":
-            began = time.perf_counter()
-            run(i)
-            return 1000 * (time.perf_counter() - began)
-        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        before.record()
-        run(i)
-        after.record()
-        after.synchronize()
-        return float(before.elapsed_time(after))
-
-    def ceiling(self) -> float:
-        """Return the measured rate of a square bfloat16 matrix product, FLOP/s."""
-        n = self.size.matrix
-        pairs = [torch.randn(2, n, n, device=self.device, dtype=torch.bfloat16) for _ in range(3)]
-        ms = self.median_ms(lambda i: pairs[i % 3][0] @ pairs[i % 3][1])
-        return 2 * n**3 / ms * 1000
-
-    def modes(self, model: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
-        """Yield the model and a batch size: every one as it is, the largest compiled while there is time for that."""
-        for batch in self.size.batches:
-            yield "eager", model, batch
-        if time.monotonic() - self.started < 0.7 * BUDGET_S:
-            yield "compiled", self.compiled(model), self.size.batches[-1]
-
-    def compiled(self, model: nn.Module) -> nn.Module:
-        """Compile all but the front end: nothing fuses around an FFT, and each drawn band edge would compile anew."""
-        for module in model.modules():
-            if isinstance(module, LogMel | EfficientLogMel | KaldiFbank):
-                module.forward = torch.compiler.disable(module.forward)
-        return torch.compile(model, backend=self.size.compiler, dynamic=False)
 
 
 def clips(batch: int) -> Inputs:
@@ -224,6 +130,29 @@ def training(bench: Bench) -> Iterator[Row]:
             yield bench.row(f"training step, {name} + bert-medium", mode, batch, step, lambda: pairs(batch))
 
 
+def largest_batches(bench: Bench) -> Iterator[Row]:
+    """BLAT's own towers at batch 128, 512 and on until the memory ends: as they are, and with their blocks compiled."""
+    tokenizer, config = text.build_tokenizer(["a dog barks"], 100), ClapConfig(audio=ENCODERS[bench.size.encoders[0]])
+    for mode in ("eager", "blocks compiled"):
+        model = Clap(config, text.restore(config.text, BERT_MEDIUM, tokenizer)).to(bench.device).train()
+        model = model.to(memory_format=torch.channels_last)
+        if mode != "eager":
+            for block in blocks(model):
+                block.compile(dynamic=False, backend=bench.size.compiler)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+        for batch in bench.size.training:
+            if time.monotonic() - bench.started > BUDGET_S:
+                break
+            step = _step(model, model, optimizer, batch)
+            try:
+                yield bench.row(f"pre-training step, {bench.size.encoders[0]} + bert-medium", mode, batch, step,
+                                lambda batch=batch: pairs(batch))  # type: ignore[misc]  # fmt: skip
+            except torch.cuda.OutOfMemoryError:
+                print(f"{mode}: batch {batch} does not fit", flush=True)
+                optimizer.zero_grad(set_to_none=True)
+                break
+
+
 def pairs(batch: int) -> Inputs:
     """Return clips with captions of 30 tokens."""
     return (*clips(batch), torch.randint(5, 30_000, (batch, 30)), torch.ones(batch, 30, dtype=torch.long))
@@ -231,7 +160,7 @@ def pairs(batch: int) -> Inputs:
 
 def _step(run: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, batch: int) -> Callable[[Inputs], None]:
     def step(inputs: Inputs) -> None:
-        heard, said, scale = run(*inputs, sample_rate_hz=RATE_HZ)
+        heard, said, scale, _ = run(*inputs, sample_rate_hz=RATE_HZ)
         logits = scale * heard @ said.T
         target = torch.arange(batch, device=logits.device)
         loss = (nnf.cross_entropy(logits, target) + nnf.cross_entropy(logits.T, target)) / 2
@@ -241,16 +170,6 @@ def _step(run: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, ba
         optimizer.step()
 
     return step
-
-
-def table(rows: list[Row], ceiling: float, name: str) -> str:
-    """Return the section for BENCHMARKS.md."""
-    head = ["what", "mode", "batch", "ms", "clips/s", "TFLOP/s", "MFU"]
-    lines = [head, ["---"] * len(head), *(row.cells(ceiling) for row in rows)]
-    body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    about = f"`make gpu-check`, torch {torch.__version__}, 10 s clips, bfloat16 autocast."
-    about += f" Ceiling: {ceiling / 1e12:.1f} TFLOP/s in a bfloat16 matrix product."
-    return f"## {date.today()}, {name}\n\n{about}\n\n{body}\n"
 
 
 def main(words: list[str] | None = None) -> int:
@@ -269,7 +188,7 @@ def main(words: list[str] | None = None) -> int:
     bench = Bench(torch.device(options.device), FULL if on_gpu else QUICK)
     ceiling = bench.ceiling()
     rows: list[Row] = []
-    for part in (front_ends, encoders, captions, captioner_training, training):
+    for part in (front_ends, encoders, captions, captioner_training, training, largest_batches):
         rows += part(bench)
     report = table(
         rows, ceiling, torch.cuda.get_device_name() if on_gpu else "CPU, tiny sizes: these are no benchmarks"

@@ -90,7 +90,7 @@ def test_other_towers_train_from_released_weights_and_load_without_them(
         audio=MobileNetConfig(width=0.1),
         text=TextConfig(name=str(tmp_path / "text"), pooling="mean"),
     )
-    config = dataclasses.replace(tiny, network=network, data=f"{loop}/guided", init_audio=str(tmp_path / "mn01"))
+    config = dataclasses.replace(tiny, network=network, data=(f"{loop}/guided",), init_audio=str(tmp_path / "mn01"))
     run_pretrain(dataclasses.replace(config, out=str(tmp_path / "model")))
     shutil.rmtree(tmp_path / "text")
     shutil.rmtree(tmp_path / "mn01")

@@ -8,8 +8,16 @@ import pytest
 
 from eval.captioning import CaptioningConfig, run
 from eval.configs import CAPTIONING
+from eval.report import ReportConfig
+from eval.report import run as run_report
 from pipeline import sources, storage
 from pipeline.cli import InputError
+from pipeline.configs import SYNTH
+from pipeline.synth import run as run_synth
+from train import checkpoint
+from train.captioner import train as train_captioner
+from train.configs import CAPTIONER
+from train.loop import Context
 
 ABLATION: CaptioningConfig = CAPTIONING["demo"][1]
 
@@ -47,6 +55,81 @@ def test_the_ablation_of_tags(
     assert "shuffled minus tags:" in said
     for name, reason in entry["unavailable"].items():
         assert entry["guidance"]["tags"][name] is None and f"{name}: not computed: {reason}" in said
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A corpus and a captioner that was trained on 48 clips of it for half a minute: enough to listen to its tags."""
+    folder = str(tmp_path_factory.mktemp("trained"))
+    run_synth(dataclasses.replace(SYNTH["tiny"][1], out=f"{folder}/corpus", num_captioned=48))
+    tiny = CAPTIONER["tiny"][1]
+    config = dataclasses.replace(
+        tiny,
+        source=(f"{folder}/corpus/captioned_segments.csv",),
+        out=f"{folder}/captioner",
+        optim=dataclasses.replace(tiny.optim, epochs=60),
+    )
+    train_captioner({"config": config, "out": config.out, "broken": {}, "unheard": {}}, Context())
+    return f"{folder}/corpus", config.out
+
+
+def test_tags_help_and_those_of_other_clips_hurt(trained: tuple[str, str], tmp_path: Path) -> None:
+    """On clips it was not trained on; with the same clips' own tags as the first kind, both differences are losses."""
+    corpus, model = trained
+    guidance = ("tags", "none", "shuffled")
+    run(dataclasses.replace(ABLATION, model=model, task_dir=corpus, guidance=guidance, out=str(tmp_path)))
+    entry = storage.read_json(str(tmp_path / "results.json"))["results"]["captioning synth"]
+    for kind in ("none", "shuffled"):
+        low, high = entry["difference"][kind]["cider_d"]["interval95"]
+        assert low < high < 0, (kind, entry["difference"][kind])
+    assert entry["notes"] == []
+
+
+def test_a_captioner_that_never_went_without_tags_says_so(
+    corpus: str, captioner: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    loaded = checkpoint.load(captioner)
+    lineage = loaded.config["lineage"] | {"tag_dropout": 0.0}
+    checkpoint.save(str(tmp_path / "model"), loaded.model, lineage, [])
+    run(dataclasses.replace(ABLATION, model=str(tmp_path / "model"), task_dir=corpus, out=str(tmp_path)))
+    assert "none: this captioner was trained with tags on every clip" in capsys.readouterr().out
+
+
+def test_without_any_tag_there_is_no_guidance_to_measure(corpus: str, captioner: str, tmp_path: Path) -> None:
+    rows = "".join(f"{clip.uri},x,a sound\n" for clip in sources.read_clips(f"{corpus}/evaluation_segments.csv"))
+    (tmp_path / "metadata.csv").write_text(f"file,labels,caption\n{rows}")
+    config = dataclasses.replace(
+        ABLATION, task="clotho", model=captioner, task_dir=str(tmp_path), out=str(tmp_path / "r")
+    )
+    with pytest.raises(InputError, match=r"--task-dir .*no clip has a tag that the captioner knows"):
+        run(config)
+
+
+def test_the_report_shows_captioning_beside_the_rest(
+    corpus: str, captioner: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = str(tmp_path / "captioner")
+    run(dataclasses.replace(ABLATION, model=captioner, task_dir=corpus, guidance=("tags", "none"), out=out))
+    run_report(ReportConfig(results=(out,), out=str(tmp_path / "report")))
+    table = capsys.readouterr().out
+    value = storage.read_json(f"{out}/results.json")["results"]["captioning synth"]["guidance"]["tags"]["cider_d"][
+        "value"
+    ]
+    assert "captioning synth: CIDEr-D, none" in table and f"{value:.3f} [" in table and "shuffled" not in table
+    assert (tmp_path / "report" / "report.html").stat().st_size > 1000
+
+
+def test_clips_that_a_model_was_selected_on_are_told(corpus: str, captioner: str, tmp_path: Path) -> None:
+    loaded = checkpoint.load(captioner)
+    keys = [clip.key for clip in sources.read_clips(f"{corpus}/evaluation_segments.csv")]
+    checkpoint.save(str(tmp_path / "model"), loaded.model, loaded.config["lineage"], ["other"], validated=keys[:5])
+    run(
+        dataclasses.replace(
+            ABLATION, model=str(tmp_path / "model"), task_dir=corpus, guidance=("tags",), out=str(tmp_path / "r")
+        )
+    )
+    entry = storage.read_json(str(tmp_path / "r" / "results.json"))["results"]["captioning synth"]
+    assert entry["overlap"] == {"model": 0, "model_selected_on": 5}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,11 @@ def test_every_measurement_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "captioner training step, scheduled",
     ):
         assert f"| {what}" in told
-    rows = [line.split(" | ") for line in told.splitlines() if "training step, mn04" in line]
+    rows = [line.split(" | ") for line in told.splitlines() if line.startswith("| training step, mn04")]
     assert {row[1] for row in rows} == {"eager", "compiled"}
     assert all(float(row[3]) > 0 and row[5] != "-" for row in rows)
+    rows = [line.split(" | ") for line in told.splitlines() if line.startswith("| pre-training step")]
+    assert [(row[1], row[2]) for row in rows] == [
+        (mode, batch) for mode in ("eager", "blocks compiled") for batch in ("2", "4")
+    ]
     assert told.partition("\n")[2].strip() in capsys.readouterr().out

@@ -157,6 +157,31 @@ def test_clotho_as_published(tmp_path: Path) -> None:
     assert (clip.key, clip.uri) == ("Santa_Motor", str(tmp_path / "development" / "Santa Motor.wav"))
 
 
+def test_names_of_clotho_that_give_one_key_are_told_apart(tmp_path: Path) -> None:
+    """The development split has `Car Keys.wav` beside `Car_Keys.wav`."""
+    header = "file_name,caption_1"
+    source = write(tmp_path, "dev.csv", f"{header}\nCar_Keys.wav,a\nCar Keys.wav,b\nOther one.wav,c\n")
+    keys = [clip.key for clip in sources.read_clips(source)]
+    assert keys[0] == "Car_Keys" and keys[1].startswith("Car_Keys_") and keys[2] == "Other_one"
+
+
+def test_rows_without_a_caption_teach_nothing_and_a_file_column_is_used(tmp_path: Path) -> None:
+    cut = write(
+        tmp_path, "test.csv", "audiocap_id,youtube_id,start_time,caption\n1,-_A4yJmxFdM,30, \n2,-_A4yJmxFdM,30\n"
+    )
+    (clip,) = sources.read_clips(cut)
+    assert clip.captions == ()
+    named = write(tmp_path, "own.csv", "filename,youtube_id,start_time,caption\nmydog.wav,-_A4yJmxFdM,30,a dog\n")
+    (clip,) = sources.read_clips(named)
+    assert clip.uri.endswith("mydog.wav") and clip.origin == "youtube:-_A4yJmxFdM"
+
+
+@pytest.mark.parametrize("text", ["files: [", "", "- a\n- b\n"])
+def test_a_broken_macs_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"--source .*MACS.yaml.*no YAML with a list of files"):
+        sources.read_clips(write(tmp_path, "MACS.yaml", text))
+
+
 def test_macs_as_published(tmp_path: Path) -> None:
     text = """files:
 - filename: airport-barcelona-0-0-a.wav
@@ -173,7 +198,8 @@ def test_macs_as_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "clips", "captions"), [("audiocaps_v1_test", 893, 4465), ("clotho_v2_val", 1036, 5180)]
+    ("name", "clips", "captions"),
+    [("audiocaps_v1_test", 893, 4465), ("clotho_v2_val", 1036, 5180), ("clotho_v2_train", 3838, 19190)],
 )
 def test_real_caption_tables(tmp_path: Path, blat_data: Path, name: str, clips: int, captions: int) -> None:
     packed = blat_data / "meta" / f"{name}.csv.gz"

@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from pipeline import shards, storage
+from pipeline import shards, sources, storage
 from pipeline.cli import InputError
 from train import checkpoint
 from train import validation as validation_room
@@ -87,9 +87,8 @@ def released(corpus: str, out: Path, **changes: Any) -> TrainCaptionerConfig:
     return dataclasses.replace(config, **changes)
 
 
-def test_the_released_recipe_averages_validates_and_keeps_the_best(corpus: str, tmp_path: Path) -> None:
-    validation = storage.join(corpus, "evaluation_segments.csv")
-    run(released(corpus, tmp_path, validation=validation))
+def test_the_released_recipe_averages_validates_and_keeps_the_best(corpus: str, held_out: str, tmp_path: Path) -> None:
+    run(released(corpus, tmp_path, validation=held_out))
     history = storage.read_json(str(tmp_path / "history.json"))
     assert [each["epoch"] for each in history["epochs"]] == [1, 2, 3, 4, "average"]
     assert all(each["cider_d"] >= 0 for each in history["epochs"]) and len(history["loss"]) == 12
@@ -97,8 +96,8 @@ def test_the_released_recipe_averages_validates_and_keeps_the_best(corpus: str, 
     assert checkpoint.load(str(tmp_path / "best")).config["lineage"]["epoch"]["cider_d"] == best["cider_d"]
     made = checkpoint.load(str(tmp_path))
     assert made.config["lineage"]["epoch"]["epoch"] == "average"
-    clips = validation_room.read(validation)
-    again = validation_room.measure(made.model, clips, Context())()
+    clips = validation_room.read(held_out)
+    again = validation_room.measure(clips, Context())(made.model)
     assert again["cider_d"] == pytest.approx(history["epochs"][-1]["cider_d"], abs=1e-5)
 
 
@@ -106,6 +105,44 @@ def test_validation_clips_are_never_trained_on(corpus: str, tmp_path: Path) -> N
     same = storage.join(corpus, "captioned_segments.csv")
     with pytest.raises(InputError, match=r"--validation .*24 of its clips are trained on"):
         run(released(corpus, tmp_path, validation=same))
+
+
+def test_validation_clips_that_cannot_be_read_are_left_out_and_told(corpus: str, held_out: str, tmp_path: Path) -> None:
+    clips = sources.read_clips(held_out)
+    names = [clip.uri if i else str(tmp_path / "gone.flac") for i, clip in enumerate(clips)]
+    rows = "".join(f'{name},"{clip.captions[0]}"\n' for name, clip in zip(names, clips, strict=True))
+    (tmp_path / "val.csv").write_text(f"file,caption\n{rows}")
+    run(released(corpus, tmp_path / "out", validation=str(tmp_path / "val.csv")))
+    lineage = checkpoint.load(str(tmp_path / "out")).config["lineage"]
+    assert list(lineage["broken_validation"].values()) == ["missing"] and lineage["tag_dropout"] == 0.0
+    assert len(checkpoint.selected_on(str(tmp_path / "out" / "best"))) == len(clips) - 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tag_dropout": 25.0}, r"--tag-dropout 25.0: use a share"),
+        ({"label_smoothing": 1.0}, r"--label-smoothing 1.0"),
+        ({"min_word_count": 0}, r"--min-word-count 0"),
+        ({"final_teacher_forcing": -1.0}, r"--final-teacher-forcing -1.0"),
+    ],
+)
+def test_numbers_that_cannot_be_are_named(corpus: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run(released(corpus, tmp_path, **changes))
+
+
+def test_guidance_without_a_single_tag_is_refused(corpus: str, tmp_path: Path) -> None:
+    rows = "".join(f"{clip.uri},a sound\n" for clip in sources.read_clips(f"{corpus}/captioned_segments.csv"))
+    (tmp_path / "metadata.csv").write_text(f"file,caption\n{rows}")
+    config = released(corpus, tmp_path / "out", source=(str(tmp_path / "metadata.csv"),))
+    with pytest.raises(InputError, match=r"--source .*no clip has a tag to guide it.*--network.no-guided"):
+        run(config)
+
+
+def test_nothing_is_selected_on_a_test_split(corpus: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--validation .*evaluation_segments.csv.*is a test split by its name"):
+        run(released(corpus, tmp_path, validation=storage.join(corpus, "evaluation_segments.csv")))
 
 
 def test_subwords_train_and_load(corpus: str, tmp_path: Path) -> None:
@@ -125,7 +162,7 @@ def test_shards_are_a_source(dataset: str, tmp_path: Path) -> None:
 
 def one_rank(rank: int, folder: str, config: TrainCaptionerConfig) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    train({"config": config, "out": config.out, "broken": {}}, Context(rank=rank, world_size=2))
+    train({"config": config, "out": config.out, "broken": {}, "unheard": {}}, Context(rank=rank, world_size=2))
     distributed.destroy_process_group()
 
 
@@ -141,7 +178,7 @@ def test_two_workers_take_the_steps_of_one(corpus: str, tmp_path: Path) -> None:
         validation=storage.join(corpus, "evaluation_segments.csv"),
     )  # fmt: skip
     one, two = (dataclasses.replace(config, out=str(tmp_path / name)) for name in ("one", "two"))
-    train({"config": one, "out": one.out, "broken": {}}, Context())
+    train({"config": one, "out": one.out, "broken": {}, "unheard": {}}, Context())
     mp.spawn(one_rank, args=(str(tmp_path), two), nprocs=2)
     first, second = (checkpoint.load(each.out).model for each in (one, two))
     inputs = (torch.randn(4, 64_000), torch.full((4,), 64_000), first.multi_hot([first.tags[:2]] * 4))
@@ -182,18 +219,17 @@ def train_worker_of(driver: int) -> int | None:
 
 
 def test_killed_in_the_middle_of_epochs_a_run_has_the_loss_curve_of_an_undisturbed_one(
-    corpus: str, tmp_path: Path
+    corpus: str, held_out: str, tmp_path: Path
 ) -> None:
     """SIGKILL for a Ray Train worker, then for the whole job; draws, dropout and the average go on as they were."""
-    source, validation = (storage.join(corpus, f"{name}_segments.csv") for name in ("captioned", "evaluation"))
-    words = [sys.executable, "-m", "train", "captioner", "tiny", "--source", source, "--validation", validation, *FLAGS]
+    source = storage.join(corpus, "captioned_segments.csv")
+    words = [sys.executable, "-m", "train", "captioner", "tiny", "--source", source, "--validation", held_out, *FLAGS]
     subprocess.run([*words, "--out", str(tmp_path / "whole")], check=True, stderr=subprocess.DEVNULL)
     out = tmp_path / "killed"
     words += ["--out", str(out), "--scale.num-workers", "1"]
-    state = out / "training_state" / "state.json"
 
     def step() -> int:
-        return storage.read_json(str(state))["step"] if state.exists() else 0
+        return max((int(path.stem) for path in (out / "training_state").glob("*.json")), default=0)
 
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
         "RAY_ADDRESS": "local"

@@ -1,68 +1,14 @@
-"""Order: one global sequence, whatever the number of ranks; a run can stop and go on anywhere."""
+"""What is trained on: listings, shards, indexes; which clips and captions of them."""
 
 import numpy as np
 import pytest
 
 from pipeline import audio, shards, storage
-from pipeline.cli import InputError, JobError
+from pipeline.cli import InputError
 from pipeline.clip import Clip
 from pipeline.selection import SelectionConfig, keep_best
-from train.data import ListedClips, Loader, Order, open_shards
-
-
-class Counting:
-    """Clips whose samples tell their own index."""
-
-    def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
-        self.keys = [f"k{i}" for i in range(count)]
-        self.texts = [[f"text {i}", f"other {i}"] for i in range(count)]
-        self.tags: list[list[str]] = [[] for _ in range(count)]
-        self.broken = broken
-
-    def samples(self, index: int) -> np.ndarray:
-        if index in self.broken:
-            raise audio.AudioError("empty", "0 bytes")
-        return np.arange(index, index + 8, dtype=np.int16)
-
-
-def run(ranks: int, first: int, last: int) -> list[list[str]]:
-    """Return the keys of each global step, ranks interleaved as they were dealt."""
-    order = Order(num_clips=22, batch_size=4, seed=3)
-    parts = [Loader(Counting(22), order, 5, rank, ranks).batches(first, last) for rank in range(ranks)]
-    return [
-        [key for keys in zip(*(batch.keys for batch in step), strict=True) for key in keys]
-        for step in zip(*parts, strict=True)
-    ]
-
-
-def test_every_number_of_ranks_sees_the_same_steps() -> None:
-    assert run(1, 0, 12) == run(2, 0, 12) == run(4, 0, 12)
-
-
-def test_resume_continues_the_same_sequence() -> None:
-    assert run(1, 0, 12)[7:] == run(2, 7, 12)
-
-
-def test_an_epoch_repeats_no_clip_and_epochs_differ() -> None:
-    steps = run(1, 0, 10)
-    first, second = ([key for step in steps[a:b] for key in step] for a, b in ((0, 5), (5, 10)))
-    assert len(set(first)) == len(first) == 20
-    assert first != second
-
-
-def test_crops_and_caption_choices_do_not_depend_on_ranks() -> None:
-    order = Order(num_clips=8, batch_size=4, seed=0)
-    alone = next(Loader(Counting(8), order, 5, 0, 1).batches(0, 1))
-    second = next(Loader(Counting(8), order, 5, 1, 2).batches(0, 1))
-    assert alone.texts[1::2] == second.texts
-    assert alone.waveform[1::2].tolist() == second.waveform.tolist()
-    assert alone.waveform.shape == (4, 5)
-
-
-def test_a_clip_that_breaks_during_the_run_stops_it_by_name() -> None:
-    loader = Loader(Counting(8, broken=(3,)), Order(num_clips=8, batch_size=8, seed=0), 5, 0, 1)
-    with pytest.raises(JobError, match=r"k3 .* empty"):
-        next(loader.batches(0, 1))
+from train import reading
+from train.data import ListedClips, open_data
 
 
 def test_broken_files_are_found_and_left_out(tmp_path) -> None:
@@ -113,15 +59,15 @@ def test_overlay_replaces_captions_and_its_scores_filter(tmp_path) -> None:
     folder = shards.overlay_folder(str(tmp_path), "r1")
     storage.publish_table(storage.join(folder, "00000.parquet"), pa.Table.from_pylist(rows, schema=shards.OVERLAY))
     with pytest.raises(InputError, match="no such overlay"):
-        open_shards(str(tmp_path), SelectionConfig(captions="r1"))
+        open_data([str(tmp_path)], SelectionConfig(captions="r1"))
     storage.publish_json(storage.join(folder, "overlay.json"), {})
-    clips = open_shards(str(tmp_path), SelectionConfig(captions="r1", keep_fraction=0.5, best_only=True))
+    (clips,) = open_data([str(tmp_path)], SelectionConfig(captions="r1", keep_fraction=0.5, best_only=True))
     assert clips.keys == ["k2", "k3"]
     assert clips.texts == [["b"], ["b"]]
-    assert len(clips.samples(0)) == 3200
+    assert len(reading.read(clips.place(0), reading.Cache())) == 3200
 
 
 def test_filtering_needs_scores(tmp_path) -> None:
     dataset(str(tmp_path))
     with pytest.raises(InputError, match="--keep-fraction"):
-        open_shards(str(tmp_path), SelectionConfig(keep_fraction=0.5))
+        open_data([str(tmp_path)], SelectionConfig(keep_fraction=0.5))

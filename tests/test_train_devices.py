@@ -162,7 +162,7 @@ def test_training_step(place: Place) -> None:
     def step(device: torch.device, context: contextlib.AbstractContextManager) -> tuple[float, Tensor]:
         model.to(device).zero_grad()
         with context:
-            heard, said, scale = model(*(tensor.to(device) for tensor in inputs), sample_rate_hz=RATE_HZ)
+            heard, said, scale, _ = model(*(tensor.to(device) for tensor in inputs), sample_rate_hz=RATE_HZ)
             loss = nnf.cross_entropy(scale * heard @ said.T, torch.arange(4, device=device))
         loss.backward()
         return loss.item(), torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])

@@ -12,7 +12,8 @@ from train.optim import OptimConfig
 @pytest.mark.parametrize(
     ("optim", "scale", "said"),
     [
-        ({"batch_size": 9}, {"num_workers": 2}, "multiple"),
+        ({"batch_size": 2}, {"num_workers": 3}, r"at least --scale.num-workers \(3\)"),
+        ({}, {"num_workers": 2, "min_workers": 3}, "--scale.min-workers 3"),
         ({"batch_size": 99}, {}, "1 to 20"),
         ({"batch_size": 0}, {}, "1 to 20"),
         ({"epochs": 0}, {}, "--optim.epochs 0"),

@@ -1,66 +1,8 @@
-"""Losses: hand-made values, and gradients over two real processes equal to one process with the whole batch."""
+"""Losses of the captioner: hand-made values."""
 
-import math
-from pathlib import Path
-
-import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed
 
-from train import losses, parallel
-
-PAIRS, DIM = 6, 4
-
-
-def model_and_batch() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(0)
-    model = torch.nn.ModuleDict({"audio": torch.nn.Linear(3, DIM), "text": torch.nn.Linear(5, DIM)})
-    model.register_parameter("scale", torch.nn.Parameter(torch.tensor(2.0)))
-    return model, torch.randn(PAIRS, 3), torch.randn(PAIRS, 5)
-
-
-class Towers(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner, _, _ = model_and_batch()
-
-    def forward(self, audio: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        unit = torch.nn.functional.normalize
-        return unit(self.inner["audio"](audio)), unit(self.inner["text"](text)), self.inner.scale.exp()
-
-
-def gradients(model: torch.nn.Module, audio: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
-    losses.contrastive(*model(audio, text), parallel.gather).backward()
-    return [parameter.grad for parameter in parallel.unwrap(model).parameters()]
-
-
-def one_rank(rank: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    _, audio, text = model_and_batch()
-    model = parallel.wrap(Towers(), torch.device("cpu"), 2)
-    mine = slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2)
-    torch.save(gradients(model, audio[mine], text[mine]), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
-
-
-def test_two_processes_give_the_gradients_of_the_global_batch(tmp_path: Path) -> None:
-    mp.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
-    _, audio, text = model_and_batch()
-    expected = gradients(Towers(), audio, text)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for a, b in zip(expected, found, strict=True):
-            assert torch.allclose(a, b, atol=1e-6)
-    assert max(float(grad.abs().max()) for grad in expected) > 1e-3
-
-
-def test_contrastive_is_zero_for_perfect_pairs_and_log_n_for_equal_ones() -> None:
-    eye, same = torch.eye(4), torch.ones(4, 4) / 2
-    assert losses.contrastive(eye, eye, torch.tensor(100.0), parallel.gather).item() == pytest.approx(0, abs=1e-6)
-    assert losses.contrastive(same, same, torch.tensor(14.0), parallel.gather).item() == pytest.approx(
-        math.log(4), abs=1e-5
-    )
+from train import losses
 
 
 def test_caption_loss_ignores_padding() -> None:

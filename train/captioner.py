@@ -17,17 +17,22 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline import audio, cli, sources, storage
 from pipeline.cli import InputError
-from train import checkpoint, data, losses, parallel, state, validation
-from train.data import Batch, ListedClips, Loader, Order
+from train import checkpoint, data, heldout, losses, parallel, report, speed, state, validation
+from train.data import ListedClips
 from train.launch import ScaleConfig, check, launch
-from train.loop import Context, fit
+from train.loader import Batch, Loader, LoaderConfig
+from train.loop import Backward, Context, Hooks, Step, fit
 from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
 from train.models.words import PAD, Subwords, Vocabulary
 from train.optim import OptimConfig
+from train.order import Order
+from train.speed import SpeedConfig
+from train.watch import Sinks, WatchConfig
 
 log = logging.getLogger("train.captioner")
 BEST = "best"  # folder of the checkpoint that validated best
 BROKEN_FILE = "broken.json"  # {key: reason} of listed clips that are not trained on
+UNHEARD_FILE = "broken_validation.json"  # the same of those that are not validated on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,12 @@ class TrainCaptionerConfig:
     """The model."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedule."""
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
+    """Speed and memory."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Reading."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """Where numbers go."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     """Workers."""
 
@@ -83,19 +94,26 @@ def run(config: TrainCaptionerConfig) -> None:
         config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
         revision = checkpoint.describe_audio(config.init_audio, "--init-audio", config.network.audio)
         identity["init_audio_revision"] = revision
-    free = ("scale", "source", "labelled", "max_bad_fraction", "init_audio")
+    free = ("scale", "source", "labelled", "max_bad_fraction", "init_audio", "loader", "watch", "speed")
     out = cli.claim(config.out, config, identity, ignore=free)
     if checkpoint.exists(out):
+        state.clear(out)
         log.info("captioner: %s is complete already", out)
         return
     broken = _find_broken(clips, out, config.max_bad_fraction)
     clips = _clips(config, broken)
+    unheard = {}
+    if config.validation:
+        unheard = _find_broken(validation.read(config.validation), out, config.max_bad_fraction, UNHEARD_FILE)
     check(config.scale, config.optim, len(clips.keys))
     log.info("captioner: %d captioned clips", len(clips.keys))
-    launch(train, {"config": config, "out": out, "broken": broken}, config.scale, out)
+    job = {"config": config, "out": out, "broken": broken, "unheard": unheard}
+    launch(train, job, config.scale, out, config.loader.ingest)
     if not checkpoint.exists(out):
         raise cli.JobError(f"training ended without a checkpoint in {out}")
-    log.info("captioner: wrote %s", out)
+    state.clear(out)
+    report.write(out)
+    log.info("captioner: wrote %s; its curves are in %s", out, storage.join(out, report.PAGE_FILE))
 
 
 def train(job: dict[str, Any], context: Context) -> None:
@@ -110,26 +128,12 @@ def train(job: dict[str, Any], context: Context) -> None:
         checkpoint.start_audio(network.encoder.cnn, config.init_audio)
     if config.freeze_audio:
         network.encoder.cnn.freeze()
-    order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
+    order = Order(sizes=(len(clips.keys),), batch_size=config.optim.batch_size, seed=config.optim.seed)
     num_samples = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
-    loader = Loader(clips, order, num_samples, context.rank, context.world_size)
-    steps = config.optim.epochs * order.steps_per_epoch
-
-    def loss(model: nn.Module, batch: Batch, step: int) -> Tensor:
-        truth = network.multi_hot(batch.tags)
-        draws = np.random.default_rng([config.optim.seed, step, 1]).random(config.optim.batch_size)
-        kept = torch.from_numpy(draws[context.rank :: context.world_size] >= config.tag_dropout)
-        given, truth = (truth * kept[:, None]).to(context.device), truth.to(context.device)
-        words = _encode(vocabulary, batch.texts).to(context.device)
-        waveform, num = batch.waveform.to(context.device), batch.num_samples.to(context.device)
-        true_prefix = _true_prefix(config, step, steps, words.shape[1] - 1)
-        logits, tag_logits = model(waveform, num, given, words, audio.SAMPLE_RATE_HZ, true_prefix)
-        word_loss = losses.caption(logits, words[:, 1:], PAD, config.label_smoothing, parallel.mean)
-        if tag_logits is None:
-            return word_loss
-        return word_loss + config.tag_loss * losses.tagging(tag_logits, truth, parallel.mean)
-
-    model = parallel.wrap(network, context.device, context.world_size)
+    where = (context.rank, context.world_size)
+    loader = Loader(clips, order, num_samples, *where, config.loader, context.load, pin=context.device.type == "cuda")
+    copied = bool(config.optim.ema_decay)
+    ready = speed.prepare(network, context.device, context.world_size, config.optim.precision, config.speed, copied)
     lineage = {
         "stage": "train captioner",
         "source": list(config.source),
@@ -139,16 +143,61 @@ def train(job: dict[str, Any], context: Context) -> None:
         "init_audio": config.init_audio,
         "num_clips": len(clips.keys),
         "broken_clips": job["broken"],
+        "broken_validation": job["unheard"],
+        "num_tagged": sum(map(bool, clips.tags)),
+        "tag_dropout": config.tag_dropout,
     }
 
-    def keep(record: dict[str, Any]) -> None:
-        checkpoint.save(storage.join(job["out"], BEST), network, {**lineage, "epoch": record}, clips.keys)
+    sinks = Sinks(config.watch, job["out"], storage.plain(dataclasses.asdict(config))) if context.leads else None
 
-    validate = validation.measure(network, validation.read(config.validation), context) if config.validation else None
-    history = fit(model, loss, loader, config.optim, context, job["out"], validate, keep)
+    held = _held_out(config, job["unheard"])
+
+    def save(uri: str, record: dict[str, Any]) -> None:
+        assert isinstance(ready.evaluated, TagGuidedCaptioner)
+        checkpoint.save(uri, ready.evaluated, {**lineage, "epoch": record}, clips.keys, held.keys if held else ())
+
+    hooks = Hooks(
+        validate=validation.measure(held, context) if held else None,
+        keep=lambda record: save(storage.join(job["out"], BEST), record),
+        sinks=tuple(sinks.all) if sinks else (),
+    )
+    steps = config.optim.epochs * order.steps_per_epoch
+    objective = _objective(config, network, context, steps)
+    try:
+        history = fit(ready, objective, loader, config.optim, context, job["out"], hooks)
+    finally:
+        if sinks:
+            sinks.close()
     if context.leads:
-        checkpoint.save(job["out"], network, {**lineage, "epoch": history["epochs"][-1]}, clips.keys)
-        state.finish(job["out"], history)
+        lineage["skipped"] = history["skipped"]
+        state.record(job["out"], history)
+        save(job["out"], history["epochs"][-1])
+
+
+def _held_out(config: TrainCaptionerConfig, unheard: Collection[str]) -> ListedClips | None:
+    """Return the clips to validate on that can be read."""
+    return ListedClips(validation.read(config.validation).clips, (), unheard) if config.validation else None
+
+
+def _objective(config: TrainCaptionerConfig, network: TagGuidedCaptioner, context: Context, steps: int) -> Backward:
+    """Return what adds the gradients of a step."""
+
+    def objective(model: nn.Module, batch: Batch, step: Step) -> Tensor:
+        truth = network.multi_hot(batch.tags) * batch.valid[:, None]
+        draws = np.random.default_rng([config.optim.seed, step.number, 1]).random(config.optim.batch_size)
+        kept = torch.from_numpy(draws[context.rank :: context.world_size] >= config.tag_dropout)
+        words = _encode(network.vocabulary, batch.texts).masked_fill(~batch.valid[:, None], PAD)
+        inputs = (batch.waveform, batch.num_samples, truth * kept[:, None], words)
+        waveform, num, given, words = (tensor.to(context.device, non_blocking=True) for tensor in inputs)
+        true_prefix = _true_prefix(config, step.number, steps, words.shape[1] - 1)
+        logits, tag_logits = model(waveform, num, given, words, audio.SAMPLE_RATE_HZ, true_prefix)
+        value = losses.caption(logits, words[:, 1:], PAD, config.label_smoothing, parallel.mean)
+        if tag_logits is not None:
+            value = value + config.tag_loss * losses.tagging(tag_logits, truth.to(context.device), parallel.mean)
+        value.backward()
+        return value.detach()
+
+    return objective
 
 
 def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerConfig]:
@@ -166,21 +215,46 @@ def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerCon
     clips = _clips(config, ())
     if config.validation:
         held_out = validation.read(storage.resolve(config.validation))
+        heldout.refuse_test_split(storage.resolve(config.validation), [clip.fold for clip in held_out.clips])
         config = dataclasses.replace(config, validation=storage.resolve(config.validation))
         if shared := sorted(set(held_out.keys) & set(clips.keys)):
             told = f"{len(shared)} of its clips are trained on, such as {shared[:3]}; give others, or --exclude-folds"
             raise InputError("--validation", config.validation, told)
-    if not 0 <= config.final_teacher_forcing <= 1:
-        raise InputError("--final-teacher-forcing", config.final_teacher_forcing, "use a share from 0 to 1")
+    _check_numbers(config)
     if not clips.keys:
         raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
+    if config.network.guided and not any(clips.tags):
+        remedy = (
+            "no clip has a tag to guide it; put AudioSet's segments tables and class labels beside AudioCaps' tables, "
+        )
+        raise InputError("--source", config.source, remedy + "or train without guidance: --network.no-guided")
+    log.info("captioner: %d of %d clips have tags", sum(map(bool, clips.tags)), len(clips.keys))
+    for part in (config.loader, config.watch):
+        part.check()
+    config.speed.check(config.scale.num_workers)
     check(config.scale, config.optim, len(clips.keys))
     return clips, config
 
 
-def _find_broken(clips: ListedClips, out: str, max_bad_fraction: float) -> dict[str, str]:
+def _check_numbers(config: TrainCaptionerConfig) -> None:
+    for flag, value in (
+        ("--final-teacher-forcing", config.final_teacher_forcing),
+        ("--tag-dropout", config.tag_dropout),
+        ("--max-bad-fraction", config.max_bad_fraction),
+    ):
+        if not 0 <= value <= 1:
+            raise InputError(flag, value, "use a share from 0 to 1")
+    if not 0 <= config.label_smoothing < 0.5:
+        raise InputError("--label-smoothing", config.label_smoothing, "use a share from 0 to below 0.5")
+    if config.network.subwords and config.num_subwords < 50:
+        raise InputError("--num-subwords", config.num_subwords, "use 50 or more: letters and signs are parts too")
+    if config.min_word_count < 1:
+        raise InputError("--min-word-count", config.min_word_count, "use 1 or more")
+
+
+def _find_broken(clips: ListedClips, out: str, max_bad_fraction: float, name: str = BROKEN_FILE) -> dict[str, str]:
     """Return {key: reason} of clips that cannot be used; found once and kept, so that a resumed run has the same clips."""
-    marker = storage.join(out, BROKEN_FILE)
+    marker = storage.join(out, name)
     if storage.exists(marker):
         return dict(storage.read_json(marker))
     log.info("captioner: checking %d clips", len(clips.keys))

@@ -7,6 +7,7 @@ tags.json            captioner and tagger: tags in index order
 tokenizer.json       clap: the tokenizers library's own format, with the length captions are cut and padded to
 text.json            clap: architecture of the text tower, as transformers describes it
 clips.json           keys of the clips it was trained on
+validation.json      keys of the clips it was validated and selected on, where there were any
 history.json         loss of every step, record of every epoch
 best/                captioner: the checkpoint of the epoch that validated best
 training_state/      of a run that is not finished (train/state.py)
@@ -35,7 +36,8 @@ from train.models.tagger import Tagger, TaggerConfig
 from train.models.text import TextConfig
 from train.models.words import Subwords, Vocabulary
 
-CONFIG_FILE, WEIGHTS_FILE, CLIPS_FILE = "config.json", "model.safetensors", "clips.json"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CLIPS_FILE, VALIDATION_FILE = "clips.json", "validation.json"
 VOCABULARY_FILE, TAGS_FILE, TOKENIZER_FILE, TEXT_FILE = "vocabulary.json", "tags.json", "tokenizer.json", "text.json"
 Network = TagGuidedCaptioner | Clap | Tagger
 KINDS: dict[type[Network], str] = {TagGuidedCaptioner: "captioner", Clap: "clap", Tagger: "tagger"}
@@ -58,9 +60,13 @@ class Checkpoint:
     revision: str  # sha256 of the weights file: names this model wherever its work is recorded
 
 
-def save(uri: str, model: Network, lineage: dict[str, Any], clips: Sequence[str]) -> None:
-    """Publish a checkpoint directory; `clips` are the keys it was trained on."""
+def save(
+    uri: str, model: Network, lineage: dict[str, Any], clips: Sequence[str], validated: Sequence[str] = ()
+) -> None:
+    """Publish a checkpoint directory; `clips` are the keys it was trained on, `validated` those it was selected on."""
     files: dict[str, Any] = {CLIPS_FILE: list(clips)}
+    if validated:
+        files[VALIDATION_FILE] = list(validated)
     if isinstance(model, TagGuidedCaptioner):
         files |= {VOCABULARY_FILE: model.vocabulary.words, TAGS_FILE: model.tags}
     elif isinstance(model, Clap):
@@ -113,6 +119,12 @@ def describe(uri: str, flag: str, *kinds: type[Network]) -> dict[str, Any]:
 def trained_on(uri: str) -> set[str]:
     """Return the keys of the clips a checkpoint was trained on. Raises OSError when it is not to be reached from here."""
     return set(storage.read_json(storage.join(storage.resolve(uri), CLIPS_FILE)))
+
+
+def selected_on(uri: str) -> set[str]:
+    """Return the keys of the clips a checkpoint was selected on, none where there are none; raises as `trained_on`."""
+    place = storage.join(storage.resolve(uri), VALIDATION_FILE)
+    return set(storage.read_json(place)) if storage.exists(place) else set()
 
 
 def load(uri: str) -> Checkpoint:

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from train.augment import AugmentConfig
 from train.captioner import TrainCaptionerConfig
 from train.convert import ConvertConfig
 from train.launch import ScaleConfig
+from train.loader import LoaderConfig
 from train.models.captioner import CaptionerConfig
 from train.models.clap import ClapConfig
 from train.models.cnn14 import Cnn14Config
@@ -13,6 +15,7 @@ from train.models.mobilenet import WIDTHS, MobileNetConfig
 from train.models.text import TextConfig
 from train.optim import OptimConfig
 from train.pretrain import PretrainConfig
+from train.speed import SpeedConfig
 
 SMALL_CNN = Cnn14Config(
     hop_samples=960, num_mels=48, channels=(8, 16, 32, 64, 128), block_dropout=0.1, clip_dropout=0.1
@@ -35,9 +38,12 @@ TINY_CLAP = ClapConfig(
 MN04 = MobileNetConfig(width=WIDTHS["mn04"])
 LABEL_PHRASES = ("{}", "the sound of {}", "{} can be heard", "a recording of {}")
 IN_PROCESS = ScaleConfig(num_workers=0)
-EIGHT_GPUS = ScaleConfig(num_workers=8, gpu=True, cpus_per_worker=4)
+MINILM = TextConfig(name="sentence-transformers/all-MiniLM-L6-v2", pooling="mean")
+MANY = LoaderConfig(processes=6)
+EIGHT_GPUS = ScaleConfig(num_workers=8, gpu=True, cpus_per_worker=7)
 
 ONE_GPU = ScaleConfig(num_workers=1, gpu=True, cpus_per_worker=8)
+BLAT_OPTIM = OptimConfig(epochs=21, batch_size=128, optimizer="adam", lr=1e-4)  # 200,000 steps of 1.22 M captions
 RELEASED_CAPTIONER = CaptionerConfig(tagger=False)
 RELEASED_RECIPE: dict[str, Any] = {  # wsntxxn/AudioCaption's AudioCaps config, with tags on all clips as BLAT has them
     "freeze_audio": True,
@@ -73,9 +79,12 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
         TrainCaptionerConfig(network=RELEASED_CAPTIONER, **RELEASED_RECIPE, optim=RELEASED_OPTIM, scale=ONE_GPU),
     ),
     "clotho": (
-        "as audiocaps, on clips of up to 30 s",
+        "as audiocaps, without tags, on clips of up to 30 s with five captions each: an epoch there is five here",
         TrainCaptionerConfig(
-            network=replace(RELEASED_CAPTIONER, clip_s=30.0), **RELEASED_RECIPE, optim=RELEASED_OPTIM, scale=ONE_GPU
+            network=replace(RELEASED_CAPTIONER, clip_s=30.0, guided=False),
+            **RELEASED_RECIPE,
+            optim=replace(RELEASED_OPTIM, epochs=125, swa_epochs=25),
+            scale=ONE_GPU,
         ),
     ),
     "audiocaps-modern": (
@@ -138,19 +147,39 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
             network=SMALL_CLAP, optim=OptimConfig(epochs=8, batch_size=64, lr=1e-3, save_every_s=15.0), scale=IN_PROCESS
         ),
     ),
-    "audioset": (
-        "the full two towers, CNN14 and BERT-medium, on 10 s clips, 8 GPU workers",
-        PretrainConfig(optim=OptimConfig(epochs=20, batch_size=128, lr=1e-4), scale=EIGHT_GPUS),
+    "blat": (
+        "BLAT's first stage, on synthetic captions: CNN14 from --init-audio and BERT-medium, 10 s clips; 8 GPUs",
+        PretrainConfig(optim=BLAT_OPTIM, scale=EIGHT_GPUS, loader=MANY),
     ),
-    "audioset-mn10": (
-        "EfficientAT's mn10 and MiniLM on 10 s clips, 8 GPU workers: 1.1 GFLOP a clip where CNN14 takes 40",
+    "blat-stage2": (
+        "BLAT's second stage: --init the first on real captions, such as those of AudioCaps, Clotho and MACS; 8 GPUs",
+        PretrainConfig(optim=replace(BLAT_OPTIM, lr=2e-5), scale=EIGHT_GPUS, loader=MANY),
+    ),
+    "blat-small": (
+        "the same method at a tenth of the size: EfficientAT's mn04 and a BERT of 4 layers, 10 s clips; one GPU",
+        PretrainConfig(
+            network=ClapConfig(audio=MN04, text=TextConfig(name="", hidden_dim=256, layers=4, heads=4), joint_dim=256),
+            optim=replace(BLAT_OPTIM, lr=5e-4, precision="bfloat16"),
+            scale=ONE_GPU,
+            loader=MANY,
+        ),
+    ),
+    "modern": (
+        "EfficientAT's mn10 from --init-audio, MiniLM, the sigmoid loss, bf16, compiled: an evening on one GPU",
         PretrainConfig(
             network=ClapConfig(
-                audio=MobileNetConfig(),
-                text=TextConfig(name="sentence-transformers/all-MiniLM-L6-v2", pooling="mean"),
+                audio=MobileNetConfig(), text=replace(MINILM, max_tokens=40), joint_dim=512, sigmoid=True
             ),
-            optim=OptimConfig(epochs=20, batch_size=256, lr=2e-4),
-            scale=EIGHT_GPUS,
+            loss="sigmoid",
+            mask_duplicates=True,
+            augment=AugmentConfig(spec_augment=True),
+            text_lr_scale=0.1,
+            optim=OptimConfig(
+                epochs=12, batch_size=1024, lr=1e-3, weight_decay=0.05, precision="bfloat16", ema_decay=0.999
+            ),
+            speed=SpeedConfig(compile=True),
+            scale=ONE_GPU,
+            loader=MANY,
         ),
     ),
     "esc50": (
@@ -166,6 +195,17 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
         PretrainConfig(
             network=replace(SMALL_CLAP, audio=MN04),
             optim=OptimConfig(epochs=8, batch_size=64, lr=5e-4),
+            scale=IN_PROCESS,
+        ),
+    ),
+    "esc50-minilm": (
+        "as esc50, over a frozen mn04 that --init-audio names and a frozen MiniLM: their projections learn",
+        PretrainConfig(
+            network=ClapConfig(audio=MN04, text=MINILM, joint_dim=384, clip_s=5.0),
+            freeze_audio=True,
+            freeze_text=True,
+            mask_duplicates=True,
+            optim=OptimConfig(epochs=10, batch_size=64, lr=1e-3),
             scale=IN_PROCESS,
         ),
     ),

@@ -6,16 +6,27 @@ configs of the command line live in modules that import this one, and --help sho
 
 import logging
 import os
-from collections.abc import Callable
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from pipeline import storage
 from pipeline.cli import InputError, JobError
-from train.loop import Context
+from train import reading
+from train.loop import STOP, Context
 from train.optim import OptimConfig
+from train.watch import Sink
+
+SAVE_FILE = "save_now"  # under --out: the leading worker saves its state, and removes it
+LOOK_EVERY_S, WAIT_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +35,8 @@ class ScaleConfig:
 
     num_workers: int = 1
     """Training processes; each takes one GPU, or its CPUs. 0 runs in this process."""
+    min_workers: int = 0
+    """Go on with as few as these when nodes are lost, and with more when they come back; 0 waits for all."""
     gpu: bool = False
     """Give every worker one GPU."""
     cpus_per_worker: int = 1
@@ -37,20 +50,24 @@ def check(scale: ScaleConfig, optim: OptimConfig, num_clips: int) -> None:
     batch, workers = optim.batch_size, scale.num_workers
     if workers < 0 or scale.cpus_per_worker < 1:
         raise InputError("--scale.num-workers", workers, "use 0 or more, with --scale.cpus-per-worker of 1 or more")
+    if not 0 <= scale.min_workers <= workers:
+        raise InputError("--scale.min-workers", scale.min_workers, f"use 0 to --scale.num-workers ({workers})")
     if scale.gpu and workers == 0:
         raise InputError("--scale.gpu", True, "needs --scale.num-workers of 1 or more")
     if not 1 <= batch <= num_clips:
         raise InputError("--optim.batch-size", batch, f"there are {num_clips} clips; use 1 to {num_clips}")
-    if workers > 1 and batch % workers:
-        raise InputError("--optim.batch-size", batch, f"use a multiple of --scale.num-workers ({workers})")
+    if workers > batch:
+        raise InputError("--optim.batch-size", batch, f"use at least --scale.num-workers ({workers})")
     optim.check()
 
 
 Worker = Callable[[dict[str, Any], Context], None]
 
 
-def launch(worker: Worker, config: dict[str, Any], scale: ScaleConfig, out: str) -> None:
-    """Run `worker(config, context)` on every training process and wait for all.
+def launch(
+    worker: Worker, config: dict[str, Any], scale: ScaleConfig, out: str, ingest: Literal["local", "ray"] = "local"
+) -> None:
+    """Run `worker(config, context)` on every training process and wait for all; `ingest` as in `LoaderConfig`.
 
     Raises:
         JobError: when the workers failed more often than `max_failures`; carries the cause.
@@ -64,9 +81,9 @@ def launch(worker: Worker, config: dict[str, Any], scale: ScaleConfig, out: str)
             raise InputError("--scale.gpu", True, "there is no GPU here; leave it out, or run it as a job on a cluster")
     trainer = TorchTrainer(
         _run_worker,
-        train_loop_config={"worker": worker, "config": config, "scale": scale},
+        train_loop_config={"worker": worker, "config": config, "scale": scale, "out": out, "ingest": ingest},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scale.num_workers,
+            num_workers=(scale.min_workers, scale.num_workers) if scale.min_workers else scale.num_workers,  # type: ignore[arg-type]
             use_gpu=scale.gpu,
             resources_per_worker={"CPU": scale.cpus_per_worker, **({"GPU": 1} if scale.gpu else {})},
         ),
@@ -78,7 +95,8 @@ def launch(worker: Worker, config: dict[str, Any], scale: ScaleConfig, out: str)
         ),
     )
     try:
-        trainer.fit()
+        with _saving_on_sigterm(out, in_process=scale.num_workers == 0):
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise JobError(f"training failed: {_cause(error)}") from error
     storage.remove(storage.join(out, "ray"))  # Ray's own bookkeeping; our states and checkpoints lie beside it
@@ -94,8 +112,96 @@ def _run_worker(job: dict[str, Any]) -> None:
     torch.set_num_threads(scale.cpus_per_worker if scale.num_workers else os.cpu_count() or 1)
     here = ray.train.get_context()
     device = ray.train.torch.get_device() if scale.gpu else torch.device("cpu")
-    context = Context(rank=here.get_world_rank(), world_size=here.get_world_size(), device=device)
+    rank, in_process = here.get_world_rank(), scale.num_workers == 0
+    context = Context(
+        rank=rank,
+        world_size=here.get_world_size(),
+        device=device,
+        notice=_told_to_stop if in_process else _Notices(job["out"], rank),
+        load=_load_anywhere if job["ingest"] == "ray" else None,
+        gauge=None if in_process else _gauges(job["out"]),
+    )
     job["worker"](job["config"], context)
+
+
+_stopping = False  # this process got SIGTERM
+
+
+def _told_to_stop() -> str:
+    return STOP if _stopping else ""
+
+
+class _Notices:
+    """Why to save at once: a node is about to be taken away, or whoever submitted the job was told to stop."""
+
+    def __init__(self, out: str, rank: int) -> None:
+        self.marker, self.leads, self.looked, self.told = storage.join(out, SAVE_FILE), rank == 0, 0.0, False
+
+    def __call__(self) -> str:
+        import ray.train
+
+        if self.told:  # the step after: the state is saved, whoever waits may go
+            storage.remove(self.marker)
+            self.told = False
+        if ray.train.get_preemption_info() is not None:
+            return "a node is going to be taken away"
+        if self.leads and time.monotonic() - self.looked > LOOK_EVERY_S:
+            self.looked = time.monotonic()
+            self.told = storage.exists(self.marker)
+        return "the job was told to stop" if self.told else ""
+
+
+@contextmanager
+def _saving_on_sigterm(out: str, in_process: bool) -> Iterator[None]:
+    """Let SIGTERM save the state first: in this process after the step, or through a file that the workers look for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    marker = storage.join(out, SAVE_FILE)
+
+    def stop(_signal: int, _frame: object) -> None:
+        global _stopping
+        _stopping = True
+        if in_process:
+            return
+        storage.publish(marker, b"")
+        waited = time.monotonic()
+        while storage.exists(marker) and time.monotonic() - waited < WAIT_S:
+            time.sleep(0.5)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        storage.remove(marker)
+
+
+def _load_anywhere(wanted: list[reading.Wanted], num_samples: int, cache: reading.Cache) -> "Future[reading.Loaded]":
+    """Read and decode clips in a task on any node that has a CPU free; each clip alone, as no node keeps pieces."""
+    import ray
+
+    alone = [each._replace(place=reading.alone(each.place)) for each in wanted]
+    task = ray.remote(reading.load).options(num_cpus=1, scheduling_strategy="SPREAD", max_retries=-1)
+    future: Future[reading.Loaded] = task.remote(alone, num_samples, cache).future()
+    return future
+
+
+def _gauges(out: str) -> Sink:
+    """Return what puts scalars among Ray's own metrics, for Prometheus."""
+    from ray.util.metrics import Gauge
+
+    made: dict[str, Any] = {}
+
+    def sink(scalars: Mapping[str, float], _step: int) -> None:
+        for name, value in scalars.items():
+            clean = "blat_" + re.sub(r"\W+", "_", name.replace("@", "_at_"))
+            if clean not in made:
+                made[clean] = Gauge(clean, description=name, tag_keys=("run",))
+            made[clean].set(value, tags={"run": out.rpartition("/")[2]})
+
+    return sink
 
 
 def _cause(error: BaseException) -> str:

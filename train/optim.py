@@ -1,9 +1,9 @@
 """Optimiser and schedule of a run."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -37,8 +37,16 @@ class OptimConfig:
     """Arithmetic of the model; the weights are float32 either way."""
     swa_epochs: int = 0
     """Average weights and buffers after each of so many last epochs into the final model (SWA); 0 takes the last."""
+    ema_decay: float = 0.0
+    """Validate and publish an exponential moving average of the weights with this decay a step; 0 the weights themselves."""
+    explosion: float = 10.0
+    """Stop when the loss is above 1 and above so many times its mean over the last 100 steps."""
     save_every_s: float = 60.0
     """Seconds between saved states; what an interruption can cost at most."""
+    save_every_steps: int = 0
+    """Steps between saved states, beside those by time; 0 goes by time alone."""
+    keep_states: int = 1
+    """Saved states that are kept, the newest ones."""
     seed: int = 0
     """Seed of initial weights, order, crops, caption choice and dropout."""
 
@@ -54,12 +62,43 @@ class OptimConfig:
             raise InputError("--optim.final-lr", self.final_lr, f"use a number above 0, at most the peak of {self.lr}")
         if not 0 <= self.swa_epochs <= self.epochs:
             raise InputError("--optim.swa-epochs", self.swa_epochs, f"use 0 to the {self.epochs} epochs there are")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError("--optim.ema-decay", self.ema_decay, "use a decay from 0 to below 1, such as 0.9999")
+        if self.ema_decay and self.swa_epochs:
+            raise InputError("--optim.ema-decay", self.ema_decay, "averages already; leave out --optim.swa-epochs")
+        if self.keep_states < 1 or self.save_every_steps < 0:
+            raise InputError("--optim.keep-states", self.keep_states, "keep 1 or more, saved every 0 or more steps")
 
 
-def build(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """Make the optimiser for all parameters that are trained."""
+class Group(NamedTuple):
+    """Parameters that share a learning rate."""
+
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+
+
+def build(groups: Sequence[Group], config: OptimConfig) -> torch.optim.Optimizer:
+    """Make the optimiser for all parameters that are trained; on a GPU fused into a few kernels.
+
+    AdamW leaves gains and biases (tensors of one dimension) undecayed; Adam decays all, as the released recipe does.
+    """
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    made = []
+    for group in groups:
+        trained = [parameter for parameter in group.parameters if parameter.requires_grad]
+        for decays in (True, False):
+            chosen = [p for p in trained if (config.optimizer == "adam" or p.dim() > 1) is decays]
+            if chosen:
+                decay = config.weight_decay if decays else 0.0
+                made.append({"params": chosen, "weight_decay": decay, "lr_scale": group.lr_scale})
+    fused = all(p.device.type == "cuda" for group in groups for p in group.parameters)
+    return kind(made, lr=config.lr, fused=fused)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of a step, each group's times its scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
 
 
 def schedule(step: int, steps: int, config: OptimConfig) -> float:

@@ -1,96 +1,240 @@
-"""Contrastive pre-training on caption shards: `python -m train pretrain <config>`."""
+"""Contrastive pre-training on captioned clips: `python -m train pretrain <config>`."""
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from pipeline import audio, cli, shards, storage
+from pipeline import audio, cli, shards, sources, storage
 from pipeline.cli import InputError
 from pipeline.selection import SelectionConfig
-from train import checkpoint, data, losses, parallel, state
-from train.data import Batch, Loader, Order, ShardClips, open_shards
+from train import checkpoint, contrast, data, heldout, report, speed, state, towers
+from train.augment import AugmentConfig
+from train.data import Chosen, ListedClips, Mixture
 from train.launch import ScaleConfig, check, launch
-from train.loop import Context, fit
+from train.loader import Clips, Loader, LoaderConfig
+from train.loop import Context, Hooks, fit
 from train.models import text
 from train.models.clap import Clap, ClapConfig
 from train.models.text import TextConfig
 from train.optim import OptimConfig
+from train.order import Order
+from train.speed import SpeedConfig
+from train.watch import Sinks, WatchConfig
 
 log = logging.getLogger("train.pretrain")
+BEST = "best"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(SelectionConfig):
-    """Train the two towers on the captions of a dataset of shards."""
+    """Train the two towers on captioned clips."""
 
-    data: str = ""
-    """Dataset of shards that `pipeline caption` wrote."""
+    data: tuple[str, ...] = ()
+    """Datasets of shards that `pipeline caption` wrote, indexes of `pipeline index`, or listings of captioned clips."""
+    weights: tuple[float, ...] = ()
+    """Passes over each of them in an epoch, such as 1 0.5; one each when left out."""
+    label_phrases: tuple[str, ...] = ()
+    """Captions for clips of a listing that have tags and no caption, with {} for the tags; empty leaves such clips out."""
+    init: str = ""
+    """Two-tower checkpoint that the whole model starts from, as BLAT's second stage does."""
     init_audio: str = ""
     """Checkpoint whose audio encoder the audio tower starts from: a captioner, a two-tower model, or released
     weights after `train convert`, as BLAT starts from PANNs. Empty starts at random."""
+    freeze_audio: bool = False
+    """Leave the audio encoder as it is; its projection learns."""
+    freeze_text: bool = False
+    """Leave the text encoder as it is; its projection learns."""
+    audio_lr_scale: float = 1.0
+    """Factor on the learning rate of the audio encoder."""
+    text_lr_scale: float = 1.0
+    """Factor on the learning rate of the text encoder."""
+    loss: contrast.Kind = "global"
+    """`global` is InfoNCE as BLAT has it, `local` the same with memory that grows with the ranks and not with their square,
+    `sigmoid` is SigLIP's."""
+    mask_duplicates: bool = False
+    """Do not push apart pairs that have the same clip or the same caption."""
+    parts: int = 1
+    """Parts that each rank takes its share of a batch in, one after the other; all pairs still meet."""
+    validation: str = ""
+    """Listing of held-out clips with captions, tags or both, measured each epoch; the best model goes to <out>/best."""
+    hold_out: int = 0
+    """Hold out so many clips of --data instead, drawn by their names."""
+    validate_every_steps: int = 0
+    """Validate also after every so many steps."""
     out: str = ""
     """Folder or URI of the checkpoint."""
     network: ClapConfig = field(default_factory=ClapConfig)
     """The model."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedule."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Augmentation."""
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
+    """Speed and memory."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Reading."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """Where numbers go."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     """Workers."""
 
 
 def run(config: PretrainConfig) -> None:
     """Train and publish a two-tower model; a finished one is left alone, an interrupted one goes on."""
-    clips = _clips(config)
-    check(config.scale, config.optim, len(clips.keys))
-    config = dataclasses.replace(config, data=clips.index.data)
-    identity = {"content": data.fingerprint(clips)}
+    _check(config)
+    config = dataclasses.replace(config, data=tuple(map(storage.resolve, config.data)))
+    parts, held_out = _clips(config)
+    check(config.scale, config.optim, sum(_order(config, parts).draws))
+    identity = {"content": data.fingerprint(Mixture(parts))}
+    if held_out is not None:
+        identity["held_out"] = data.fingerprint(held_out)
     if config.init_audio:
         config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
-        revision = checkpoint.describe_audio(config.init_audio, "--init-audio", config.network.audio)
-        identity["init_audio_revision"] = revision
+        identity["init_audio_revision"] = checkpoint.describe_audio(
+            config.init_audio, "--init-audio", config.network.audio
+        )
+    if config.init:
+        config = dataclasses.replace(config, init=storage.resolve(config.init))
+        identity["init_revision"] = _describe_init(config)
     _check_text(config.network.text)
-    out = cli.claim(config.out, config, identity, ignore=("scale", "data", "init_audio"))
+    free = ("scale", "data", "init", "init_audio", "loader", "watch", "speed", "validation")
+    out = cli.claim(config.out, config, identity, ignore=free)
     if checkpoint.exists(out):
+        state.clear(out)
         log.info("pretrain: %s is complete already", out)
         return
-    log.info(
-        "pretrain: %d of %d clips, captions from %s", len(clips.keys), len(clips.index), config.captions or "shards"
-    )
-    launch(train, {"config": config, "out": out}, config.scale, out)
+    data.check_present(parts)
+    counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, config.data, strict=True))
+    log.info("pretrain: clips: %s; held out: %d", counts, len(held_out.keys) if held_out is not None else 0)
+    launch(train, {"config": config, "out": out}, config.scale, out, config.loader.ingest)
     if not checkpoint.exists(out):
         raise cli.JobError(f"training ended without a checkpoint in {out}")
-    log.info("pretrain: wrote %s", out)
+    state.clear(out)
+    report.write(out)
+    log.info("pretrain: wrote %s; its curves are in %s", out, storage.join(out, report.PAGE_FILE))
 
 
 def train(job: dict[str, Any], context: Context) -> None:
     """Train on one worker; rank 0 publishes the checkpoint."""
     config: PretrainConfig = job["config"]
-    clips = _clips(config)
-    torch.manual_seed(config.optim.seed)
-    text_encoder = text.build(config.network.text, (caption for captions in clips.texts for caption in captions))
-    network = Clap(config.network, text_encoder)
-    if config.init_audio:
-        checkpoint.start_audio(network.audio_encoder, config.init_audio)
-    order = Order(num_clips=len(clips.keys), batch_size=config.optim.batch_size, seed=config.optim.seed)
-    num_samples = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
-    loader = Loader(clips, order, num_samples, context.rank, context.world_size)
+    parts, held_out = _clips(config)
+    clips = Mixture(parts)
+    network = towers.build(config, clips)
+    pair = towers.flops_per_pair(network, config)
+    ready = speed.prepare(
+        network, context.device, context.world_size, config.optim.precision, config.speed, bool(config.optim.ema_decay)
+    )
+    loader = Loader(
+        clips,
+        _order(config, parts),
+        round(config.network.clip_s * audio.SAMPLE_RATE_HZ),
+        context.rank,
+        context.world_size,
+        config.loader,
+        context.load,
+        pin=context.device.type == "cuda",
+    )
+    lineage = _lineage(config, len(clips.keys))
+    sinks = Sinks(config.watch, job["out"], storage.plain(dataclasses.asdict(config))) if context.leads else None
 
-    def loss(model: nn.Module, batch: Batch, _step: int) -> Tensor:
-        inputs = (batch.waveform, batch.num_samples, *text_encoder.tokenize(batch.texts))
-        on_device = [tensor.to(context.device) for tensor in inputs]
-        heard, said, scale = model(*on_device, sample_rate_hz=audio.SAMPLE_RATE_HZ)
-        return losses.contrastive(heard, said, scale, parallel.gather)
+    validated = held_out.keys if held_out is not None else []
 
-    model = parallel.wrap(network, context.device, context.world_size)
-    history = fit(model, loss, loader, config.optim, context, job["out"])
+    def keep(record: dict[str, Any]) -> None:
+        assert isinstance(ready.evaluated, Clap)
+        checkpoint.save(
+            storage.join(job["out"], BEST), ready.evaluated, {**lineage, "epoch": record}, clips.keys, validated
+        )
+
+    hooks = Hooks(
+        groups=towers.groups(network, config),
+        validate=heldout.measure(held_out, context) if held_out is not None else None,
+        validate_every_steps=config.validate_every_steps,
+        keep=keep,
+        extras=lambda: {"logit_scale": float(state.whole(network.logit_scale.detach()).exp())},
+        sinks=tuple(sinks.all) if sinks else (),
+        flops_per_pair=pair,
+        peak_flops=speed.peak_flops(context.device),
+    )
+    try:
+        history = fit(
+            ready, towers.objective(config, network, context), loader, config.optim, context, job["out"], hooks
+        )
+    finally:
+        if sinks:
+            sinks.close()
     if context.leads:
-        lineage = _lineage(config, len(clips.keys)) | {"last_epoch_loss": history["epochs"][-1]["loss"]}
-        checkpoint.save(job["out"], network, lineage, clips.keys)
-        state.finish(job["out"], history)
+        assert isinstance(ready.evaluated, Clap)
+        lineage |= {"last_epoch": history["epochs"][-1], "skipped": history["skipped"]}
+        state.record(job["out"], history)
+        checkpoint.save(job["out"], ready.evaluated, lineage, clips.keys, validated)
+
+
+def _order(config: PretrainConfig, parts: Sequence[Clips]) -> Order:
+    sizes = tuple(len(part.keys) for part in parts)
+    return Order(sizes=sizes, batch_size=config.optim.batch_size, seed=config.optim.seed, weights=tuple(config.weights))
+
+
+def _clips(config: PretrainConfig) -> tuple[list[Clips], Clips | None]:
+    """Return what is trained on, and what is held out of it or given to validate on."""
+    parts = data.open_data(config.data, config, config.label_phrases)
+    if config.hold_out:
+        held = data.hold_out(Mixture(parts), config.hold_out, config.optim.seed)
+        whole = Mixture(parts)
+        chosen = {key: row for row, key in enumerate(whole.keys) if key in held}
+        kept = [Chosen(part, [row for row, key in enumerate(part.keys) if key not in held]) for part in parts]
+        return list(kept), Chosen(whole, sorted(chosen.values()))
+    if not config.validation:
+        return parts, None
+    listed = sources.read_clips(config.validation, flag="--validation")
+    heldout.refuse_test_split(storage.resolve(config.validation), [clip.fold for clip in listed])
+    held_out = ListedClips(listed, (), keep_all=True)
+    if shared := sorted(set(held_out.keys) & {key for part in parts for key in part.keys}):
+        told = f"{len(shared)} of its clips are trained on, such as {shared[:3]}; give others"
+        raise InputError("--validation", config.validation, told)
+    if not any(held_out.texts) and not any(held_out.tags):
+        raise InputError("--validation", config.validation, "none of its clips has a caption or a tag")
+    return parts, held_out
+
+
+def _check(config: PretrainConfig) -> None:
+    """Find out what is wrong with the command before anything is read."""
+    if config.weights and (len(config.weights) != len(config.data) or min(config.weights) <= 0):
+        raise InputError(
+            "--weights", config.weights, f"give a number above 0 for each of the {len(config.data)} --data"
+        )
+    if config.validation and config.hold_out:
+        raise InputError("--hold-out", config.hold_out, "give this or --validation, not both")
+    if config.hold_out < 0 or config.validate_every_steps < 0:
+        raise InputError("--hold-out", config.hold_out, "use 0 or more, here and in --validate-every-steps")
+    if config.parts < 1:
+        raise InputError("--parts", config.parts, "use 1 or more")
+    if config.init and config.init_audio:
+        raise InputError("--init-audio", config.init_audio, "--init brings both towers; leave out one of the two")
+    if config.freeze_audio and not (config.init or config.init_audio):
+        raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
+    if config.loss == "sigmoid" and not config.network.sigmoid and not config.init:
+        raise InputError("--network.sigmoid", False, "the sigmoid loss learns a bias: set it to True")
+    if min(config.audio_lr_scale, config.text_lr_scale) <= 0:
+        raise InputError(
+            "--audio-lr-scale", config.audio_lr_scale, "use numbers above 0; --freeze-audio stops learning"
+        )
+    for phrase in config.label_phrases:
+        cli.check_template("--label-phrases", phrase)
+    for part in (config.augment, config.loader, config.watch):
+        part.check()
+    config.speed.check(config.scale.num_workers)
+
+
+def _describe_init(config: PretrainConfig) -> str:
+    about = checkpoint.describe(config.init, "--init", Clap)
+    held, needed = about["network"], storage.plain(dataclasses.asdict(config.network))
+    if differing := [f"{name} is {held.get(name)!r}" for name in needed if held.get(name, False) != needed[name]]:
+        raise InputError(
+            "--init", config.init, f"is another network ({'; '.join(differing)}); use the config that matches"
+        )
+    return str(about["revision"])
 
 
 def _check_text(config: TextConfig) -> None:
@@ -103,18 +247,16 @@ def _check_text(config: TextConfig) -> None:
             raise InputError("--network.text.name", config.name, f"{error}; {remedy}") from None
 
 
-def _clips(config: PretrainConfig) -> ShardClips:
-    return open_shards(config.data, config)
-
-
 def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, Any]:
     """Name the captions, captioner and filter this model comes from."""
+    origins = [shards.origin(uri) if shards.finished(uri) else {} for uri in config.data]
     lineage = {
         "stage": "train pretrain",
-        "data": config.data,
+        "data": list(config.data),
         "num_clips": num_clips,
+        "init": config.init,
         "init_audio": config.init_audio,
-        **shards.origin(config.data),
+        **(origins[0] if len(origins) == 1 else {"origins": origins}),
         "keep_fraction": config.keep_fraction,
         "best_only": config.best_only,
         "filter": storage.plain(dataclasses.asdict(config.filter)),
@@ -123,5 +265,6 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, Any]:
     }
     for field_name, overlay in (("overlay", config.captions), ("audit", config.filter.audit)):
         if overlay:
-            lineage[field_name] = shards.read_overlay(config.data, overlay)[1]
+            told = [shards.read_overlay(uri, overlay)[1] for uri in config.data]
+            lineage[field_name] = told[0] if len(told) == 1 else told
     return lineage

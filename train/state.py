@@ -1,87 +1,142 @@
-"""What a run that is not finished needs to go on: weights, moments, running average, history; without pickle.
+"""What a run that is not finished needs to go on: weights, moments, average, history; without pickle.
 
-<out>/training_state/00000042.safetensors   weights, optimizer moments, the average where there is one
-<out>/training_state/state.json             step, history, how many epochs are averaged; published after the tensors
-<out>/history.json                          of a finished run: {"loss": [each step's], "epochs": [{epoch, loss, ...}]}
+<out>/training_state/00000042.safetensors   weights, optimizer moments, the average where there is one; whole, never sharded
+<out>/training_state/00000042.json          step, history, how many times were averaged; published after the tensors
+<out>/history.json                          of a finished run: {"loss": [each step's], "epochs": [...], "steps": [...]}
+
+Random numbers and the order of the data are functions of the step, and bfloat16 needs no loss scale: nothing else is state.
 """
 
 import json
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pipeline import storage
 
 log = logging.getLogger("train.state")
-FOLDER, STATE_FILE, HISTORY_FILE = "training_state", "state.json", "history.json"
+FOLDER, HISTORY_FILE = "training_state", "history.json"
 
 
 class TrainingState:
     """State of a run under `out`, saved by the leading rank and loaded by all."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, out: str) -> None:
-        """Take the bare network: its state has the same names on any number of workers."""
-        self.model, self.optimizer, self.out = model, optimizer, out
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, out: str, keep: int = 1) -> None:
+        """Take the bare network: its state has the same names on any number of workers, and `keep` states are kept."""
+        self.model, self.optimizer, self.out, self.keep = model, optimizer, out, keep
         self.step = 0
-        self.history: dict[str, list[Any]] = {"loss": [], "epochs": []}
+        self.history: dict[str, Any] = {"loss": [], "epochs": [], "steps": [], "skipped": {}}
         self.average: dict[str, Tensor] = {}
         self.averaged = 0
-        self.previous = ""
+        self.writer = ThreadPoolExecutor(1)
+        self.pending: Future[None] | None = None
 
-    def average_weights(self) -> None:
-        """Take the weights and buffers as they are into the average, equal weight to each time."""
+    def average_weights(self, share: float | None = None) -> None:
+        """Take the weights and buffers as they are into the average: equal weight to each time, or `share` of the new."""
         self.averaged += 1
         for name, value in self.model.state_dict().items():
             if self.averaged == 1 or not value.is_floating_point():
                 self.average[name] = value.detach().clone()
             else:
-                self.average[name] += (value - self.average[name]) / self.averaged
+                self.average[name].lerp_(value.detach(), 1 / self.averaged if share is None else share)
 
-    def save(self) -> None:
-        """Publish the state after `step` steps and drop the one before."""
+    def weights(self) -> dict[str, Tensor]:
+        """Return the whole weights and buffers, averaged where they are; with sharded weights for every rank to call."""
+        return {name: whole(value) for name, value in (self.average or self.model.state_dict()).items()}
+
+    def save(self, writes: bool = True) -> None:
+        """Begin to publish the state after `step` steps; with sharded weights every rank calls, and one `writes`.
+
+        Raises:
+            OSError: when what was begun before could not be published.
+        """
         moments = self.optimizer.state_dict()["state"]
         tensors = {f"optimizer.{i}.{name}": value for i, entry in moments.items() for name, value in entry.items()}
         tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        name = f"{self.step:08d}.safetensors"
-        data = save_tensors({key: value.contiguous().cpu() for key, value in tensors.items()})
-        storage.publish(self._uri(name), data)
-        about = {"step": self.step, "tensors": name, "averaged": self.averaged, "history": self.history}
-        storage.publish_json(self._uri(STATE_FILE), about)
-        if self.previous not in ("", name):
-            storage.remove(self._uri(self.previous))
-        self.previous = name
-        log.info("saved the state after step %d", self.step)
+        copies = {name: whole(value).detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+        if not writes:
+            return
+        self.wait()
+        about = json.loads(json.dumps({"step": self.step, "averaged": self.averaged, "history": self.history}))
+        self.pending = self.writer.submit(self._publish, self.step, copies, about)
+
+    def wait(self) -> None:
+        """Wait for what is being published. Raises OSError when it could not be."""
+        if self.pending is not None:
+            self.pending.result()
+            self.pending = None
+
+    def close(self) -> None:
+        """Let what is being published end, and take no more."""
+        self.writer.shutdown(wait=True)
+
+    def _publish(self, step: int, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        storage.publish(self._uri(f"{step:08d}.safetensors"), save_tensors(tensors))
+        storage.publish_json(self._uri(f"{step:08d}.json"), about)
+        for name in _complete(self.out)[: -self.keep]:
+            storage.remove(self._uri(f"{name}.json"))
+            storage.remove(self._uri(f"{name}.safetensors"))
+        log.info("saved the state after step %d", step)
 
     def load(self) -> None:
-        """Go on from the published state, if there is one."""
-        if not storage.exists(self._uri(STATE_FILE)):
+        """Go on from the newest published state, if there is one."""
+        found = _complete(self.out)
+        if not found:
             return
-        about: dict[str, Any] = json.loads(storage.read(self._uri(STATE_FILE)))
-        tensors = load_tensors(storage.read(self._uri(about["tensors"])))
-        self.model.load_state_dict(_under("model.", tensors))
+        about: dict[str, Any] = storage.read_json(self._uri(f"{found[-1]}.json"))
+        tensors = load_tensors(storage.read(self._uri(f"{found[-1]}.safetensors")))
         here = self.model.state_dict()
-        self.average = {name: value.to(here[name].device) for name, value in _under("average.", tensors).items()}
+        self.model.load_state_dict(
+            {name: _like(value, here[name]) for name, value in _under("model.", tensors).items()}
+        )
+        self.average = {name: _like(value, here[name]) for name, value in _under("average.", tensors).items()}
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             index, _, field = name.partition(".")
-            moments.setdefault(int(index), {})[field] = value
+            example = parameters[int(index)]
+            moments.setdefault(int(index), {})[field] = value if value.dim() == 0 else _like(value, example)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.step, self.averaged, self.history = about["step"], about["averaged"], about["history"]
-        self.previous = about["tensors"]
 
     def _uri(self, name: str) -> str:
         return storage.join(self.out, FOLDER, name)
 
 
-def finish(out: str, history: dict[str, list[Any]]) -> None:
-    """Publish the history of a run whose checkpoint is published, and drop its state."""
+def record(out: str, history: dict[str, Any]) -> None:
+    """Publish the history of a run, before its checkpoint says that it is complete."""
     storage.publish_json(storage.join(out, HISTORY_FILE), history)
+
+
+def clear(out: str) -> None:
+    """Drop the states of a run whose checkpoint is published."""
     storage.remove(storage.join(out, FOLDER))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that ranks may hold in pieces as one; then every rank must call."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(tensor: Tensor, example: Tensor) -> Tensor:
+    """Return a whole tensor on the device of an example, cut into pieces as that is."""
+    on_device = tensor.to(example.device)
+    if isinstance(example, DTensor):
+        return distribute_tensor(on_device, example.device_mesh, example.placements)
+    return on_device
+
+
+def _complete(out: str) -> list[str]:
+    """Return the names of the states that are whole, oldest first."""
+    names = storage.list_names(storage.join(out, FOLDER))
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,15 +3,16 @@
 CIDEr-D is pycocoevalcap's, over our PTB words: the number that `python -m eval captioning` gives for the same captions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from pipeline import audio, sources
 from pipeline.cli import InputError
 from train import parallel
 from train.data import ListedClips
-from train.loop import Context
+from train.loop import Context, Validate
 from train.models.captioner import TagGuidedCaptioner
 from train.models.decoding import Decoding
 from train.models.words import tokenize
@@ -32,10 +33,11 @@ def read(source: str) -> ListedClips:
     return clips
 
 
-def measure(network: TagGuidedCaptioner, clips: ListedClips, context: Context) -> Callable[[], dict[str, float]]:
+def measure(clips: ListedClips, context: Context) -> Validate:
     """Return the function that captions the clips with beam 3, their tags given, and scores them; for every rank."""
 
-    def validate() -> dict[str, float]:
+    def validate(network: nn.Module) -> dict[str, float]:
+        assert isinstance(network, TagGuidedCaptioner)
         own = range(context.rank, len(clips.keys), context.world_size)
         said = write(network, clips, own)
         captions = {key: text for part in parallel.gather_objects(said) for key, text in part.items()}

@@ -7,6 +7,7 @@ Layout and numerics: the released BLAT code.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from train.models.text import TextConfig, TextEncoder
 
 INITIAL_TEMPERATURE = 0.07
 NORM_FLOOR = 1e-7
+SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # where SigLIP starts, Zhai et al. 2023
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,17 @@ class ClapConfig:
     """Size of the shared space."""
     clip_s: float = 10.0
     """Clips are zero-padded to this length, seconds; longer ones become windows of it, averaged by length."""
+    sigmoid: bool = False
+    """Learn a bias of the logits beside their scale, for the sigmoid loss."""
+
+
+class Towers(NamedTuple):
+    """What a batch of pairs becomes."""
+
+    audio: Tensor  # (B, D) unit vectors
+    text: Tensor  # (B, D) unit vectors
+    scale: Tensor  # exp of the logit scale, a scalar
+    bias: Tensor  # added to the logits, a scalar; 0 where the model has none
 
 
 class Clap(nn.Module):
@@ -45,7 +58,10 @@ class Clap(nn.Module):
         self.text_encoder = text_encoder
         self.audio_proj = nn.Linear(self.audio_encoder.embedding_dim, config.joint_dim)
         self.text_proj = nn.Linear(self.text_encoder.embedding_dim, config.joint_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / INITIAL_TEMPERATURE)))
+        scale = SIGMOID_SCALE if config.sigmoid else 1 / INITIAL_TEMPERATURE
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        if config.sigmoid:
+            self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
 
     @property
     def sample_rate_hz(self) -> int:
@@ -54,10 +70,12 @@ class Clap(nn.Module):
 
     def forward(
         self, waveform: Tensor, num_samples: Tensor, tokens: Tensor, mask: Tensor, sample_rate_hz: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return unit audio (B, D) and text (B, D) embeddings and the logit scale exp(s)."""
+    ) -> Towers:
+        """Embed pairs: zero-padded clips (B, T) with true lengths (B,), and token ids (B, L) with their mask."""
         audio = self.encode_audio(waveform, num_samples, sample_rate_hz)
-        return audio, self.encode_text(tokens, mask), self.logit_scale.exp()
+        scale = self.logit_scale.exp()
+        bias = self.logit_bias * 1.0 if self.config.sigmoid else torch.zeros_like(scale)
+        return Towers(audio, self.encode_text(tokens, mask), scale, bias)
 
     def encode_audio(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> Tensor:
         """Embed clips (B, T), zero-padded, with true lengths (B,); see `AudioEncoder.forward`."""

@@ -6,7 +6,7 @@ Shapes: B = captions, L = tokens, D = hidden size.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -44,6 +44,8 @@ class TextConfig:
 class TextEncoder(nn.Module):
     """Captions -> tokens -> one embedding each."""
 
+    frozen = False
+
     def __init__(self, config: TextConfig, architecture: "PretrainedConfig", tokenizer: Tokenizer) -> None:
         from transformers import AutoModel
 
@@ -54,6 +56,16 @@ class TextEncoder(nn.Module):
         pooler = getattr(self.model, "pooler", None)
         if pooler is not None:
             pooler.requires_grad_(False)  # nothing uses it, and a gradient that never comes stalls distributed training
+
+    def freeze(self) -> Self:
+        """Fix the weights for good, and leave dropout out."""
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train or eval mode; a frozen encoder stays in eval mode."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Map ids (B, L) and their mask (B, L) to (B, D)."""

@@ -23,6 +23,7 @@ TOKEN = re.compile(
   | {CLITIC}                          # dog 's
   | \d+(?:[.,:]\d+)+                  # 1,000.5
   | (?:[a-z]\.){{2,}}                 # p.a.
+  | \b(?:mr|mrs|ms|dr|prof|etc|vs|[a-z])\.(?=\s|$)   # abbreviations keep their dot
   | o'\w+ | ma'am                      # o'clock; elsewhere an apostrophe parts words
   | \w+(?:[-&/.]\w+)*                 # high-pitched, and/or
   | [^\w\s]
@@ -40,7 +41,7 @@ IN_TWO = {
     "gimme": "gim me",
     "lemme": "lem me",
 }
-DROPPED = {"'", "`", ".", "?", "!", ",", ":", "-", ";", '"', "“", "”"}
+DROPPED = {"'", "`", ".", "?", "!", ",", ":", "-", ";", '"', "“", "”", "‘", "—", "–"}
 JOIN = re.compile(rf" (n't\b|{CLITIC})")
 
 

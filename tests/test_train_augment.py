@@ -1,0 +1,54 @@
+"""Augmentation: stripes are blank in training alone and no wider than told; mixed pairs are sums with joined captions."""
+
+import pytest
+import torch
+from torch import nn
+
+from train import augment
+from train.models import audio
+from train.models.cnn14 import Cnn14Config
+from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel
+from train.models.mobilenet import MobileNetConfig
+
+FRONT_ENDS = [LogMel(32_000, 320, 64), EfficientLogMel(32_000, 320, 64, jitter=False), KaldiFbank(64)]
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS, ids=lambda each: type(each).__name__)
+def test_two_stripes_each_way_are_blank_in_training(front_end: nn.Module) -> None:
+    torch.manual_seed(0)
+    holder = nn.Sequential(front_end)
+    augment.add_spec_augment(holder)
+    waveform = torch.randn(16, 32_000 * 4) * 0.1
+    holder.train()
+    mel = front_end(waveform)
+    if isinstance(front_end, KaldiFbank):
+        mel = mel.transpose(1, 2)
+    blank = mel == 0  # (B, M, F)
+    assert torch.isfinite(mel).all() and blank.any()
+    rows, columns = blank.all(dim=2).sum(dim=1), blank.all(dim=1).sum(dim=1)  # mel bins, frames
+    assert rows.max() <= 2 * 7 and columns.max() <= 2 * 63
+    assert len(set(rows.tolist())) > 2 and len(set(columns.tolist())) > 2  # drawn for each clip
+    holder.eval()
+    assert not (front_end(waveform) == 0).any()
+
+
+@pytest.mark.parametrize("config", [Cnn14Config(channels=(4, 8)), MobileNetConfig(width=0.1)])
+def test_encoders_get_the_masks_and_keep_their_weights_names(config: Cnn14Config | MobileNetConfig) -> None:
+    encoder = audio.build(config)
+    names = list(encoder.state_dict())
+    augment.add_spec_augment(encoder)
+    assert list(encoder.state_dict()) == names
+    assert sum(len(module._forward_hooks) for module in encoder.modules()) == 1
+
+
+def test_mixed_pairs_are_sums_with_both_captions() -> None:
+    waveform = torch.stack([torch.full((4,), value, dtype=torch.int16) for value in (1000, 3000, -2000)])
+    lengths, texts = torch.tensor([2, 4, 3]), ["a", "b", "c"]
+    mixed, longer, joined = augment.mix(waveform, lengths, texts, 1.0, seed=0)
+    assert joined == ["a and b", "b and c", "c and a"] and longer.tolist() == [4, 4, 3]
+    assert 0.3 * 1000 + 0.7 * 3000 >= mixed[0, 0] >= 0.7 * 1000 + 0.3 * 3000 - 1
+    assert mixed.dtype == torch.int16
+    again = augment.mix(waveform, lengths, texts, 1.0, seed=0)
+    assert torch.equal(mixed, again[0])
+    same, _, unjoined = augment.mix(waveform, lengths, texts, 0.0, seed=0)
+    assert torch.equal(same, waveform) and unjoined == texts

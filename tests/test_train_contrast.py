@@ -1,0 +1,163 @@
+"""Contrastive losses: hand-made values, and over real processes the gradients of one process with the whole batch."""
+
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, distributed, nn
+from torch.nn import functional as nnf
+
+from train import contrast, parallel
+from train.accumulate import backward
+from train.contrast import Pairs
+from train.models.clap import Towers
+
+TOTAL, DIM = 11, 4
+KINDS: tuple[contrast.Kind, ...] = ("global", "local", "sigmoid")
+CASES = list(product(KINDS, (False, True), (1, 2)))  # kind, mask, parts
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.audio = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, DIM))
+        self.text = nn.Linear(5, DIM)
+        self.scale, self.bias = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, audio: Tensor, text: Tensor) -> Towers:
+        unit = nnf.normalize
+        return Towers(unit(self.audio(audio)), unit(self.text(text)), self.scale.exp(), self.bias * 1.0)
+
+
+def inputs() -> dict[str, Tensor]:
+    """A batch with a clip that comes twice, a caption that comes three times and a row that does not count."""
+    random = torch.Generator().manual_seed(1)
+    clip, caption = torch.arange(TOTAL), torch.arange(TOTAL)
+    clip[7], caption[3], caption[9] = clip[0], caption[8], caption[8]
+    return {
+        "audio": torch.randn(TOTAL, 3, generator=random).double(),
+        "text": torch.randn(TOTAL, 5, generator=random).double(),
+        "clip": clip,
+        "caption": caption,
+        "valid": torch.arange(TOTAL) != 5,
+    }
+
+
+def gradients(model: nn.Module, rows: Any, kind: contrast.Kind, mask: bool, parts: int) -> dict[str, Tensor]:
+    batch = {name: value[rows] for name, value in inputs().items()}
+    model.zero_grad()
+    split = [batch[name].tensor_split(parts) for name in ("audio", "text")]
+
+    def loss(towers: Towers) -> Tensor:
+        pairs = Pairs(towers.audio, towers.text, batch["clip"], batch["caption"], batch["valid"])
+        return contrast.loss(kind, pairs, towers.scale, towers.bias, parallel.Ranks(TOTAL), mask)
+
+    value = backward(model, list(zip(*split, strict=True)), loss, seed=0)
+    found = {name: p.grad.clone() for name, p in parallel.unwrap(model).named_parameters() if p.grad is not None}
+    return {**found, "loss": parallel.mean(value)}
+
+
+def one_rank(rank: int, size: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    model = nn.parallel.DistributedDataParallel(
+        Model().double(), find_unused_parameters=True
+    )  # bias has no part in InfoNCE
+    mine = torch.arange(rank, TOTAL, size)
+    torch.save({str(case): gradients(model, mine, *case) for case in CASES}, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_give_the_gradients_of_the_global_batch(tmp_path: Path, size: int) -> None:
+    """Every kind, with and without masks, whole and in parts; eleven rows are unequal shares for both sizes."""
+    mp.spawn(one_rank, args=(size, str(tmp_path)), nprocs=size)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    for kind, mask, parts in CASES:
+        expected = gradients(Model().double(), slice(None), kind, mask, 1)
+        assert max(float(g.abs().max()) for g in expected.values()) > 1e-2
+        for rank, (name, value) in product(range(size), expected.items()):
+            difference = (found[rank][str((kind, mask, parts))][name] - value).abs().max()
+            assert difference < 1e-9, (kind, mask, parts, rank, name, difference)
+
+
+def pairs(audio: Tensor, text: Tensor, **changes: Tensor) -> Pairs:
+    count = len(audio)
+    ids = torch.arange(count)
+    return Pairs(audio, text, ids, ids, torch.ones(count, dtype=torch.bool))._replace(**changes)
+
+
+def value(kind: contrast.Kind, given: Pairs, scale: float = 1.0, bias: float = 0.0, mask: bool = False) -> float:
+    ranks = parallel.Ranks(len(given.audio))
+    return contrast.loss(kind, given, torch.tensor(scale), torch.tensor(bias), ranks, mask).item()
+
+
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_infonce_is_zero_for_perfect_pairs_and_log_n_for_equal_ones(kind: contrast.Kind) -> None:
+    eye, same = torch.eye(4), torch.ones(4, 4) / 2
+    assert value(kind, pairs(eye, eye), 100.0) == pytest.approx(0, abs=1e-6)
+    assert value(kind, pairs(same, same), 14.0) == pytest.approx(math.log(4), abs=1e-5)
+
+
+def test_sigmoid_of_one_orthogonal_pair_by_hand() -> None:
+    """Two pairs, scale 2, bias -1: matches have logit 1, others -1; four terms of log(1 + e^-1), over two pairs."""
+    assert value("sigmoid", pairs(torch.eye(2), torch.eye(2)), 2.0, -1.0) == pytest.approx(
+        2 * math.log(1 + math.exp(-1))
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shared", ["clip", "caption"])
+def test_pairs_that_share_a_clip_or_caption_are_no_negatives(kind: contrast.Kind, shared: str) -> None:
+    """Rows 0 and 1 are the same: unmasked they push each other away, masked they are as good as apart."""
+    audio = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
+    given = pairs(audio, audio, **{shared: torch.tensor([0, 0, 1])})
+    assert value(kind, given, 20.0, -10.0) > 0.4
+    assert value(kind, given, 20.0, -10.0, mask=True) < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_do_not_count_change_nothing(kind: contrast.Kind) -> None:
+    random = torch.Generator().manual_seed(0)
+    audio, text = (nnf.normalize(torch.randn(5, 4, generator=random)) for _ in range(2))
+    some = torch.tensor([True, False, True, True, False])
+    assert value(kind, pairs(audio, text, valid=some), 5.0) == pytest.approx(
+        value(kind, pairs(audio[some], text[some]), 5.0), rel=1e-6
+    )
+
+
+def test_parts_draw_the_same_dropout_twice_and_move_batchnorm_once() -> None:
+    """The gradient of parts is that of the embeddings that the loss saw; statistics move as in a single pass."""
+
+    class Noisy(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.audio = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, DIM))
+
+    batch, seen = inputs(), []
+    parts = list(zip(batch["audio"].tensor_split(2), batch["text"].tensor_split(2), strict=True))
+
+    def loss(towers: Towers) -> Tensor:
+        seen.append(towers)
+        given = pairs(towers.audio, towers.text)
+        return contrast.loss("global", given, towers.scale, towers.bias, parallel.Ranks(TOTAL), False)
+
+    cached, plain = Noisy().double(), Noisy().double()
+    backward(cached, parts, loss, seed=3)
+    made = []
+    for i, part in enumerate(parts):
+        torch.manual_seed(3 + i)
+        made.append(plain(*part))
+    whole = Towers(torch.cat([m.audio for m in made]), torch.cat([m.text for m in made]), made[0].scale, made[0].bias)
+    loss(whole).backward()
+    assert torch.equal(seen[0].audio, whole.audio)
+    for (name, a), b in zip(cached.named_parameters(), plain.parameters(), strict=True):
+        assert a.grad is not None or name == "bias"
+        if b.grad is not None:
+            assert torch.allclose(a.grad, b.grad, atol=1e-6), name
+    for (name, a), b in zip(cached.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(a, b), name

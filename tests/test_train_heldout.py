@@ -1,0 +1,83 @@
+"""Held-out figures while training: hand-made similarities, equal to the evaluation's own metrics; no test split."""
+
+import numpy as np
+import pytest
+import torch
+
+from eval import metrics
+from pipeline.cli import InputError
+from train import heldout
+
+
+class Said:
+    """A stand-in for the text tower: a text is the name of a row of vectors."""
+
+    def __init__(self, vectors: dict[str, list[float]]) -> None:
+        self.vectors = vectors
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([self.vectors[text] for text in texts])
+
+
+def test_recalls_by_hand() -> None:
+    """Two clips with two captions each. Caption b1 is closer to clip a: of four queries three find their clip first."""
+    heard = torch.eye(2)
+    said = Said({"a1": [1, 0], "a2": [0.9, 0.1], "b1": [0.6, 0.4], "b2": [0, 0.8]})
+    found = heldout.retrieval(heard, said, [["a1", "a2"], ["b1", "b2"]])  # type: ignore[arg-type]
+    assert found["text_to_audio_R@1"] == 0.75 and found["text_to_audio_R@5"] == 1.0
+    assert found["audio_to_text_R@1"] == 1.0
+    assert found["recall_geometric_mean"] == pytest.approx(0.75 ** (1 / 3))
+    assert next(iter(found)) == "recall_geometric_mean"  # what a run selects by
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recalls_are_those_of_the_evaluation_ties_included(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    heard = rng.integers(-2, 3, (12, 3)).astype(np.float32)  # few values: many ties
+    texts = [[f"{clip}-{i}" for i in range(rng.integers(1, 4))] for clip in range(12)]
+    flat = [text for own in texts for text in own]
+    vectors = {text: rng.integers(-2, 3, 3).astype(float).tolist() for text in flat}
+    found = heldout.retrieval(torch.tensor(heard), Said(vectors), texts)  # type: ignore[arg-type]
+    similarity = heard @ np.array([vectors[text] for text in flat], np.float32).T
+    relevant = np.array([clip for clip, own in enumerate(texts) for _ in own])[None, :] == np.arange(12)[:, None]
+    for way, ranks in (
+        ("text_to_audio", metrics.best_ranks(similarity.T, relevant.T)),
+        ("audio_to_text", metrics.best_ranks(similarity, relevant)),
+    ):
+        for k in heldout.RECALL_AT:
+            assert found[f"{way}_R@{k}"] == pytest.approx(float((ranks <= k).mean())), (way, k)
+
+
+def test_one_tag_a_clip_gives_accuracy_more_give_average_precision() -> None:
+    said = Said(
+        {
+            p.format(name): [1.0, 0.0] if name == "dog" else [0.0, 1.0]
+            for p in heldout.PROMPTS
+            for name in ("dog", "rain")
+        }
+    )
+    heard = torch.tensor([[1.0, 0.2], [0.3, 1.0], [0.9, 0.1]])
+    single = heldout.zero_shot(heard, said, [["Dog"], ["Rain"], ["Rain"]])  # type: ignore[arg-type]
+    assert single == {"zeroshot_top1": pytest.approx(2 / 3)}
+    both = heldout.zero_shot(heard, said, [["Dog", "Rain"], ["Rain"], ["Dog"]])  # type: ignore[arg-type]
+    assert both == {"zeroshot_mAP": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize(
+    "source", ["x/test.csv", "s3://b/AudioCaps/test.csv", "clotho/evaluation/metadata.csv", "/d/eval_segments.csv"]
+)
+def test_a_test_split_is_refused_by_its_name(source: str) -> None:
+    with pytest.raises(InputError, match=r"is a test split by its name; .*--hold-out"):
+        heldout.refuse_test_split(source, [])
+
+
+@pytest.mark.parametrize(
+    "source", ["x/val.csv", "latest/validation.csv", "contest/metadata.csv", "test/run/valid/m.csv"]
+)
+def test_other_names_pass(source: str) -> None:
+    heldout.refuse_test_split(source, ["val", "dev", ""])
+
+
+def test_a_test_split_is_refused_by_its_folds() -> None:
+    with pytest.raises(InputError, match="holds clips of the fold 'test'"):
+        heldout.refuse_test_split("x/metadata.csv", ["dev", "test"])

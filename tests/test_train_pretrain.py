@@ -1,0 +1,182 @@
+"""Pre-training as a user runs it: losses at the start, several datasets, second stages, what is refused."""
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import distributed
+
+from pipeline import audio, shards, sources, storage
+from pipeline.cli import InputError
+from train import checkpoint, contrast, heldout, parallel
+from train.configs import PRETRAIN, SMALL_CLAP
+from train.data import ListedClips
+from train.loader import Loader
+from train.loop import Context, Step, fit
+from train.models.clap import ClapConfig
+from train.optim import OptimConfig
+from train.order import Order
+from train.pretrain import PretrainConfig, run, train
+from train.speed import prepare
+from train.towers import build, objective
+
+TINY: PretrainConfig = PRETRAIN["tiny"][1]
+
+
+def tiny(data: str, out: Path | str, **changes: Any) -> PretrainConfig:
+    return dataclasses.replace(TINY, data=(data,), out=str(out), **changes)
+
+
+def history(out: Path | str) -> dict[str, Any]:
+    return storage.read_json(storage.join(str(out), "history.json"))
+
+
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrast.Kind) -> None:
+    """Towers that know nothing, at scale 1: every pair is as likely as any other."""
+    config = tiny(dataset, "", loss=kind, optim=OptimConfig(epochs=1, batch_size=24))
+    (clips,) = [ListedClips(sources.read_clips(dataset), ())]
+    network = build(config, clips)
+    torch.nn.init.zeros_(network.logit_scale)
+    (batch,) = Loader(clips, Order(sizes=(24,), batch_size=24, seed=0), 64_000).batches(0, 1)
+    loss = objective(config, network, Context())(network.train(), batch, Step(0, 0)).item()
+    assert loss == pytest.approx(math.log(24), rel=0.05)
+
+
+def test_several_datasets_are_mixed_by_weight_and_named_in_the_lineage(
+    dataset: str, corpus: str, tmp_path: Path
+) -> None:
+    """Shards, and a listing: an epoch is one pass over the one and half a pass over the other."""
+    config = tiny(dataset, tmp_path, weights=(1.0, 0.5), label_phrases=("the sound of {}",))
+    run(dataclasses.replace(config, data=(dataset, f"{corpus}/captioned_segments.csv")))
+    made = checkpoint.load(str(tmp_path))
+    lineage = made.config["lineage"]
+    assert lineage["data"][1].endswith("captioned_segments.csv") and lineage["num_clips"] == 48
+    assert lineage["origins"][0]["plan_hash"] == shards.origin(dataset)["plan_hash"] and lineage["origins"][1] == {}
+    assert len(history(tmp_path)["loss"]) == 2 * (36 // 8)
+
+
+def test_held_out_clips_choose_the_best_and_are_never_trained_on(dataset: str, tmp_path: Path) -> None:
+    run(tiny(dataset, tmp_path, hold_out=8, validate_every_steps=1))
+    trained = checkpoint.trained_on(str(tmp_path))
+    assert len(trained) == 16 and trained < set(shards.Index(dataset).keys)
+    epochs = history(tmp_path)["epochs"]
+    assert [each["step"] for each in epochs] == [1, 2, 3, 4]
+    assert {f"{way}_R@{k}" for way in ("text_to_audio", "audio_to_text") for k in (1, 5, 10)} <= set(epochs[0])
+    best = max(epochs, key=lambda each: each["recall_geometric_mean"])
+    kept = checkpoint.load(str(tmp_path / "best")).config["lineage"]["epoch"]
+    assert kept["recall_geometric_mean"] == best["recall_geometric_mean"]
+    page = (tmp_path / "report.html").read_text()
+    assert (
+        "val/recall_geometric_mean" in page and "<svg" in page and "http" not in page.replace("http://www.w3.org", "")
+    )
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_a_second_stage_goes_on_from_the_first(dataset: str, corpus: str, tmp_path: Path) -> None:
+    run(tiny(dataset, tmp_path / "first"))
+    second = tiny(f"{corpus}/captioned_segments.csv", tmp_path / "second", init=str(tmp_path / "first"))
+    run(dataclasses.replace(second, optim=dataclasses.replace(TINY.optim, lr=1e-8, epochs=1, warmup_fraction=0.0)))
+    first, made = (checkpoint.load(str(tmp_path / name)) for name in ("first", "second"))
+    assert made.config["lineage"]["init"] == str(tmp_path / "first")
+    for (name, a), b in zip(first.model.named_parameters(), made.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_path: Path) -> None:
+    run(tiny(dataset, tmp_path, init_audio=clap, freeze_audio=True, freeze_text=True))
+    before, after = checkpoint.load(clap).model, checkpoint.load(str(tmp_path)).model
+    for a, b in zip(before.audio_encoder.state_dict().values(), after.audio_encoder.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    torch.manual_seed(TINY.optim.seed)
+    (clips,) = [ListedClips(sources.read_clips(dataset), ())]
+    start = build(tiny(dataset, ""), clips)
+    assert all(
+        torch.equal(a, b) for a, b in zip(start.text_encoder.parameters(), after.text_encoder.parameters(), strict=True)
+    )
+    assert not torch.equal(start.text_proj.weight, after.text_proj.weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights": (1.0, 2.0)}, r"--weights .*each of the 1 --data"),
+        ({"hold_out": -1}, r"--hold-out -1"),
+        ({"parts": 0}, r"--parts 0"),
+        ({"loss": "sigmoid"}, r"--network.sigmoid False"),
+        ({"freeze_audio": True}, r"--init-audio is missing"),
+        ({"label_phrases": ("no braces",)}, r"--label-phrases 'no braces'"),
+        ({"audio_lr_scale": 0.0}, r"--audio-lr-scale 0.0"),
+    ],
+)
+def test_what_cannot_be_is_refused(dataset: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run(tiny(dataset, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_validation_on_a_test_split_or_on_trained_clips_is_refused(dataset: str, corpus: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--validation .*is a test split by its name"):
+        run(tiny(dataset, tmp_path, validation=f"{corpus}/evaluation_segments.csv"))
+    with pytest.raises(InputError, match=r"--validation .*24 of its clips are trained on"):
+        run(tiny(dataset, tmp_path, validation=f"{corpus}/tagged_segments.csv"))
+
+
+def test_a_missing_shard_is_an_error_before_the_start(dataset: str, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "data")
+    (tmp_path / "data" / "00001.tar").unlink()
+    with pytest.raises(InputError, match=r"--data .*00001.tar has 0 bytes.*1 of 3 tars are missing"):
+        run(tiny(str(tmp_path / "data"), tmp_path / "out"))
+
+
+def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Path) -> None:
+    """R@1 of 1 both ways on what it was trained on: nothing on the way from file to gradient loses a pair."""
+    listed = sources.read_clips(str(blat_data / "esc50" / "metadata.csv"))
+    distinct = list({clip.captions[0].lower(): clip for clip in listed if clip.captions}.values())[:64]
+    clips = ListedClips(distinct, ())
+    assert len(clips.keys) == 64
+    optim = OptimConfig(epochs=40, batch_size=32, lr=2e-3, save_every_s=1e9)
+    cnn = dataclasses.replace(
+        SMALL_CLAP.audio, channels=(16, 32, 64, 128), num_mels=40, block_dropout=0.0, clip_dropout=0.0
+    )
+    words = dataclasses.replace(SMALL_CLAP.text, layers=2, dropout=0.0, pooling="mean")
+    config = dataclasses.replace(TINY, network=ClapConfig(audio=cnn, text=words, clip_s=5.0), optim=optim)
+    network = build(config, clips)
+    loader = Loader(clips, Order(sizes=(64,), batch_size=32, seed=0), 5 * audio.SAMPLE_RATE_HZ)
+    steps = objective(config, network, Context())
+    fit(prepare(network, torch.device("cpu")), steps, loader, optim, Context(), str(tmp_path))
+    found = heldout.measure(clips, Context())(network.eval())
+    assert found["text_to_audio_R@1"] == found["audio_to_text_R@1"] == 1.0, found
+
+
+def worker(rank: int, folder: str, config: PretrainConfig) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    train({"config": config, "out": config.out}, Context(rank=rank, world_size=2))
+    assert parallel.gather_objects(rank) == [0, 1]
+    distributed.destroy_process_group()
+
+
+def test_two_workers_with_all_options_publish_one_model(dataset: str, tmp_path: Path) -> None:
+    """Sharded weights, sigmoid loss, parts, masks, a moving average, augmentation, bfloat16: all at once, on two ranks."""
+    changes = {
+        "loss": "sigmoid",
+        "network": dataclasses.replace(TINY.network, sigmoid=True),
+        "mask_duplicates": True,
+        "parts": 2,
+        "hold_out": 4,
+        "augment": dataclasses.replace(TINY.augment, spec_augment=True, mix_fraction=0.5),
+        "speed": dataclasses.replace(TINY.speed, shard=True, recompute=True),
+        "optim": dataclasses.replace(TINY.optim, ema_decay=0.5, precision="bfloat16", batch_size=9),
+    }
+    config = tiny(dataset, tmp_path / "out", **changes)
+    mp.spawn(worker, args=(str(tmp_path), config), nprocs=2)
+    made = checkpoint.load(str(tmp_path / "out"))
+    assert len(made.config["lineage"]["last_epoch"]) > 3
+    assert all(math.isfinite(value) for value in history(tmp_path / "out")["loss"])
+    vectors = made.model.embed_texts(["a bell", "rain"])
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-4)

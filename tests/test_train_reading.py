@@ -1,0 +1,106 @@
+"""Reading: remote tars in pieces of neighbours, each fetched once; a bounded cache on disk; damage is told, not heard."""
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import audio, storage
+from pipeline.audio import AudioError
+from train import reading
+from train.data import TarClips
+from train.reading import Cache, Member, Pieces
+
+DATA = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def fetched(s3: str, monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
+    """Count the reads of a remote file, by (offset, size)."""
+    storage.publish(f"{s3}/pieces.bin", DATA)
+    counts: Counter[tuple[int, int]] = Counter()
+    read = storage.read
+
+    def counting(uri: str, offset: int = 0, size: int | None = None) -> bytes:
+        counts[offset, size or -1] += 1
+        return read(uri, offset, size)
+
+    monkeypatch.setattr(reading.storage, "read", counting)
+    return counts
+
+
+def test_a_piece_is_fetched_once_for_all_threads(s3: str, fetched: Counter[tuple[int, int]]) -> None:
+    pieces = Pieces(Cache())
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: pieces.read(f"{s3}/pieces.bin", 100, 900), range(40)))
+    assert set(found) == {DATA[100:900]} and fetched == {(100, 800): 1}
+
+
+def test_memory_holds_the_latest_pieces(
+    s3: str, fetched: Counter[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "HELD_BYTES", 2000)
+    pieces = Pieces(Cache())
+    for first in (0, 1000, 0, 2000, 0, 1000):  # the third piece pushes out the second, which is then read again
+        assert pieces.read(f"{s3}/pieces.bin", first, first + 1000) == DATA[first : first + 1000]
+    assert fetched == {(0, 1000): 1, (1000, 1000): 2, (2000, 1000): 1}
+
+
+def test_the_disk_serves_the_next_process_and_stays_bounded(
+    s3: str, tmp_path: Path, fetched: Counter[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "EVICT_EVERY", 1)
+    cache = Cache(str(tmp_path / "cache"), 2500)
+    for _ in range(2):
+        assert Pieces(cache).read(f"{s3}/pieces.bin", 0, 1000) == DATA[:1000]
+    assert fetched == {(0, 1000): 1}
+    for first in (1000, 2000, 3000):
+        Pieces(cache).read(f"{s3}/pieces.bin", first, first + 1000)
+    kept = list((tmp_path / "cache").iterdir())
+    assert len(kept) == 2 and sum(path.stat().st_size for path in kept) <= 2500
+
+
+def test_a_cut_cache_file_is_read_again(s3: str, tmp_path: Path, fetched: Counter[tuple[int, int]]) -> None:
+    cache = Cache(str(tmp_path), 10**9)
+    Pieces(cache).read(f"{s3}/pieces.bin", 0, 1000)
+    (path,) = tmp_path.iterdir()
+    os.truncate(path, 10)
+    assert Pieces(cache).read(f"{s3}/pieces.bin", 0, 1000) == DATA[:1000]
+
+
+def test_a_piece_that_cannot_be_read_is_tried_again_next_time(s3: str) -> None:
+    pieces = Pieces(Cache())
+    with pytest.raises(FileNotFoundError):
+        pieces.read(f"{s3}/late.bin", 0, 10)
+    storage.publish(f"{s3}/late.bin", b"0123456789")
+    assert pieces.read(f"{s3}/late.bin", 0, 10) == b"0123456789"
+
+
+def test_neighbours_share_a_piece_and_sparse_ones_do_not() -> None:
+    """Twenty clips of 100 bytes in two tars: blocks of 16 are cut where a tar ends; far apart, each is read alone."""
+    tar = np.array([0] * 10 + [1] * 10)
+    offset = np.r_[np.arange(10), np.arange(10)] * 100
+    size = np.full(20, 100)
+
+    def clips(offset: np.ndarray) -> TarClips:
+        names = [[""]] * 20
+        return TarClips([""] * 20, names, names, ["a.tar", "b.tar"], tar, offset, size, [""] * 20)
+
+    dense, sparse = clips(offset), clips(offset * 100)
+    pieces = [(dense.place(i).uri, dense.place(i).first, dense.place(i).last) for i in range(20)]
+    assert pieces == [("a.tar", 0, 1000)] * 10 + [("b.tar", 0, 600)] * 6 + [("b.tar", 600, 1000)] * 4
+    assert sparse.place(3) == Member("a.tar", 30_000, 100, "", 30_000, 30_100)
+
+
+def test_bytes_that_are_not_as_written_are_told(tmp_path: Path) -> None:
+    flac = audio.encode_flac(np.arange(3200, dtype=np.int16))
+    (tmp_path / "x.tar").write_bytes(flac)
+    place = Member(str(tmp_path / "x.tar"), 0, len(flac), "0" * 64, 0, len(flac))
+    with pytest.raises(AudioError, match=r"unreadable: .* are not as written"):
+        reading.read(place, Cache())
+    assert len(reading.read(place._replace(sha256=""), Cache())) == 3200
+    with pytest.raises(AudioError, match=r"unreadable: .*ends after"):
+        reading.read(place._replace(size=len(flac) + 9), Cache())

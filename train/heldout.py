@@ -1,0 +1,122 @@
+"""How two towers do on held-out clips while they train: retrieval both ways, and tags by text prompts.
+
+Shapes: N = clips, Q = captions, C = classes, D = embedding size.
+"""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import audio
+from pipeline.cli import InputError, JobError
+from train import parallel, reading
+from train.loader import Clips
+from train.loop import Context, Validate
+from train.models.clap import Clap
+from train.reading import Cache
+
+BATCH_SIZE = 32
+RECALL_AT = (1, 5, 10)
+PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
+TEST_NAME = re.compile(r"(?i)(?<![a-z])(test|eval|evaluation)(?![a-z])")
+
+
+def refuse_test_split(source: str, folds: Sequence[str], flag: str = "--validation") -> None:
+    """Raise InputError when a source is a test split by its name or the folds of its clips: nothing is selected on one."""
+    told = "is a test split by its name"
+    *_, folder, name = ["", *source.rstrip("/").split("/")]
+    plain = name.split(".")[0] == "metadata"  # a table that is named like any other: its folder tells
+    suspect = bool(TEST_NAME.search(folder if plain else name))
+    if not suspect:
+        told = f"holds clips of the fold {next((fold for fold in folds if TEST_NAME.fullmatch(fold)), '')!r}"
+        suspect = any(TEST_NAME.fullmatch(fold) for fold in folds)
+    if suspect:
+        remedy = "models that are selected on test data report wrong figures; give a validation split"
+        raise InputError(flag, source, f"{told}; {remedy}")
+
+
+def measure(clips: Clips, context: Context) -> Validate:
+    """Return the function that every rank calls to measure a network.
+
+    It gives `recall_geometric_mean` (of R@1, R@5 and R@10 from text to audio, by which BLAT selects) and the recalls of
+    both ways where clips have captions; `zeroshot_top1` where all clips have exactly one tag, else `zeroshot_mAP` where they
+    have tags.
+    """
+
+    def validate(network: torch.nn.Module) -> dict[str, float]:
+        assert isinstance(network, Clap)
+        heard = _embed(network, clips, context)
+        found = retrieval(heard, network, clips.texts) if any(clips.texts) else {}
+        return found | (zero_shot(heard, network, clips.tags) if any(clips.tags) else {})
+
+    return validate
+
+
+def retrieval(heard: Tensor, network: Clap, texts: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return the recalls of clips (N, D) with their captions: every caption a query, a clip's query the best of its own."""
+    owner = torch.tensor([row for row, own in enumerate(texts) for _ in own], device=heard.device)
+    said = _embed_texts(network, [text for own in texts for text in own])
+    similarity = said @ heard.T  # (Q, N)
+    own = similarity.gather(1, owner[:, None])
+    to_audio = _ranks(similarity, own, torch.ones_like(similarity, dtype=torch.bool).scatter(1, owner[:, None], False))
+    relevant = owner[None, :] == torch.arange(len(heard), device=heard.device)[:, None]  # (N, Q)
+    asked = relevant.any(dim=1)
+    back = similarity.T[asked]
+    best = back.masked_fill(~relevant[asked], -torch.inf).amax(dim=1, keepdim=True)
+    to_text = _ranks(back, best, ~relevant[asked])
+    found = {f"text_to_audio_R@{k}": float((to_audio <= k).float().mean()) for k in RECALL_AT}
+    mean = torch.tensor(list(found.values())).clamp(min=1e-6).log().mean().exp()
+    found |= {f"audio_to_text_R@{k}": float((to_text <= k).float().mean()) for k in RECALL_AT}
+    return {"recall_geometric_mean": float(mean), **found}
+
+
+def zero_shot(heard: Tensor, network: Clap, tags: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return how clips (N, D) with tags find them by the mean of three prompts."""
+    names = sorted({tag for own in tags for tag in own})
+    classes = sum(_embed_texts(network, [p.format(name.lower()) for name in names]) for p in PROMPTS)
+    scores = heard @ classes.T  # type: ignore[union-attr]  # (N, C)
+    truth = torch.tensor([[name in own for name in names] for own in tags], device=heard.device)
+    if bool((truth.sum(dim=1) == 1).all()):
+        return {"zeroshot_top1": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
+    order = scores.argsort(dim=0, descending=True)
+    hits = truth.gather(0, order).float()
+    precision = hits.cumsum(dim=0) / torch.arange(1, len(hits) + 1, device=heard.device)[:, None]
+    return {"zeroshot_mAP": float(((precision * hits).sum(dim=0) / hits.sum(dim=0)).mean())}
+
+
+def _ranks(similarity: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """Return (rows,) the rank from 1 of `own` (rows, 1) among the `others`; who ties counts half."""
+    above, tied = (similarity > own) & others, (similarity == own) & others
+    return 1 + above.sum(dim=1) + tied.sum(dim=1) / 2
+
+
+@torch.no_grad()
+def _embed(network: Clap, clips: Clips, context: Context) -> Tensor:
+    """Embed whole clips, every rank its share; (N, D) on every rank."""
+    own = range(context.rank, len(clips.keys), context.world_size)
+    parts = []
+    for first in range(0, len(own), BATCH_SIZE):
+        rows = own[first : first + BATCH_SIZE]
+        with ThreadPoolExecutor(reading.THREADS) as pool:
+            arrays = list(pool.map(lambda row: _read(clips, row), rows))
+        parts.append(network.embed_clips(arrays, audio.SAMPLE_RATE_HZ).cpu())
+    told: dict[int, Tensor] = {}
+    for share in parallel.gather_objects(dict(zip(own, torch.cat(parts) if parts else (), strict=True))):
+        told |= share
+    return torch.stack([told[row] for row in range(len(clips.keys))]).to(network.logit_scale.device)
+
+
+def _read(clips: Clips, row: int) -> np.ndarray:
+    try:
+        return reading.read(clips.place(row), Cache())
+    except audio.AudioError as error:  # figures over clips that change cannot be compared
+        raise JobError(f"held-out clip {clips.keys[row]} cannot be read: {error}; mend it or leave it out") from None
+
+
+@torch.no_grad()
+def _embed_texts(network: Clap, texts: Sequence[str]) -> Tensor:
+    return torch.cat([network.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)])

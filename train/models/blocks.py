@@ -1,0 +1,16 @@
+"""The repeated blocks of a network: what is compiled, recomputed or sharded one by one."""
+
+from torch import nn
+
+BLOCKS = {"ConvBlock", "InvertedResidual", "ASTLayer", "BertLayer", "RobertaLayer", "TransformerDecoderLayer"}
+
+
+def blocks(network: nn.Module) -> list[nn.Module]:
+    """Return the repeated blocks of a network, outermost only: convolution blocks of encoders, layers of transformers."""
+    found: list[nn.Module] = []
+    for name, module in network.named_modules():
+        inside = any(module is part for block in found for part in block.modules())
+        if not inside and type(module).__name__ in BLOCKS:
+            assert name, "the network is no block of itself"
+            found.append(module)
+    return found
