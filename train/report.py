@@ -16,7 +16,7 @@ from train.state import HISTORY_FILE
 
 PAGE_FILE = "report.html"
 PACKAGES = ("torch", "torchaudio", "transformers", "ray", "numpy", "pyarrow", "soundfile")
-WIDTH, HEIGHT, MARGIN, MOST_POINTS = 460, 220, 44, 400
+WIDTH, HEIGHT, MARGIN, MOST_POINTS = 470, 220, 60, 400
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #1a1a1a; }
 h2 { margin-top: 2em; } .curves { display: flex; flex-wrap: wrap; gap: 20px; } figure { margin: 0; }

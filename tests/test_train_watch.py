@@ -1,0 +1,90 @@
+"""Where the numbers of a run go: real TensorBoard, W&B (offline) and MLflow (on disk) files; a page with curves."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+from pipeline.cli import InputError
+from train import report, watch
+from train.watch import Pace, Sinks, Watch, WatchConfig
+
+SCALARS = {"train/loss": 2.5, "val/text_to_audio_R@1": 0.25}
+
+
+def test_tensorboard_mlflow_and_wandb_get_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
+    sinks = Sinks(WatchConfig(wandb="blat", mlflow="blat"), str(tmp_path / "run"), {"lr": 1.0})
+    for sink in sinks.all:
+        sink(SCALARS, 7)
+    sinks.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]} == {
+        name: [(7, value)] for name, value in SCALARS.items()
+    }
+    (logged,) = mlflow.search_runs(experiment_names=["blat"], output_format="list")
+    assert logged.data.metrics == {"train/loss": 2.5, "val/text_to_audio_R_at_1": 0.25}
+    assert logged.data.params == {"lr": "1.0"} and logged.info.status == "FINISHED"
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_tensorboard_of_a_remote_run_is_published_at_its_end(s3: str) -> None:
+    sinks = Sinks(WatchConfig(), f"{s3}/watched", {})
+    sinks.all[0](SCALARS, 1)
+    sinks.close()
+    (name,) = storage.list_names(f"{s3}/watched/tensorboard")
+    assert name.startswith("events.")
+
+
+def test_a_library_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(InputError, match=r"--watch.wandb 'p': needs `pip install 'blat-ray\[tracking\]'`"):
+        WatchConfig(wandb="p").check()
+    WatchConfig().check()
+
+
+def test_utilisation_and_waiting_are_shares_of_what_they_are_measured_against(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps of 8 pairs on two workers in 2 s, one of which waited: 8 pairs a second and worker, half of 32 FLOP/s."""
+    clock = iter([100.0, 100.5, 101.0, 101.5, 102.0])
+    monkeypatch.setattr(watch.time, "monotonic", lambda: next(clock))
+    pace = Pace(steps=8, steps_per_epoch=4, batch_size=8, world_size=2, flops_per_pair=2.0, peak_flops=32.0)
+    told: list[dict[str, float]] = []
+    rows: list[dict[str, float]] = []
+    seen = Watch(pace, [lambda scalars, step: told.append(dict(scalars))], rows, 0, True)
+    for step in range(1, 5):
+        seen.step(step, float(step), 0.1, 0.25, {"logit_scale": 14.0})
+    assert told == [
+        {
+            "train/loss": 2.5,
+            "train/lr": 0.1,
+            "train/logit_scale": 14.0,
+            "train/samples_per_second_per_gpu": 8.0,
+            "train/batch_time": 0.5,
+            "train/data_time": 0.25,
+            "train/mfu": 0.5,
+        }
+    ]
+    assert rows == [{"step": 4, **told[0]}]
+
+
+def test_the_page_shows_every_curve_and_escapes_names() -> None:
+    history = {
+        "loss": [3.0, 2.0, 1.0],
+        "steps": [{"step": 3, "train/loss": 2.0, "train/lr": 0.1}],
+        "epochs": [{"epoch": 1, "step": 3, "loss": 2.0, "text_to_audio_R@1": 0.5}],
+        "skipped": {"<k>": "empty: 0 bytes"},
+    }
+    about = {"lineage": {"stage": "train pretrain", "num_clips": 3}, "revision": "f" * 64}
+    page = report.page(history, about, {"out": "/x/my run", "optim": {"lr": 0.1}})
+    for shown in ("train/loss: 1", "train/lr: 0.1", "val/text_to_audio_R@1: 0.5", "&lt;k&gt;", "optim.lr", "my run"):
+        assert shown in page, shown
+    assert page.count("<polyline") == 1 and page.count("<circle") == 2 and "<k>" not in page
+    assert report.curve("x", [(step, float(step % 2)) for step in range(5000)]).count(",") <= report.MOST_POINTS + 1
