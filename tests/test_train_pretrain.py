@@ -107,6 +107,7 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
     [
         ({"weights": (1.0, 2.0)}, r"--weights .*each of the 1 --data"),
         ({"hold_out": -1}, r"--hold-out -1"),
+        ({"hold_out": 24}, r"--hold-out 24: leaves nothing"),
         ({"parts": 0}, r"--parts 0"),
         ({"loss": "sigmoid"}, r"--network.sigmoid False"),
         ({"freeze_audio": True}, r"--init-audio is missing"),
@@ -127,11 +128,12 @@ def test_validation_on_a_test_split_or_on_trained_clips_is_refused(dataset: str,
         run(tiny(dataset, tmp_path, validation=f"{corpus}/tagged_segments.csv"))
 
 
-def test_a_missing_shard_is_an_error_before_the_start(dataset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("held_out", [0, 4])
+def test_a_missing_shard_is_an_error_before_the_start(dataset: str, tmp_path: Path, held_out: int) -> None:
     shutil.copytree(dataset, tmp_path / "data")
     (tmp_path / "data" / "00001.tar").unlink()
     with pytest.raises(InputError, match=r"--data .*00001.tar has 0 bytes.*1 of 3 tars are missing"):
-        run(tiny(str(tmp_path / "data"), tmp_path / "out"))
+        run(tiny(str(tmp_path / "data"), tmp_path / "out", hold_out=held_out))
 
 
 def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def hold_out(clips: Clips, count: int, seed: int) -> set[str]:
 
 def check_present(clips: Sequence[Clips]) -> None:
     """Raise InputError when a tar is missing, or shorter than what is to be read of it."""
-    for part in clips:
+    whole = [part.clips if isinstance(part, Chosen) else part for part in clips]
+    for part in whole:
         if not isinstance(part, TarClips):
             continue
         needed = np.zeros(len(part.tars), np.int64)

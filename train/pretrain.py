@@ -98,7 +98,8 @@ def run(config: PretrainConfig) -> None:
     if config.init:
         config = dataclasses.replace(config, init=storage.resolve(config.init))
         identity["init_revision"] = _describe_init(config)
-    _check_text(config.network.text)
+    else:
+        _check_text(config.network.text)
     free = ("scale", "data", "init", "init_audio", "loader", "watch", "speed", "validation")
     out = cli.claim(config.out, config, identity, ignore=free)
     if checkpoint.exists(out):
@@ -184,6 +185,8 @@ def _clips(config: PretrainConfig) -> tuple[list[Clips], Clips | None]:
         whole = Mixture(parts)
         chosen = {key: row for row, key in enumerate(whole.keys) if key in held}
         kept = [Chosen(part, [row for row, key in enumerate(part.keys) if key not in held]) for part in parts]
+        if not all(part.keys for part in kept):
+            raise InputError("--hold-out", config.hold_out, "leaves nothing of one of --data to train on; use fewer")
         return list(kept), Chosen(whole, sorted(chosen.values()))
     if not config.validation:
         return parts, None

@@ -99,7 +99,8 @@ def prepare(
     network = network.to(device)
     if config.channels_last and device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    evaluated = copy.deepcopy(network) if copied or config.shard else network
+    shard = config.shard and world_size > 1  # an elastic run may be down to one
+    evaluated = copy.deepcopy(network) if copied or shard else network
     if precision == "bfloat16":
         network.forward = torch.autocast(device.type, dtype=torch.bfloat16)(network.forward)  # type: ignore[method-assign]
     for block in blocks(network):
@@ -107,11 +108,11 @@ def prepare(
             block.forward = partial(_recomputed, block, block.forward)  # type: ignore[method-assign]
         if config.compile:
             block.compile(dynamic=False)
-        if config.shard and any(p.requires_grad for p in block.parameters()):
+        if shard and any(p.requires_grad for p in block.parameters()):
             fully_shard(block)
     if world_size == 1:
         return Prepared(network, network, evaluated)
-    if config.shard:
+    if shard:
         scalars = {parameter for parameter in network.parameters() if parameter.dim() == 0}  # which FSDP does not split
         fully_shard(network, ignored_params=scalars)
         parallel.average_each(scalars)
