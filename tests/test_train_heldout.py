@@ -67,7 +67,7 @@ def test_one_tag_a_clip_gives_accuracy_more_give_average_precision() -> None:
     "source", ["x/test.csv", "s3://b/AudioCaps/test.csv", "clotho/evaluation/metadata.csv", "/d/eval_segments.csv"]
 )
 def test_a_test_split_is_refused_by_its_name(source: str) -> None:
-    with pytest.raises(InputError, match=r"is a test split by its name; .*--hold-out"):
+    with pytest.raises(InputError, match=r"is a test split by its name; .*validation split"):
         heldout.refuse_test_split(source, [])
 
 
