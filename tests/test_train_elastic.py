@@ -44,5 +44,7 @@ def test_a_lost_node_costs_only_its_worker(dataset: str, tmp_path: Path) -> None
         cluster.shutdown()
         log.close()
     history = storage.read_json(str(tmp_path / "out" / "history.json"))
-    assert len(history["loss"]) == 3 * EPOCHS and [each["epoch"] for each in history["epochs"]] == list(range(1, EPOCHS + 1))
+    assert len(history["loss"]) == 3 * EPOCHS and [each["epoch"] for each in history["epochs"]] == list(
+        range(1, EPOCHS + 1)
+    )
     assert "samples/s per worker" in told() and "continues at step" in (tmp_path / "log").read_text()
