@@ -9,6 +9,11 @@ STAGES = {
     "zero-shot": Stage("eval.zero_shot", "Classify and tag by similarity to class names.", configs.ZERO_SHOT),
     "retrieval": Stage("eval.retrieval", "Find clips by captions and captions by clips.", configs.RETRIEVAL),
     "captioning": Stage("eval.captioning", "Caption clips and score it; the ablation of tags.", configs.CAPTIONING),
+    "linear-probe": Stage(
+        "eval.linear_probe", "A linear layer over frozen embeddings, by official folds.", configs.LINEAR_PROBE
+    ),
+    "finetune": Stage("eval.finetune", "The encoder fine-tuned on each official fold, and tested.", configs.FINETUNE),
+    "suite": Stage("eval.suite", "Every task that is there, every stage that fits, and the report.", configs.SUITE),
     "report": Stage("eval.report", "Show several models side by side.", configs.REPORT),
 }
 

@@ -1,6 +1,6 @@
 """Zero-shot without training: a tagger's probabilities, carried to class names by the similarity of the words.
 
-What a model that is trained on a tagger's tags has to beat. Shapes: N = clips, K = tags, C = classes.
+What a model that is trained on a tagger's tags has to beat. Shapes: K = tags, C = classes.
 """
 
 from collections.abc import Sequence
@@ -9,26 +9,10 @@ import numpy as np
 import torch
 from torch.nn import functional as nnf
 
-from eval.embed import Embedded, batches
-from pipeline.clip import Clip
 from train.models import text
-from train.models.tagger import Tagger
 from train.models.text import TextConfig, TextEncoder
 
 SHARPNESS = 8.0  # of the softmax over classes: a tag speaks for the names it is close to, a little for all others
-
-
-def tag(model: Tagger, clips: Sequence[Clip], batch_size: int) -> Embedded:
-    """Return the probabilities (N, K) of every clip that can be read."""
-    found = Embedded(np.zeros((0, len(model.tags)), np.float32), [], {})
-    device, vectors = next(model.parameters()).device, []
-    for rows, samples in batches(clips, model.sample_rate_hz, batch_size, found.missing):
-        lengths = [len(each) for each in samples]
-        waveform = np.stack([np.pad(each, (0, max(lengths) - len(each))) for each in samples])
-        told = model.tag(torch.from_numpy(waveform).to(device), torch.tensor(lengths, device=device))
-        vectors.append(told.cpu().numpy())
-        found.clips.extend(clips[row] for row in rows)
-    return found._replace(vectors=np.concatenate(vectors))
 
 
 def open_text(name: str) -> TextEncoder:

@@ -83,10 +83,9 @@ def run(config: CaptioningConfig) -> None:
         "num_references": sum(len(clip.captions) for clip in written.clips),
         "num_tagged": sum(bool(set(clip.tags) & set(about.model.tags)) for clip in written.clips),
         "fold_rule": task.fold_rule,
-        "folds": list(config.folds),
-        **results.protocol(written.clips, len(clips), written.missing, about, config.model),
+        **results.protocol(written.clips, len(clips), written.missing, about, config),
     }
-    uri = results.publish(config.out, f"captioning {task.name}", about, config.model, entry)
+    uri = results.publish(config.out, f"captioning {task.name}", about, config.model, entry, {})
     listed = storage.join(storage.resolve(config.out), f"captioning-{task.name}.csv")
     storage.publish(listed, _table(written, scores))
     print(text_table(entry))

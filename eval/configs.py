@@ -1,9 +1,14 @@
 """Named evaluation configs."""
 
 from eval.captioning import CaptioningConfig, Guidance
+from eval.finetune import FinetuneTaskConfig
+from eval.linear_probe import LinearProbeConfig
 from eval.report import ReportConfig
 from eval.retrieval import RetrievalConfig
+from eval.suite import SuiteConfig
 from eval.zero_shot import ZeroShotConfig
+from pipeline.cli import ONLY
+from train.configs import FINETUNE as RECIPES
 
 ZERO_SHOT: dict[str, tuple[str, ZeroShotConfig]] = {
     "demo": (
@@ -22,5 +27,21 @@ CAPTIONING: dict[str, tuple[str, CaptioningConfig]] = {
     "audiocaps": ("AudioCaps, on CPU, with the clips' own tags", CaptioningConfig(task="audiocaps")),
     "clotho": ("Clotho, on CPU, without tags", CaptioningConfig(task="clotho", guidance=("none",))),
     "ablation": ("any --task: own tags, none, predicted, other clips'", CaptioningConfig(guidance=ABLATION)),
+}
+LINEAR_PROBE: dict[str, tuple[str, LinearProbeConfig]] = {ONLY: ("any --task, on CPU", LinearProbeConfig())}
+FINETUNE: dict[str, tuple[str, FinetuneTaskConfig]] = {
+    name: (f"any --task: {about}", FinetuneTaskConfig(recipe=recipe)) for name, (about, recipe) in RECIPES.items()
+}
+SUITE: dict[str, tuple[str, SuiteConfig]] = {
+    "laptop": ("in this process, on CPU", SuiteConfig(recipe=RECIPES["laptop"][1])),
+    "one-gpu": (
+        "in this process, on a GPU",
+        SuiteConfig(device="cuda", batch_size=256, recipe=RECIPES["one-gpu"][1]),
+    ),
+    "cluster": (
+        "as a job: eight Ray Data actors on a GPU each, as the cluster grows; folds are fine-tuned at the same time",
+        SuiteConfig(workers=8, gpus_per_worker=1.0, batch_size=256, recipe=RECIPES["one-gpu"][1]),
+    ),
+    "tiny": ("seconds, in this process, for tests", SuiteConfig(recipe=RECIPES["tiny"][1])),
 }
 REPORT: dict[str, tuple[str, ReportConfig]] = {"demo": ("all runs given, with ten captions", ReportConfig())}

@@ -4,7 +4,9 @@ Orientation: `similarity` is (rows, columns) with a row for each query; larger i
 Q = queries, G = gallery items.
 """
 
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 
@@ -19,18 +21,90 @@ def top_k(similarity: np.ndarray, target: np.ndarray, k: int) -> np.ndarray:
     return (better < k).astype(float)
 
 
+class Ranking:
+    """Scores (N, C) of clips for classes, sorted once; `precision` may then weigh the clips again and again."""
+
+    def __init__(self, scores: np.ndarray, truth: np.ndarray) -> None:
+        """Take scores and 0/1 truth, (N, C) each."""
+        self.order = np.argsort(-scores, axis=0, kind="stable")
+        ranked = np.take_along_axis(scores, self.order, axis=0)
+        self.hits = np.take_along_axis(truth, self.order, axis=0).astype(np.float64)
+        ends = np.ones(ranked.shape, dtype=bool)
+        ends[:-1] = ranked[:-1] != ranked[1:]
+        place = np.where(ends, np.arange(len(ranked))[:, None], len(ranked))
+        self.last = np.minimum.accumulate(place[::-1], axis=0)[::-1]  # of the clips that tie: all count at once
+
+    def precision(self, weights: np.ndarray) -> np.ndarray:
+        """Return the average precision (C,) of clips that count `weights` (N,) times; NaN without positives."""
+        weight = weights[self.order]
+        positive = weight * self.hits
+        total = positive.sum(axis=0)
+        seen, found = np.cumsum(weight, axis=0), np.cumsum(positive, axis=0)
+        at = np.take_along_axis(found, self.last, axis=0) / np.maximum(np.take_along_axis(seen, self.last, axis=0), 1)
+        return np.asarray((positive * at).sum(axis=0) / np.where(total > 0, total, np.nan))
+
+
+def class_average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the area (C,) under the precision-recall steps of each class; NaN for classes without positives.
+
+    Scores and 0/1 truth are (N, C). Clips that tie count at once, as scikit-learn has it.
+    """
+    return Ranking(scores, truth).precision(np.ones(len(scores)))
+
+
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """Return the area under the precision-recall steps for one class; scores and 0/1 truth (N,). NaN without positives."""
-    order = np.argsort(-scores, kind="stable")
-    hits = truth[order].astype(float)
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / hits.sum()) if hits.any() else float("nan")
+    return float(class_average_precision(scores[:, None], truth[:, None])[0])
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """Return the macro mean of `average_precision` over classes with positives; (N, C) each."""
-    values = [average_precision(scores[:, c], truth[:, c]) for c in range(scores.shape[1])]
-    return float(np.nanmean(values))
+    return float(np.nanmean(class_average_precision(scores, truth)))
+
+
+def bootstrap_map(scores: np.ndarray, truth: np.ndarray, seed: int = 0, resamples: int = 200) -> Interval:
+    """Return the 95 % percentile interval of `mean_average_precision` over clips drawn with replacement.
+
+    Drawing rows anew is weighing the sorted ones by how often they were drawn: exact, and one sort for all resamples.
+    """
+    rng, ranking, n = np.random.default_rng(seed), Ranking(scores, truth), len(scores)
+    drawn = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples))
+    low, high = np.nanpercentile([np.nanmean(ranking.precision(weights)) for weights in drawn], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the share (C,) of pairs of a positive and a negative clip that are in order; ties count half.
+
+    Scores and 0/1 truth are (N, C). NaN for classes that have only the one or only the other.
+    """
+    positives = truth.sum(axis=0)
+    negatives = len(truth) - positives
+    ranks = np.stack([_mean_ranks(column) for column in scores.T], axis=1)
+    wins = (ranks * truth).sum(axis=0) - positives * (positives + 1) / 2
+    pairs = (positives * negatives).astype(float)
+    return np.asarray(wins / np.where(pairs > 0, pairs, np.nan))
+
+
+def mean_area_under_roc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the macro mean of `area_under_roc` over the classes that have one; NaN when none has."""
+    areas = area_under_roc(scores, truth)
+    return float(np.nanmean(areas)) if np.isfinite(areas).any() else float("nan")
+
+
+def d_prime(area: float) -> float:
+    """Return how far two normal distributions of unit variance lie apart whose area under the ROC is `area`.
+
+    Source: Hershey et al. 2017, arXiv 1609.09430, who take it of the mean area over classes.
+    """
+    return math.sqrt(2) * NormalDist().inv_cdf(min(max(area, 1e-12), 1 - 1e-12))
+
+
+def _mean_ranks(scores: np.ndarray) -> np.ndarray:
+    """Return the ranks (N,) from 1 of scores in ascending order; those that tie share their mean."""
+    _values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse])
 
 
 def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:

@@ -7,15 +7,16 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval import embed, metrics, results, tasks
-from eval.embed import embed_audio, embed_text
+from eval import evaluation, metrics, results
+from eval.embed import embed_text
+from eval.embeddings import embed
+from eval.evaluation import EvaluationConfig
 from pipeline.cli import InputError
 from pipeline.clip import Clip
-from train import checkpoint
 from train.models.clap import Clap
 
 log = logging.getLogger("eval.retrieval")
@@ -23,47 +24,28 @@ RECALL_AT = (1, 5, 10, 50)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalConfig:
+class RetrievalConfig(EvaluationConfig):
     """Retrieve clips by their captions and captions by their clips."""
-
-    model: str = ""
-    """Checkpoint directory that `train pretrain` wrote."""
-    task: str = ""
-    """One of the tasks in eval/tasks.py."""
-    task_dir: str = ""
-    """The dataset's folder."""
-    folds: tuple[str, ...] = ()
-    """Evaluate only these folds; empty takes all."""
-    out: str = ""
-    """Folder or URI of this model's results.json."""
-    batch_size: int = 64
-    """Clips in one pass of the model."""
-    device: str = "cpu"
-    """Torch device, cpu or cuda."""
 
 
 def run(config: RetrievalConfig) -> None:
     """Evaluate and add the numbers to results.json."""
-    task, listed = tasks.read(config.task, config.task_dir, config.folds)
-    results.check(config.out, checkpoint.describe(config.model, "--model", Clap)["revision"])
-    device = embed.device(config.device)
-    if config.batch_size < 1:
-        raise InputError("--batch-size", config.batch_size, "use 1 or more")
+    task, listed = evaluation.check(config, Clap)
     clips = [clip for clip in listed if clip.captions]
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
-    about = checkpoint.load(config.model)
-    model = about.model.to(device)
-    embedded = embed_audio(model, clips, config.batch_size)
-    texts = [caption for clip in embedded.clips for caption in clip.captions]
+    about = evaluation.load(config)
+    heard = embed(config, about, clips)
+    texts = [caption for clip in heard.clips for caption in clip.captions]
+    found = measure(heard.outputs @ embed_text(about.model, texts).T, caption_owners(heard.clips))
     entry = {
-        **measure(embedded.vectors @ embed_text(model, texts).T, caption_owners(embedded.clips)),
+        **found.metrics,
         "num_captions": len(texts),
         "fold_rule": task.fold_rule,
-        "folds": list(config.folds),
-        **results.protocol(embedded.clips, len(clips), embedded.missing, about, config.model),
+        **results.protocol(heard.clips, len(clips), heard.missing, about, config),
     }
-    uri = results.publish(config.out, f"retrieval {task.name}", about, config.model, entry)
+    outcomes = {"keys": results.keys(heard.clips), **found.outcomes}
+    uri = results.publish(config.out, f"retrieval {task.name}", about, config.model, entry, outcomes)
     t2a, a2t = (entry[way]["R@10"] for way in ("text_to_audio", "audio_to_text"))
     log.info(
         "retrieval %s: R@10 text to audio %.1f %%, audio to text %.1f %% (chance %.1f, n %d); wrote %s",
@@ -71,20 +53,30 @@ def run(config: RetrievalConfig) -> None:
     )  # fmt: skip
 
 
+class Measured(NamedTuple):
+    """Both directions."""
+
+    metrics: dict[str, Any]  # direction -> name -> metric
+    outcomes: dict[str, np.ndarray]  # "<direction> R@10" -> (N,) share of a clip's queries that succeed
+
+
 def caption_owners(clips: Sequence[Clip]) -> np.ndarray:
     """Return for every caption the row of its clip."""
     return np.array([row for row, clip in enumerate(clips) for _ in clip.captions])
 
 
-def measure(similarity: np.ndarray, owners: np.ndarray) -> dict[str, Any]:
-    """Return the metrics of both directions for clips x captions (N, Q) and the clip of each caption (Q,)."""
+def measure(similarity: np.ndarray, owners: np.ndarray) -> Measured:
+    """Measure both directions for clips x captions (N, Q) and the clip of each caption (Q,)."""
     relevant = owners[None, :] == np.arange(len(similarity))[:, None]  # (N, Q)
     chance_text = [float(np.mean([_chance(len(owners), r, k) for r in relevant.sum(axis=1)])) for k in RECALL_AT]
     chance_audio = [min(1.0, k / len(similarity)) for k in RECALL_AT]
-    return {
+    found = {
         "text_to_audio": _one_way(similarity.T, relevant.T, owners, chance_audio),
         "audio_to_text": _one_way(similarity, relevant, np.arange(len(similarity)), chance_text),
     }
+    return Measured(
+        {way: metrics for way, (metrics, _) in found.items()}, {f"{way} R@10": hits for way, (_, hits) in found.items()}
+    )
 
 
 def _chance(items: int, relevant: int, k: int) -> float:
@@ -94,8 +86,11 @@ def _chance(items: int, relevant: int, k: int) -> float:
 
 def _one_way(
     similarity: np.ndarray, relevant: np.ndarray, clip_of_query: np.ndarray, chances: list[float]
-) -> dict[str, Any]:
-    """Intervals resample clips, not queries: five captions of one clip are not five independent trials."""
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the metrics and the share (N,) of each clip's queries that R@10 counts.
+
+    Intervals resample clips, not queries: five captions of one clip are not five independent trials.
+    """
     queries = np.bincount(clip_of_query)
     ranks = metrics.best_ranks(similarity, relevant)
     found = {}
@@ -108,4 +103,4 @@ def _one_way(
     found["mAP@10"] = results.metric(float(precision.mean()))
     found["MedR"] = results.metric(float(np.median(ranks)))
     found["MeanR"] = results.metric(float(ranks.mean()))
-    return found
+    return found, np.bincount(clip_of_query, weights=ranks <= 10) / queries

@@ -1,11 +1,25 @@
-"""Downstream datasets as users have them: which file lists the clips and how labels read. One short entry each."""
+"""Downstream datasets as users have them: their listings, splits and labels. One short entry each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
-from pipeline import sources, storage
+from eval import layouts
+from pipeline import audioset, sources, storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip
+
+OWN_TABLE = "metadata.csv"  # what a dataset may bring in place of its official listings, such as a subset of it
+
+
+class Listing(NamedTuple):
+    """A file, or a folder, inside a dataset's folder that lists clips."""
+
+    files: tuple[str, ...]  # the first that is there is read
+    split: str = ""  # the fold of all its clips; '' where the listing tells it
+    read: Callable[[str, str], Iterable[Clip]] = layouts.table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +27,16 @@ class Task:
     """A downstream dataset."""
 
     name: str
-    files: tuple[str, ...]  # listings inside --task-dir, the first that is there is read
+    listings: tuple[Listing, ...]
     fold_rule: str
+    labels: Literal["one", "many", "none"] = "one"  # that a clip has
+    captioned: bool = False
+    folds: tuple[str, ...] = ()  # of an official cross-validation
+    train: tuple[str, ...] = ()  # folds of the official splits
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()  # names that its folder is published under, in lower case
+    vocabulary: str = ""  # file that lists its classes, with AudioSet's ids
     label_text: Callable[[str], str] = str.lower  # label -> the words put into a prompt
 
 
@@ -23,38 +45,210 @@ TASKS = {
     for task in (
         Task(
             name="synth",
-            files=("evaluation_segments.csv",),
+            listings=(Listing(("evaluation_segments.csv",)),),
+            labels="one",  # those with one sound are classified, all are tagged
+            captioned=True,
             fold_rule="the evaluation split of the procedural corpus",
             label_text=lambda label: label.split(",")[0].lower(),
         ),
         Task(
             name="esc50",
-            files=("meta/esc50.csv", "metadata.csv"),
-            fold_rule="ESC-50 official folds, those named by --folds",
+            listings=(Listing(("meta/esc50.csv",)),),
+            folds=("1", "2", "3", "4", "5"),
+            folders=("esc-50", "esc-50-master"),
+            fold_rule="ESC-50 official folds",
+        ),
+        Task(
+            name="urbansound8k",
+            listings=(Listing(("metadata/UrbanSound8K.csv",), read=layouts.urbansound8k),),
+            folds=tuple(str(fold) for fold in range(1, 11)),
+            fold_rule="UrbanSound8K official folds",
+        ),
+        Task(
+            name="fsd50k",
+            listings=(
+                Listing(("FSD50K.ground_truth/dev.csv",), read=layouts.fsd50k),
+                Listing(("FSD50K.ground_truth/eval.csv",), "test", layouts.fsd50k),
+            ),
+            labels="many",
+            train=("train",),
+            validation=("val",),
+            test=("test",),
+            vocabulary="FSD50K.ground_truth/vocabulary.csv",
+            fold_rule="FSD50K eval; trained on dev's train, chosen on dev's val",
+        ),
+        Task(
+            name="vggsound",
+            listings=(Listing(("vggsound.csv", "vggsound_test.csv"), read=layouts.vggsound),),
+            train=("train",),
+            test=("test",),
+            fold_rule="VGGSound test",
+        ),
+        Task(
+            name="audioset",
+            listings=(
+                Listing(("balanced_train_segments.csv",), "train"),
+                Listing(("eval_segments.csv",), "test"),
+            ),
+            labels="many",
+            train=("train",),
+            test=("test",),
+            vocabulary=audioset.LABELS_FILE,
+            fold_rule="AudioSet eval; trained on the balanced training segments",
+        ),
+        Task(
+            name="gtzan",
+            listings=(Listing(("genres_original", "genres"), read=layouts.gtzan),),
+            train=("train",),
+            validation=("validation",),
+            test=("test",),
+            fold_rule="GTZAN, the fault-filtered test list where it is there, else all 1,000 clips",
+            label_text=lambda label: "hip hop music" if label == "hiphop" else f"{label} music",
+        ),
+        Task(
+            name="speech-commands",
+            listings=(Listing(("testing_list.txt",), read=layouts.speech_commands),),
+            train=("train",),
+            validation=("validation",),
+            test=("test",),
+            folders=("speech_commands_v0.02", "speech_commands", "speechcommands"),
+            fold_rule="Speech Commands testing list",
+            label_text=lambda label: f"a person saying {label}",
         ),
         Task(
             name="audiocaps",
-            files=("test.csv", "metadata.csv"),
-            fold_rule="AudioCaps test, or the splits of a metadata.csv that --folds names",
+            listings=(
+                Listing(("train.csv",), "train"),
+                Listing(("val.csv",), "val"),
+                Listing(("test.csv",), "test"),
+            ),
+            labels="none",
+            captioned=True,
+            train=("train",),
+            validation=("val",),
+            test=("test",),
+            fold_rule="AudioCaps test",
         ),
         Task(
             name="clotho",
-            files=("clotho_captions_evaluation.csv", "metadata.csv"),
-            fold_rule="Clotho evaluation, or the splits of a metadata.csv that --folds names",
+            listings=(
+                Listing(("clotho_captions_development.csv",), "development"),
+                Listing(("clotho_captions_validation.csv",), "validation"),
+                Listing(("clotho_captions_evaluation.csv",), "evaluation"),
+            ),
+            labels="none",
+            captioned=True,
+            train=("development",),
+            validation=("validation",),
+            test=("evaluation",),
+            fold_rule="Clotho evaluation",
         ),
     )
 }
 
 
 def read(name: str, folder: str, folds: tuple[str, ...]) -> tuple[Task, list[Clip]]:
-    """Return a task and its clips. Raises InputError naming what is wrong with --task, --task-dir or --folds."""
+    """Return a task and its clips.
+
+    Args:
+        name: one of `TASKS`.
+        folder: of the dataset, official or with a table of its own (`metadata.csv`).
+        folds: read only these; empty reads what is evaluated: the official test split, or all folds, or all there is.
+
+    Raises:
+        InputError: naming what is wrong with --task, --task-dir or --folds.
+    """
     if name not in TASKS:
         raise InputError("--task", name, f"choose one of {', '.join(TASKS)}")
     task = TASKS[name]
+    files = " or ".join(file for listing in task.listings for file in listing.files)
     if not folder:
-        raise InputError("--task-dir", folder, f"give the folder that holds {' or '.join(task.files)}")
-    places = [storage.join(storage.resolve(folder), file) for file in task.files]
-    listing = next((place for place in places if storage.exists(place)), None)
-    if listing is None:
-        raise InputError("--task-dir", folder, f"holds no {' or '.join(task.files)}")
-    return task, sources.read_clips(listing, folds, flag="--task-dir")
+        raise InputError("--task-dir", folder, f"give the folder that holds {files}")
+    uri = storage.resolve(folder)
+    found = _listings(task, uri)
+    own = not found and storage.exists(storage.join(uri, OWN_TABLE))
+    if not found and not own:
+        raise InputError("--task-dir", folder, f"holds no {files} and no {OWN_TABLE}")
+    wanted = set(folds or task.test)
+    try:
+        if own:
+            clips = list(layouts.table(uri, OWN_TABLE))
+        else:
+            parts = [(listing, file) for listing, file in found if not wanted or listing.split in ("", *wanted)]
+            clips = [clip for listing, file in parts for clip in _clips(listing, uri, file)]
+    except (ValueError, OSError, csv.Error) as error:
+        raise InputError("--task-dir", folder, f"cannot be read: {error}") from None
+    have = {clip.fold for clip in clips}
+    if folds or have & wanted:
+        clips = [clip for clip in clips if clip.fold in wanted]
+    if not clips:
+        there = sorted(have or {listing.split for listing, _ in found})
+        raise InputError(
+            "--folds" if folds else "--task-dir", folds or folder, f"no such clip; folds: {', '.join(there)}"
+        )
+    return task, _distinct(clips)
+
+
+def classes(task: Task, folder: str, clips: Iterable[Clip]) -> list[str]:
+    """Return the classes of a task: its official list in order where that lies in the folder, else the labels of clips."""
+    return list(_vocabulary(task, folder)) or sources.tag_vocabulary(clips)
+
+
+def descriptions(task: Task, folder: str) -> dict[str, str]:
+    """Return {class: description} where classes are AudioSet's and its ontology.json lies in the folder; {} elsewhere."""
+    uri = storage.join(storage.resolve(folder), audioset.ONTOLOGY_FILE)
+    mids = _vocabulary(task, folder)
+    if not mids or not storage.exists(uri):
+        return {}
+    told = {node["id"]: node["description"].strip() for node in json.loads(storage.read_text(uri))}
+    return {name: told[mid] for name, mid in mids.items() if told.get(mid)}
+
+
+def present(folder: str) -> dict[str, str]:
+    """Return {task: its folder} of the datasets in a folder, named as tasks or as published, or of the folder itself."""
+    uri = storage.resolve(folder)
+    inside = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
+    found = {}
+    for task in TASKS.values():
+        places = [inside[name] for name in (task.name, *task.folders) if name in inside]
+        own = [place for place in places if storage.exists(storage.join(place, OWN_TABLE))]
+        official = [place for place in (*places, uri) if _listings(task, place)]
+        if official or own:
+            found[task.name] = (official or own)[0]
+    return found
+
+
+def _listings(task: Task, uri: str) -> list[tuple[Listing, str]]:
+    """Return the listings of a task that are there, each with its file."""
+    found = []
+    for listing in task.listings:
+        file = next((file for file in listing.files if storage.exists(storage.join(uri, file))), None)
+        if file:
+            found.append((listing, file))
+    return found
+
+
+def _clips(listing: Listing, uri: str, file: str) -> Iterator[Clip]:
+    for clip in listing.read(uri, file):
+        yield replace(clip, fold=listing.split) if listing.split else clip
+
+
+def _distinct(clips: list[Clip]) -> list[Clip]:
+    seen: dict[str, Clip] = {}
+    for clip in clips:
+        if seen.setdefault(clip.key, clip) is not clip:
+            raise InputError(
+                "--task-dir", clip.uri, sources.same_key(seen[clip.key].source_id, clip.source_id, clip.key)
+            )
+    return clips
+
+
+def _vocabulary(task: Task, folder: str) -> dict[str, str]:
+    """Return {class: AudioSet's id} of a task's own list in its order: AudioSet's with a header, FSD50K's without."""
+    uri = storage.join(storage.resolve(folder), task.vocabulary)
+    if not task.vocabulary or not storage.exists(uri):
+        return {}
+    if task.vocabulary == audioset.LABELS_FILE:
+        return {name: mid for mid, name in audioset.read_labels(storage.read_text(uri)).items()}
+    rows = csv.reader(storage.read_text(uri).splitlines())
+    return {name.replace("_", " "): mid for _, name, mid in rows}

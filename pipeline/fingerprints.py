@@ -60,17 +60,15 @@ def read(uri: str) -> Iterator[tuple[str, np.ndarray]]:
         yield row["name"], np.frombuffer(row["words"], "<u4")
 
 
-def revision(uri: str) -> str:
-    """Return a hash of a table. Raises InputError when it is none."""
+def revision(uri: str, flag: str = "--firewall.fingerprints") -> str:
+    """Return a hash of a table. Raises InputError naming the flag when it is none."""
     try:
         data = storage.read(storage.resolve(uri))
         columns = pq.read_schema(pa.BufferReader(data)).names
     except (OSError, pa.ArrowException) as error:
-        raise cli.InputError("--firewall.fingerprints", uri, f"cannot be read: {error}") from None
+        raise cli.InputError(flag, uri, f"cannot be read: {error}") from None
     if columns != SCHEMA.names:
-        raise cli.InputError(
-            "--firewall.fingerprints", uri, f"has columns {columns}; `pipeline fingerprint` makes the table"
-        )
+        raise cli.InputError(flag, uri, f"has columns {columns}; `pipeline fingerprint` makes the table")
     return hashlib.sha256(data).hexdigest()
 
 

@@ -11,7 +11,7 @@ from pipeline.clip import Clip, key_of, origin_of, suffix_of, told_apart
 
 COLUMNS = {  # role -> names looked for, first match wins
     "file": captioned.FILE_COLUMNS,
-    "labels": ("labels", "label", "category", "class"),
+    "labels": ("labels", "label", "category", "class", "class_name"),
     "captions": ("captions", "caption", "text"),
     "fold": ("fold", "split"),
     "mids": ("mids",),

@@ -41,13 +41,13 @@ def test_map_at_k_of_perfect_retrieval_in_any_order_is_one() -> None:
 def test_retrieval_both_ways() -> None:
     similarity = np.array([[0.9, 0.2, 0.8, 0.1], [0.3, 0.7, 0.6, 0.4]])  # clips x captions
     owners = np.array([0, 0, 1, 1])
-    found = measure(similarity, owners)
+    found = measure(similarity, owners).metrics
     assert found["text_to_audio"]["R@1"]["value"] == 0.5  # captions 0 and 3 find their clip
     assert found["audio_to_text"]["R@1"]["value"] == 0.5  # clip 0 finds caption 0, clip 1 finds caption 1 of clip 0
     assert found["audio_to_text"]["MedR"]["value"] == 1.5
     assert found["text_to_audio"]["R@1"]["chance"] == 0.5
     assert found["audio_to_text"]["R@1"]["chance"] == 0.5
-    four = measure(np.zeros((4, 8)), np.repeat(np.arange(4), 2))
+    four = measure(np.zeros((4, 8)), np.repeat(np.arange(4), 2)).metrics
     assert four["audio_to_text"]["R@5"]["chance"] == pytest.approx(1 - (6 * 5 * 4 * 3 * 2) / (8 * 7 * 6 * 5 * 4))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,3 +84,17 @@ def mix(
         torch.where(here.to(num_samples.device), longer, num_samples),
         joined,
     )
+
+
+def mixup(
+    waveform: Tensor, num_samples: Tensor, target: Tensor, alpha: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix each clip (B, T) int16 and its labels (B, C) with its neighbour in the batch, by a share from Beta(alpha, alpha).
+
+    Returns:
+        Waveforms, true lengths (B,) and labels. Source: Zhang et al. 2018, arXiv 1710.09412.
+    """
+    share = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, len(waveform))).float()
+    share = torch.maximum(share, 1 - share).to(waveform.device)[:, None]  # a clip stays the louder one of its own row
+    mixed = (share * waveform + (1 - share) * waveform.roll(-1, 0)).round().to(waveform.dtype)
+    return mixed, torch.maximum(num_samples, num_samples.roll(-1)), share * target + (1 - share) * target.roll(-1, 0)

@@ -3,7 +3,7 @@
 config.json          kind, network, lineage, versions; published last: its presence means complete
 model.safetensors    weights and buffers
 vocabulary.json      captioner: words, or parts of words, in id order
-tags.json            captioner and tagger: tags in index order
+tags.json            captioner and tagger: tags in index order; classifier: its labels
 tokenizer.json       clap: the tokenizers library's own format, with the length captions are cut and padded to
 text.json            clap: architecture of the text tower, as transformers describes it
 clips.json           keys of the clips it was trained on
@@ -31,6 +31,7 @@ from train.models import audio, text
 from train.models.audio import AudioConfig
 from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
 from train.models.clap import Clap, ClapConfig
+from train.models.classifier import Classifier, ClassifierConfig
 from train.models.encoder import AudioEncoder
 from train.models.tagger import Tagger, TaggerConfig
 from train.models.text import TextConfig
@@ -39,8 +40,13 @@ from train.models.words import Subwords, Vocabulary
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 CLIPS_FILE, VALIDATION_FILE = "clips.json", "validation.json"
 VOCABULARY_FILE, TAGS_FILE, TOKENIZER_FILE, TEXT_FILE = "vocabulary.json", "tags.json", "tokenizer.json", "text.json"
-Network = TagGuidedCaptioner | Clap | Tagger
-KINDS: dict[type[Network], str] = {TagGuidedCaptioner: "captioner", Clap: "clap", Tagger: "tagger"}
+Network = TagGuidedCaptioner | Clap | Tagger | Classifier
+KINDS: dict[type[Network], str] = {
+    TagGuidedCaptioner: "captioner",
+    Clap: "clap",
+    Tagger: "tagger",
+    Classifier: "classifier",
+}
 NOT_SHAPE = (
     "num_classes",
     "dropout",
@@ -48,7 +54,12 @@ NOT_SHAPE = (
     "clip_dropout",
     "jitter",
 )  # may differ from where weights come from
-WRITTEN_BY = {"captioner": "train captioner", "clap": "train pretrain", "tagger": "train convert"}
+WRITTEN_BY = {
+    "captioner": "train captioner",
+    "clap": "train pretrain",
+    "tagger": "train convert",
+    "classifier": "train finetune",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +86,7 @@ def save(
             TEXT_FILE: json.loads(model.text_encoder.architecture.to_json_string()),
         }
     else:
-        files |= {TAGS_FILE: model.tags}
+        files |= {TAGS_FILE: model.labels if isinstance(model, Classifier) else model.tags}
     weights = save_tensors({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
     storage.publish(storage.join(uri, WEIGHTS_FILE), weights)
     for name, content in files.items():
@@ -175,6 +186,8 @@ def _build(kind: str, network: dict[str, Any], folder: str) -> Network:
         return TagGuidedCaptioner(config, vocabulary, content(TAGS_FILE))
     if kind == "tagger":
         return Tagger(TaggerConfig(**network), content(TAGS_FILE))
+    if kind == "classifier":
+        return Classifier(ClassifierConfig(**network), content(TAGS_FILE))
     tokenizer = Tokenizer.from_str(storage.read(storage.join(folder, TOKENIZER_FILE)).decode())
     towers = ClapConfig(**network)
     return Clap(towers, text.restore(towers.text, content(TEXT_FILE), tokenizer))

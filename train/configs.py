@@ -6,6 +6,7 @@ from typing import Any
 from train.augment import AugmentConfig
 from train.captioner import TrainCaptionerConfig
 from train.convert import ConvertConfig
+from train.finetune import FinetuneConfig
 from train.launch import ScaleConfig
 from train.loader import LoaderConfig
 from train.models.captioner import CaptionerConfig
@@ -212,5 +213,34 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "tiny": (
         "seconds, in this process, for tests",
         PretrainConfig(network=TINY_CLAP, optim=OptimConfig(epochs=2, batch_size=8, lr=1e-2), scale=IN_PROCESS),
+    ),
+}
+
+FINETUNE: dict[str, tuple[str, FinetuneConfig]] = {
+    "one-gpu": (
+        "a classifier on one GPU: AdamW, layer-wise rates, mixup, SpecAugment, bf16",
+        FinetuneConfig(
+            spec_augment=True,
+            mixup=0.3,
+            layer_decay=0.75,
+            optim=OptimConfig(epochs=30, batch_size=64, lr=1e-3, weight_decay=0.01, precision="bfloat16"),
+            loader=LoaderConfig(processes=6),
+            scale=ONE_GPU,
+        ),
+    ),
+    "laptop": (
+        "the same for a small encoder and a small dataset, in this process",
+        FinetuneConfig(
+            spec_augment=True,
+            mixup=0.3,
+            layer_decay=0.75,
+            clip_s=5.0,
+            optim=OptimConfig(epochs=8, batch_size=32, lr=2e-3, weight_decay=0.01),
+            scale=IN_PROCESS,
+        ),
+    ),
+    "tiny": (
+        "seconds, in this process, for tests",
+        FinetuneConfig(clip_s=2.0, optim=OptimConfig(epochs=2, batch_size=8, lr=1e-2), scale=IN_PROCESS),
     ),
 }

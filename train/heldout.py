@@ -4,7 +4,7 @@ Shapes: N = clips, Q = captions, C = classes, D = embedding size.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +17,7 @@ from train import parallel, reading
 from train.loader import Clips
 from train.loop import Context, Validate
 from train.models.clap import Clap
+from train.models.classifier import Classifier
 from train.reading import Cache
 
 BATCH_SIZE = 32
@@ -49,9 +50,25 @@ def measure(clips: Clips, context: Context) -> Validate:
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
         assert isinstance(network, Clap)
-        heard = _embed(network, clips, context)
+        heard = _hear(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context)
+        heard = heard.to(network.logit_scale.device)
         found = retrieval(heard, network, clips.texts) if any(clips.texts) else {}
         return found | (zero_shot(heard, network, clips.tags) if any(clips.tags) else {})
+
+    return validate
+
+
+def measure_labels(clips: Clips, context: Context) -> Validate:
+    """Return the function that measures a classifier: `accuracy` where its labels exclude each other, else `mAP`."""
+
+    def validate(network: torch.nn.Module) -> dict[str, float]:
+        assert isinstance(network, Classifier)
+        scores = _hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).outputs, clips, context)
+        truth = torch.tensor([[label in own for label in network.labels] for own in clips.tags])
+        if network.config.exclusive:
+            return {"accuracy": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
+        there = truth.any(dim=0)
+        return {"mAP": _mean_average_precision(scores[:, there], truth[:, there])}
 
     return validate
 
@@ -82,10 +99,15 @@ def zero_shot(heard: Tensor, network: Clap, tags: Sequence[Sequence[str]]) -> di
     truth = torch.tensor([[name in own for name in names] for own in tags], device=heard.device)
     if bool((truth.sum(dim=1) == 1).all()):
         return {"zeroshot_top1": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
+    return {"zeroshot_mAP": _mean_average_precision(scores, truth)}
+
+
+def _mean_average_precision(scores: Tensor, truth: Tensor) -> float:
+    """Return the macro mean over classes of scores and truth (N, C), each class with a positive."""
     order = scores.argsort(dim=0, descending=True)
     hits = truth.gather(0, order).float()
-    precision = hits.cumsum(dim=0) / torch.arange(1, len(hits) + 1, device=heard.device)[:, None]
-    return {"zeroshot_mAP": float(((precision * hits).sum(dim=0) / hits.sum(dim=0)).mean())}
+    precision = hits.cumsum(dim=0) / torch.arange(1, len(hits) + 1, device=hits.device)[:, None]
+    return float(((precision * hits).sum(dim=0) / hits.sum(dim=0)).mean())
 
 
 def _ranks(similarity: Tensor, own: Tensor, others: Tensor) -> Tensor:
@@ -95,19 +117,19 @@ def _ranks(similarity: Tensor, own: Tensor, others: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _embed(network: Clap, clips: Clips, context: Context) -> Tensor:
-    """Embed whole clips, every rank its share; (N, D) on every rank."""
+def _hear(hear: Callable[[list[np.ndarray]], Tensor], clips: Clips, context: Context) -> Tensor:
+    """Return what whole clips become, every rank hearing its share; (N, D) on every rank, on the CPU."""
     own = range(context.rank, len(clips.keys), context.world_size)
     parts = []
     for first in range(0, len(own), BATCH_SIZE):
         rows = own[first : first + BATCH_SIZE]
         with ThreadPoolExecutor(reading.THREADS) as pool:
             arrays = list(pool.map(lambda row: _read(clips, row), rows))
-        parts.append(network.embed_clips(arrays, audio.SAMPLE_RATE_HZ).cpu())
+        parts.append(hear(arrays).cpu())
     told: dict[int, Tensor] = {}
     for share in parallel.gather_objects(dict(zip(own, torch.cat(parts) if parts else (), strict=True))):
         told |= share
-    return torch.stack([told[row] for row in range(len(clips.keys))]).to(network.logit_scale.device)
+    return torch.stack([told[row] for row in range(len(clips.keys))])
 
 
 def _read(clips: Clips, row: int) -> np.ndarray:

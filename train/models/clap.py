@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from train.models import audio
 from train.models.audio import AudioConfig
 from train.models.cnn14 import Cnn14Config
+from train.models.encoder import Heard, Windows
 from train.models.text import TextConfig, TextEncoder
 
 INITIAL_TEMPERATURE = 0.07
@@ -82,7 +83,7 @@ class Clap(nn.Module):
         return _unit(self.audio_proj(self.audio_encoder(waveform, num_samples, sample_rate_hz).clip))
 
     @torch.no_grad()
-    def embed_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Tensor:
+    def hear(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Heard:
         """Embed clips of any length, each an int16 or float array (T,): the policy for everything but training.
 
         A clip is cut into windows of the fixed length, the last one zero-padded, and averaged by their true length.
@@ -92,19 +93,18 @@ class Clap(nn.Module):
             sample_rate_hz: their rate; the audio tower's when left out.
 
         Returns:
-            (N, D) unit vectors, the same for a clip whatever it is batched with.
+            The tower's own embeddings (N, E) and the unit vectors (N, D) of the shared space, the same for a clip
+            whatever it is batched with.
         """
         rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
-        size = round(self.config.clip_s * rate_hz)
-        windows = [
-            (i, clip[start : start + size]) for i, clip in enumerate(clips) for start in range(0, len(clip), size)
-        ]
-        owner = torch.tensor([i for i, _ in windows], device=device)
-        length = torch.tensor([len(window) for _, window in windows], device=device)
-        padded = np.stack([np.pad(window, (0, size - len(window))) for _, window in windows])
-        vectors = self.encode_audio(torch.from_numpy(padded).to(device), length, rate_hz)
-        total = torch.zeros(len(clips), vectors.shape[1], device=device).index_add_(0, owner, vectors * length[:, None])
-        return _unit(total)
+        windows = Windows(clips, round(self.config.clip_s * rate_hz))
+        lengths = torch.tensor(windows.lengths, device=device)
+        features = self.audio_encoder(windows.padded().to(device), lengths, rate_hz).clip
+        return Heard(windows.mean(features.float()), _unit(windows.mean(_unit(self.audio_proj(features)))))
+
+    def embed_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Tensor:
+        """Return the unit vectors (N, D) of clips of any length; see `hear`."""
+        return self.hear(clips, sample_rate_hz).outputs
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Embed token ids (B, L)."""

@@ -1,17 +1,21 @@
 """An audio encoder by itself, with the tagging head it was released with where it has one.
 
-Shapes: B = clips, T = samples, K = tags.
+Shapes: B = clips, T = samples, K = tags; N = whole clips, E = embedding size.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from train.models import audio
 from train.models.audio import AudioConfig
+from train.models.encoder import Heard, Windows
 from train.models.mobilenet import MobileNet, MobileNetConfig
+
+WINDOW_S = 10.0  # of a clip that is longer: what AudioSet's taggers are trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +51,22 @@ class Tagger(nn.Module):
         if not isinstance(self.encoder, MobileNet) or not self.tags:
             raise ValueError("this encoder has no tagging head")
         return self.encoder.tag_logits(self.encoder(waveform, num_samples, sample_rate_hz)).sigmoid()
+
+    @torch.no_grad()
+    def hear(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Heard:
+        """Return embeddings (N, E) and probabilities (N, K) of clips of any length, each an int16 or float array (T,).
+
+        Longer ones are averaged over windows of 10 s. Nothing is padded, so a clip gets the same in any batch. K is 0
+        without a head.
+        """
+        rate_hz = sample_rate_hz or self.sample_rate_hz
+        windows = Windows(clips, round(WINDOW_S * rate_hz))
+
+        def encode(waveform: Tensor, num_samples: Tensor) -> Tensor:
+            features = self.encoder(waveform, num_samples, rate_hz)
+            if not (isinstance(self.encoder, MobileNet) and self.tags):
+                return features.clip
+            return torch.cat([features.clip, self.encoder.tag_logits(features).sigmoid()], dim=1)
+
+        found = windows.mean(windows.unpadded(encode, next(self.parameters()).device))
+        return Heard(*found.split([self.encoder.embedding_dim, found.shape[1] - self.encoder.embedding_dim], dim=1))

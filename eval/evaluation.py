@@ -1,0 +1,66 @@
+"""What evaluations of clips by a checkpoint share: their flags, and what is found out before any model runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eval import embed, results, tasks
+from eval.tasks import Task
+from pipeline.cli import InputError
+from pipeline.clip import Clip
+from train import checkpoint
+from train.checkpoint import Checkpoint, Network
+
+Read = Callable[[str, str, tuple[str, ...]], tuple[Task, list[Clip]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Which model, where the numbers go, and what computes."""
+
+    model: str = ""
+    """Checkpoint directory that `train pretrain` wrote, or another kind where the stage says so."""
+    out: str = ""
+    """Folder or URI of this model's results.json."""
+    fingerprints: tuple[str, ...] = ()
+    """Tables that `pipeline fingerprint` made of the training audio; evaluated clips that sound like it are told."""
+    cache: str = ""
+    """Folder or URI that keeps embeddings by model and clip, for all tasks; empty is <out>/embeddings."""
+    batch_size: int = 64
+    """Clips in one pass of the model. Changes no number."""
+    workers: int = 0
+    """Ray Data actors that embed, and folds that are trained at a time; 0 works in this process."""
+    gpus_per_worker: float = 0.0
+    """GPUs of each actor; 0 runs them on CPUs."""
+    device: str = "cpu"
+    """Torch device of this process, cpu or cuda."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(RunConfig):
+    """Evaluate a checkpoint on a task."""
+
+    task: str = ""
+    """One of the tasks in eval/tasks.py."""
+    task_dir: str = ""
+    """The dataset's folder."""
+    folds: tuple[str, ...] = ()
+    """Evaluate only these folds; empty takes the official test split, or all folds."""
+
+
+def check(config: EvaluationConfig, *kinds: type[Network], read: Read = tasks.read) -> tuple[Task, list[Clip]]:
+    """Return the task and its clips. Raises InputError for what is wrong with the command, before any model is loaded."""
+    task, clips = read(config.task, config.task_dir, config.folds)
+    results.check(config.out, checkpoint.describe(config.model, "--model", *kinds)["revision"])
+    embed.device(config.device)
+    if config.batch_size < 1:
+        raise InputError("--batch-size", config.batch_size, "use 1 or more")
+    if config.workers < 0 or config.gpus_per_worker < 0:
+        raise InputError("--workers", config.workers, "use 0 or more, here and in --gpus-per-worker")
+    return task, clips
+
+
+def load(config: EvaluationConfig) -> Checkpoint:
+    """Return the checkpoint, its model on the device that was asked for."""
+    about = checkpoint.load(config.model)
+    about.model.to(embed.device(config.device))
+    return about

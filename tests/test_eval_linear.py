@@ -1,0 +1,82 @@
+"""The linear probe: its optimum, and what it is fitted, chosen and tested on."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from eval import linear, splits
+from eval.tasks import TASKS
+from pipeline.cli import InputError
+from pipeline.clip import Clip
+
+
+def blobs(classes: int, per_class: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((classes, 8))
+    features = np.concatenate([c + 1.2 * rng.standard_normal((per_class, 8)) for c in centers]).astype(np.float32)
+    features[:, 3] *= 1000.0  # embeddings have scales of their own
+    return features, np.repeat(np.eye(classes, dtype=bool), per_class, axis=0)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-1])
+def test_the_softmax_optimum_is_scikit_learns(penalty: float) -> None:
+    features, truth = blobs(4)
+    ours = linear.fit(features, truth, penalty, exclusive=True).scores(features)
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0, ddof=1)
+    theirs = LogisticRegression(C=1 / (penalty * len(features)), tol=1e-8, max_iter=5_000)
+    theirs.fit(scaled, truth.argmax(axis=1))
+    expected = theirs.predict_proba(scaled)
+    probabilities = np.exp(ours - ours.max(axis=1, keepdims=True))
+    assert np.abs(probabilities / probabilities.sum(axis=1, keepdims=True) - expected).max() < 1e-3
+
+
+def test_the_sigmoid_optimum_is_scikit_learns_for_each_class() -> None:
+    features, truth = blobs(3)
+    truth = truth.copy()
+    truth[::5, 0] = True  # several labels
+    ours = 1 / (1 + np.exp(-linear.fit(features, truth, 1e-2, exclusive=False).scores(features)))
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0, ddof=1)
+    for column in range(3):
+        theirs = LogisticRegression(C=1 / (1e-2 * len(features)), tol=1e-8, max_iter=5_000)
+        theirs.fit(scaled, truth[:, column])
+        assert np.abs(ours[:, column] - theirs.predict_proba(scaled)[:, 1]).max() < 1e-3
+
+
+def clips(folds: dict[str, int]) -> list[Clip]:
+    return [Clip(key=f"{f}_{i}", uri="", source_id="", fold=f) for f, count in folds.items() for i in range(count)]
+
+
+def test_each_fold_is_tested_once_and_never_chosen_on() -> None:
+    listed = clips({"1": 5, "2": 4, "3": 6, "4": 3})
+    parts = splits.split(TASKS["esc50"], listed)
+    assert [part.name for part in parts] == ["1", "2", "3", "4"]
+    for part in parts:
+        rows = np.concatenate([part.train, part.validation, part.test])
+        assert sorted(rows.tolist()) == list(range(len(listed)))
+        assert {listed[row].fold for row in part.test} == {part.name}
+        assert len({listed[row].fold for row in part.validation}) == 1
+    assert sorted(np.concatenate([part.test for part in parts]).tolist()) == list(range(len(listed)))
+
+
+def test_official_splits_are_kept() -> None:
+    task = TASKS["fsd50k"]
+    names = [*task.train, *task.validation, *task.test]
+    listed = clips({name: 10 + i for i, name in enumerate(names)})
+    (part,) = splits.split(task, listed)
+    told = [{listed[row].fold for row in rows} for rows in (part.train, part.validation, part.test)]
+    assert told == [set(task.train), set(task.validation), set(task.test)]
+
+
+def test_without_a_validation_split_a_tenth_of_the_training_clips_chooses() -> None:
+    task = TASKS["vggsound"]
+    (part,) = splits.split(task, clips({task.train[0]: 2_000, task.test[0]: 10}))
+    assert 150 < len(part.validation) < 260 and len(part.train) + len(part.validation) == 2_000
+    assert not set(part.train) & set(part.validation) and len(part.test) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "folds", "told"), [("esc50", {"1": 3, "2": 3}, "at least 3"), ("fsd50k", {"test": 3}, "training and test")]
+)
+def test_too_few_folds_are_told(name: str, folds: dict[str, int], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        splits.split(TASKS[name], clips(folds))

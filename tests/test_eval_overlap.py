@@ -1,0 +1,61 @@
+"""Evaluated clips that were trained on are told: by key, by recording, by sound."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from eval import overlap
+from pipeline import fingerprints, sources
+from pipeline.cli import InputError
+from pipeline.clip import Clip
+from pipeline.fingerprints import FingerprintConfig
+from train import checkpoint
+
+
+def clip(key: str, origin: str = "") -> Clip:
+    return Clip(key=key, uri="", source_id=key, origin=origin)
+
+
+@pytest.fixture
+def model(clap: str, tmp_path: Path) -> str:
+    """A model that was trained on some clips, selected on another, and began from a third."""
+    network = checkpoint.load(clap).model
+    checkpoint.save(str(tmp_path / "start"), network, {}, ["rain"])
+    uri = str(tmp_path / "model")
+    checkpoint.save(uri, network, {}, ["dog", "Yabcdefghijk_0_10000"], validated=["cat"])
+    return uri
+
+
+def test_keys_and_recordings_are_counted_by_stage(model: str, tmp_path: Path) -> None:
+    evaluated = [clip("dog"), clip("cat"), clip("rain"), clip("bird"), clip("x", "youtube:abcdefghijk")]
+    lineage = {"init_audio": str(tmp_path / "start"), "generation": {"captioner": str(tmp_path / "gone")}}
+    found = overlap.count(evaluated, model, lineage, ())
+    assert found == {"model": 2, "model_selected_on": 1, "captioner": None, "init_audio": 1}
+    assert overlap.count([clip("bird")], model, {}, ()) == {"model": 0}
+
+
+def test_another_recording_with_digits_in_its_key_is_none(model: str) -> None:
+    assert overlap.count([clip("x", "youtube:abcdefghijX"), clip("y", "freesound:1")], model, {}, ())["model"] == 0
+
+
+def test_a_renamed_and_resampled_clip_is_found_by_its_sound(blat_data: Path, model: str, tmp_path: Path) -> None:
+    evaluated = sources.read_clips(str(blat_data / "esc50" / "metadata.csv"))[:12]
+    leaked = sources.read_samples(evaluated[3], 22_050)
+    other = sources.read_samples(sources.read_clips(str(blat_data / "esc50" / "metadata.csv"))[400], 22_050)
+    (tmp_path / "training").mkdir()
+    soundfile.write(tmp_path / "training" / "innocent.ogg", (leaked * 0.6).astype(np.int16), 22_050)
+    soundfile.write(tmp_path / "training" / "other.ogg", other, 22_050)
+    table = str(tmp_path / "training.parquet")
+    fingerprints.run(FingerprintConfig(source=str(tmp_path / "training"), name="training", out=table))
+    assert overlap.count(evaluated, model, {}, (table,)) == {"model": 0, "model_sounds": 1}
+    missing = [dataclasses.replace(each, uri=str(tmp_path / "gone.wav")) for each in evaluated]
+    assert overlap.count(missing, model, {}, (table,))["model_sounds"] == 0
+
+
+def test_a_table_that_is_none_is_named(model: str, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(InputError, match=r"--fingerprints .*x\.parquet"):
+        overlap.count([clip("dog")], model, {}, (str(tmp_path / "x.parquet"),))

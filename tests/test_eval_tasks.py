@@ -1,0 +1,224 @@
+"""Downstream datasets in their official layouts, against their official tables where those are at hand."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from eval import tasks
+from pipeline.cli import InputError
+
+
+def official(blat_data: Path, name: str, target: Path) -> int:
+    """Unpack a real table, or what there is of it, to where the dataset has it; return how many lines it has."""
+    source = blat_data / "meta" / f"{name}.gz"
+    if not source.exists():
+        pytest.skip(f"no {source}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(gzip.decompress(source.read_bytes()))
+    return len(target.read_text().splitlines())
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        write(folder / name, "")
+
+
+def test_esc50_has_five_folds_of_all_classes(blat_data: Path, tmp_path: Path) -> None:
+    lines = official(blat_data, "esc50.csv", tmp_path / "meta" / "esc50.csv")
+    touch(tmp_path / "audio", "1-100032-A-0.wav")
+    task, clips = tasks.read("esc50", str(tmp_path), ())
+    assert (
+        len(clips) == lines - 1
+        and Counter(clip.fold for clip in clips).items() <= dict.fromkeys(task.folds, 400).items()
+    )
+    assert len(tasks.classes(task, str(tmp_path), clips)) == 50
+    assert clips[0].uri == str(tmp_path / "audio" / "1-100032-A-0.wav")
+    assert clips[0].tags == ("dog",) and clips[0].origin == "freesound:100032"
+    assert len(tasks.read("esc50", str(tmp_path), ("2", "3"))[1]) == 800
+
+
+def test_urbansound8k_keeps_its_ten_folds_and_their_folders(blat_data: Path, tmp_path: Path) -> None:
+    lines = official(blat_data, "UrbanSound8K.csv", tmp_path / "metadata" / "UrbanSound8K.csv")
+    task, clips = tasks.read("urbansound8k", str(tmp_path), ())
+    assert len(clips) == lines - 1 > 8_600 and {clip.fold for clip in clips} == set(task.folds)
+    assert len(tasks.classes(task, str(tmp_path), clips)) == 10
+    first = next(clip for clip in clips if clip.source_id == "100032-3-0-0.wav")
+    assert first.uri == str(tmp_path / "audio" / "fold5" / "100032-3-0-0.wav")
+    assert (first.tags, first.origin) == (("dog bark",), "freesound:100032")
+
+
+def test_audioset_eval_and_its_527_described_classes(blat_data: Path, tmp_path: Path) -> None:
+    official(blat_data, "audioset_eval_segments.csv", tmp_path / "eval_segments.csv")
+    official(blat_data, "audioset_balanced_train_segments.csv", tmp_path / "balanced_train_segments.csv")
+    official(blat_data, "audioset_class_labels_indices.csv", tmp_path / "class_labels_indices.csv")
+    official(blat_data, "audioset_ontology.json", tmp_path / "ontology.json")
+    touch(tmp_path / "audio", "Y--4gqARaEJE.wav")
+    task, clips = tasks.read("audioset", str(tmp_path), ())
+    assert len(clips) == 20_371 and {clip.fold for clip in clips} == {"test"}
+    classes = tasks.classes(task, str(tmp_path), clips)
+    assert len(classes) == 527 and classes[:2] == ["Speech", "Male speech, man speaking"]
+    told = tasks.descriptions(task, str(tmp_path))
+    assert all(told[name] for name in classes) and "human" in told["Speech"].lower()
+    assert clips[0].uri == str(tmp_path / "audio" / "Y--4gqARaEJE.wav")
+    assert len(tasks.read("audioset", str(tmp_path), task.train)[1]) == 22_160
+
+
+def test_vggsound_test_table_and_309_classes(blat_data: Path, tmp_path: Path) -> None:
+    official(blat_data, "vggsound_test.csv", tmp_path / "vggsound_test.csv")
+    touch(tmp_path / "video", "glLQrEijrKg_000300.mp4")
+    task, clips = tasks.read("vggsound", str(tmp_path), ())
+    assert len(clips) > 15_000 and len(tasks.classes(task, str(tmp_path), clips)) == 309
+    assert clips[0].uri == str(tmp_path / "video" / "glLQrEijrKg_000300.mp4")
+    assert (clips[0].key, clips[0].origin) == ("YglLQrEijrKg_300000_310000", "youtube:glLQrEijrKg")
+    assert "bird chirping, tweeting" in tasks.classes(task, str(tmp_path), clips)
+
+
+def test_vggsound_as_published_has_both_splits(tmp_path: Path) -> None:
+    rows = 'abcdefghijk,1,"people eating, chewing",train\n-bcdefghijk,0,dog barking,test\n_bcdefghijk,30,dog barking,test\n'
+    write(tmp_path / "vggsound.csv", rows)
+    touch(tmp_path, "-bcdefghijk_000000.flac")
+    task, clips = tasks.read("vggsound", str(tmp_path), ())
+    assert [clip.source_id for clip in clips] == ["-bcdefghijk_000000", "_bcdefghijk_000030"]
+    assert clips[0].uri == str(tmp_path / "-bcdefghijk_000000.flac")
+    _, training = tasks.read("vggsound", str(tmp_path), task.train)
+    assert [clip.tags for clip in training] == [("people eating, chewing",)]
+    write(tmp_path / "vggsound.csv", "abcdefghijk,1,dog\n")
+    with pytest.raises(InputError, match=r"line 1 of vggsound\.csv"):
+        tasks.read("vggsound", str(tmp_path), ())
+
+
+def test_fsd50k_in_its_four_folders(tmp_path: Path) -> None:
+    truth = tmp_path / "FSD50K.ground_truth"
+    write(
+        truth / "dev.csv",
+        'fname,labels,mids,split\n64760,"Bark,Dog","/m/05tny_,/m/0bt9lr",train\n16399,Rain,/m/06mb1,val\n',
+    )
+    write(truth / "eval.csv", 'fname,labels,mids\n37199,"Thunderstorm,Rain","/m/0jb2l,/m/06mb1"\n')
+    write(
+        truth / "vocabulary.csv",
+        "0,Bark,/m/05tny_\n1,Dog,/m/0bt9lr\n2,Rain,/m/06mb1\n3,Wind_chime,/m/026fgl\n4,Thunderstorm,/m/0jb2l\n",
+    )
+    task, clips = tasks.read("fsd50k", str(tmp_path), ())
+    (clip,) = clips
+    assert (clip.uri, clip.fold) == (str(tmp_path / "FSD50K.eval_audio" / "37199.wav"), "test")
+    assert set(clip.tags) == {"Thunderstorm", "Rain"} and clip.origin == "freesound:37199"
+    assert tasks.classes(task, str(tmp_path), clips) == ["Bark", "Dog", "Rain", "Wind chime", "Thunderstorm"]
+    _, everything = tasks.read("fsd50k", str(tmp_path), (*task.train, *task.validation, *task.test))
+    assert [clip.fold for clip in everything] == ["train", "val", "test"]
+    assert everything[0].uri == str(tmp_path / "FSD50K.dev_audio" / "64760.wav")
+    write(tmp_path / "ontology.json", json.dumps([{"id": "/m/06mb1", "description": "The sound of rain. "}]))
+    assert tasks.descriptions(task, str(tmp_path)) == {"Rain": "The sound of rain."}
+
+
+def test_gtzan_with_and_without_the_fault_filtered_lists(tmp_path: Path) -> None:
+    names = [f"{genre}.0000{n}.wav" for genre in ("blues", "hiphop") for n in range(3)]
+    touch(tmp_path / "genres_original", *(f"{name.split('.')[0]}/{name}" for name in names))
+    task, clips = tasks.read("gtzan", str(tmp_path), ())
+    assert [clip.source_id.rpartition("/")[2] for clip in clips] == names and {clip.fold for clip in clips} == {""}
+    assert task.label_text("hiphop") == "hip hop music"
+    write(tmp_path / "train_filtered.txt", "blues/blues.00000.wav\nhiphop/hiphop.00000.wav\n")
+    write(tmp_path / "valid_filtered.txt", "blues/blues.00001.wav\n")
+    write(tmp_path / "test_filtered.txt", "hiphop/hiphop.00002.wav\n")
+    _, tested = tasks.read("gtzan", str(tmp_path), ())
+    assert [clip.source_id for clip in tested] == ["hiphop/hiphop.00002.wav"]
+    _, everything = tasks.read("gtzan", str(tmp_path), (*task.train, *task.validation, *task.test))
+    assert Counter(clip.fold for clip in everything) == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_speech_commands_splits_by_its_lists(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "yes/a_nohash_0.wav",
+        "yes/b_nohash_0.wav",
+        "no/a_nohash_0.wav",
+        "_background_noise_/hum.wav",
+        "README.md",
+    )
+    write(tmp_path / "testing_list.txt", "yes/b_nohash_0.wav\n")
+    write(tmp_path / "validation_list.txt", "no/a_nohash_0.wav\n")
+    task, clips = tasks.read("speech-commands", str(tmp_path), ())
+    assert [(clip.tags, clip.key) for clip in clips] == [(("yes",), "yes_b_nohash_0")]
+    _, everything = tasks.read("speech-commands", str(tmp_path), (*task.train, *task.validation, *task.test))
+    assert Counter(clip.fold for clip in everything) == {"train": 1, "validation": 1, "test": 1}
+    assert tasks.classes(task, str(tmp_path), everything) == ["no", "yes"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_audiocaps_has_five_captions_a_test_clip(blat_data: Path, tmp_path: Path, version: str) -> None:
+    lines = official(blat_data, f"audiocaps_{version}_test.csv", tmp_path / "test.csv")
+    official(blat_data, f"audiocaps_{version}_val.csv", tmp_path / "val.csv")
+    task, clips = tasks.read("audiocaps", str(tmp_path), ())
+    assert 5 * len(clips) == lines - 1 > 4_000 and {len(clip.captions) for clip in clips} == {5}
+    assert {clip.fold for clip in clips} == {"test"} and all(clip.origin.startswith("youtube:") for clip in clips)
+    assert {clip.fold for clip in tasks.read("audiocaps", str(tmp_path), task.validation)[1]} == {"val"}
+
+
+def test_clotho_evaluation_is_1045_clips_with_five_captions(blat_data: Path, tmp_path: Path) -> None:
+    official(blat_data, "clotho_v2_test.csv", tmp_path / "clotho_captions_evaluation.csv")
+    lines = official(blat_data, "clotho_v2_train.csv", tmp_path / "clotho_captions_development.csv")
+    touch(tmp_path / "evaluation", "Santa Motor.wav")
+    task, clips = tasks.read("clotho", str(tmp_path), ())
+    assert len(clips) == 1_045 and {len(clip.captions) for clip in clips} == {5}
+    assert clips[0].uri == str(tmp_path / "evaluation" / "Santa Motor.wav")
+    assert len(tasks.read("clotho", str(tmp_path), task.train)[1]) == lines - 1 > 3_800
+    lines = official(blat_data, "clotho_v1_captions_development.csv", tmp_path / "clotho_captions_development.csv")
+    assert len(tasks.read("clotho", str(tmp_path), task.train)[1]) == lines - 1 > 2_800
+
+
+def test_subsets_with_a_table_of_their_own_are_read(blat_data: Path) -> None:
+    for name, folder in (("esc50", "esc50"), ("urbansound8k", "urbansound8k_subset")):
+        task, clips = tasks.read(name, str(blat_data / folder), ())
+        assert {clip.fold for clip in clips} <= set(task.folds) and all(len(clip.tags) == 1 for clip in clips)
+        assert all(Path(clip.uri).exists() for clip in clips[::40])
+
+
+def test_what_is_there_is_found_under_its_names(tmp_path: Path) -> None:
+    write(tmp_path / "ESC-50-master" / "meta" / "esc50.csv", "filename,fold,category\n")
+    write(tmp_path / "UrbanSound8K" / "metadata" / "UrbanSound8K.csv", "slice_file_name\n")
+    write(tmp_path / "audiocaps" / "metadata.csv", "file,captions\n")
+    write(tmp_path / "clotho" / "notes.txt", "")
+    write(tmp_path / "metadata.csv", "file\n")
+    found = tasks.present(str(tmp_path))
+    assert found == {
+        "esc50": str(tmp_path / "ESC-50-master"),
+        "urbansound8k": str(tmp_path / "UrbanSound8K"),
+        "audiocaps": str(tmp_path / "audiocaps"),
+    }
+    assert tasks.present(str(tmp_path / "UrbanSound8K")) == {"urbansound8k": str(tmp_path / "UrbanSound8K")}
+
+
+def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:
+    import boto3
+
+    table = b"filename,fold,category\na.wav,1,dog\nb.wav,2,cat\n"
+    boto3.client("s3").put_object(Bucket="corpus", Key="sets/esc50/meta/esc50.csv", Body=table)
+    boto3.client("s3").put_object(Bucket="corpus", Key="sets/esc50/audio/a.wav", Body=b"x")
+    assert tasks.present(f"{s3}/sets") == {"esc50": f"{s3}/sets/esc50"}
+    _, clips = tasks.read("esc50", f"{s3}/sets/esc50", ())
+    assert clips[0].uri == f"{s3}/sets/esc50/audio/a.wav"
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "folds", "told"),
+    [
+        ("esc51", "", (), "--task 'esc51': choose one of"),
+        ("esc50", "", (), "holds no meta/esc50.csv and no metadata.csv"),
+        ("esc50", "filename,fold,category\na.wav,1,dog\n", ("7",), r"--folds .*folds: 1"),
+        ("esc50", "fold,category\n1,dog\n", (), "cannot be read|no file column"),
+        ("esc50", "filename,fold,category\na.wav,1,dog\na.flac,2,dog\n", (), "same key"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, name: str, table: str, folds: tuple[str, ...], told: str) -> None:
+    if table:
+        write(tmp_path / "meta" / "esc50.csv", table)
+    with pytest.raises(InputError, match=told):
+        tasks.read(name, str(tmp_path), folds)
