@@ -58,19 +58,32 @@ def vggsound(folder: str, file: str) -> Iterator[Clip]:
             )
 
 
+def clotho(folder: str, file: str) -> Iterator[Clip]:
+    """Yield the clips of clotho_captions_<split>.csv; Freesound ids come from clotho_metadata_<split>.csv beside it."""
+    about = storage.join(folder, file.replace("captions", "metadata"))
+    ids: dict[str, str] = {}
+    if storage.exists(about):
+        with storage.open_text(about, errors="replace") as text:  # Latin-1 since v2; ids and names of audio survive
+            ids = {row["file_name"]: row["sound_id"] or "" for row in csv.DictReader(text)}
+    for clip in table(folder, file):
+        number = ids.get(clip.source_id, "")  # or `Not found`
+        yield dataclasses.replace(clip, origin=f"freesound:{number}") if number.isdigit() else clip
+
+
 def gtzan(folder: str, file: str) -> Iterator[Clip]:
     """Yield the clips of genres/<genre>/<genre>.<number>.wav; the fault-filtered lists of Sturm make the splits."""
     lists = {"train": "train_filtered.txt", "validation": "valid_filtered.txt", "test": "test_filtered.txt"}
-    split = {name: part for part, listed in lists.items() for name in _lines(folder, listed)}
+    split = {stem(name): part for part, listed in lists.items() for name in _lines(folder, listed)}  # audio may be .au
     for genre in sorted(storage.list_names(storage.join(folder, file))):
         for name in storage.list_names(storage.join(folder, file, genre)):
-            if suffix_of(name) and (not split or f"{genre}/{name}" in split):
+            track = f"{genre}/{stem(name)}"
+            if suffix_of(name) and (not split or track in split):
                 yield Clip(
                     key=key_of(f"{genre}/{name}"),
                     uri=storage.join(folder, file, genre, name),
                     source_id=f"{genre}/{name}",
                     tags=(genre,),
-                    fold=split.get(f"{genre}/{name}", ""),
+                    fold=split.get(track, ""),
                 )
 
 
@@ -103,4 +116,4 @@ def _names(folder: str, places: tuple[str, ...]) -> dict[str, str]:
 
 def _lines(folder: str, name: str) -> list[str]:
     uri = storage.join(folder, name)
-    return storage.read_text(uri).split("\n") if storage.exists(uri) else []
+    return storage.read_text(uri).split() if storage.exists(uri) else []

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval import engine, evaluation, linear, results, scoring, splits, tasks
+from eval import engine, evaluation, results, scoring, splits, tasks
 from eval.embeddings import embed
 from eval.evaluation import EvaluationConfig
 from eval.splits import Split
 from pipeline.cli import InputError
+from train import linear
 from train.models.clap import Clap
 from train.models.classifier import Classifier
 from train.models.tagger import Tagger

@@ -3,15 +3,17 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from eval import layouts
 from pipeline import audioset, sources, storage
 from pipeline.cli import InputError
-from pipeline.clip import Clip
+from pipeline.clip import Clip, told_apart
 
 OWN_TABLE = "metadata.csv"  # what a dataset may bring in place of its official listings, such as a subset of it
+ANYONES = ("train.csv", "val.csv", "test.csv")  # names that by themselves tell no dataset
 
 
 class Listing(NamedTuple):
@@ -88,6 +90,7 @@ TASKS = {
             name="audioset",
             listings=(
                 Listing(("balanced_train_segments.csv",), "train"),
+                Listing(("unbalanced_train_segments.csv",), "unbalanced"),  # two million: only when asked for
                 Listing(("eval_segments.csv",), "test"),
             ),
             labels="many",
@@ -98,7 +101,7 @@ TASKS = {
         ),
         Task(
             name="gtzan",
-            listings=(Listing(("genres_original", "genres"), read=layouts.gtzan),),
+            listings=(Listing(("genres_original", "genres", "Data/genres_original"), read=layouts.gtzan),),
             train=("train",),
             validation=("validation",),
             test=("test",),
@@ -132,9 +135,9 @@ TASKS = {
         Task(
             name="clotho",
             listings=(
-                Listing(("clotho_captions_development.csv",), "development"),
-                Listing(("clotho_captions_validation.csv",), "validation"),
-                Listing(("clotho_captions_evaluation.csv",), "evaluation"),
+                Listing(("clotho_captions_development.csv",), "development", layouts.clotho),
+                Listing(("clotho_captions_validation.csv",), "validation", layouts.clotho),
+                Listing(("clotho_captions_evaluation.csv",), "evaluation", layouts.clotho),
             ),
             labels="none",
             captioned=True,
@@ -170,49 +173,60 @@ def read(name: str, folder: str, folds: tuple[str, ...]) -> tuple[Task, list[Cli
     if not found and not own:
         raise InputError("--task-dir", folder, f"holds no {files} and no {OWN_TABLE}")
     wanted = set(folds or task.test)
-    try:
+    with _readable(folder):
         if own:
             clips = list(layouts.table(uri, OWN_TABLE))
         else:
             parts = [(listing, file) for listing, file in found if not wanted or listing.split in ("", *wanted)]
             clips = [clip for listing, file in parts for clip in _clips(listing, uri, file)]
-    except (ValueError, OSError, csv.Error) as error:
-        raise InputError("--task-dir", folder, f"cannot be read: {error}") from None
     have = {clip.fold for clip in clips}
-    if folds or have & wanted:
+    if folds or have & wanted or (wanted and not own and have != {""}):  # never training clips for test clips
         clips = [clip for clip in clips if clip.fold in wanted]
+    elif own and wanted:
+        task = replace(task, fold_rule=f"all clips of {OWN_TABLE}")
     if not clips:
-        there = sorted(have or {listing.split for listing, _ in found})
-        raise InputError(
-            "--folds" if folds else "--task-dir", folds or folder, f"no such clip; folds: {', '.join(there)}"
-        )
-    return task, _distinct(clips)
+        there = ", ".join(sorted(have or {listing.split for listing, _ in found} - {""})) or "none"
+        flag, value = ("--folds", folds) if folds else ("--task-dir", folder)
+        raise InputError(flag, value, f"lists no clip of {', '.join(sorted(wanted)) or task.name}; folds: {there}")
+    return task, _distinct(task, clips)
 
 
 def classes(task: Task, folder: str, clips: Iterable[Clip]) -> list[str]:
-    """Return the classes of a task: its official list in order where that lies in the folder, else the labels of clips."""
+    """Return the classes of a task: its official list in order where that lies in the folder, else the labels of clips.
+
+    Raises:
+        InputError: when that list cannot be read.
+    """
     return list(_vocabulary(task, folder)) or sources.tag_vocabulary(clips)
 
 
 def descriptions(task: Task, folder: str) -> dict[str, str]:
-    """Return {class: description} where classes are AudioSet's and its ontology.json lies in the folder; {} elsewhere."""
+    """Return {class: description} where classes are AudioSet's and its ontology.json lies in the folder; {} elsewhere.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
     uri = storage.join(storage.resolve(folder), audioset.ONTOLOGY_FILE)
     mids = _vocabulary(task, folder)
     if not mids or not storage.exists(uri):
         return {}
-    told = {node["id"]: node["description"].strip() for node in json.loads(storage.read_text(uri))}
+    with _readable(folder):
+        told = {node["id"]: node["description"].strip() for node in json.loads(storage.read_text(uri))}
     return {name: told[mid] for name, mid in mids.items() if told.get(mid)}
 
 
 def present(folder: str) -> dict[str, str]:
     """Return {task: its folder} of the datasets in a folder, named as tasks or as published, or of the folder itself."""
     uri = storage.resolve(folder)
-    inside = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
+    named = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
+    named.setdefault(uri.rpartition("/")[2].lower(), uri)
     found = {}
     for task in TASKS.values():
-        places = [inside[name] for name in (task.name, *task.folders) if name in inside]
+        places = [named[name] for name in (task.name, *task.folders) if name in named]
         own = [place for place in places if storage.exists(storage.join(place, OWN_TABLE))]
-        official = [place for place in (*places, uri) if _listings(task, place)]
+        official = [place for place in places if _listings(task, place)]
+        if any(file not in ANYONES for _, file in _listings(task, uri)):
+            official.append(uri)
         if official or own:
             found[task.name] = (official or own)[0]
     return found
@@ -233,14 +247,17 @@ def _clips(listing: Listing, uri: str, file: str) -> Iterator[Clip]:
         yield replace(clip, fold=listing.split) if listing.split else clip
 
 
-def _distinct(clips: list[Clip]) -> list[Clip]:
+def _distinct(task: Task, clips: list[Clip]) -> list[Clip]:
+    """Return the clips with keys that differ: Clotho gives a name to clips of two splits, of which the later keeps it."""
     seen: dict[str, Clip] = {}
-    for clip in clips:
+    for clip in reversed(clips):
+        other = seen.get(clip.key)
+        if other and task.test and clip.fold != other.fold and not (clip.origin and clip.origin == other.origin):
+            clip = replace(clip, key=told_apart(f"{clip.fold}/{clip.source_id}"))
         if seen.setdefault(clip.key, clip) is not clip:
-            raise InputError(
-                "--task-dir", clip.uri, sources.same_key(seen[clip.key].source_id, clip.source_id, clip.key)
-            )
-    return clips
+            told = sources.same_key(clip.source_id, seen[clip.key].source_id, clip.key)
+            raise InputError("--task-dir", clip.uri, told)
+    return list(reversed(seen.values()))
 
 
 def _vocabulary(task: Task, folder: str) -> dict[str, str]:
@@ -248,7 +265,19 @@ def _vocabulary(task: Task, folder: str) -> dict[str, str]:
     uri = storage.join(storage.resolve(folder), task.vocabulary)
     if not task.vocabulary or not storage.exists(uri):
         return {}
-    if task.vocabulary == audioset.LABELS_FILE:
-        return {name: mid for mid, name in audioset.read_labels(storage.read_text(uri)).items()}
-    rows = csv.reader(storage.read_text(uri).splitlines())
-    return {name.replace("_", " "): mid for _, name, mid in rows}
+    with _readable(folder):
+        if task.vocabulary == audioset.LABELS_FILE:
+            return {name: mid for mid, name in audioset.read_labels(storage.read_text(uri)).items()}
+        rows = csv.reader(storage.read_text(uri).splitlines())
+        return {name.replace("_", " "): mid for _, name, mid in rows}
+
+
+@contextmanager
+def _readable(folder: str) -> Iterator[None]:
+    """Tell by InputError of what cannot be read."""
+    try:
+        yield
+    except KeyError as error:
+        raise InputError("--task-dir", folder, f"a file there has no {error}") from None
+    except (ValueError, OSError, csv.Error) as error:
+        raise InputError("--task-dir", folder, f"cannot be read: {error}") from None

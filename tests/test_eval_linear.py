@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from eval import linear, splits
+from eval import splits
 from eval.tasks import TASKS
 from pipeline.cli import InputError
 from pipeline.clip import Clip
+from train import linear
 
 
 def blobs(classes: int, per_class: int = 30) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
+import torch
+from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from eval import metrics
 from eval.retrieval import measure
@@ -63,3 +67,108 @@ def test_bootstrap_covers_the_mean_and_shrinks_with_n() -> None:
     assert metrics.bootstrap(lambda rows: float(rows.mean()), 9) == metrics.bootstrap(
         lambda rows: float(rows.mean()), 9
     )
+
+
+def tagged(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((60, 7))
+    truth = rng.random((60, 7)) < rng.uniform(0.05, 0.6, 7)
+    truth[0] = True
+    return (np.round(scores * 2) if ties else scores), truth
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_and_area_are_scikit_learns(seed: int, ties: bool) -> None:
+    scores, truth = tagged(seed, ties)
+    for column in range(7):
+        one, own = scores[:, column], truth[:, column]
+        assert metrics.average_precision(one, own) == pytest.approx(sklearn.metrics.average_precision_score(own, one))
+    areas = metrics.area_under_roc(scores, truth)
+    assert areas == pytest.approx([sklearn.metrics.roc_auc_score(truth[:, c], scores[:, c]) for c in range(7)])
+    assert metrics.mean_average_precision(scores, truth) == pytest.approx(
+        sklearn.metrics.average_precision_score(truth, scores, average="macro")
+    )
+    target = truth.argmax(axis=1)
+    theirs = sklearn.metrics.top_k_accuracy_score(target, tagged(seed, False)[0], k=3, labels=range(7))
+    assert metrics.top_k(tagged(seed, False)[0], target, 3).mean() == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tagging_is_torchmetrics(seed: int) -> None:
+    scores, truth = tagged(seed, ties=False)
+    told = (torch.from_numpy(scores).sigmoid(), torch.from_numpy(truth).long())
+    precision = MultilabelAveragePrecision(num_labels=7, average=None)(*told).numpy()
+    assert metrics.class_average_precision(scores, truth) == pytest.approx(precision, abs=1e-5)
+    area = MultilabelAUROC(num_labels=7, average=None)(*told).numpy()
+    assert metrics.area_under_roc(scores, truth) == pytest.approx(area, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_retrieval_is_torchmetrics_and_scikit_learns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    similarity, relevant = rng.standard_normal((20, 30)), rng.random((20, 30)) < 0.1
+    relevant[:, 0] = True
+    flat = (torch.from_numpy(similarity).flatten(), torch.from_numpy(relevant).flatten())
+    query = torch.arange(20).repeat_interleave(30)
+    ranks = metrics.best_ranks(similarity, relevant)
+    for k in (1, 5, 10):
+        theirs = RetrievalHitRate(top_k=k)(*flat, indexes=query)
+        assert (ranks <= k).mean() == pytest.approx(float(theirs))
+    assert (1 / ranks).mean() == pytest.approx(float(RetrievalMRR()(*flat, indexes=query)), abs=1e-6)
+    whole = metrics.query_average_precision(similarity, relevant, k=30)
+    assert whole == pytest.approx(
+        [sklearn.metrics.average_precision_score(*pair) for pair in zip(relevant, similarity)]
+    )
+
+
+def test_perfect_reversed_random_and_tied_scores() -> None:
+    truth = np.repeat([[True], [False]], [10, 30], axis=0)
+    perfect = np.linspace(1, 0, 40)[:, None]
+    cases = {"perfect": (perfect, 1.0), "reversed": (-perfect, 0.0), "tied": (np.zeros((40, 1)), 0.5)}
+    for name, (scores, area) in cases.items():
+        assert metrics.area_under_roc(scores, truth)[0] == pytest.approx(area), name
+    assert metrics.class_average_precision(perfect, truth)[0] == 1.0
+    assert metrics.class_average_precision(np.zeros((40, 1)), truth)[0] == pytest.approx(0.25), "the prevalence"
+    assert metrics.class_average_precision(-perfect, truth)[0] == pytest.approx(
+        np.mean([i / (30 + i) for i in range(1, 11)])
+    )
+    random = np.random.default_rng(0).standard_normal((40_000, 1))
+    spread = np.repeat([[True], [False]], [10_000, 30_000], axis=0)
+    assert metrics.class_average_precision(random, spread)[0] == pytest.approx(0.25, abs=0.01)
+    assert metrics.d_prime(float(metrics.area_under_roc(random, spread)[0])) == pytest.approx(0, abs=0.03)
+
+
+def test_d_prime_by_hand() -> None:
+    """Hits of a unit normal above one that lies d' below: AUC = Phi(d' / sqrt 2)."""
+    assert metrics.d_prime(0.5) == 0.0 and metrics.d_prime(0.9213503964748574) == pytest.approx(2.0)
+    assert metrics.d_prime(0.1) == -metrics.d_prime(0.9) and np.isfinite(metrics.d_prime(1.0))
+
+
+def test_classes_without_positives_or_negatives_count_in_no_mean() -> None:
+    scores, truth = tagged(0, ties=False)
+    truth[:, 2], truth[:, 4] = False, True
+    precision, area = metrics.class_average_precision(scores, truth), metrics.area_under_roc(scores, truth)
+    assert np.flatnonzero(np.isnan(precision)).tolist() == [2] and np.flatnonzero(np.isnan(area)).tolist() == [2, 4]
+    assert metrics.mean_average_precision(scores, truth) == pytest.approx(np.nanmean(precision))
+    assert metrics.mean_area_under_roc(scores, truth) == pytest.approx(np.nanmean(area))
+    assert np.isnan(metrics.mean_area_under_roc(scores[:, [2]], truth[:, [2]]))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_weighing_clips_is_drawing_them(ties: bool) -> None:
+    scores, truth = tagged(1, ties)
+    rows = np.random.default_rng(5).integers(60, size=60)
+    weighed = metrics.Ranking(scores, truth).precision(np.bincount(rows, minlength=60))
+    assert weighed == pytest.approx(metrics.class_average_precision(scores[rows], truth[rows]))
+
+
+def test_the_interval_of_map_holds_its_value() -> None:
+    """Without the shift the whole interval lies above the value where classes have few positives."""
+    rng = np.random.default_rng(3)
+    truth = rng.random((300, 40)) < 0.02
+    truth[0] = True
+    scores = rng.standard_normal((300, 40)) + 0.5 * truth
+    low, high = metrics.bootstrap_map(scores, truth)
+    assert low < metrics.mean_average_precision(scores, truth) < high
+    assert 0.3 < (metrics.mean_average_precision(scores, truth) - low) / (high - low) < 0.7

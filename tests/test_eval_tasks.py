@@ -41,6 +41,7 @@ def test_esc50_has_five_folds_of_all_classes(blat_data: Path, tmp_path: Path) ->
         and Counter(clip.fold for clip in clips).items() <= dict.fromkeys(task.folds, 400).items()
     )
     assert len(tasks.classes(task, str(tmp_path), clips)) == 50
+    assert {*Counter((clip.fold, clip.tags) for clip in clips).values()} == {8}  # 2,000 clips over five folds
     assert clips[0].uri == str(tmp_path / "audio" / "1-100032-A-0.wav")
     assert clips[0].tags == ("dog",) and clips[0].origin == "freesound:100032"
     assert len(tasks.read("esc50", str(tmp_path), ("2", "3"))[1]) == 800
@@ -70,6 +71,11 @@ def test_audioset_eval_and_its_527_described_classes(blat_data: Path, tmp_path: 
     assert all(told[name] for name in classes) and "human" in told["Speech"].lower()
     assert clips[0].uri == str(tmp_path / "audio" / "Y--4gqARaEJE.wav")
     assert len(tasks.read("audioset", str(tmp_path), task.train)[1]) == 22_160
+    head = "".join((tmp_path / "eval_segments.csv").read_text().splitlines(keepends=True)[:3])
+    write(tmp_path / "unbalanced_train_segments.csv", head + '---1_cCGK4M, 0.000, 10.000, "/m/01g50p,/m/0284vy3"\n')
+    assert len(tasks.read("audioset", str(tmp_path), task.train)[1]) == 22_160
+    (clip,) = tasks.read("audioset", str(tmp_path), ("unbalanced",))[1]
+    assert (clip.origin, clip.mids) == ("youtube:---1_cCGK4M", ("/m/01g50p", "/m/0284vy3"))
 
 
 def test_vggsound_test_table_and_309_classes(blat_data: Path, tmp_path: Path) -> None:
@@ -91,6 +97,9 @@ def test_vggsound_as_published_has_both_splits(tmp_path: Path) -> None:
     assert clips[0].uri == str(tmp_path / "-bcdefghijk_000000.flac")
     _, training = tasks.read("vggsound", str(tmp_path), task.train)
     assert [clip.tags for clip in training] == [("people eating, chewing",)]
+    write(tmp_path / "vggsound.csv", "abcdefghijk,1,dog barking,train\n")
+    with pytest.raises(InputError, match=r"--task-dir .* lists no clip of test; folds: train"):
+        tasks.read("vggsound", str(tmp_path), ())
     write(tmp_path / "vggsound.csv", "abcdefghijk,1,dog\n")
     with pytest.raises(InputError, match=r"line 1 of vggsound\.csv"):
         tasks.read("vggsound", str(tmp_path), ())
@@ -119,6 +128,21 @@ def test_fsd50k_in_its_four_folders(tmp_path: Path) -> None:
     assert tasks.descriptions(task, str(tmp_path)) == {"Rain": "The sound of rain."}
 
 
+def test_fsd50k_has_200_described_classes(blat_data: Path, tmp_path: Path) -> None:
+    official(blat_data, "audioset_ontology.json", tmp_path / "ontology.json")
+    listed = tmp_path / "FSD50K.ground_truth" / "vocabulary.csv"
+    official(blat_data, "fsd50k_class_labels_indices.csv", listed)
+    rows = [line.split(",") for line in listed.read_text().splitlines()[1:]]
+    write(listed, "".join(f"{index},{name},{mid}\n" for index, mid, name in rows))  # published so, without a header
+    task = tasks.TASKS["fsd50k"]
+    names = tasks.classes(task, str(tmp_path), [])
+    assert len(names) == 200 and names[0] == "Accelerating and revving and vroom" and names[-1] == "Zipper (clothing)"
+    assert set(tasks.descriptions(task, str(tmp_path))) == set(names)
+    write(listed, "Accordion,/m/0mkg\n")
+    with pytest.raises(InputError, match=r"--task-dir .*cannot be read"):
+        tasks.classes(task, str(tmp_path), [])
+
+
 def test_gtzan_with_and_without_the_fault_filtered_lists(tmp_path: Path) -> None:
     names = [f"{genre}.0000{n}.wav" for genre in ("blues", "hiphop") for n in range(3)]
     touch(tmp_path / "genres_original", *(f"{name.split('.')[0]}/{name}" for name in names))
@@ -132,6 +156,13 @@ def test_gtzan_with_and_without_the_fault_filtered_lists(tmp_path: Path) -> None
     assert [clip.source_id for clip in tested] == ["hiphop/hiphop.00002.wav"]
     _, everything = tasks.read("gtzan", str(tmp_path), (*task.train, *task.validation, *task.test))
     assert Counter(clip.fold for clip in everything) == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_gtzan_as_first_published_has_au_files_and_a_table_among_the_genres(tmp_path: Path) -> None:
+    touch(tmp_path / "genres", "bextract_single.mf", "disco/disco.00000.au", "disco/disco.00001.au")
+    write(tmp_path / "test_filtered.txt", "disco/disco.00001.wav\r\n")
+    (clip,) = tasks.read("gtzan", str(tmp_path), ())[1]
+    assert (clip.uri, clip.tags) == (str(tmp_path / "genres" / "disco" / "disco.00001.au"), ("disco",))
 
 
 def test_speech_commands_splits_by_its_lists(tmp_path: Path) -> None:
@@ -170,8 +201,24 @@ def test_clotho_evaluation_is_1045_clips_with_five_captions(blat_data: Path, tmp
     assert len(clips) == 1_045 and {len(clip.captions) for clip in clips} == {5}
     assert clips[0].uri == str(tmp_path / "evaluation" / "Santa Motor.wav")
     assert len(tasks.read("clotho", str(tmp_path), task.train)[1]) == lines - 1 > 3_800
+    _, both = tasks.read("clotho", str(tmp_path), (*task.train, *task.test))
+    twice = [clip for clip in both if clip.source_id == "FREEZER_DOOR_OPEN_CLOSE.wav"]  # in either split, not one clip
+    assert len({clip.key for clip in both}) == len(both) == lines - 1 + 1_045
+    assert [clip.fold for clip in twice] == ["development", "evaluation"] and twice[1] in clips
     lines = official(blat_data, "clotho_v1_captions_development.csv", tmp_path / "clotho_captions_development.csv")
     assert len(tasks.read("clotho", str(tmp_path), task.train)[1]) == lines - 1 > 2_800
+
+
+def test_clotho_takes_freesound_ids_from_its_metadata(tmp_path: Path) -> None:
+    captions = (
+        "file_name,caption_1,caption_2\nSanta Motor.wav,A motor.,It whirs.\nRain.wav,Rain.,Wet.\nSea.wav,Sea.,Wet.\n"
+    )
+    write(tmp_path / "clotho_captions_evaluation.csv", captions)
+    about = "file_name,keywords,sound_id,sound_link,start_end_samples,manufacturer,license\n"
+    rows = 'Santa Motor.wav,motor;toy,53273,https://freesound.org/x,"[1, 2]",Ren\u00e9,by\nRain.wav,rain,Not found,,,x,by\n'
+    (tmp_path / "clotho_metadata_evaluation.csv").write_bytes((about + rows).encode("latin-1"))
+    clips = tasks.read("clotho", str(tmp_path), ())[1]
+    assert [clip.origin for clip in clips] == ["freesound:53273", "", ""]
 
 
 def test_subsets_with_a_table_of_their_own_are_read(blat_data: Path) -> None:
@@ -179,6 +226,22 @@ def test_subsets_with_a_table_of_their_own_are_read(blat_data: Path) -> None:
         task, clips = tasks.read(name, str(blat_data / folder), ())
         assert {clip.fold for clip in clips} <= set(task.folds) and all(len(clip.tags) == 1 for clip in clips)
         assert all(Path(clip.uri).exists() for clip in clips[::40])
+
+
+def test_a_table_of_ones_own_without_splits_is_read_whole_and_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "metadata.csv", "file,captions\na.wav,Rain || Wet\nb.wav,Wind\n")
+    task, clips = tasks.read("clotho", str(tmp_path), ())
+    assert len(clips) == 2 and task.fold_rule == "all clips of metadata.csv"
+    write(tmp_path / "metadata.csv", "file,captions,fold\na.wav,Rain || Wet,evaluation\nb.wav,Wind,development\n")
+    task, clips = tasks.read("clotho", str(tmp_path), ())
+    assert [clip.source_id for clip in clips] == ["a.wav"] and task == tasks.TASKS["clotho"]
+
+
+def test_a_recording_in_two_splits_is_an_error(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.csv", "audiocap_id,youtube_id,start_time,caption\n1,7fmOlUlwoNg,20,Rattling\n")
+    with pytest.raises(InputError, match="Y7fmOlUlwoNg_20000_30000"):
+        tasks.read("audiocaps", str(tmp_path), ("train", "test"))
 
 
 def test_what_is_there_is_found_under_its_names(tmp_path: Path) -> None:
@@ -193,7 +256,16 @@ def test_what_is_there_is_found_under_its_names(tmp_path: Path) -> None:
         "urbansound8k": str(tmp_path / "UrbanSound8K"),
         "audiocaps": str(tmp_path / "audiocaps"),
     }
-    assert tasks.present(str(tmp_path / "UrbanSound8K")) == {"urbansound8k": str(tmp_path / "UrbanSound8K")}
+    for name, task in (("UrbanSound8K", "urbansound8k"), ("audiocaps", "audiocaps")):
+        assert tasks.present(str(tmp_path / name)) == {task: str(tmp_path / name)}
+
+
+def test_names_that_anyone_gives_tell_no_dataset(tmp_path: Path) -> None:
+    for folder in ("mine", "AudioCaps"):
+        write(tmp_path / folder / "test.csv", "audiocap_id,youtube_id,start_time,caption\n")
+    assert tasks.present(str(tmp_path / "mine")) == {}
+    assert tasks.present(str(tmp_path / "AudioCaps")) == {"audiocaps": str(tmp_path / "AudioCaps")}
+    assert tasks.present(str(tmp_path)) == {"audiocaps": str(tmp_path / "AudioCaps")}
 
 
 def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:

@@ -107,6 +107,32 @@ def test_learning_rates_fall_with_depth(encoder: Cnn14Config | MobileNetConfig |
     assert all(later == 2 * sooner for sooner, later in itertools.pairwise(scales))
 
 
+def test_the_linear_layer_may_come_first(config: FinetuneConfig, tmp_path: Path) -> None:
+    """Without a step of training to speak of it is the probe: easy sounds are told apart, the statistics are the old ones."""
+    asked = dataclasses.replace(
+        config,
+        out=str(tmp_path / "out"),
+        probe_first=True,
+        keep_statistics=True,
+        optim=OptimConfig(epochs=1, batch_size=8, lr=1e-9),
+    )
+    finetune.run(asked)
+    history = storage.read_json(str(tmp_path / "out" / "history.json"))
+    assert history["epochs"][0]["accuracy"] > 0.9 and history["loss"][0] < 0.5
+    before, after = (checkpoint.load(uri).model for uri in (config.init_audio, str(tmp_path / "out")))
+    old, new = (dict(part.named_buffers()) for part in (before.audio_encoder, after.encoder))
+    assert old and all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_statistics_move_where_they_are_not_kept(config: FinetuneConfig, tmp_path: Path) -> None:
+    finetune.run(
+        dataclasses.replace(config, out=str(tmp_path / "out"), optim=OptimConfig(epochs=1, batch_size=8, lr=1e-9))
+    )
+    before, after = (checkpoint.load(uri).model for uri in (config.init_audio, str(tmp_path / "out")))
+    old, new = (dict(part.named_buffers()) for part in (before.audio_encoder, after.encoder))
+    assert any("running_mean" in name and not torch.equal(old[name], new[name]) for name in old)
+
+
 def test_balance_repeats_rare_labels_and_drops_nothing() -> None:
     tags = [["common"]] * 60 + [["usual"]] * 20 + [["rare"]] * 8 + [["single", "common"]]
     rows = finetune.balanced(tags)

@@ -218,24 +218,27 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
 
 FINETUNE: dict[str, tuple[str, FinetuneConfig]] = {
     "one-gpu": (
-        "a classifier on one GPU: AdamW, layer-wise rates, mixup, SpecAugment, bf16",
+        "a classifier on one GPU: linear layer first, AdamW, layer-wise rates, mixup, SpecAugment, bf16",
         FinetuneConfig(
             spec_augment=True,
             mixup=0.3,
-            layer_decay=0.75,
+            probe_first=True,
+            keep_statistics=True,
+            layer_decay=0.85,
             optim=OptimConfig(epochs=30, batch_size=64, lr=1e-3, weight_decay=0.01, precision="bfloat16"),
             loader=LoaderConfig(processes=6),
             scale=ONE_GPU,
         ),
     ),
     "laptop": (
-        "the same for a small encoder and a small dataset, in this process",
+        "the same without mixup for a small encoder and a small dataset, in this process",
         FinetuneConfig(
             spec_augment=True,
-            mixup=0.3,
-            layer_decay=0.75,
+            probe_first=True,
+            keep_statistics=True,
+            layer_decay=0.85,
             clip_s=5.0,
-            optim=OptimConfig(epochs=8, batch_size=32, lr=2e-3, weight_decay=0.01),
+            optim=OptimConfig(epochs=6, batch_size=32, lr=5e-4, weight_decay=0.01),
             scale=IN_PROCESS,
         ),
     ),

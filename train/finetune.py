@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
@@ -18,7 +19,7 @@ from torch.nn import functional as nnf
 from pipeline import audio, cli, sources, storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip
-from train import augment, checkpoint, data, heldout, parallel, report, speed, state
+from train import augment, checkpoint, data, heldout, linear, parallel, report, speed, state
 from train.data import Chosen, ListedClips
 from train.launch import ScaleConfig, check, launch
 from train.loader import Batch, Loader, LoaderConfig
@@ -34,6 +35,7 @@ from train.watch import Sinks, WatchConfig
 
 log = logging.getLogger("train.finetune")
 BEST = "best"
+PENALTY = 1e-2  # of the squared weights of the linear layer that --probe-first fits
 RAREST = 4.0  # most times that balancing repeats a clip in an epoch
 
 
@@ -59,6 +61,11 @@ class FinetuneConfig:
     """Mix clips and their labels in pairs, by a share from Beta(x, x) (Zhang et al. 2018, arXiv 1710.09412); 0 is off."""
     balance: bool = False
     """Repeat clips of rare labels in each epoch, up to four times."""
+    probe_first: bool = False
+    """Begin with the linear layer that fits the frozen encoder best, not with a random one (Kumar et al. 2022, arXiv
+    2202.10054); costs one pass over the clips."""
+    keep_statistics: bool = False
+    """Leave BatchNorm's averages as they are and use them in training too: small batches have poor ones of their own."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each block of the encoder to the one below it; the linear layer has the full rate."""
     out: str = ""
@@ -129,6 +136,8 @@ def train(job: dict[str, Any], context: Context) -> None:
     told: Labelled = job["told"]
     clips = _clips(config, told)
     network = build(config, told.labels)
+    if config.probe_first:
+        start_head(network.to(context.device), ListedClips(told.training, ("{}",)), context)
     optim = config.optim
     order = Order(sizes=(len(clips.keys),), batch_size=optim.batch_size, seed=optim.seed)
     num_samples, where = round(config.clip_s * audio.SAMPLE_RATE_HZ), (context.rank, context.world_size)
@@ -176,9 +185,21 @@ def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
     exclusive = not config.several_labels
     network = Classifier(ClassifierConfig(audio=encoder, exclusive=exclusive, clip_s=config.clip_s), labels)
     checkpoint.start_audio(network.encoder, config.init_audio)
+    network.encoder.statistics_kept = config.keep_statistics
     if config.spec_augment:
         augment.add_spec_augment(network)
     return network
+
+
+def start_head(network: Classifier, clips: ListedClips, context: Context) -> None:
+    """Set the linear layer to the one that fits the frozen encoder; every rank hears its share of the clips."""
+    log.info("fits the linear layer to %d clips first", len(clips.keys))
+    network.eval()
+    features = heldout.hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).features, clips, context)
+    truth = np.array([[label in own for label in network.labels] for own in clips.tags])
+    weight, bias = linear.fit(features.numpy(), truth, PENALTY, network.config.exclusive).folded()
+    network.head.weight.data.copy_(weight)
+    network.head.bias.data.copy_(bias)
 
 
 def groups(network: Classifier, decay: float) -> tuple[Group, ...]:

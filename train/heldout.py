@@ -50,7 +50,7 @@ def measure(clips: Clips, context: Context) -> Validate:
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
         assert isinstance(network, Clap)
-        heard = _hear(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context)
+        heard = hear(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context)
         heard = heard.to(network.logit_scale.device)
         found = retrieval(heard, network, clips.texts) if any(clips.texts) else {}
         return found | (zero_shot(heard, network, clips.tags) if any(clips.tags) else {})
@@ -63,7 +63,7 @@ def measure_labels(clips: Clips, context: Context) -> Validate:
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
         assert isinstance(network, Classifier)
-        scores = _hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).outputs, clips, context)
+        scores = hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).outputs, clips, context)
         truth = torch.tensor([[label in own for label in network.labels] for own in clips.tags])
         if network.config.exclusive:
             return {"accuracy": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
@@ -117,15 +117,19 @@ def _ranks(similarity: Tensor, own: Tensor, others: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _hear(hear: Callable[[list[np.ndarray]], Tensor], clips: Clips, context: Context) -> Tensor:
-    """Return what whole clips become, every rank hearing its share; (N, D) on every rank, on the CPU."""
+def hear(listen: Callable[[list[np.ndarray]], Tensor], clips: Clips, context: Context) -> Tensor:
+    """Return what whole clips become, every rank hearing its share; (N, D) on every rank, on the CPU.
+
+    Raises:
+        JobError: naming a clip that cannot be read.
+    """
     own = range(context.rank, len(clips.keys), context.world_size)
     parts = []
     for first in range(0, len(own), BATCH_SIZE):
         rows = own[first : first + BATCH_SIZE]
         with ThreadPoolExecutor(reading.THREADS) as pool:
             arrays = list(pool.map(lambda row: _read(clips, row), rows))
-        parts.append(hear(arrays).cpu())
+        parts.append(listen(arrays).cpu())
     told: dict[int, Tensor] = {}
     for share in parallel.gather_objects(dict(zip(own, torch.cat(parts) if parts else (), strict=True))):
         told |= share

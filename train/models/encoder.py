@@ -72,7 +72,7 @@ class AudioEncoder(nn.Module):
 
     sample_rate_hz: int
     embedding_dim: int  # D, of frames and clip alike
-    frozen = False
+    statistics_kept = False  # BatchNorm stays in eval mode
     only_for_clip: tuple[str, ...] = ()  # modules that the frame embeddings do without
 
     def forward(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> AudioFeatures:
@@ -92,15 +92,15 @@ class AudioEncoder(nn.Module):
 
     def freeze(self) -> Self:
         """Fix weights and BatchNorm statistics for good; dropout stays on in train mode, as in the captioner's recipe."""
-        self.frozen = True
+        self.statistics_kept = True
         self.requires_grad_(False)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set train or eval mode; BatchNorm of a frozen encoder stays in eval mode."""
+        """Set train or eval mode; BatchNorm stays in eval mode where its statistics are kept, as in a frozen encoder."""
         super().train(mode)
         for module in self.modules():
-            if self.frozen and isinstance(module, _BatchNorm):
+            if self.statistics_kept and isinstance(module, _BatchNorm):
                 module.eval()
         return self
 

@@ -27,6 +27,11 @@ class Layer(NamedTuple):
         logits: np.ndarray = nnf.linear(inputs, self.weight, self.bias).cpu().numpy()
         return logits
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return the weight (C, E) and bias (C,) that give the same logits of embeddings as they are."""
+        weight = self.weight / self.scale
+        return weight, self.bias - weight @ self.mean
+
 
 def fit(features: np.ndarray, truth: np.ndarray, penalty: float, exclusive: bool, device: str = "cpu") -> Layer:
     """Minimize the mean cross-entropy plus `penalty` / 2 times the squared weights; the bias is free.

@@ -1,0 +1,166 @@
+"""Our checkpoints under the interfaces of the field's benchmarks: HEAR, X-ARES and mteb with its audio tasks (MAEB).
+
+    eval.adapters.load_model("build/model")       HEAR's module API: `eval.adapters` is the module to name
+    eval.adapters.FrameEncoder("build/model")     X-ARES: waveforms -> frames
+    mteb.evaluate(eval.adapters.MtebEncoder("build/model"), tasks)
+
+Shapes: N = sounds, T = samples, S = frames, E = embedding size of the audio encoder, D = size of the shared space.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import storage
+from train import checkpoint
+from train.models.captioner import TagGuidedCaptioner
+from train.models.clap import Clap
+from train.models.classifier import Classifier
+from train.models.encoder import AudioEncoder
+from train.models.tagger import WINDOW_S, Tagger
+
+if TYPE_CHECKING:
+    from mteb.models.model_meta import ModelMeta
+
+
+class FrameEncoder(nn.Module):
+    """The audio encoder of a checkpoint for X-ARES: waveforms to frames, one every `hop_size_in_ms`."""
+
+    def __init__(self, model: str) -> None:
+        """Load a checkpoint of any kind from a folder or URI. Raises InputError when there is none."""
+        super().__init__()
+        checkpoint.describe(model, "model", *checkpoint.KINDS)
+        network = checkpoint.load(model).model
+        self.encoder: AudioEncoder = _encoder(network).eval()
+        self.sampling_rate, self.output_dim = self.encoder.sample_rate_hz, self.encoder.embedding_dim
+        self.window = round(WINDOW_S * self.sampling_rate)  # longer sounds are taken in pieces of it
+        frames = self.encoder(torch.zeros(1, self.window), torch.tensor([self.window])).num_frames
+        self.hop_size_in_ms = 1_000 * WINDOW_S / int(frames)
+
+    @torch.inference_mode()
+    def forward(self, audio: Tensor) -> Tensor:
+        """Return the frames (N, S, E) of sounds (N, T), or (T,), at the sampling rate."""
+        return torch.cat([frames for _, _, frames in self._pieces(audio)], dim=1)
+
+    @torch.inference_mode()
+    def timed(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames (N, S, E) of sounds (N, T), and their middles (N, S) in milliseconds."""
+        frames, times = [], []
+        for start, length, found in self._pieces(audio):
+            middles = (torch.arange(found.shape[1]) + 0.5) / found.shape[1]
+            frames.append(found)
+            times.append(1_000 * (start + middles * length) / self.sampling_rate)
+        return torch.cat(frames, dim=1), torch.cat(times).expand(len(frames[0]), -1)
+
+    def _pieces(self, audio: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        sounds = torch.atleast_2d(audio).to(next(self.encoder.parameters()).device)
+        for start in range(0, sounds.shape[1], self.window):
+            piece = sounds[:, start : start + self.window]
+            lengths = torch.full((len(piece),), piece.shape[1], device=piece.device)
+            found = self.encoder(piece, lengths)
+            yield start, piece.shape[1], found.frames[:, : int(found.num_frames[0])]
+
+
+class HearModel(nn.Module):
+    """A checkpoint under HEAR's API: its sizes and rate; `load_model` makes it."""
+
+    def __init__(self, model: str) -> None:
+        """Load two towers, a tagger or a classifier. Raises InputError when there is none."""
+        super().__init__()
+        checkpoint.describe(model, "model", Clap, Tagger, Classifier)
+        self.network = checkpoint.load(model).model
+        self.frames = FrameEncoder(model)
+        self.sample_rate = self.frames.sampling_rate
+        self.scene_embedding_size = self.timestamp_embedding_size = self.frames.output_dim
+
+    def scene_embeddings(self, audio: Tensor) -> Tensor:
+        """Return the clip embeddings (N, E) of sounds (N, T), the same that `eval linear-probe` takes."""
+        features: Tensor = self.network.hear(list(audio.cpu().numpy())).features
+        return features
+
+
+def load_model(model_file_path: str = "") -> HearModel:
+    """Load a checkpoint for HEAR."""
+    return HearModel(model_file_path)
+
+
+def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
+    """Return one embedding (N, E) for each sound (N, T)."""
+    return model.scene_embeddings(audio)
+
+
+def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
+    """Return the encoder's frames (N, S, E) of sounds (N, T), and their middles (N, S) in milliseconds."""
+    return model.frames.timed(audio)
+
+
+class MtebEncoder:
+    """Two towers, or the encoder of a tagger or classifier for audio alone, under mteb's `EncoderProtocol`."""
+
+    def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any) -> None:
+        """Load a checkpoint from a folder or URI; its own hash is the revision. Raises InputError when there is none."""
+        self.about = checkpoint.describe(model_name, "model", Clap, Tagger, Classifier)
+        self.name = storage.resolve(model_name).rpartition("/")[2]
+        self.model = checkpoint.load(model_name).model.to(device or "cpu")
+
+    @torch.inference_mode()
+    def encode(self, inputs: Any, **_: Any) -> np.ndarray:
+        """Return vectors (N, D) of a DataLoader's texts, its sounds, or where rows have both the sum of the two.
+
+        Raises:
+            ValueError: when texts are asked of a model that has no text tower.
+        """
+        from mteb.models.modality_collators import AudioCollator
+
+        features, found = inputs.dataset.features, []
+        if "audio" in features:
+            inputs.collate_fn = AudioCollator(target_sampling_rate=self.model.sample_rate_hz)
+        elif "text" not in features:
+            raise ValueError(f"the rows have neither text nor audio: {sorted(features)}")
+        for batch in inputs:
+            parts = [self._hear(batch["audio"])] if "audio" in features else []
+            parts += [self._read(batch["text"])] if "text" in features else []
+            found.append(sum(parts[1:], parts[0]))
+        vectors: np.ndarray = torch.cat(found).cpu().numpy()
+        return vectors
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Return the cosines (N, M) of embeddings (N, D) and (M, D)."""
+        one, two = (
+            nn.functional.normalize(torch.atleast_2d(torch.as_tensor(each)), dim=1)
+            for each in (embeddings1, embeddings2)
+        )
+        return one @ two.T
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Return the cosine (N,) of each pair of rows."""
+        return nn.functional.cosine_similarity(torch.as_tensor(embeddings1), torch.as_tensor(embeddings2))
+
+    @property
+    def mteb_model_meta(self) -> "ModelMeta":
+        """Describe the model: name, hash and modalities."""
+        from mteb.models.model_meta import ModelMeta
+
+        modalities = ["audio", "text"] if isinstance(self.model, Clap) else ["audio"]
+        told = {"name": f"blat-ray/{self.name}", "revision": self.about["revision"], "modalities": modalities}
+        return ModelMeta.create_empty(told)
+
+    def _hear(self, sounds: list[dict[str, Any]]) -> Tensor:
+        heard = self.model.hear([np.asarray(each["array"], np.float32) for each in sounds])
+        vectors: Tensor = heard.outputs if isinstance(self.model, Clap) else heard.features
+        return vectors
+
+    def _read(self, texts: list[str]) -> Tensor:
+        if not isinstance(self.model, Clap):
+            raise ValueError(f"{self.name} is a {self.about['kind']}; it has no text tower")
+        return self.model.embed_texts(texts)
+
+
+def _encoder(network: Any) -> AudioEncoder:
+    if isinstance(network, TagGuidedCaptioner):
+        return network.encoder.cnn
+    encoder: AudioEncoder = network.audio_encoder if isinstance(network, Clap) else network.encoder
+    return encoder

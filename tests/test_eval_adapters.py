@@ -1,0 +1,139 @@
+"""Checkpoints under the interfaces of HEAR, X-ARES and mteb, the last by mteb's own evaluator, without network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from eval import adapters
+from pipeline.cli import InputError
+from tests import sounds50
+from train import checkpoint
+from train.models.mobilenet import MobileNetConfig
+from train.models.tagger import Tagger, TaggerConfig
+
+RATE_HZ = 32_000
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    uri = str(tmp_path_factory.mktemp("tagger"))
+    checkpoint.save(
+        uri, Tagger(TaggerConfig(audio=MobileNetConfig(width=0.1, num_classes=2)), ["a", "b"]).eval(), {}, []
+    )
+    return uri
+
+
+def sounds(count: int, seconds: float) -> torch.Tensor:
+    return 0.1 * torch.randn(count, round(seconds * RATE_HZ), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", ["clap", "tagger"])
+def test_hear_gives_a_scene_and_timed_frames(kind: str, request: pytest.FixtureRequest) -> None:
+    model = adapters.load_model(request.getfixturevalue(kind))
+    audio = sounds(3, 12.5)
+    scene = adapters.get_scene_embeddings(audio, model)
+    assert scene.shape == (3, model.scene_embedding_size) and scene.dtype == torch.float32
+    frames, times = adapters.get_timestamp_embeddings(audio, model)
+    assert frames.shape == (*times.shape, model.timestamp_embedding_size) and len(times) == 3
+    assert bool((times.diff(dim=1) > 0).all()) and float(times.min()) > 0 and float(times.max()) < 12_500
+    alone = adapters.get_scene_embeddings(audio[1:2], model)
+    size = float(scene.abs().max())  # tiny, with random weights
+    assert torch.allclose(alone[0], scene[1], atol=1e-4 * size)
+    one, _ = adapters.get_timestamp_embeddings(audio[1:2], model)
+    assert torch.allclose(one[0], frames[1], atol=1e-4 * float(frames.abs().max()))
+    assert float((scene[0] - scene[1]).abs().max()) > 1e-3 * size, "it hears no difference"
+
+
+@pytest.mark.parametrize("kind", ["clap", "tagger", "captioner"])
+def test_x_ares_gets_frames_at_the_hop_it_was_told(kind: str, request: pytest.FixtureRequest) -> None:
+    encoder = adapters.FrameEncoder(request.getfixturevalue(kind))
+    assert encoder.sampling_rate == RATE_HZ
+    for seconds in (4.0, 10.0, 23.0):
+        frames = encoder(sounds(2, seconds))
+        assert frames.shape[0] == 2 and frames.shape[2] == encoder.output_dim
+        assert abs(frames.shape[1] - 1_000 * seconds / encoder.hop_size_in_ms) <= 1 + seconds // 10
+    assert encoder(sounds(1, 4.0)[0]).shape[0] == 1
+
+
+def test_what_is_no_model_is_told(tmp_path: Path, captioner: str) -> None:
+    for make in (adapters.FrameEncoder, adapters.load_model, adapters.MtebEncoder):
+        with pytest.raises(InputError, match="no checkpoint there"):
+            make(str(tmp_path))
+    with pytest.raises(InputError, match="holds a captioner"):
+        adapters.load_model(captioner)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """A zero-shot task of mteb's own making over three easy classes."""
+    import datasets
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.abstasks.zeroshot_classification import AbsTaskZeroShotClassification
+
+    folder = sounds50.write(tmp_path_factory.mktemp("sounds") / "esc50", per_fold=1)
+    files = sorted((folder / "audio").iterdir())
+    labels = [int(file.stem.rpartition("-")[2]) for file in files]
+    decoded = [{"array": soundfile.read(file)[0], "sampling_rate": sounds50.RATE_HZ} for file in files]
+
+    class Tones(AbsTaskZeroShotClassification):
+        metadata = TaskMetadata(
+            name="Tones",
+            description="three pitches",
+            reference=None,
+            dataset={"path": "tones", "revision": "1"},
+            type="AudioZeroshotClassification",
+            category="a2t",
+            eval_splits=["test"],
+            eval_langs=["eng-Latn"],
+            main_score="accuracy",
+            modalities=["audio", "text"],
+        )
+        input_column_name = "audio"
+        label_column_name = "label"
+
+        def load_data(self, *_args: object, **_options: object) -> None:
+            # datasets.Audio would decode them by torchcodec, which needs FFmpeg's libraries
+            self.dataset = datasets.DatasetDict(
+                {"test": datasets.Dataset.from_dict({"audio": decoded, "label": labels})}
+            )
+            self.data_loaded = True
+
+        def get_candidate_labels(self) -> list[str]:
+            return [name.replace("_", " ") for name in sounds50.PITCHES_HZ]
+
+    return Tones()
+
+
+def test_mteb_evaluates_two_towers(clap: str, task: object) -> None:
+    import mteb
+    from mteb.models import EncoderProtocol
+
+    model = adapters.MtebEncoder(clap)
+    assert isinstance(model, EncoderProtocol)
+    result = mteb.evaluate(model, task, cache=None)  # type: ignore[arg-type]
+    assert not result.exceptions, result.exceptions
+    (scores,) = result.task_results[0].scores["test"]
+    ours = checkpoint.load(clap).model
+    task.load_data()  # type: ignore[attr-defined]
+    rows = task.dataset["test"]  # type: ignore[attr-defined]
+    heard = ours.embed_clips([np.asarray(row["audio"]["array"], np.float32) for row in rows])
+    said = ours.embed_texts(task.get_candidate_labels())  # type: ignore[attr-defined]
+    guess = (heard @ said.T).argmax(dim=1).numpy()
+    assert scores["accuracy"] == pytest.approx(float((guess == np.array(rows["label"])).mean()))
+    assert result.model_revision == checkpoint.load(clap).revision
+
+
+def test_a_tagger_has_no_text_for_mteb(tagger: str) -> None:
+    import datasets
+    from torch.utils.data import DataLoader
+
+    model = adapters.MtebEncoder(tagger)
+    assert model.mteb_model_meta.modalities == ["audio"]
+    with pytest.raises(ValueError, match="no text tower"):
+        model.encode(DataLoader(datasets.Dataset.from_dict({"text": ["a dog"]})))
+    pairs = model.similarity_pairwise(np.eye(3), np.eye(3)[::-1].copy())
+    assert torch.equal(pairs, model.similarity(np.eye(3), np.eye(3)[::-1].copy()).diag())
