@@ -8,7 +8,7 @@ ROUNDS ?= 50
 JOB ?= demo --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
 export BLAT_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test gpu-check chaos bench check lint types contracts constraints clean
+.PHONY: demo test gpu-check cluster-test chaos bench check lint types contracts constraints clean
 
 demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
 	bash cluster/demo.sh
@@ -18,6 +18,9 @@ test: $(READY) check    ## lint, types, import contracts, then every test
 
 gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
 	python3 -m tests.gpu_check $(ARGS)
+
+cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, in under 15 minutes
+	pytest -m cluster --durations 0 tests/test_cluster_long.py
 
 chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers and a node under its caption job
 	python -m tests.chaos --rounds $(ROUNDS) -- $(JOB)

@@ -1,16 +1,33 @@
 #!/usr/bin/env bash
 # Run one stage as a Ray job:  cluster/submit.sh pipeline caption demo --source s3://... --out s3://...
+# or a script of stages:       cluster/submit.sh cluster/bootstrap.sh s3://corpus s3://blat
 # The cluster is RAY_API_SERVER_ADDRESS, by default the local one that `ray start --head` brings up.
 # Paths in the command are seen by the cluster: use absolute paths or s3:// URIs, not paths relative to this folder.
+# PASS_ENV="HF_TOKEN WANDB_API_KEY" hands variables of this shell to the job; what they hold is on no command line.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 3 ]; then
-    echo "usage: cluster/submit.sh <room> <stage> <config> [--field value]" >&2
+    echo "usage: cluster/submit.sh <room> <stage> <config> [--field value], or <script> <from> <to>" >&2
     exit 2
 fi
+
+case "$1" in
+    *.sh) command=(bash) ;;
+    *) command=(python -m) ;;
+esac
+
 # Ray guards its job server with a token; the client sends the one it has only when it is told to.
 if [ -n "${RAY_AUTH_TOKEN:-}" ] || [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ]; then
     export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 fi
-exec ray job submit --address "${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" \
-    --working-dir . --runtime-env cluster/runtime_env.yaml -- python -m "$@"
+environment="$(mktemp)" # only this user can read it
+trap 'rm -f "$environment"' EXIT
+read -ra names <<<"${PASS_ENV:-}"
+python -c 'import os, sys, yaml
+told = yaml.safe_load(open("cluster/runtime_env.yaml"))
+if unset := [name for name in sys.argv[1:] if name not in os.environ]:
+    sys.exit(f"PASS_ENV: {unset[0]} is not set")
+told["env_vars"] |= {name: os.environ[name] for name in sys.argv[1:]}
+yaml.safe_dump(told, sys.stdout)' "${names[@]}" >"$environment"
+ray job submit --address "${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" \
+    --working-dir . --runtime-env "$environment" -- "${command[@]}" "$@"

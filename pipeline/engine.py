@@ -32,6 +32,8 @@ class ActorConfig:
     """GPUs of each actor; 0 runs on CPU, fractions share a GPU."""
     cpus: float = 0.5
     """CPU cores that Ray sets aside for each actor; with 0.5 the whole graph fits on one core."""
+    rehearse: bool = False
+    """Compute on CPU what --actors.gpus places: a cluster's ways on machines without GPUs."""
 
     def check(self) -> None:
         """Raise InputError when no pool can be made of these numbers."""
@@ -43,7 +45,7 @@ class ActorConfig:
     @property
     def device(self) -> str:
         """Return the torch device of an actor."""
-        return "cuda" if self.gpus > 0 else "cpu"
+        return "cuda" if self.gpus > 0 and not self.rehearse else "cpu"
 
 
 def shard_numbers(numbers: Iterable[int]) -> "ray.data.Dataset":

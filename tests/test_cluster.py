@@ -1,67 +1,95 @@
-"""Stages as Ray jobs on a real local cluster, and the shell scripts around them."""
+"""Stages as Ray jobs on a real cluster of three nodes, and the shell scripts around them."""
 
-import os
-import shutil
-import socket
 import subprocess
-import sys
 import tempfile
-import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import yaml
+
 from pipeline import shards
+from tests.nodes import CPU_NODE, GPU_NODE, Cluster
 
 
-def test_ray_job_submit_runs_a_stage_on_a_local_cluster(corpus: str, captioner: str, tmp_path: Path) -> None:
-    """`ray start --head` in processes of its own, then `cluster/submit.sh` as a user would."""
-    ports = []
-    for _ in range(3):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # of its own, and short: socket paths may have 107 characters
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": folder,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports[0]}",
-    }
-    head = subprocess.Popen(
-        [
-            *("ray", "start", "--head", "--block", "--num-cpus", "3", "--port", str(ports[1])),
-            *("--dashboard-port", str(ports[0]), "--dashboard-agent-listen-port", str(ports[2])),
-        ],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs, a node that decodes, a node with a GPU by its own word."""
+    made = Cluster()
     try:
-        command = ["cluster/submit.sh", "pipeline", "caption", "tiny", "--out", f"{tmp_path}/out"]
-        command += ["--source", f"{corpus}/tagged_segments.csv", "--captioner", captioner]
-        done = _until_it_answers(command, environment)
-        assert done.returncode == 0, done.stdout
-        assert "24 clips = 24 written" in done.stdout
-        assert len(shards.Index(f"{tmp_path}/out")) == 24
-        wrong = subprocess.run([*command[:4], "--out", "x"], env=environment, capture_output=True, text=True)
-        assert wrong.returncode != 0
-        assert "--source is missing" in wrong.stdout + wrong.stderr
+        made.start()
+        made.add(*CPU_NODE)
+        made.add(*GPU_NODE)
+        yield made
     finally:
-        head.terminate()
-        head.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
+        made.close()
 
 
-def _until_it_answers(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Submit, again while the job server is not up yet."""
-    for _ in range(30):
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        if "Failed to connect" not in done.stdout and "ConnectionError" not in done.stdout:
-            return done
-        time.sleep(2)
-    return done
+def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
+    cluster: Cluster, corpus: str, captioner: str, tmp_path: Path
+) -> None:
+    """`cluster/submit.sh` as a user would, to a job server that asks for a token."""
+    words = ["pipeline", "caption", "tiny", "--source", f"{corpus}/tagged_segments.csv", "--captioner", captioner]
+    job = cluster.submit(*words, "--actors.gpus", "1", "--actors.rehearse", "--out", f"{tmp_path}/out")
+    told, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, told
+    assert "24 clips = 24 written" in told
+    assert len(shards.Index(f"{tmp_path}/out")) == 24
+    assert cluster.placed() == {"Reader": {"cpu": 3}, "Captioner": {"gpu": 3}, "write": {"cpu": 3}}
+
+
+def test_the_job_server_asks_for_a_token(cluster: Cluster) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{cluster.dashboard}/api/jobs/", timeout=30)
+    assert refused.value.code == 401
+    assert isinstance(cluster.ask("/api/jobs/"), list)
+
+
+def test_no_word_of_a_command_reaches_a_shell(cluster: Cluster) -> None:
+    """Names that a shell would run are named in the error, as they are; the job failed, and so does the client."""
+    marks = Path(tempfile.mkdtemp(dir="/tmp"))  # short: errors cut long values
+    words = [f"$(touch {marks}/a)", f"`touch {marks}/b`", f";touch${{IFS}}{marks}/c", f"&& touch {marks}/d #'"]
+    job = cluster.submit("pipeline", "verify", "--data", "/nowhere/" + "|".join(words))
+    told, _ = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert "/nowhere/" + "|".join(words) in told
+    assert not list(marks.iterdir())
+    marks.rmdir()
+
+
+def test_too_few_words_are_refused_here(cluster: Cluster) -> None:
+    job = cluster.submit("pipeline", "verify")
+    told, _ = job.communicate(timeout=60)
+    assert job.returncode == 2 and "usage: cluster/submit.sh" in told
+
+
+def test_variables_are_handed_to_a_job_by_name(cluster: Cluster, tmp_path: Path) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text('test "$1 $2 $HANDED" = "a b c d" && echo "it arrived"')
+    cluster.environment |= {"PASS_ENV": "HANDED", "HANDED": "c d"}
+    told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
+    assert "it arrived" in told
+    cluster.environment |= {"PASS_ENV": "FORGOTTEN"}
+    told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
+    assert "PASS_ENV: FORGOTTEN is not set" in told
+    del cluster.environment["PASS_ENV"]
+
+
+def test_a_job_ships_the_code_alone(tmp_path: Path) -> None:
+    """By Ray's own packing."""
+    from ray._private.runtime_env import packaging
+
+    excludes = yaml.safe_load(Path("cluster/runtime_env.yaml").read_text())["excludes"]
+    packed = tmp_path / "package.zip"
+    packaging.create_package(str(Path.cwd()), packed, include_gitignore=True, excludes=excludes)
+    with zipfile.ZipFile(packed) as package:
+        rooms = {name.split("/")[0] for name in package.namelist()}
+    assert {"pipeline", "train", "eval", "cluster"} <= rooms
+    assert not rooms & {".git", ".venv", "build", "tests"}
+    assert packed.stat().st_size < 2**20
 
 
 def test_shell_scripts_pass_shellcheck() -> None:

@@ -1,0 +1,156 @@
+"""What happens to jobs on clusters: nodes come, go and are killed. `make cluster-test` runs these, in minutes."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import shards, storage
+from pipeline.__main__ import STAGES
+from pipeline.cli import main
+from tests.chaos import contents
+from tests.nodes import CPU_NODE, DECODES, GPU_NODE, Cluster
+
+pytestmark = pytest.mark.cluster
+NUM_CLIPS, NUM_SHARDS = 240, 120
+EPOCHS = 60
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Clips enough for a job to be killed in."""
+    out = str(tmp_path_factory.mktemp("tagged"))
+    assert main("pipeline", "", STAGES, ["synth", "tiny", "--num-tagged", str(NUM_CLIPS), "--out", out]) == 0
+    return f"{out}/tagged_segments.csv"
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def caption(tagged: str, captioner: str, out: Path) -> list[str]:
+    words = ["pipeline", "caption", "tiny", "--source", tagged, "--captioner", captioner, "--clips-per-shard", "2"]
+    return [*words, "--actors.gpus", "1", "--actors.max", "2", "--actors.rehearse", "--out", str(out)]
+
+
+def finished(job: subprocess.Popen[str], patience_s: float = 400) -> str:
+    told, _ = job.communicate(timeout=patience_s)
+    assert job.returncode == 0, told[-4000:]
+    return told
+
+
+def test_gpu_nodes_come_for_a_job_and_go_after_it(
+    cluster: Cluster, tagged: str, captioner: str, tmp_path: Path
+) -> None:
+    """Ray's autoscaler over its fake multi-node provider: from no node but the head, and back."""
+    cpu = {"resources": {"CPU": 1, "memory": DECODES}, "min_workers": 0, "max_workers": 1}
+    gpu = {"resources": {"CPU": 1, "GPU": 1, "memory": 1}, "min_workers": 0, "max_workers": 2}
+    cluster.start({"cpu": cpu, "gpu": gpu})
+    assert cluster.nodes() == ["head"]
+    job = cluster.submit(*caption(tagged, captioner, tmp_path / "out"))
+    cluster.until(lambda: cluster.nodes().count("gpu") == 2 or job.poll() is not None, "two nodes with GPUs")
+    assert cluster.nodes().count("gpu") == 2, finished(job)
+    assert f"{NUM_CLIPS} clips = {NUM_CLIPS} written" in finished(job)
+    placed = cluster.placed()
+    assert placed == {"Reader": {"cpu": NUM_SHARDS}, "Captioner": {"gpu": NUM_SHARDS}, "write": {"cpu": NUM_SHARDS}}
+    cluster.until(lambda: cluster.nodes() == ["head"], "cluster that shrinks when idle")
+
+
+def test_captioning_survives_a_lost_node_and_a_lost_head(
+    cluster: Cluster, tagged: str, captioner: str, tmp_path: Path
+) -> None:
+    """A node dies, and the job goes on; every process dies, and the same command on a new cluster goes on from storage."""
+    cluster.start()
+    nodes = [cluster.add(*CPU_NODE), cluster.add(*CPU_NODE), cluster.add(*GPU_NODE)]
+    finished(cluster.submit(*caption(tagged, captioner, tmp_path / "whole")))
+    out = tmp_path / "out"
+
+    def committed() -> int:
+        return len(shards.committed(str(out)))
+
+    job = cluster.submit(*caption(tagged, captioner, out))
+    cluster.until(lambda: committed() >= 5, "shard")
+    cluster.kill(nodes[0])
+    lost = committed()
+    cluster.until(lambda: committed() >= lost + 10, "shard after a node was lost")
+    assert job.poll() is None and committed() < NUM_SHARDS, "too late to lose the head"
+    cluster.close()
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    job.communicate(timeout=60)
+    again = Cluster()
+    try:
+        again.start()
+        again.add(*CPU_NODE)
+        again.add(*GPU_NODE)
+        told = finished(again.submit(*caption(tagged, captioner, out)))
+    finally:
+        again.close()
+    assert f"{NUM_SHARDS} shards, {len(kept)} committed" in told
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_training_survives_a_lost_node(cluster: Cluster, dataset: str, tmp_path: Path) -> None:
+    """Two workers on two nodes; one node dies in the middle of an epoch, and no step is lost."""
+    cluster.start()
+    nodes = [cluster.add(*CPU_NODE), cluster.add("--num-cpus", "2", "--memory", str(DECODES))]
+    words = ["train", "pretrain", "tiny", "--data", dataset, "--optim.epochs", str(EPOCHS), "--optim.save-every-s", "0"]
+    words += ["--scale.num-workers", "2", "--scale.min-workers", "1", "--out", str(tmp_path / "out")]
+    cluster.environment |= {"PASS_ENV": "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"}
+    cluster.environment |= {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60"}
+    job = cluster.submit(*words)
+
+    def steps() -> int:
+        states = (tmp_path / "out" / "training_state").glob("*.json")
+        return max((int(path.stem) for path in states), default=0)
+
+    cluster.until(lambda: steps() >= 6, "step")
+    assert steps() < 3 * EPOCHS - 20, "too late to lose anything"
+    cluster.kill(nodes[0])
+    assert "continues at step" in finished(job)
+    assert len(storage.read_json(str(tmp_path / "out" / "history.json"))["loss"]) == 3 * EPOCHS
+
+
+def test_the_whole_loop_from_bucket_to_bucket(
+    cluster: Cluster, s3: str, corpus: str, captioner: str, tmp_path: Path
+) -> None:
+    """cluster/bootstrap.sh at a small size; stopped in the middle, the same command goes on."""
+    tables = {
+        "audioset/unbalanced_train_segments.csv": "tagged_segments.csv",
+        "audiocaps/train.csv": "captioned_segments_captions.csv",
+        "audiocaps/train_segments.csv": "captioned_segments.csv",
+        "audiocaps/val.csv": "evaluation_segments_captions.csv",
+        "audiocaps/test.csv": "evaluation_segments_captions.csv",
+        "audiocaps/eval_segments.csv": "evaluation_segments.csv",
+        "tasks/synth/evaluation_segments.csv": "evaluation_segments.csv",
+        "tasks/synth/evaluation_segments_captions.csv": "evaluation_segments_captions.csv",
+    }
+    for name, source in tables.items():
+        storage.publish(f"{s3}/loop/{name}", (Path(corpus) / source).read_bytes())
+    for folder in ("audioset", "audiocaps", "tasks/synth"):
+        for path in [Path(corpus, "class_labels_indices.csv"), *Path(corpus, "audio").iterdir()]:
+            storage.publish(f"{s3}/loop/{folder}/{path.relative_to(corpus)}", path.read_bytes())
+    for path in Path(captioner).iterdir():
+        if path.is_file():
+            storage.publish(f"{s3}/encoder/{path.name}", path.read_bytes())
+    sizes = dict.fromkeys(("CAPTIONER", "CAPTION", "PRETRAIN", "SCORE", "SUITE"), "tiny")
+    cluster.environment |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    cluster.environment |= {**sizes, "ENCODER": f"{s3}/encoder", "PASS_ENV": " ".join((*sizes, "ENCODER"))}
+    cluster.start()
+    cluster.add("--num-cpus", "2", "--memory", str(DECODES))
+    job = cluster.submit("cluster/bootstrap.sh", f"{s3}/loop", f"{s3}/blat")
+    cluster.until(lambda: storage.exists(f"{s3}/blat/captions/plan.json"), "plan")
+    running = next(each for each in cluster.ask("/api/jobs/") if each["status"] == "RUNNING")
+    subprocess.run(["ray", "job", "stop", running["submission_id"]], env=cluster.environment, check=True)
+    assert job.wait(timeout=120) != 0
+    told = finished(cluster.submit("cluster/bootstrap.sh", f"{s3}/loop", f"{s3}/blat"))
+    assert f"{s3}/blat/captioner is complete already" in told
+    found = storage.read_json(f"{s3}/blat/report/results.json")
+    assert {"round1", "round2"} <= set(found)
