@@ -54,7 +54,7 @@ def test_gpu_nodes_come_for_a_job_and_go_after_it(
     gpu = {"resources": {"CPU": 1, "GPU": 1, "memory": 1}, "min_workers": 0, "max_workers": 2}
     cluster.start({"cpu": cpu, "gpu": gpu})
     assert cluster.nodes() == ["head"]
-    job = cluster.submit(*caption(tagged, captioner, tmp_path / "out"))
+    job = cluster.submit(*caption(tagged, captioner, tmp_path / "out"), "--actors.min", "2")
     cluster.until(lambda: cluster.nodes().count("gpu") == 2 or job.poll() is not None, "two nodes with GPUs")
     assert cluster.nodes().count("gpu") == 2, finished(job)
     assert f"{NUM_CLIPS} clips = {NUM_CLIPS} written" in finished(job)
@@ -100,7 +100,7 @@ def test_captioning_survives_a_lost_node_and_a_lost_head(
 def test_training_survives_a_lost_node(cluster: Cluster, dataset: str, tmp_path: Path) -> None:
     """Two workers on two nodes; one node dies in the middle of an epoch, and no step is lost."""
     cluster.start()
-    nodes = [cluster.add(*CPU_NODE), cluster.add("--num-cpus", "2", "--memory", str(DECODES))]
+    nodes = [cluster.add(*CPU_NODE), cluster.add(*CPU_NODE)]
     words = ["train", "pretrain", "tiny", "--data", dataset, "--optim.epochs", str(EPOCHS), "--optim.save-every-s", "0"]
     words += ["--scale.num-workers", "2", "--scale.min-workers", "1", "--out", str(tmp_path / "out")]
     cluster.environment |= {"PASS_ENV": "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"}
@@ -124,6 +124,7 @@ def test_the_whole_loop_from_bucket_to_bucket(
     """cluster/bootstrap.sh at a small size; stopped in the middle, the same command goes on."""
     tables = {
         "audioset/unbalanced_train_segments.csv": "tagged_segments.csv",
+        "lists/eval_segments.csv": "evaluation_segments.csv",
         "audiocaps/train.csv": "captioned_segments_captions.csv",
         "audiocaps/train_segments.csv": "captioned_segments.csv",
         "audiocaps/val.csv": "evaluation_segments_captions.csv",
@@ -146,7 +147,8 @@ def test_the_whole_loop_from_bucket_to_bucket(
     cluster.start()
     cluster.add("--num-cpus", "2", "--memory", str(DECODES))
     job = cluster.submit("cluster/bootstrap.sh", f"{s3}/loop", f"{s3}/blat")
-    cluster.until(lambda: storage.exists(f"{s3}/blat/captions/plan.json"), "plan")
+    cluster.until(lambda: storage.exists(f"{s3}/blat/captions/plan.json") or job.poll() is not None, "plan")
+    assert job.poll() is None, finished(job)
     running = next(each for each in cluster.ask("/api/jobs/") if each["status"] == "RUNNING")
     subprocess.run(["ray", "job", "stop", running["submission_id"]], env=cluster.environment, check=True)
     assert job.wait(timeout=120) != 0
