@@ -9,6 +9,7 @@ STAGES = {
     "synth": Stage("pipeline.synth", "Write the procedural corpus.", configs.SYNTH),
     "fingerprint": Stage("pipeline.fingerprints", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
     "plan": Stage("pipeline.plan", "Fix which clip goes into which shard.", configs.PLAN),
+    "probe": Stage("pipeline.probe", "Measure how fast each stage of caption is.", configs.PROBE),
     "caption": Stage("pipeline.caption", "Tagged audio -> caption shards.", configs.CAPTION),
     "retry": Stage("pipeline.retry", "Caption failed clips again, into new shards.", configs.RETRY),
     "verify": Stage("pipeline.verify", "Check every byte of a dataset.", configs.VERIFY),

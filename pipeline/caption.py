@@ -56,7 +56,7 @@ class CaptionConfig(CaptionerConfig):
 
 def run(config: CaptionConfig) -> None:
     """Fill the plan: shards that are committed are skipped, and their inputs are not opened again."""
-    about, drawn = _check(config)
+    about, drawn = check_command(config)
     config = dataclasses.replace(
         config, source=storage.resolve(config.source), captioner=storage.resolve(config.captioner)
     )
@@ -90,12 +90,16 @@ def build_graph(
     config: CaptionConfig, out: str, planned: dict[str, Any], todo: list[int], about: dict[str, Any]
 ) -> "ray.data.Dataset":
     """Wire Reader -> Captioner -> write; every row that comes out tells of one committed shard."""
-    heard = round(about["network"]["clip_s"] * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
-    fingerprints = tuple(storage.resolve(uri) for uri in config.firewall.fingerprints)
     numbers = engine.shard_numbers(todo)
-    read = engine.map_tasks(numbers, Reader(out, planned, fingerprints, heard))
+    read = engine.map_tasks(numbers, make_reader(config, out, planned, about))
     captioned = engine.map_actors(read, Captioner, (config,), config.actors)
     return engine.map_tasks(captioned, partial(write, out=out, planned=planned))
+
+
+def make_reader(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> Reader:
+    """Return what the reading tasks of a job do."""
+    heard = round(about["network"]["clip_s"] * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
+    return Reader(out, planned, tuple(storage.resolve(uri) for uri in config.firewall.fingerprints), heard)
 
 
 def write(batch: pa.Table, out: str, planned: dict[str, Any]) -> pa.Table:
@@ -113,8 +117,8 @@ def write(batch: pa.Table, out: str, planned: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([told | {"reasons": list(told["reasons"].items())}], schema=accounts.TOLD)
 
 
-def _check(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
-    """Find out what is wrong with the command before any engine starts."""
+def check_command(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
+    """Find out what is wrong with the command before any engine starts; return the captioner's config and the plan."""
     from train import checkpoint
     from train.models.captioner import TagGuidedCaptioner
 

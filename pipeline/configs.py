@@ -10,6 +10,7 @@ from pipeline.firewall import FirewallConfig
 from pipeline.index import IndexConfig
 from pipeline.listen import ListenConfig
 from pipeline.plan import PlanConfig
+from pipeline.probe import ProbeConfig
 from pipeline.recaption import RecaptionConfig
 from pipeline.retry import RetryConfig
 from pipeline.score import ScoreConfig
@@ -49,6 +50,10 @@ CAPTION: dict[str, tuple[str, CaptionConfig]] = {
         "GPU actors that scale from 1 to 64, 512 clips to a shard",
         CaptionConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128, firewall=AUDIOSET_FIREWALL),
     ),
+}
+PROBE: dict[str, tuple[str, ProbeConfig]] = {
+    name: (f"as `caption {name}`: {summary}", ProbeConfig(**vars(config)))
+    for name, (summary, config) in CAPTION.items()
 }
 SCORE: dict[str, tuple[str, ScoreConfig]] = {
     "demo": ("one CPU actor", ScoreConfig()),

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +48,20 @@ class ActorConfig:
         return "cuda" if self.gpus > 0 and not self.rehearse else "cpu"
 
 
-def shard_numbers(numbers: Iterable[int]) -> "ray.data.Dataset":
-    """Return a dataset of one row, in a block of its own, for each shard; connects to Ray first.
-
-    A running cluster is used where there is one (RAY_ADDRESS, or a local `ray start`), else one is started in place.
-    """
+def connect() -> None:
+    """Connect to the running cluster where there is one (RAY_ADDRESS, or a local `ray start`), else start one in place."""
     import ray
     import ray.data
 
     ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines tell the progress
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our lines tell the progress
+
+
+def shard_numbers(numbers: Iterable[int]) -> "ray.data.Dataset":
+    """Return a dataset of one row, in a block of its own, for each shard; connects to Ray first."""
+    import ray.data
+
+    connect()
     rows = [{"shard": number} for number in numbers]
     return ray.data.from_items(rows, override_num_blocks=len(rows))
 
@@ -75,11 +79,9 @@ def map_actors(
     Raises:
         InputError: when GPUs are asked for, this Ray has none, and it is no cluster that could bring some up.
     """
-    import ray
     import ray.data
 
-    if config.gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
-        raise InputError("--actors.gpus", config.gpus, "there is no GPU here; use 0, or run it as a job on a cluster")
+    _check_gpus(config)
     pool = ray.data.ActorPoolStrategy(
         min_size=config.min,
         max_size=config.max,
@@ -96,6 +98,27 @@ def map_actors(
         num_cpus=config.cpus,
         num_gpus=config.gpus,
     )
+
+
+def alone(function: Callable[..., Any], *arguments: Any, actor: ActorConfig | None = None) -> Any:
+    """Run a function by itself where a task of the graph would run, or an actor of the pool, and return what it returns.
+
+    Raises:
+        InputError: as `map_actors` does.
+    """
+    import ray
+
+    if actor is None:
+        return ray.get(ray.remote(num_cpus=TASK_CPUS, memory=TASK_MEMORY)(function).remote(*arguments))
+    _check_gpus(actor)
+    return ray.get(ray.remote(num_cpus=actor.cpus, num_gpus=actor.gpus)(function).remote(*arguments))
+
+
+def _check_gpus(config: ActorConfig) -> None:
+    import ray
+
+    if config.gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
+        raise InputError("--actors.gpus", config.gpus, "there is no GPU here; use 0, or run it as a job on a cluster")
 
 
 def rows(data: "ray.data.Dataset") -> Iterator[dict[str, Any]]:

@@ -19,15 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import cli, fingerprints, shards, sources, storage
+from pipeline import cli, fingerprints, preview, shards, sources, storage
+from pipeline.capacity import CapacityConfig
 from pipeline.clip import Clip
 from pipeline.firewall import Firewall, FirewallConfig
 from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.plan")
 PLAN_FILE, TABLE_FILE = "plan.json", "plan.parquet"
-FLAC_BYTES_PER_S = 40_000  # about; 32 kHz mono 16-bit of mixed sounds
-SHOWN_TAGS = 30
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -64,6 +63,10 @@ class PlanConfig:
     """Print the plan without writing it."""
     firewall: FirewallConfig = field(default_factory=FirewallConfig)
     """The leakage firewall."""
+    estimate: bool = False
+    """Tell nodes, hours, storage, requests and cost, for the plan and for --capacity.clips; nothing is written."""
+    capacity: CapacityConfig = field(default_factory=CapacityConfig)
+    """What to estimate for."""
 
 
 class Draft(NamedTuple):
@@ -74,12 +77,15 @@ class Draft(NamedTuple):
 
 
 def run(config: PlanConfig) -> None:
-    """Write the plan and print what it holds."""
+    """Write the plan and print what it holds, or what it takes to fill it."""
+    if config.estimate:
+        print(_estimate(config))
+        return
     if not config.out and not config.dry_run:
         raise cli.InputError("--out", config.out, "give the folder or URI of the dataset, or --dry-run")
     out = cli.writable(config.out) if config.out else ""
     drawn = draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall)
-    print(describe(drawn.plan))
+    print(preview.describe(drawn.plan))
     if config.dry_run:
         return
     try:
@@ -199,31 +205,13 @@ def extend(data: str, plan: dict[str, Any], rows: list[dict[str, Any]], reasons:
     return plan
 
 
-def describe(plan: dict[str, Any]) -> str:
-    """Return what a plan holds, for people."""
-    lines = [f"{count:>9,}  {name}" for name, count in islice(plan["tags"].items(), SHOWN_TAGS)]
-    if (hidden := len(plan["tags"]) - SHOWN_TAGS) > 0:
-        lines.append(f"{'':>9}  and {hidden} more tags")
-    for one in plan["firewall"]["lists"]:
-        told = (
-            "allowed"
-            if one["allowed"]
-            else f"{plan['firewall']['excluded'].get(one['set'], 0):,} clips excluded in all"
-        )
-        lines.append(f"firewall: {one['set']}: {one['ids']:,} ids in {one['list']}: {told}")
-    if tables := plan["made_from"]["fingerprints"]:
-        lines.append(f"firewall: {len(tables)} fingerprint tables: compared when the audio is read")
-    if plan["firewall"]["unchecked"]:
-        lines.append(f"firewall: no list, not checked: {', '.join(plan['firewall']['unchecked'])}")
-    kept = plan["num_clips"] - sum(plan["firewall"]["excluded"].values())
-    hours = plan["duration_s"] / 3600
-    size = f"{hours:,.1f} h as listed, about {plan['duration_s'] * FLAC_BYTES_PER_S / 1e9:,.1f} GB"
-    lines.append(
-        f"{plan['num_clips']:,} clips, {kept:,} after exclusions, {plan['num_without_tags']:,} without tags, "
-        f"{plan['num_faults']:,} with faults; {size if hours else 'lengths are not listed'}"
-    )
-    lines.append(f"{plan['num_shards']:,} shards of {plan['clips_per_shard']:,} clips; hash {plan['hash'][:12]}")
-    return "\n".join(lines)
+def _estimate(config: PlanConfig) -> str:
+    rates = config.capacity.check()
+    sizes = list(config.capacity.clips)
+    if config.source or not sizes:
+        drawn = draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall).plan
+        sizes.insert(0, preview.kept(drawn))
+    return preview.estimates(sizes, config.clips_per_shard, rates, config.capacity)
 
 
 def _draw(clips: Iterable[Clip], made_from: dict[str, Any], wall: Firewall) -> Draft:

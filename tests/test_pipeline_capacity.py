@@ -1,0 +1,166 @@
+"""What a caption job takes: cases by hand, what must grow with what, and the requests as an S3 server counts them."""
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline import accounts, capacity, caption, commit, plan, preview, reader, storage
+from pipeline.__main__ import STAGES
+from pipeline.capacity import CapacityConfig, estimate
+from pipeline.cli import InputError, main
+from pipeline.configs import CAPTION
+from pipeline.firewall import FirewallConfig
+from pipeline.reader import Reader
+from tests.faults import FaultyProxy
+
+RATES = {"read": 50, "caption": 100, "write": 200}
+
+
+def sized(clips: int, **fields: Any) -> capacity.Estimate:
+    return estimate(clips, 500, RATES, CapacityConfig(**fields))
+
+
+def test_a_case_by_hand() -> None:
+    """7,200,000 clips at 100 a second are 20 hours of one actor; in 5 hours that is 4 actors."""
+    found = sized(7_200_000, hours=5.0, gpus_per_node=3, cores_per_node=4)
+    assert (found.actors, found.gpu_nodes, found.hours) == (4, 2, 5.0)
+    assert found.shards == 14_400
+    assert found.cores == pytest.approx(400 / 50 + 400 / 200)  # 8 to read, 2 to write
+    assert found.cpu_nodes == 3
+    assert found.audio_h == 20_000 and found.output_gb == pytest.approx(2880)
+    assert found.gpu_object_store_gb == pytest.approx(3 * 6 * 0.2)
+    assert found.cpu_object_store_gb == pytest.approx(4 * 2 * 2 * 0.2)
+    assert not found.cost and not found.warnings
+
+
+def test_costs_are_amounts_times_prices() -> None:
+    prices = {"gpu_node_price": 3.0, "cpu_node_price": 0.5, "storage_price": 0.02, "write_price": 0.005}
+    found = sized(7_200_000, hours=5.0, **prices)
+    assert found.cost == pytest.approx(
+        {
+            "GPU nodes": 4 * 5 * 3.0,
+            "CPU nodes": 1 * 5 * 0.5,
+            "requests": 14_400 * capacity.WRITES_PER_SHARD * 0.005 / 1000,
+            "storage a month": 2880 * 0.02,
+        }
+    )
+
+
+def test_what_the_rates_tell_of_clips_counts() -> None:
+    found = estimate(
+        3600, 500, {**RATES, "clip": {"duration_s": 5.0, "flac_bytes": 1e6}, "start_s": 36.0}, CapacityConfig()
+    )
+    assert found.audio_h == 5 and found.output_gb == pytest.approx(3.6)
+    assert found.hours == pytest.approx(0.01 + 0.01)
+
+
+def test_too_few_actors_take_longer_and_say_so() -> None:
+    found = sized(7_200_000, hours=5.0, max_actors=2)
+    assert found.actors == 2 and found.hours == 10.0
+    assert "2 actors need 10.0 h, not 5" in found.warnings[0]
+
+
+def test_more_shards_than_a_driver_hands_out_are_told() -> None:
+    few, many = ({**RATES, "caption": each} for each in (100.0, 100.0 * 500 * capacity.DRIVER_SHARDS_PER_S))
+    assert not estimate(10**9, 500, few, CapacityConfig(hours=10**6)).warnings
+    assert "use a larger --clips-per-shard" in estimate(10**9, 500, many, CapacityConfig(hours=0.1)).warnings[-1]
+
+
+@pytest.mark.parametrize("clips", [1, 22_000, 2_000_000, 100_000_000])
+def test_less_time_never_takes_fewer_nodes(clips: int) -> None:
+    found = [sized(clips, hours=hours, max_actors=10**6) for hours in (100.0, 10.0, 1.0, 0.1)]
+    assert all(one.actors <= other.actors for one, other in pairwise(found))
+    assert all(one.hours >= other.hours for one, other in pairwise(found))
+    assert all(each.actors <= each.shards for each in found)
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        ("", "JSON"),
+        ("{", "JSON"),
+        ('{"read": 1, "caption": 2}', "write"),
+        ('{"read": 0, "caption": 2, "write": 1}', "above 0"),
+    ],
+)
+def test_a_table_that_is_none_is_named(table: str, wrong: str, tmp_path: Path) -> None:
+    path = tmp_path / "rates.json"
+    path.write_text(table)
+    with pytest.raises(InputError, match=wrong) as refused:
+        capacity.read_rates(str(path))
+    assert str(path) in str(refused.value)
+
+
+def test_fields_out_of_range_are_named() -> None:
+    with pytest.raises(InputError, match=r"--capacity.hours 0"):
+        CapacityConfig(hours=0).check()
+    with pytest.raises(InputError, match=r"--capacity.gpu-node-price -1"):
+        CapacityConfig(gpu_node_price=-1).check()
+    with pytest.raises(InputError, match=r"--capacity.rates is missing"):
+        CapacityConfig().check()
+
+
+def test_sizes_stand_side_by_side(corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command: the plan's own clips, then other sizes; nothing is written."""
+    (tmp_path / "rates.json").write_text(json.dumps(RATES))
+    words = ["--source", f"{corpus}/tagged_segments.csv", "--capacity.rates", str(tmp_path / "rates.json")]
+    words = ["plan", "tiny", "--estimate", *words, "--capacity.clips", "22000", "100000000"]
+    assert main("pipeline", "", STAGES, [*words, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].split() == ["clips", "24", "22,000", "100,000,000"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("clips_per_shard", [4, 12])
+def test_an_s3_server_counts_as_many_requests(
+    s3: str, corpus: str, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that reading, writing and concluding ask for; deletions, which are free, are POSTs."""
+    for path in Path(corpus).rglob("*"):
+        if path.is_file():
+            storage.publish(f"{s3}/capacity/{path.relative_to(corpus)}", path.read_bytes())
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.0) as proxy:
+        found = count(proxy, s3, clips_per_shard, monkeypatch)
+    told = estimate(24, clips_per_shard, RATES, CapacityConfig())
+    asked = found["GET"] + found["HEAD"] + found["PUT"]
+    assert 0.8 * (told.reads + told.writes) <= asked <= told.reads + told.writes, (found, told)
+    assert found["PUT"] <= told.writes
+
+
+def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Write a dataset through the proxy; return the requests by method, without those of planning."""
+    from pipeline import remote
+    from pipeline import s3 as store
+
+    out = f"{s3}/capacity/out{clips_per_shard}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    for connection in (remote.connect, store._client):
+        connection.cache_clear()
+    try:
+        source = f"{s3}/capacity/tagged_segments.csv"
+        planned = plan.publish(out, plan.draft(out, source, (), clips_per_shard, FirewallConfig()))
+        owner = {**dataclasses.asdict(CAPTION["tiny"][1]), "captioner_revision": "", "arithmetic": ""}
+        storage.publish_json(f"{out}/run.json", storage.plain(owner))
+        before = Counter(proxy.requests)
+        commit.settle(out)
+        for shard in plan.missing(out, planned):
+            batch = Reader(out, planned, (), 0)(pa.table({"shard": [shard]}))
+            clips = reader.unpack(batch)[1]
+            said = {"text": "a", "score": 0.0, "guidance": "none", "decoding": "", "tags": None}
+            caption.write(reader.pack(shard, [clip | {"captions": [said]} for clip in clips]), out, planned)
+        accounts.conclude(out, planned, 0.0)
+        return Counter(proxy.requests) - before
+    finally:
+        for connection in (remote.connect, store._client):
+            connection.cache_clear()
+
+
+def test_plans_are_estimated_without_what_the_firewall_leaves_out() -> None:
+    assert preview.kept({"num_clips": 10, "firewall": {"excluded": {"esc50": 2, "vggsound": 1}}}) == 7
