@@ -8,7 +8,7 @@ ROUNDS ?= 50
 JOB ?= demo --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
 export BLAT_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test gpu-check cluster-test chaos bench check lint types contracts constraints clean
+.PHONY: demo test gpu-check cluster-test chaos bench scaling audit check lint types contracts constraints clean
 
 demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
 	bash cluster/demo.sh
@@ -27,6 +27,12 @@ chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers a
 
 bench: $(READY)         ## what grows with the number of clips: planning two million rows, finding what is left of a job
 	python -m tests.bench
+
+scaling: $(READY)       ## how many GPU actors one driver keeps busy: sleeping actors, 1 to 256, in about 25 minutes
+	python -m tests.scaling
+
+audit: $(READY)         ## known weaknesses of the pinned packages; asks PyPI
+	pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 check: lint types contracts
 

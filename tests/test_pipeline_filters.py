@@ -165,7 +165,7 @@ def test_other_vocabulary(caption: str, tag: str, foreign: list[str], unmentione
 
 
 def test_pickled_lexicon_judges_alike(small: Lexicon) -> None:
-    copy = pickle.loads(pickle.dumps(small))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(small))
     assert copy.audit("a cat meows as a train passes", ["Dog"]) == small.audit("a cat meows as a train passes", ["Dog"])
 
 
