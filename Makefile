@@ -32,7 +32,7 @@ scaling: $(READY)       ## how many GPU actors one driver keeps busy: sleeping a
 	python -m tests.scaling
 
 audit: $(READY)         ## known weaknesses of the pinned packages; asks PyPI
-	pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement constraints.txt
 
 check: lint types contracts
 

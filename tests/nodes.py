@@ -131,6 +131,16 @@ class Cluster:
                 found.setdefault(stage[1], Counter())[kinds[task["node_id"]]] += 1
         return {stage: dict(counts) for stage, counts in found.items()}
 
+    def metrics(self) -> dict[str, set[str]]:
+        """Return what Prometheus would find on the nodes: each metric with its labels."""
+        listed = self.folder / "ray" / "prom_metrics_service_discovery.json"
+        found: dict[str, set[str]] = {}
+        for target in json.loads(listed.read_text())[0]["targets"]:
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=30) as reply:
+                for name, labels in re.findall(r"^(\w+)(?:{(.*)})? ", reply.read().decode(), re.MULTILINE):
+                    found.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+        return found
+
     def until(self, happens: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
         """Wait for something and return it."""
         deadline = time.monotonic() + patience_s

@@ -1,5 +1,8 @@
 """Stages as Ray jobs on a real cluster of three nodes, and the shell scripts around them."""
 
+import inspect
+import json
+import re
 import subprocess
 import tempfile
 import urllib.error
@@ -8,11 +11,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import promql_parser
 import pytest
 import yaml
 
 from pipeline import shards
 from tests.nodes import CPU_NODE, GPU_NODE, Cluster
+from train import watch
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,23 @@ def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
     assert "24 clips = 24 written" in told
     assert len(shards.Index(f"{tmp_path}/out")) == 24
     assert cluster.placed() == {"Reader": {"cpu": 3}, "Captioner": {"gpu": 3}, "write": {"cpu": 3}}
+
+
+def test_the_dashboard_shows_what_there_is(cluster: Cluster) -> None:
+    """Every query parses, and asks for metrics and labels that the nodes have after a job."""
+    board = json.loads(Path("cluster/grafana.json").read_text())
+    told = cluster.until(lambda: "ray_blat_clips_total" in (found := cluster.metrics()) and found, "metrics of a job")
+    trained = {f"ray_blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(watch))}
+    told |= {name: {"run", "SessionName"} for name in trained}
+    told["ray_node_gpus_utilization"] = told["ray_node_cpu_utilization"]  # only where there are GPUs
+    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    assert len(queries) > 15
+    for query in queries:
+        promql_parser.parse(query)
+        for name, labels in re.findall(r"(ray_\w+){(.*?)}", query):
+            assert name in told, query
+            grouped = re.findall(r"\w+", " ".join(re.findall(r"by \((.*?)\)", query)))
+            assert {*grouped, *re.findall(r"(\w+)=", labels)} <= told[name], (query, told[name])
 
 
 def test_the_job_server_asks_for_a_token(cluster: Cluster) -> None:

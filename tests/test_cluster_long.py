@@ -1,6 +1,9 @@
 """What happens to jobs on clusters: nodes come, go and are killed. `make cluster-test` runs these, in minutes."""
 
 import os
+import re
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,9 +116,33 @@ def test_training_survives_a_lost_node(cluster: Cluster, dataset: str, tmp_path:
 
     cluster.until(lambda: steps() >= 6, "step")
     assert steps() < 3 * EPOCHS - 20, "too late to lose anything"
+    cluster.until(lambda: "run" in cluster.metrics().get("ray_blat_train_loss", ()), "loss for Prometheus")
     cluster.kill(nodes[0])
     assert "continues at step" in finished(job)
     assert len(storage.read_json(str(tmp_path / "out" / "history.json"))["loss"]) == 3 * EPOCHS
+
+
+def test_connections_can_be_encrypted(cluster: Cluster, tmp_path: Path) -> None:
+    """cluster/tls.sh: a job runs over TLS, the port speaks nothing else, and other authorities are not believed."""
+    folder, other, script = tmp_path / "tls", tmp_path / "other", tmp_path / "ask.sh"
+    for words in (("authority", folder), ("node", folder), ("authority", other)):
+        subprocess.run(["cluster/tls.sh", *words], check=True)
+    assert {path.stat().st_mode & 0o077 for path in folder.iterdir()} == {0}
+    told = dict(re.findall(r"export (\w+)=(.*)", (folder / "tls.env").read_text()))
+    cluster.environment |= {**told, "PASS_ENV": " ".join(told)}
+    cluster.start()
+    cluster.add(*CPU_NODE)
+    script.write_text('python -c "import ray; ray.init(); print(ray.get(ray.remote(lambda: 6 * 7).remote()))"')
+    assert "42" in finished(cluster.submit(str(script), "a", "b"))
+    for authority, believed in ((folder, True), (other, False)):
+        context = ssl.create_default_context(cafile=str(authority / "ca.crt"))
+        context.load_cert_chain(folder / "node.crt", folder / "node.key")
+        with socket.create_connection(("127.0.0.1", cluster.port)) as plain:
+            try:
+                with context.wrap_socket(plain, server_hostname="127.0.0.1"):
+                    assert believed
+            except ssl.SSLCertVerificationError:
+                assert not believed
 
 
 def test_the_whole_loop_from_bucket_to_bucket(
