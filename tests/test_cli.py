@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,8 @@ def test_ctrl_c_saves_and_the_same_command_continues(corpus: str, tmp_path: Path
     command += ["--source", storage.join(corpus, "captioned_segments.csv")]
     command += ["--optim.epochs", "40", "--optim.save-every-s", "0"]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # jobs in the background are born deaf to it
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed)
     states = tmp_path / "out" / "training_state"
     while not list(states.glob("*.json")):
         assert first.poll() is None, first.communicate()[1]
