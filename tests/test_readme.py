@@ -35,6 +35,9 @@ def test_the_demo_in_the_readme_is_the_script() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_parses(command: str) -> None:
     room, stage, *words = shlex.split(command, comments=True)
+    if room.endswith(".sh"):
+        assert (ROOT / room).exists()
+        return
     assert cli.parse(room, stage, ROOMS[room][stage], words) is not None
 
 
