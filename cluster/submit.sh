@@ -29,5 +29,11 @@ if unset := [name for name in sys.argv[1:] if name not in os.environ]:
     sys.exit(f"PASS_ENV: {unset[0]} is not set")
 told["env_vars"] |= {name: os.environ[name] for name in sys.argv[1:]}
 yaml.safe_dump(told, sys.stdout)' "${names[@]}" >"$environment"
-ray job submit --address "${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" \
+address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" id="blat-$(date +%Y%m%d-%H%M%S)-$RANDOM"
+ray job submit --address "$address" --submission-id "$id" \
     --working-dir . --runtime-env "$environment" -- "${command[@]}" "$@"
+# A job that was stopped ends the line above with 0 too.
+if ! ray job status --address "$address" "$id" 2>&1 | grep -q succeeded; then
+    echo "cluster/submit.sh: job $id has not succeeded; the same command goes on from storage" >&2
+    exit 1
+fi
