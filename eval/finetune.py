@@ -16,9 +16,10 @@ from eval.embeddings import embed
 from eval.evaluation import EvaluationConfig
 from eval.splits import Split
 from pipeline import storage
-from pipeline.cli import InputError
+from pipeline.cli import InputError, JobError
 from pipeline.clip import Clip
 from train import checkpoint, finetune
+from train.data import ListedClips
 from train.finetune import FinetuneConfig, Labelled
 
 log = logging.getLogger("eval.finetune")
@@ -50,10 +51,11 @@ class _Tested(NamedTuple):
 
 def run(config: FinetuneTaskConfig) -> None:
     """Train, evaluate and add the numbers to results.json; folds that are trained already are not trained again."""
-    task, clips = evaluation.check(config, *checkpoint.KINDS, read=splits.read)
+    task, listed = evaluation.check(config, *checkpoint.KINDS, read=splits.read)
     if task.labels == "none":
         raise InputError("--task", config.task, "has no labels to learn")
-    classes, exclusive = tasks.classes(task, config.task_dir, clips), task.labels == "one"
+    classes, exclusive = tasks.classes(task, config.task_dir, listed), task.labels == "one"
+    clips, missing = _readable(listed)
     parts = splits.split(task, clips)
     recipe = dataclasses.replace(config.recipe, several_labels=not exclusive, init_audio=config.model)
     told = _Told(dataclasses.replace(config, recipe=recipe), clips, classes, bool(task.folds))
@@ -65,18 +67,34 @@ def run(config: FinetuneTaskConfig) -> None:
         part.name: scoring.value(one.scores, scoring.truth(one.clips, classes), exclusive)
         for part, one in zip(parts, found, strict=True)
     }
-    missing = {key: why for one in found for key, why in one.missing.items()}
+    missing |= {key: why for one in found for key, why in one.missing.items()}
     about = checkpoint.load(config.model)
     entry = {
         **scoring.entry(scores, truth, classes, exclusive),
         "per_fold": {name: results.metric(value) for name, value in per_fold.items()},
         "chosen": {part.name: {"classifier": one.revision} for part, one in zip(parts, found, strict=True)},
-        "fold_rule": task.fold_rule,
-        **results.protocol(tested, sum(len(part.test) for part in parts), missing, about, config),
+        "fold_rule": splits.rule(task, parts),
+        **results.protocol(tested, splits.listed(task, listed), missing, about, config),
     }
     outcomes = scoring.outcomes(tested, scores, truth, np.arange(len(tested)) if exclusive else np.zeros(0, int))
     uri = results.publish(config.out, f"finetune {task.name}", about, config.model, entry, outcomes)
     log.info("finetune %s: %s; wrote %s", task.name, scoring.sentence(entry), uri)
+
+
+def _readable(listed: list[Clip]) -> tuple[list[Clip], dict[str, str]]:
+    """Decode every clip once, before any training: return those that can be read, and {key: reason} of the others.
+
+    Raises:
+        JobError: when none can be read.
+    """
+    log.info("checks that %d clips can be read", len(listed))
+    missing = ListedClips(listed, (), keep_all=True).find_broken()
+    some = dict([*missing.items()][:3])
+    if len(missing) == len(listed):
+        raise JobError(f"none of {len(listed)} clips could be read, such as {some}")
+    if missing:
+        log.warning("leaves out %d of %d clips that cannot be read, such as %s", len(missing), len(listed), some)
+    return [clip for clip in listed if clip.key not in missing], missing
 
 
 def _fold(part: Split, told: _Told) -> _Tested:

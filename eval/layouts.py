@@ -73,36 +73,34 @@ def clotho(folder: str, file: str) -> Iterator[Clip]:
 def gtzan(folder: str, file: str) -> Iterator[Clip]:
     """Yield the clips of genres/<genre>/<genre>.<number>.wav; the fault-filtered lists of Sturm make the splits."""
     lists = {"train": "train_filtered.txt", "validation": "valid_filtered.txt", "test": "test_filtered.txt"}
-    split = {stem(name): part for part, listed in lists.items() for name in _lines(folder, listed)}  # audio may be .au
-    for genre in sorted(storage.list_names(storage.join(folder, file))):
-        for name in storage.list_names(storage.join(folder, file, genre)):
-            track = f"{genre}/{stem(name)}"
-            if suffix_of(name) and (not split or track in split):
-                yield Clip(
-                    key=key_of(f"{genre}/{name}"),
-                    uri=storage.join(folder, file, genre, name),
-                    source_id=f"{genre}/{name}",
-                    tags=(genre,),
-                    fold=split.get(track, ""),
-                )
+    split = {stem(name): part for part, listed in lists.items() for name in _lines(folder, listed)}
+    root = storage.join(folder, file)
+    there = _audio(root)
+    yield from _in_folders(root, there, split or dict.fromkeys(there, ""))
 
 
 def speech_commands(folder: str, file: str) -> Iterator[Clip]:
     """Yield the clips of <word>/<speaker>_nohash_<n>.wav; validation_list.txt and testing_list.txt make the splits."""
-    split = dict.fromkeys(_lines(folder, "validation_list.txt"), "validation")
-    split |= dict.fromkeys(_lines(folder, file), "test")
-    words = [n for n in storage.list_names(folder) if n != UNLABELLED and storage.is_folder(storage.join(folder, n))]
-    for word in words:
-        for name in storage.list_names(storage.join(folder, word)):
-            if suffix_of(name):
-                clip = f"{word}/{name}"
-                yield Clip(
-                    key=key_of(clip),
-                    uri=storage.join(folder, word, name),
-                    source_id=clip,
-                    tags=(word,),
-                    fold=split.get(clip, "train"),
-                )
+    there = _audio(folder)
+    split = dict.fromkeys(there, "train")
+    for listed, part in (("validation_list.txt", "validation"), (file, "test")):
+        split |= {stem(name): part for name in _lines(folder, listed)}
+    yield from _in_folders(folder, there, split)
+
+
+def _in_folders(root: str, there: dict[str, str], split: dict[str, str]) -> Iterator[Clip]:
+    """Yield the clips of {`<label>/<name without suffix>`: fold}; those that are not there are taken to be .wav."""
+    for name, fold in sorted(split.items()):
+        uri = there.get(name, storage.join(root, f"{name}.wav"))
+        own = uri.removeprefix(f"{root}/")
+        yield Clip(key=key_of(own), uri=uri, source_id=own, tags=(name.partition("/")[0],), fold=fold)
+
+
+def _audio(root: str) -> dict[str, str]:
+    """Return {`<folder>/<name without suffix>`: URI} of what lies one folder deep; lists may name another suffix."""
+    folders = [n for n in storage.list_names(root) if n != UNLABELLED and storage.is_folder(storage.join(root, n))]
+    files = ((part, name) for part in folders for name in storage.list_names(storage.join(root, part)))
+    return {f"{part}/{stem(name)}": storage.join(root, part, name) for part, name in files if suffix_of(name)}
 
 
 def _names(folder: str, places: tuple[str, ...]) -> dict[str, str]:

@@ -51,13 +51,12 @@ def run(config: LinearProbeConfig) -> None:
         for part, one in zip(parts, found, strict=True)
     }
     tested = [heard.clips[row] for row in rows]
-    listed = sum(clip.fold in {heard.clips[row].fold for row in rows} for clip in clips)
     entry = {
         **scoring.entry(scores, truth[rows], names, exclusive),
         "per_fold": {name: results.metric(value) for name, value in per_fold.items()},
         "chosen": {part.name: {"penalty": one.penalty} for part, one in zip(parts, found, strict=True)},
-        "fold_rule": task.fold_rule,
-        **results.protocol(tested, listed, heard.missing, about, config),
+        "fold_rule": splits.rule(task, parts),
+        **results.protocol(tested, splits.listed(task, clips), heard.missing, about, config),
     }
     outcomes = scoring.outcomes(tested, scores, truth[rows], np.arange(len(rows)) if exclusive else np.zeros(0, int))
     uri = results.publish(config.out, f"linear-probe {task.name}", about, config.model, entry, outcomes)
@@ -89,7 +88,7 @@ def _fold(part: Split, told: _Fold) -> _Fitted:
         scores = fit(part.train, penalty).scores(told.features[part.validation])
         return scoring.value(scores, told.truth[part.validation], told.exclusive)
 
-    best = max(told.penalties, key=validated)
+    best = max(told.penalties, key=lambda penalty: (validated(penalty), penalty))  # of equals the strongest
     layer = fit(np.concatenate([part.train, part.validation]), best)
     log.info("fold %s: penalty %g of %s", part.name, best, ", ".join(f"{each:g}" for each in told.penalties))
     return _Fitted(layer.scores(told.features[part.test]), best)

@@ -1,13 +1,14 @@
 """Whether what is evaluated was trained on: by key, by YouTube recording, by how it sounds."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline import audio, fingerprint, fingerprints, sources
+from pipeline import audio, fingerprint, fingerprints, sources, storage
 from pipeline.clip import Clip
-from train import checkpoint
+from train import checkpoint, convert
 
 READERS = 4
 AUDIOSET_KEY = re.compile(r"Y([\w-]{11})_\d+_\d+")
@@ -23,23 +24,62 @@ def count(clips: Sequence[Clip], model_uri: str, lineage: dict[str, Any], tables
         tables: fingerprints of its training audio.
 
     Returns:
-        A count by stage; None where a checkpoint is not to be reached from here, which is unknown and not 0.
+        A count by stage: `model`, what it was made from, such as `captioner` or `init`, and so on back: `init/init_audio`
+        is the encoder that `init` began with. None, which is unknown and not 0, where a checkpoint is not to be reached
+        from here, or holds released weights.
     """
-    captioner = lineage.get("generation", {}).get("captioner", "")
-    starts = {"captioner": captioner, "init": lineage.get("init", ""), "init_audio": lineage.get("init_audio", "")}
     found: dict[str, Any] = {}
-    for stage, uri in {"model": model_uri, **starts}.items():
-        if not uri:
-            continue
-        try:
-            found[stage] = len(_shared(clips, checkpoint.trained_on(uri)))
-            if selected := len(_shared(clips, checkpoint.selected_on(uri))):
-                found[f"{stage}_selected_on"] = selected
-        except OSError:
-            found[stage] = None
+    for stage, uri, about in _family(model_uri, lineage):
+        found |= _counted(clips, stage, uri, about)
     if tables:
         found["model_sounds"] = len(_heard(clips, tables))
     return found
+
+
+def _family(model_uri: str, lineage: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    """Yield a model and, each once, all it was made from: stage, URI, lineage or None where it is not to be reached."""
+    waiting: deque[tuple[str, str, dict[str, Any] | None]] = deque([("model", model_uri, lineage)])
+    seen, named = {storage.resolve(model_uri)}, Counter[str]()
+    while waiting:
+        stage, uri, about = waiting.popleft()
+        yield stage, uri, about
+        for role, start in _starts(about or {}):
+            if not start or storage.resolve(start) in seen:
+                continue
+            seen.add(storage.resolve(start))
+            name = role if stage == "model" else f"{stage}/{role}"
+            named[name] += 1
+            waiting.append((name if named[name] == 1 else f"{name} {named[name]}", start, _lineage(start)))
+
+
+def _starts(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a checkpoint was made from by its own lineage: what that was to it, and where it lies, or ''."""
+    for made in lineage.get("origins") or [lineage]:  # of several datasets
+        yield "captioner", (made.get("generation") or {}).get("captioner", "")
+    overlays = lineage.get("overlay") or []
+    for overlay in overlays if isinstance(overlays, list) else [overlays]:
+        yield "captioner" if overlay.get("stage") == "pipeline recaption" else "scorer", overlay.get("model", "")
+    yield "init", lineage.get("init", "")
+    yield "init_audio", lineage.get("init_audio", "")
+
+
+def _lineage(uri: str) -> dict[str, Any] | None:
+    try:
+        config: dict[str, Any] = storage.read_json(storage.join(storage.resolve(uri), checkpoint.CONFIG_FILE))
+    except OSError:
+        return None
+    return config["lineage"]
+
+
+def _counted(clips: Sequence[Clip], stage: str, uri: str, lineage: dict[str, Any] | None) -> dict[str, int | None]:
+    """Count the clips that one checkpoint was trained on, and those it was selected on where there are some."""
+    if lineage is None or lineage.get("stage") == convert.STAGE:
+        return {stage: None}
+    try:
+        trained, selected = (len(_shared(clips, held(uri))) for held in (checkpoint.trained_on, checkpoint.selected_on))
+    except OSError:
+        return {stage: None}
+    return {stage: trained, **({f"{stage}_selected_on": selected} if selected else {})}
 
 
 def _shared(clips: Sequence[Clip], trained: Iterable[str]) -> list[Clip]:

@@ -150,13 +150,14 @@ TASKS = {
 }
 
 
-def read(name: str, folder: str, folds: tuple[str, ...]) -> tuple[Task, list[Clip]]:
+def read(name: str, folder: str, folds: tuple[str, ...], training: bool = False) -> tuple[Task, list[Clip]]:
     """Return a task and its clips.
 
     Args:
         name: one of `TASKS`.
         folder: of the dataset, official or with a table of its own (`metadata.csv`).
         folds: read only these; empty reads what is evaluated: the official test split, or all folds, or all there is.
+        training: read the official training and validation splits too.
 
     Raises:
         InputError: naming what is wrong with --task, --task-dir or --folds.
@@ -172,7 +173,7 @@ def read(name: str, folder: str, folds: tuple[str, ...]) -> tuple[Task, list[Cli
     own = not found and storage.exists(storage.join(uri, OWN_TABLE))
     if not found and not own:
         raise InputError("--task-dir", folder, f"holds no {files} and no {OWN_TABLE}")
-    wanted = set(folds or task.test)
+    wanted = {*(folds or task.test), *(task.train + task.validation if training else ())}
     with _readable(folder):
         if own:
             clips = list(layouts.table(uri, OWN_TABLE))
@@ -184,10 +185,10 @@ def read(name: str, folder: str, folds: tuple[str, ...]) -> tuple[Task, list[Cli
         clips = [clip for clip in clips if clip.fold in wanted]
     elif own and wanted:
         task = replace(task, fold_rule=f"all clips of {OWN_TABLE}")
-    if not clips:
-        there = ", ".join(sorted(have or {listing.split for listing, _ in found} - {""})) or "none"
-        flag, value = ("--folds", folds) if folds else ("--task-dir", folder)
-        raise InputError(flag, value, f"lists no clip of {', '.join(sorted(wanted)) or task.name}; folds: {there}")
+    absent = tuple(fold for fold in folds if fold not in have)
+    if absent or not clips:
+        flag, value = ("--folds", absent) if absent else ("--task-dir", folder)
+        raise InputError(flag, value, _no_clip(absent or wanted, have | {listing.split for listing, _ in found}))
     return task, _distinct(task, clips)
 
 
@@ -245,6 +246,12 @@ def _listings(task: Task, uri: str) -> list[tuple[Listing, str]]:
 def _clips(listing: Listing, uri: str, file: str) -> Iterator[Clip]:
     for clip in listing.read(uri, file):
         yield replace(clip, fold=listing.split) if listing.split else clip
+
+
+def _no_clip(asked: Iterable[str], have: set[str]) -> str:
+    """Return what to say of folds without a clip; '' is no fold."""
+    lists = f" of {', '.join(sorted(asked))}" if asked else ""
+    return f"lists no clip{lists}; folds: {', '.join(sorted(have - {''})) or 'none'}"
 
 
 def _distinct(task: Task, clips: list[Clip]) -> list[Clip]:

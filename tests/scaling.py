@@ -5,7 +5,6 @@ for as long as a GPU would need for a shard. What is left is what Ray costs: sch
 store. All processes share the cores of this machine, where a cluster has a head for the driver alone: real knees lie higher.
 """
 
-import argparse
 import os
 import sys
 import threading
@@ -19,8 +18,10 @@ from pipeline import engine
 from pipeline.engine import ActorConfig
 
 SHARD_S = 2.0  # that an actor takes for a shard: 512 clips at 256 a second
-PAYLOADS_MB = (0.0, 16.0)  # on its way in a row: nothing but the scheduling; as much as this machine's memory lets pass
-ACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+ACTORS = {  # by MB of a shard: nothing but the scheduling; what the memory of this machine lets pass
+    0.0: (1, 2, 4, 8, 16, 32, 64, 128, 256),
+    16.0: (1, 2, 4, 8, 16, 32),
+}
 SHARDS_EACH = 6  # shards for each actor, and no fewer than FEWEST in all
 FEWEST = 24
 KEEPS_UP = 0.9  # share of the ideal rate from which on the actors count as busy
@@ -84,7 +85,7 @@ def draw(found: dict[float, dict[int, float]], path: Path) -> None:
             axes.annotate(f"{at} actors", (at, 1 / SHARD_S), color=color, rotation=90, ha="right", va="bottom")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    axes.set_xticks(ACTORS, [str(actors) for actors in ACTORS])
+    axes.set_xticks(list(found[0.0]), [str(actors) for actors in found[0.0]])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(f"GPU actors, {SHARD_S:g} s for a shard")
     axes.set_ylabel("shards a second")
@@ -93,25 +94,21 @@ def draw(found: dict[float, dict[int, float]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, and print a table; draw it when all of it was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--actors", type=int, nargs="+", default=ACTORS)
-    parser.add_argument("--payloads-mb", type=float, nargs="+", default=PAYLOADS_MB)
-    parser.add_argument("--picture", type=Path, default=PICTURE)
-    chosen = parser.parse_args()
+    """Measure, print a table and draw it."""
     import ray
 
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
-    ray.init(num_cpus=4, num_gpus=max(chosen.actors), _memory=16 * 2**30, logging_level="ERROR")
-    found: dict[float, dict[int, float]] = {payload_mb: {} for payload_mb in chosen.payloads_mb}
+    gpus = max(map(max, ACTORS.values()))
+    ray.init(num_cpus=4, num_gpus=gpus, _memory=16 * 2**30, logging_level="ERROR", log_to_driver=False)
+    found: dict[float, dict[int, float]] = {payload_mb: {} for payload_mb in ACTORS}
     print("| actors | MB a shard | shards a second | of the ideal |\n|---|---|---|---|")
     for payload_mb, rates in found.items():
-        for actors in chosen.actors:
+        for actors in ACTORS[payload_mb]:
             rates[actors] = rate(actors, payload_mb)
             share = rates[actors] * SHARD_S / actors
             print(f"| {actors} | {payload_mb:g} | {rates[actors]:.2f} | {share:.0%} |", flush=True)
         print(f"{payload_mb:g} MB a shard: up to {knee(rates)} actors busy", file=sys.stderr)
-    draw(found, chosen.picture)
+    draw(found, PICTURE)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """The linear probe: its optimum, and what it is fitted, chosen and tested on."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from eval import splits
+from eval import embeddings, linear_probe, splits
+from eval.linear_probe import LinearProbeConfig
 from eval.tasks import TASKS
+from pipeline import storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip
+from tests import sounds50
 from train import linear
 
 
@@ -81,3 +86,66 @@ def test_without_a_validation_split_a_tenth_of_the_training_clips_chooses() -> N
 def test_too_few_folds_are_told(name: str, folds: dict[str, int], told: str) -> None:
     with pytest.raises(InputError, match=told):
         splits.split(TASKS[name], clips(folds))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes over four folds."""
+    folder = sounds50.write(tmp_path / "esc50")
+    table = folder / "meta" / "esc50.csv"
+    head, *rows = (line.split(",") for line in table.read_text().splitlines())
+    told = [head, *([row[0], str(1 + i % 4), *row[2:]] for i, row in enumerate(rows))]
+    table.write_text("".join(",".join(row) + "\n" for row in told))
+    return folder
+
+
+def probe(model: str, folder: Path, out: Path, **more: object) -> dict[str, object]:
+    linear_probe.run(LinearProbeConfig(model=model, task="esc50", task_dir=str(folder), out=str(out), **more))  # type: ignore[arg-type]
+    return dict(storage.read_json(str(out / "results.json"))["results"]["linear-probe esc50"])
+
+
+def test_a_fold_without_audio_stays_in_the_count(clap: str, folder: Path, tmp_path: Path) -> None:
+    whole = probe(clap, folder, tmp_path / "whole")
+    assert (whole["n"], whole["num_listed"]) == (36, 36) and whole["fold_rule"] == "ESC-50 official folds, 4 of 5 folds"
+    _, listed = splits.read("esc50", str(folder), ())
+    for clip in listed:
+        if clip.fold == "4":
+            Path(clip.uri).unlink()
+    found = probe(clap, folder, tmp_path / "out")
+    assert (found["n"], found["num_listed"]) == (27, 36) and found["fold_rule"] == "ESC-50 official folds, 3 of 5 folds"
+    assert set(found["missing"]) == {clip.key for clip in listed if clip.fold == "4"}  # type: ignore[call-overload]
+
+
+def test_of_penalties_that_do_as_well_the_strongest_is_taken(clap: str, folder: Path, tmp_path: Path) -> None:
+    equal = (1e-2, 1e-2 * (1 + 1e-6), 1e-2 * (1 - 1e-6))
+    found = probe(clap, folder, tmp_path / "out", penalties=equal)
+    assert {fold["penalty"] for fold in found["chosen"].values()} == {max(equal)}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("folds", "told"),
+    [
+        (("1", "2"), r"--folds '1, 2': esc50 has folds 1, 2, 3, 4, 5; at least 3"),
+        (("1", "2", "3", "9"), r"--folds \('9',\): lists no clip of 9; folds: 1, 2, 3, 4"),
+    ],
+)
+def test_folds_that_cannot_be_probed_are_told_before_anything_is_embedded(
+    clap: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.setattr(embeddings, "_listen", None)
+    with pytest.raises(InputError, match=told):
+        probe(clap, folder, tmp_path / "out", folds=folds)
+
+
+def test_official_splits_take_no_other_folds(tmp_path: Path) -> None:
+    truth = tmp_path / "FSD50K.ground_truth"
+    truth.mkdir()
+    (truth / "dev.csv").write_text("fname,labels,mids,split\n1,Bark,/m/05tny_,train\n2,Rain,/m/06mb1,val\n")
+    (truth / "eval.csv").write_text("fname,labels,mids\n3,Rain,/m/06mb1\n")
+    for folds in ((), ("test",)):
+        assert [clip.fold for clip in splits.read("fsd50k", str(tmp_path), folds)[1]] == ["train", "val", "test"]
+    for folds in (("nonsense",), ("train",)):
+        with pytest.raises(
+            InputError, match=rf"--folds \('{folds[0]}',\): fsd50k has train, val, test and is tested on test"
+        ):
+            splits.read("fsd50k", str(tmp_path), folds)

@@ -2,17 +2,18 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from eval import overlap
+from eval import headline, overlap
 from pipeline import fingerprints, sources
 from pipeline.cli import InputError
 from pipeline.clip import Clip
 from pipeline.fingerprints import FingerprintConfig
-from train import checkpoint
+from train import checkpoint, convert
 
 
 def clip(key: str, origin: str = "") -> Clip:
@@ -35,6 +36,53 @@ def test_keys_and_recordings_are_counted_by_stage(model: str, tmp_path: Path) ->
     found = overlap.count(evaluated, model, lineage, ())
     assert found == {"model": 2, "model_selected_on": 1, "captioner": None, "init_audio": 1}
     assert overlap.count([clip("bird")], model, {}, ()) == {"model": 0}
+
+
+@pytest.fixture
+def save(clap: str, tmp_path: Path) -> Any:
+    """Save a checkpoint of a name, made from others, trained on some clips; return where it lies."""
+    network = checkpoint.load(clap).model
+
+    def saved(name: str, lineage: dict[str, Any], *trained: str) -> str:
+        checkpoint.save(str(tmp_path / name), network, lineage, trained)
+        return str(tmp_path / name)
+
+    return saved
+
+
+def test_ancestors_are_followed_all_the_way_back_and_once(save: Any, tmp_path: Path) -> None:
+    first = save("a", {"init": str(tmp_path / "c")}, "dog", "cat")  # a ring, as of a folder that was written anew
+    second = save("b", {"init": first, "init_audio": first}, "rain")
+    lineage = {"init": second, "init_audio": str(tmp_path / "c")}
+    found = overlap.count([clip("dog"), clip("cat")], save("c", lineage), lineage, ())
+    assert found == {"model": 0, "init": 0, "init/init": 2}
+    assert headline.mark(found) == "*" and "init/init was trained on 2 of the 2 clips" in headline.told(found, 2)
+
+
+def test_an_ancestor_that_is_gone_is_not_known(save: Any, tmp_path: Path) -> None:
+    lineage = {"init": save("b", {"init": str(tmp_path / "gone"), "init_audio": save("a", {}, "dog")})}
+    found = overlap.count([clip("dog")], save("c", lineage), lineage, ())
+    assert found == {"model": 0, "init": 0, "init/init": None, "init/init_audio": 1}
+    assert headline.mark(found) == "*?"
+
+
+def test_captioners_of_all_datasets_and_the_scorers_of_their_overlays_count(save: Any) -> None:
+    scorer, recaptioner = save("scorer", {}, "dog"), save("recaptioner", {}, "dog", "cat")
+    origins: list[dict[str, Any]] = [{"generation": {"captioner": save(name, {}, "cat")}} for name in ("one", "two")]
+    overlays = [{"stage": "pipeline score", "model": scorer}, {"stage": "pipeline recaption", "model": recaptioner}]
+    evaluated, model = [clip("dog"), clip("cat")], save("model", {})
+    found = overlap.count(evaluated, model, {"origins": [*origins, {}], "overlay": overlays}, ())
+    assert found == {"model": 0, "captioner": 1, "captioner 2": 1, "scorer": 1, "captioner 3": 2}
+    assert overlap.count(evaluated, model, {**origins[0], "overlay": overlays[0]}, ())["scorer"] == 1
+
+
+def test_what_released_weights_were_trained_on_is_not_known(save: Any) -> None:
+    released = {"stage": convert.STAGE}
+    tagger = save("tagger", released)
+    assert overlap.count([clip("dog")], tagger, released, ()) == {"model": None}
+    towers = save("towers", {"init_audio": tagger}, "dog")
+    found = overlap.count([clip("dog")], save("model", {}), {"init": towers}, ())
+    assert found == {"model": 0, "init": 1, "init/init_audio": None} and headline.mark(found) == "*?"
 
 
 def test_another_recording_with_digits_in_its_key_is_none(model: str) -> None:

@@ -151,11 +151,11 @@ def test_gtzan_with_and_without_the_fault_filtered_lists(tmp_path: Path) -> None
     assert task.label_text("hiphop") == "hip hop music"
     write(tmp_path / "train_filtered.txt", "blues/blues.00000.wav\nhiphop/hiphop.00000.wav\n")
     write(tmp_path / "valid_filtered.txt", "blues/blues.00001.wav\n")
-    write(tmp_path / "test_filtered.txt", "hiphop/hiphop.00002.wav\n")
+    write(tmp_path / "test_filtered.txt", "hiphop/hiphop.00002.wav\nrock/rock.00001.wav\n")  # the second is gone
     _, tested = tasks.read("gtzan", str(tmp_path), ())
-    assert [clip.source_id for clip in tested] == ["hiphop/hiphop.00002.wav"]
+    assert [clip.source_id for clip in tested] == ["hiphop/hiphop.00002.wav", "rock/rock.00001.wav"]
     _, everything = tasks.read("gtzan", str(tmp_path), (*task.train, *task.validation, *task.test))
-    assert Counter(clip.fold for clip in everything) == {"train": 2, "validation": 1, "test": 1}
+    assert Counter(clip.fold for clip in everything) == {"train": 2, "validation": 1, "test": 2}
 
 
 def test_gtzan_as_first_published_has_au_files_and_a_table_among_the_genres(tmp_path: Path) -> None:
@@ -174,13 +174,13 @@ def test_speech_commands_splits_by_its_lists(tmp_path: Path) -> None:
         "_background_noise_/hum.wav",
         "README.md",
     )
-    write(tmp_path / "testing_list.txt", "yes/b_nohash_0.wav\n")
+    write(tmp_path / "testing_list.txt", "yes/b_nohash_0.wav\nup/gone_nohash_1.wav\n")
     write(tmp_path / "validation_list.txt", "no/a_nohash_0.wav\n")
     task, clips = tasks.read("speech-commands", str(tmp_path), ())
-    assert [(clip.tags, clip.key) for clip in clips] == [(("yes",), "yes_b_nohash_0")]
+    assert [(clip.tags, clip.key) for clip in clips] == [(("up",), "up_gone_nohash_1"), (("yes",), "yes_b_nohash_0")]
     _, everything = tasks.read("speech-commands", str(tmp_path), (*task.train, *task.validation, *task.test))
-    assert Counter(clip.fold for clip in everything) == {"train": 1, "validation": 1, "test": 1}
-    assert tasks.classes(task, str(tmp_path), everything) == ["no", "yes"]
+    assert Counter(clip.fold for clip in everything) == {"train": 1, "validation": 1, "test": 2}
+    assert tasks.classes(task, str(tmp_path), everything) == ["no", "up", "yes"]
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -284,7 +284,7 @@ def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:
     [
         ("esc51", "", (), "--task 'esc51': choose one of"),
         ("esc50", "", (), "holds no meta/esc50.csv and no metadata.csv"),
-        ("esc50", "filename,fold,category\na.wav,1,dog\n", ("7",), r"--folds .*folds: 1"),
+        ("esc50", "filename,fold,category\na.wav,1,dog\n", ("1", "7"), r"--folds \('7',\): .*folds: 1"),
         ("esc50", "fold,category\n1,dog\n", (), "cannot be read|no file column"),
         ("esc50", "filename,fold,category\na.wav,1,dog\na.flac,2,dog\n", (), "same key"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline import sources, storage
-from pipeline.cli import InputError
+from pipeline.cli import InputError, JobError
 from tests import sounds50
 from train import augment, checkpoint, finetune
 from train.configs import FINETUNE, TINY_CNN
@@ -122,6 +122,27 @@ def test_the_linear_layer_may_come_first(config: FinetuneConfig, tmp_path: Path)
     before, after = (checkpoint.load(uri).model for uri in (config.init_audio, str(tmp_path / "out")))
     old, new = (dict(part.named_buffers()) for part in (before.audio_encoder, after.encoder))
     assert old and all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_the_first_linear_layer_leaves_out_what_cannot_be_read(config: FinetuneConfig, tmp_path: Path) -> None:
+    folder = sounds50.write(tmp_path / "esc50")
+    training = sorted((folder / "audio").glob("[12]-*.wav"))
+    training[5].write_bytes(b"")
+    asked = dataclasses.replace(
+        config,
+        data=str(folder / "meta" / "esc50.csv"),
+        out=str(tmp_path / "out"),
+        probe_first=True,
+        keep_statistics=True,
+        optim=OptimConfig(epochs=1, batch_size=8, lr=1e-9),
+    )
+    finetune.run(asked)
+    assert storage.read_json(str(tmp_path / "out" / "history.json"))["epochs"][0]["accuracy"] > 0.9
+    assert list(checkpoint.load(asked.out).config["lineage"]["skipped"]) == [training[5].stem]
+    for file in training:
+        file.unlink()
+    with pytest.raises(JobError, match="24 of 24 clips cannot be read, such as"):
+        finetune.run(dataclasses.replace(asked, out=str(tmp_path / "none")))
 
 
 def test_statistics_move_where_they_are_not_kept(config: FinetuneConfig, tmp_path: Path) -> None:

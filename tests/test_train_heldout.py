@@ -1,12 +1,18 @@
 """Held-out figures while training: hand-made similarities, equal to the evaluation's own metrics; no test split."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from eval import metrics
-from pipeline.cli import InputError
+from pipeline.cli import InputError, JobError
+from pipeline.clip import Clip
 from train import heldout
+from train.data import ListedClips
+from train.loop import Context
 
 
 class Said:
@@ -81,3 +87,22 @@ def test_other_names_pass(source: str) -> None:
 def test_a_test_split_is_refused_by_its_folds() -> None:
     with pytest.raises(InputError, match="holds clips of the fold 'test'"):
         heldout.refuse_test_split("x/metadata.csv", ["dev", "test"])
+
+
+def test_clips_that_cannot_be_read_are_named_and_the_others_heard(tmp_path: Path) -> None:
+    listed = []
+    for name, length in (("gone", 0), ("short", 320), ("empty", 0), ("long", 640)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(length, 0.1), 32_000)
+        listed.append(Clip(key=name, uri=str(tmp_path / f"{name}.wav"), source_id=name, tags=("dog",)))
+    (tmp_path / "gone.wav").unlink()
+
+    def listen(arrays: list[np.ndarray]) -> torch.Tensor:
+        return torch.tensor([[float(len(array))] for array in arrays])
+
+    heard = heldout.hear(listen, ListedClips(listed, ("{}",)), Context())
+    assert heard.rows == [1, 3] and heard.vectors.tolist() == [[320.0], [640.0]]
+    assert list(heard.faults) == ["gone", "empty"] and "missing" in heard.faults["gone"]
+    with pytest.raises(JobError, match="held-out clip gone cannot be read"):
+        heard.whole()
+    none = heldout.hear(listen, ListedClips(listed[:1], ("{}",)), Context())
+    assert none.rows == [] and list(none.faults) == ["gone"]

@@ -17,6 +17,7 @@ from train.models.tagger import Tagger
 from train.models.text import TextConfig
 
 log = logging.getLogger("train.convert")
+STAGE = "train convert"  # in the lineage it tells that the clips these weights were trained on are not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ def run(config: ConvertConfig) -> None:
         log.info("convert: %s is complete already", out)
         return
     name = config.weights.rstrip("/").rpartition("/")[2]
-    lineage = {"stage": "train convert", "layout": config.layout, "weights": name, **identity}
+    lineage = {"stage": STAGE, "layout": config.layout, "weights": name, **identity}
     checkpoint.save(out, network, lineage, [])
     log.info("convert: wrote %s: %d parameters", out, sum(p.numel() for p in network.parameters()))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from pipeline import audio, cli, sources, storage
-from pipeline.cli import InputError
+from pipeline.cli import InputError, JobError
 from pipeline.clip import Clip
 from train import augment, checkpoint, data, heldout, linear, parallel, report, speed, state
 from train.data import Chosen, ListedClips
@@ -124,7 +124,7 @@ def finetune(config: FinetuneConfig, told: Labelled) -> None:
     )
     launch(train, {"config": config, "out": out, "told": told}, config.scale, out, config.loader.ingest)
     if not checkpoint.exists(out):
-        raise cli.JobError(f"training ended without a checkpoint in {out}")
+        raise JobError(f"training ended without a checkpoint in {out}")
     state.clear(out)
     report.write(out)
     log.info("finetune: wrote %s; its curves are in %s", out, storage.join(out, report.PAGE_FILE))
@@ -192,12 +192,20 @@ def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
 
 
 def start_head(network: Classifier, clips: ListedClips, context: Context) -> None:
-    """Set the linear layer to the one that fits the frozen encoder; every rank hears its share of the clips."""
+    """Set the linear layer to the one that fits the frozen encoder; every rank hears its share of the clips.
+
+    Clips that cannot be read are left out, all of them a JobError; the loader counts them, as it meets them again.
+    """
     log.info("fits the linear layer to %d clips first", len(clips.keys))
     network.eval()
-    features = heldout.hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).features, clips, context)
-    truth = np.array([[label in own for label in network.labels] for own in clips.tags])
-    weight, bias = linear.fit(features.numpy(), truth, PENALTY, network.config.exclusive).folded()
+    heard = heldout.hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).features, clips, context)
+    if heard.faults:
+        told = f"{len(heard.faults)} of {len(clips.keys)} clips cannot be read, such as {dict([*heard.faults.items()][:5])}"
+        if not heard.rows:
+            raise JobError(f"{told}; mend them and run again")
+        log.warning("%s; the linear layer is fitted without them", told)
+    truth = np.array([[label in clips.tags[row] for label in network.labels] for row in heard.rows])
+    weight, bias = linear.fit(heard.vectors.numpy(), truth, PENALTY, network.config.exclusive).folded()
     network.head.weight.data.copy_(weight)
     network.head.bias.data.copy_(bias)
 

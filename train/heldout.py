@@ -6,6 +6,7 @@ Shapes: N = clips, Q = captions, C = classes, D = embedding size.
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,21 @@ BATCH_SIZE = 32
 RECALL_AT = (1, 5, 10)
 PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
 TEST_NAME = re.compile(r"(?i)(?<![a-z])(test|eval|evaluation)(?![a-z])")
+
+
+class Heard(NamedTuple):
+    """What clips become: those that could be read."""
+
+    vectors: Tensor  # (N, D), on the CPU
+    rows: list[int]  # which of the clips they are
+    faults: dict[str, str]  # {key: what is wrong} of the others
+
+    def whole(self) -> Tensor:
+        """Return the vectors of all clips. Raises JobError naming one that could not be read."""
+        if self.faults:  # figures over clips that change cannot be compared
+            key, fault = next(iter(self.faults.items()))
+            raise JobError(f"held-out clip {key} cannot be read: {fault}; mend it or leave it out")
+        return self.vectors
 
 
 def refuse_test_split(source: str, folds: Sequence[str], flag: str = "--validation") -> None:
@@ -50,7 +66,7 @@ def measure(clips: Clips, context: Context) -> Validate:
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
         assert isinstance(network, Clap)
-        heard = hear(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context)
+        heard = hear(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context).whole()
         heard = heard.to(network.logit_scale.device)
         found = retrieval(heard, network, clips.texts) if any(clips.texts) else {}
         return found | (zero_shot(heard, network, clips.tags) if any(clips.tags) else {})
@@ -63,7 +79,7 @@ def measure_labels(clips: Clips, context: Context) -> Validate:
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
         assert isinstance(network, Classifier)
-        scores = hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).outputs, clips, context)
+        scores = hear(lambda arrays: network.hear(arrays, audio.SAMPLE_RATE_HZ).outputs, clips, context).whole()
         truth = torch.tensor([[label in own for label in network.labels] for own in clips.tags])
         if network.config.exclusive:
             return {"accuracy": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
@@ -117,30 +133,34 @@ def _ranks(similarity: Tensor, own: Tensor, others: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def hear(listen: Callable[[list[np.ndarray]], Tensor], clips: Clips, context: Context) -> Tensor:
-    """Return what whole clips become, every rank hearing its share; (N, D) on every rank, on the CPU.
-
-    Raises:
-        JobError: naming a clip that cannot be read.
-    """
+def hear(listen: Callable[[list[np.ndarray]], Tensor], clips: Clips, context: Context) -> Heard:
+    """Return what whole clips become, every rank hearing its share; the same on every rank."""
     own = range(context.rank, len(clips.keys), context.world_size)
-    parts = []
+    kept: list[int] = []
+    parts: list[Tensor] = []
+    faults: dict[str, str] = {}
     for first in range(0, len(own), BATCH_SIZE):
         rows = own[first : first + BATCH_SIZE]
         with ThreadPoolExecutor(reading.THREADS) as pool:
-            arrays = list(pool.map(lambda row: _read(clips, row), rows))
-        parts.append(listen(arrays).cpu())
-    told: dict[int, Tensor] = {}
-    for share in parallel.gather_objects(dict(zip(own, torch.cat(parts) if parts else (), strict=True))):
-        told |= share
-    return torch.stack([told[row] for row in range(len(clips.keys))])
+            read = dict(zip(rows, pool.map(lambda row: _read(clips, row), rows), strict=True))
+        faults |= {clips.keys[row]: fault for row, fault in read.items() if isinstance(fault, str)}
+        if good := {row: samples for row, samples in read.items() if isinstance(samples, np.ndarray)}:
+            kept += good
+            parts.append(listen(list(good.values())).cpu())
+    share = torch.cat(parts) if parts else torch.zeros(0, 0)  # sent as one: each row would take all of it along
+    vectors: dict[int, Tensor] = {}
+    for rows, heard, wrong in parallel.gather_objects((kept, share, faults)):
+        vectors |= dict(zip(rows, heard, strict=True))
+        faults |= wrong
+    found = sorted(vectors)
+    return Heard(torch.stack([vectors[row] for row in found]) if found else share, found, faults)
 
 
-def _read(clips: Clips, row: int) -> np.ndarray:
+def _read(clips: Clips, row: int) -> np.ndarray | str:
     try:
         return reading.read(clips.place(row), Cache())
-    except audio.AudioError as error:  # figures over clips that change cannot be compared
-        raise JobError(f"held-out clip {clips.keys[row]} cannot be read: {error}; mend it or leave it out") from None
+    except audio.AudioError as error:
+        return str(error)
 
 
 @torch.no_grad()
