@@ -22,8 +22,7 @@ ACTORS = {  # by MB of a shard: nothing but the scheduling; what the memory of t
     0.0: (1, 2, 4, 8, 16, 32, 64, 128, 256),
     16.0: (1, 2, 4, 8, 16, 32),
 }
-SHARDS_EACH = 6  # shards for each actor, and no fewer than FEWEST in all
-FEWEST = 24
+SHARDS_EACH, FEWEST = 2, 48  # shards for each actor, and no fewer than this in all
 KEEPS_UP = 0.9  # share of the ideal rate from which on the actors count as busy
 PICTURE = Path(__file__).parent.parent / "cluster" / "scaling.svg"
 
