@@ -26,18 +26,26 @@ if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
 
+HEAR_RATES_HZ = (16_000, 22_050, 44_100, 48_000)  # that HEAR knows; its validator refuses others, 32,000 among them
+
+
 class FrameEncoder(nn.Module):
     """The audio encoder of a checkpoint for X-ARES: waveforms to frames, one every `hop_size_in_ms`."""
 
-    def __init__(self, model: str) -> None:
-        """Load a checkpoint of any kind from a folder or URI. Raises InputError when there is none."""
+    def __init__(self, model: str, sampling_rate: int = 0) -> None:
+        """Load a checkpoint of any kind from a folder or URI. Raises InputError when there is none.
+
+        Args:
+            model: the checkpoint.
+            sampling_rate: of the sounds that will be given, in Hz; 0 is the encoder's own, others are resampled.
+        """
         super().__init__()
         checkpoint.describe(model, "model", *checkpoint.KINDS)
         network = checkpoint.load(model).model
         self.encoder: AudioEncoder = _encoder(network).eval()
-        self.sampling_rate, self.output_dim = self.encoder.sample_rate_hz, self.encoder.embedding_dim
+        self.sampling_rate, self.output_dim = sampling_rate or self.encoder.sample_rate_hz, self.encoder.embedding_dim
         self.window = round(WINDOW_S * self.sampling_rate)  # longer sounds are taken in pieces of it
-        frames = self.encoder(torch.zeros(1, self.window), torch.tensor([self.window])).num_frames
+        frames = self.encoder(torch.zeros(1, self.window), torch.tensor([self.window]), self.sampling_rate).num_frames
         self.hop_size_in_ms = 1_000 * WINDOW_S / int(frames)
 
     @torch.inference_mode()
@@ -60,25 +68,29 @@ class FrameEncoder(nn.Module):
         for start in range(0, sounds.shape[1], self.window):
             piece = sounds[:, start : start + self.window]
             lengths = torch.full((len(piece),), piece.shape[1], device=piece.device)
-            found = self.encoder(piece, lengths)
+            found = self.encoder(piece, lengths, self.sampling_rate)
             yield start, piece.shape[1], found.frames[:, : int(found.num_frames[0])]
 
 
 class HearModel(nn.Module):
-    """A checkpoint under HEAR's API: its sizes and rate; `load_model` makes it."""
+    """A checkpoint under HEAR's API: its sizes and rate; `load_model` makes it.
+
+    It asks for sounds at the encoder's own rate where HEAR knows that, else at the highest one, and resamples them.
+    """
 
     def __init__(self, model: str) -> None:
         """Load two towers, a tagger or a classifier. Raises InputError when there is none."""
         super().__init__()
         checkpoint.describe(model, "model", Clap, Tagger, Classifier)
         self.network = checkpoint.load(model).model
-        self.frames = FrameEncoder(model)
-        self.sample_rate = self.frames.sampling_rate
+        own = self.network.sample_rate_hz
+        self.sample_rate = own if own in HEAR_RATES_HZ else HEAR_RATES_HZ[-1]
+        self.frames = FrameEncoder(model, self.sample_rate)
         self.scene_embedding_size = self.timestamp_embedding_size = self.frames.output_dim
 
     def scene_embeddings(self, audio: Tensor) -> Tensor:
         """Return the clip embeddings (N, E) of sounds (N, T), the same that `eval linear-probe` takes."""
-        features: Tensor = self.network.hear(list(audio.cpu().numpy())).features
+        features: Tensor = self.network.hear(list(audio.cpu().numpy()), self.sample_rate).features
         return features
 
 

@@ -73,16 +73,11 @@ def means(first: np.ndarray, other: np.ndarray) -> Difference:
 
 def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> Difference:
     """Compare two macro mean average precisions of scores and truth (N, C)."""
-    n, rng = len(truth), np.random.default_rng(SEED)
-    rankings = [metrics.Ranking(scores.astype(np.float32), truth) for scores in (first, other)]
-
-    def gain(weights: np.ndarray) -> float:
-        one, two = (float(np.nanmean(ranking.precision(weights))) for ranking in rankings)
-        return two - one
-
-    drawn = [gain(np.bincount(rng.integers(n, size=n), minlength=n)) for _ in range(MAP_RESAMPLES)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    value, spread = gain(np.ones(n)), float(np.std(drawn))
+    n = len(truth)
+    weights = np.concatenate([np.ones((n, 1)), metrics.resamples(n, SEED, MAP_RESAMPLES)], axis=1)
+    one, two = (metrics.macro(metrics.curves(s.astype(np.float32), truth, weights).precision) for s in (first, other))
+    value, drawn = float(two[0] - one[0]), (two - one)[1:]
+    (low, high), spread = np.nanpercentile(drawn, [2.5, 97.5]), float(np.nanstd(drawn))
     p = math.erfc(abs(value) / (math.sqrt(2) * spread)) if spread else float(value == 0)
     return Difference(value, (float(low), float(high)), p, n)
 

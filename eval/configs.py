@@ -16,10 +16,12 @@ ZERO_SHOT: dict[str, tuple[str, ZeroShotConfig]] = {
         ZeroShotConfig(task="synth", prompts=("{}", "{} nearby", "{} in the background")),
     ),
     "esc50": ("ESC-50 fold 4, on CPU", ZeroShotConfig(task="esc50", folds=("4",))),
+    "any": ("any --task, on CPU: all folds, or the test split", ZeroShotConfig()),
 }
 RETRIEVAL: dict[str, tuple[str, RetrievalConfig]] = {
     "demo": ("the procedural corpus, on CPU", RetrievalConfig(task="synth")),
     "audiocaps": ("AudioCaps, on CPU", RetrievalConfig(task="audiocaps")),
+    "any": ("any --task, on CPU: all clips, or the test split", RetrievalConfig()),
 }
 ABLATION: tuple[Guidance, ...] = ("tags", "none", "predicted", "shuffled")
 CAPTIONING: dict[str, tuple[str, CaptioningConfig]] = {

@@ -1,6 +1,6 @@
 """The headline table of several runs, in no format yet: every number with its interval, its mark and what was published."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ from eval.references import Reference
 NOT_MEASURED = "-"
 GUIDANCE = ("tags", "none", "predicted", "shuffled")
 CLASSIFIED = (("accuracy", ("accuracy",)), ("mAP", ("map",)))
-TITLES = {  # stage -> (title, path inside the entry)
+Titles = Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]
+TITLES: Titles = {  # stage -> (title, path inside the entry)
     "zero-shot": (("accuracy", ("accuracy", "ensemble")), ("mAP", ("map", "ensemble"))),
     "linear-probe": CLASSIFIED,
     "finetune": CLASSIFIED,
@@ -21,9 +22,27 @@ TITLES = {  # stage -> (title, path inside the entry)
         for recall in ("R@1", "R@10")
     ),
 }
+FOLD_MEAN = ("mean over folds", ("over_folds",))
+CLASSIFIED_TOO = (("top-5 accuracy", ("top5",)), ("mAUC", ("mauc",)), ("d'", ("d_prime",)), FOLD_MEAN)
+CAPTION_SCORES = ("bleu_4", "rouge_l", "meteor", "spice", "spider", "fense", "clap")
+MORE: Titles = {  # numbers beside the headline, likewise
+    "zero-shot": (*((title, (*path, "ensemble")) for title, path in CLASSIFIED_TOO[:-1]), FOLD_MEAN),
+    "linear-probe": CLASSIFIED_TOO,
+    "finetune": CLASSIFIED_TOO,
+    "captioning": tuple(
+        (f"{score}, {guidance}", ("guidance", guidance, score)) for score in CAPTION_SCORES for guidance in GUIDANCE
+    ),
+    "retrieval": tuple(
+        (f"{way.replace('_', ' ')} {name}", (way, name))
+        for way in ("text_to_audio", "audio_to_text")
+        for name in ("R@5", "R@50", "mAP@10", "MedR", "MeanR")
+    ),
+}
+RANKS = ("MedR", "MeanR")
 SOURCES = {
     "model": "the model",
     "captioner": "its captioner",
+    "scorer": "its scorer",
     "init": "the checkpoint it started from",
     "init_audio": "the audio encoder it started from",
 }
@@ -31,7 +50,7 @@ SELECTED, SOUNDS = "_selected_on", "_sounds"
 
 
 class Number(NamedTuple):
-    """One headline number: where it stands in results.json."""
+    """One number: where it stands in results.json."""
 
     evaluation: str  # name of the entry: stage and task
     title: str
@@ -40,7 +59,12 @@ class Number(NamedTuple):
     @property
     def percent(self) -> bool:
         """Tell whether it is shown times 100."""
-        return not self.evaluation.startswith("captioning ")
+        return not (self.evaluation.startswith("captioning ") or self.title == "d'" or self.title.endswith(RANKS))
+
+    @property
+    def digits(self) -> int:
+        """Return how many digits are shown after the point."""
+        return 1 if self.percent or self.title.endswith(RANKS) else 3
 
     def __str__(self) -> str:
         return f"{self.evaluation}: {self.title}"
@@ -57,7 +81,7 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One headline number of all runs."""
+    """One number of all runs."""
 
     number: Number
     chance: str
@@ -71,6 +95,7 @@ class Headline:
 
     runs: list[str]
     lines: list[Line]
+    more: list[Line]  # other numbers
     footnotes: list[str]  # what the marks mean here, and other caution
 
     @property
@@ -90,22 +115,14 @@ class Headline:
 
 def build(runs: dict[str, Any]) -> Headline:
     """Return the headline table of runs, name -> results.json."""
-    lines = [
-        Line(
-            number,
-            _chance(runs, number),
-            [_cell(run, number) for run in runs.values()],
-            references.find(number.evaluation, number.title),
-        )
-        for number in numbers(runs)
-    ]
-    return Headline(list(runs), lines, [*_footnotes(runs), *_cautions(runs)])
+    lines, more = ([_line(runs, number) for number in numbers(runs, titles)] for titles in (TITLES, MORE))
+    return Headline(list(runs), lines, more, [*_footnotes(runs), *_cautions(runs)])
 
 
-def numbers(runs: dict[str, Any]) -> list[Number]:
-    """Return the headline numbers that any run has: evaluations never share one, and no title stands without a number."""
+def numbers(runs: dict[str, Any], titles: Titles = TITLES) -> list[Number]:
+    """Return the numbers that any run has, headlines or others: no title stands without a number."""
     names = dict.fromkeys(name for run in runs.values() for name in run["results"])
-    every = (Number(name, title, path) for name in names for title, path in TITLES[name.split()[0]])
+    every = (Number(name, title, path) for name in names for title, path in titles[name.split()[0]])
     return [number for number in every if any(find(run, number) for run in runs.values())]
 
 
@@ -119,13 +136,15 @@ def find(run: dict[str, Any], number: Number) -> dict[str, Any] | None:
     return entry
 
 
-def show(metric: dict[str, Any], percent: bool = True, sign: str = "") -> str:
-    """Return a metric with its interval as words, such as '91.5 [86.9, 95.4]'."""
-    scale, digits = (100, 1) if percent else (1, 3)
+def show(metric: dict[str, Any], percent: bool = True, sign: str = "", digits: int = 1) -> str:
+    """Return a metric with its interval as words, such as '91.5 [86.9, 95.4]', a mean over folds with its deviation."""
+    scale = 100 if percent else 1
     text = f"{scale * metric['value']:{sign}.{digits}f}"
     if "interval95" in metric:
         low, high = metric["interval95"]
         text += f" [{scale * low:{sign}.{digits}f}, {scale * high:{sign}.{digits}f}]"
+    if "sd" in metric:
+        text += f" ± {scale * metric['sd']:.{digits}f}, {metric['n']} folds"
     return text
 
 
@@ -148,11 +167,16 @@ def _sentence(stage: str, count: int | None, n: int) -> str:
     return f"{what} was {'selected' if stage.endswith(SELECTED) else 'trained'} on {count:,} of the {n:,} clips"
 
 
+def _line(runs: dict[str, Any], number: Number) -> Line:
+    cells = [_cell(run, number) for run in runs.values()]
+    return Line(number, _chance(runs, number), cells, references.find(number.evaluation, number.title))
+
+
 def _cell(run: dict[str, Any], number: Number) -> Cell:
     metric = find(run, number)
     if metric is None:
         return Cell(NOT_MEASURED, "")
-    return Cell(show(metric, number.percent), mark(run["results"][number.evaluation]["overlap"]))
+    return Cell(show(metric, number.percent, digits=number.digits), mark(run["results"][number.evaluation]["overlap"]))
 
 
 def _chance(runs: dict[str, Any], number: Number) -> str:

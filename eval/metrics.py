@@ -1,17 +1,19 @@
 """Metrics in plain numpy, with hand-made tests.
 
 Orientation: `similarity` is (rows, columns) with a row for each query; larger is closer. Legend: N = clips, C = classes,
-Q = queries, G = gallery items.
+Q = queries, G = gallery items, B = resamples of the clips.
 """
 
 import math
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
 Interval = tuple[float, float]
 NUM_RESAMPLES = 1_000
+NUM_WEIGHINGS = 200  # resamples where each costs a pass over all scores: AudioSet's take seconds
 
 
 def top_k(similarity: np.ndarray, target: np.ndarray, k: int) -> np.ndarray:
@@ -21,35 +23,56 @@ def top_k(similarity: np.ndarray, target: np.ndarray, k: int) -> np.ndarray:
     return (better < k).astype(float)
 
 
-class Ranking:
-    """Scores (N, C) of clips for classes, sorted once; `precision` may then weigh the clips again and again."""
+class Curves(NamedTuple):
+    """What is measured of scores, for each class under each weighing of the clips; (C, B) each."""
 
-    def __init__(self, scores: np.ndarray, truth: np.ndarray) -> None:
-        """Take scores and 0/1 truth, (N, C) each."""
-        self.order = np.argsort(-scores, axis=0, kind="stable")
-        ranked = np.take_along_axis(scores, self.order, axis=0)
-        self.hits = np.take_along_axis(truth, self.order, axis=0).astype(np.float64)
-        ends = np.ones(ranked.shape, dtype=bool)
-        ends[:-1] = ranked[:-1] != ranked[1:]
-        place = np.where(ends, np.arange(len(ranked))[:, None], len(ranked))
-        self.last = np.minimum.accumulate(place[::-1], axis=0)[::-1]  # of the clips that tie: all count at once
+    precision: np.ndarray  # area under the precision-recall steps; NaN without positives
+    area: np.ndarray  # under the ROC; NaN without positives or without negatives
 
-    def precision(self, weights: np.ndarray) -> np.ndarray:
-        """Return the average precision (C,) of clips that count `weights` (N,) times; NaN without positives."""
-        weight = weights[self.order]
-        positive = weight * self.hits
-        total = positive.sum(axis=0)
-        seen, found = np.cumsum(weight, axis=0), np.cumsum(positive, axis=0)
-        at = np.take_along_axis(found, self.last, axis=0) / np.maximum(np.take_along_axis(seen, self.last, axis=0), 1)
-        return np.asarray((positive * at).sum(axis=0) / np.where(total > 0, total, np.nan))
+
+def curves(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> Curves:
+    """Return average precision and area under the ROC of scores and 0/1 truth (N, C), each clip counting `weights` (N, B).
+
+    Clips that tie count at once in the one, as scikit-learn has it, and half in the other.
+    """
+    weighed = weights.astype(np.float32)  # whole numbers: sums are exact up to 2**24
+    found = [_one_class(column, np.flatnonzero(own), weighed) for column, own in zip(scores.T, truth.T, strict=True)]
+    return Curves(*(np.stack(each) for each in zip(*found, strict=True)))
+
+
+def _one_class(scores: np.ndarray, own: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both curves (B,) of one class from scores (N,), the rows of its P positives and weights (N, B).
+
+    Only at a positive does anything happen, so that weights are summed from one to the next.
+    """
+    falling = -scores
+    order = np.argsort(falling, kind="stable")
+    ranked, own = falling[order], own[np.argsort(falling[own], kind="stable")]
+    ends = [
+        np.searchsorted(ranked, falling[own], side) for side in ("left", "right")
+    ]  # of the clips that tie with each
+    places = np.unique(np.concatenate([[0], *ends]))
+    between = np.stack([rows.sum(axis=0) for rows in np.split(weights[order], places[1:])])  # far faster than reduceat
+    above, reached = (_before(between)[np.searchsorted(places, end)] for end in ends)  # (P, B)
+    mine = weights[own].astype(float)
+    hits_above, hits = (_before(mine)[np.searchsorted(falling[own], falling[own], side)] for side in ("left", "right"))
+    positive = mine.sum(axis=0)
+    negative = weights.sum(axis=0) - positive
+    won = negative - ((above - hits_above) + (reached - hits)) / 2
+    return (
+        (mine * hits / np.maximum(reached, 1)).sum(axis=0) / np.where(positive > 0, positive, np.nan),
+        (mine * won).sum(axis=0) / np.where(positive * negative > 0, positive * negative, np.nan),
+    )
+
+
+def _before(rows: np.ndarray) -> np.ndarray:
+    """Return the sums of the rows before each, and of all of them."""
+    return np.concatenate([np.zeros_like(rows[:1]), np.cumsum(rows, axis=0)])
 
 
 def class_average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return the area (C,) under the precision-recall steps of each class; NaN for classes without positives.
-
-    Scores and 0/1 truth are (N, C). Clips that tie count at once, as scikit-learn has it.
-    """
-    return Ranking(scores, truth).precision(np.ones(len(scores)))
+    """Return the area (C,) under the precision-recall steps of each class; NaN for classes without positives."""
+    return curves(scores, truth, np.ones((len(scores), 1))).precision[:, 0]
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -59,22 +82,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """Return the macro mean of `average_precision` over classes with positives; (N, C) each."""
-    return float(np.nanmean(class_average_precision(scores, truth)))
-
-
-def bootstrap_map(scores: np.ndarray, truth: np.ndarray, seed: int = 0, resamples: int = 200) -> Interval:
-    """Return a 95 % interval of `mean_average_precision` over clips drawn with replacement.
-
-    Drawing rows anew is weighing the sorted ones by how often they were drawn: exact, and one sort for all resamples.
-    A positive that is drawn twice is found beside itself, so that resamples are too good: the percentiles are shifted
-    back by how much their mean is above the value.
-    """
-    rng, ranking, n = np.random.default_rng(seed), Ranking(scores, truth), len(scores)
-    drawn = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples))
-    values = [np.nanmean(ranking.precision(weights)) for weights in drawn]
-    bias = np.mean(values) - np.nanmean(ranking.precision(np.ones(n)))
-    low, high = np.clip(np.nanpercentile(values, [2.5, 97.5]) - bias, 0, 1)
-    return float(low), float(high)
+    return float(macro(class_average_precision(scores, truth)))
 
 
 def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -82,18 +90,54 @@ def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Scores and 0/1 truth are (N, C). NaN for classes that have only the one or only the other.
     """
-    positives = truth.sum(axis=0)
-    negatives = len(truth) - positives
-    ranks = np.stack([_mean_ranks(column) for column in scores.T], axis=1)
-    wins = (ranks * truth).sum(axis=0) - positives * (positives + 1) / 2
-    pairs = (positives * negatives).astype(float)
-    return np.asarray(wins / np.where(pairs > 0, pairs, np.nan))
+    return curves(scores, truth, np.ones((len(scores), 1))).area[:, 0]
 
 
 def mean_area_under_roc(scores: np.ndarray, truth: np.ndarray) -> float:
     """Return the macro mean of `area_under_roc` over the classes that have one; NaN when none has."""
-    areas = area_under_roc(scores, truth)
-    return float(np.nanmean(areas)) if np.isfinite(areas).any() else float("nan")
+    return float(macro(area_under_roc(scores, truth)))
+
+
+def macro(values: np.ndarray) -> np.ndarray:
+    """Return the means over classes, the first axis, of those that are no NaN; NaN where all are."""
+    there = np.isfinite(values)
+    count = there.sum(axis=0)
+    return np.asarray(np.where(there, values, 0).sum(axis=0) / np.where(count > 0, count, np.nan))
+
+
+def resamples(n: int, seed: int = 0, count: int = NUM_WEIGHINGS) -> np.ndarray:
+    """Return how often each of n clips is drawn, (n, count), when n are drawn with replacement `count` times."""
+    rng = np.random.default_rng(seed)
+    return np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(count)], axis=1)
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval."""
+
+    value: float
+    interval95: Interval
+
+
+def tagging(scores: np.ndarray, truth: np.ndarray) -> tuple[Estimate, Estimate]:
+    """Return the macro means of average precision and of the area under the ROC, with intervals over clips.
+
+    Drawing rows anew is weighing the sorted ones by how often they were drawn: exact, and one sort for all resamples.
+    A positive that is drawn twice is found beside itself, so that resamples are too good: the percentiles are shifted
+    back by how much their mean is above the value.
+    """
+    n = len(scores)
+    found = curves(scores, truth, np.concatenate([np.ones((n, 1)), resamples(n)], axis=1))
+    precision, area = (_estimate(macro(each)) for each in found)
+    return precision, area
+
+
+def _estimate(means: np.ndarray) -> Estimate:
+    """Return the first of the means (1 + B,), and the interval of the others about it, within 0 to 1."""
+    value, drawn = float(means[0]), means[1:][np.isfinite(means[1:])]
+    if not len(drawn):
+        return Estimate(value, (value, value))
+    low, high = np.clip(np.percentile(drawn, [2.5, 97.5]) - (drawn.mean() - value), 0, 1)
+    return Estimate(value, (float(low), float(high)))
 
 
 def d_prime(area: float) -> float:
@@ -104,34 +148,75 @@ def d_prime(area: float) -> float:
     return math.sqrt(2) * NormalDist().inv_cdf(min(max(area, 1e-12), 1 - 1e-12))
 
 
-def _mean_ranks(scores: np.ndarray) -> np.ndarray:
-    """Return the ranks (N,) from 1 of scores in ascending order; those that tie share their mean."""
-    _values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse])
+class Best(NamedTuple):
+    """Where the best relevant item of each query stands when items that tie are in random order; (Q,) each."""
+
+    above: np.ndarray  # other items that are closer
+    tied: np.ndarray  # other items as close
+    own: np.ndarray  # relevant items as close, itself among them
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """Return the expected ranks (Q,), from 1: each of the others comes before all of `own` once in `own` + 1 times."""
+        return self.above + self.tied / (self.own + 1) + 1
+
+    def within(self, k: int) -> np.ndarray:
+        """Return the probability (Q,) that it is among the first k: that not all places left there go to the others."""
+        places = k - self.above
+        missed = np.ones(len(places))
+        for place in range(k):
+            left = np.maximum(self.tied - place, 0) / np.maximum(self.tied + self.own - place, 1)
+            missed *= np.where(place < places, left, 1)
+        return 1 - missed
 
 
-def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Return (Q,) the rank, from 1, of each query's best relevant item.
+def best(similarity: np.ndarray, relevant: np.ndarray) -> Best:
+    """Return where the best relevant item of each query stands.
 
     Args:
         similarity: (Q, G).
         relevant: (Q, G) bool, at least one True in each row.
-
-    Items that tie with the best relevant one count half each, so that ties get their mean rank.
     """
-    best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
-    above = ((similarity > best) & ~relevant).sum(axis=1)
-    tied = ((similarity == best) & ~relevant).sum(axis=1)
-    return np.asarray(1 + above + tied / 2)
+    score = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
+    tied = similarity == score
+    above = ((similarity > score) & ~relevant).sum(axis=1)
+    return Best(above, (tied & ~relevant).sum(axis=1), (tied & relevant).sum(axis=1))
+
+
+def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Return (Q,) the rank, from 1, of each query's best relevant item; the expected one where items tie. See `best`."""
+    return best(similarity, relevant).ranks
 
 
 def query_average_precision(similarity: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
-    """Return (Q,) average precision at k: ranks sorted first, divided by min(relevant items, k)."""
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    hits = np.take_along_axis(relevant, order, axis=1).astype(float)
-    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
-    return np.asarray((precision * hits).sum(axis=1) / np.minimum(relevant.sum(axis=1), k))
+    """Return (Q,) average precision at k, of (Q, G) each: divided by min(relevant items, k).
+
+    It is the expected one when items that tie are in random order: at a place among `size` that tie, `own` of them
+    relevant, stands a relevant one in own/size of the orders, and then each of those between is relevant in
+    (own - 1)/(size - 1).
+    """
+    found = np.zeros(len(similarity))
+    falling = -np.sort(-similarity, axis=1)[:, :k]
+    for place in range(falling.shape[1]):
+        score = falling[:, place, None]
+        above, tied = similarity > score, similarity == score
+        size, own = tied.sum(axis=1), (tied & relevant).sum(axis=1)
+        between = (place - above.sum(axis=1)) * (own - 1) / np.maximum(size - 1, 1)
+        found += own / size * (1 + (above & relevant).sum(axis=1) + between) / (place + 1)
+    return np.asarray(found / np.minimum(relevant.sum(axis=1), k))
+
+
+def bootstrap_median(values: np.ndarray, owners: np.ndarray) -> Interval:
+    """Return the 95 % interval of the median of values (Q,), those of an owner (Q,) from 0 drawn together."""
+    order = np.argsort(values, kind="stable")
+    ranked, owner, n = values[order], owners[order], int(owners.max()) + 1
+
+    def median(rows: np.ndarray) -> float:
+        count = np.cumsum(np.bincount(rows, minlength=n)[owner])
+        middle = np.searchsorted(count, [(count[-1] - 1) // 2, count[-1] // 2], side="right")
+        return float(ranked[middle].mean())
+
+    return bootstrap(median, n)
 
 
 def bootstrap(

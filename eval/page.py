@@ -44,6 +44,7 @@ def _sections(runs: dict[str, Any], table: Headline, clips: Sequence[Captioned])
     yield "Results", _headline(table)
     yield f"Differences from {table.runs[0]}", sections.table(changed, compare.METHOD) if changed[1:] else ""
     yield "By task", "".join(_tasks(runs, table))
+    yield "More metrics", sections.table(tables.more(table), tables.MORE) if table.more else ""
     yield "Captions to read and hear", _clips(clips)
     yield "How each number was measured", sections.table(sections.protocol(runs))
     yield "Where each model comes from", sections.table(sections.lineage(runs))

@@ -32,9 +32,12 @@ IMAGEBIND = (
 LAION = "Wu et al. 2022, arXiv 2211.06687; github.com/LAION-AI/CLAP, README, music_audioset_epoch_15_esc_90.14.pt"
 LAION_VGGSOUND = "Wu et al. 2022, arXiv 2211.06687; the authors in github.com/LAION-AI/CLAP, issue 86"
 ONE_PEACE = "Wang et al. 2023, arXiv 2305.11172; github.com/OFA-Sys/ONE-PEACE, README"
+XARES = "X-ARES 2025, arXiv 2505.16369; github.com/jimbozhang/xares, README, MLP result"
 PANNS = "Kong et al. 2019, arXiv 1912.10211; github.com/qiuqiangkong/audioset_tagging_cnn, README"
 ALL_CLIPS = "all 2,000 clips"
 TUNED_AUDIOCAPS = "fine-tuned, test"
+LINEAR_EVAL = "a linear layer over the frozen encoder, fixed hyperparameters"
+LINEAR = f"{LINEAR_EVAL}; mean over folds"
 T2A, A2T = "text to audio R@1", "audio to text R@1"
 T2A_10, A2T_10 = "text to audio R@10", "audio to text R@10"
 
@@ -60,6 +63,9 @@ REFERENCES = (
     ),
     *_at("zero-shot urbansound8k", "accuracy", ("AudioCLIP", 68.78, "clips not stated", AUDIOCLIP)),
     *_at("zero-shot vggsound", "accuracy", ("LAION-CLAP", 46.2, "test, clips not counted", LAION_VGGSOUND)),
+    *_at("linear-probe esc50", "accuracy", ("Whisper", 52.8, LINEAR, XARES), ("Dasheng", 85.7, LINEAR, XARES)),
+    *_at("linear-probe urbansound8k", "accuracy", ("Whisper", 68.7, LINEAR, XARES), ("Dasheng", 83.3, LINEAR, XARES)),
+    *_at("linear-probe fsd50k", "mAP", ("Whisper", 26.2, LINEAR_EVAL, XARES), ("Dasheng", 40.9, LINEAR_EVAL, XARES)),
     *_at(
         "finetune esc50",
         "accuracy",

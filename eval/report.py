@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval import compare, headline, page, tables
+from eval import compare, headline, page, results, tables
 from eval.results import RESULTS_FILE
 from pipeline import shards, storage
 from pipeline.cli import InputError
@@ -30,8 +30,7 @@ class ReportConfig:
 
 def run(config: ReportConfig) -> None:
     """Write results.json and the report as HTML, Markdown and LaTeX, and print the table."""
-    if not config.out:
-        raise InputError("--out", config.out, "give the folder of the report")
+    results.check_writable(config.out)
     runs = _read_runs(config.results)
     clips = _read_captions(config.captions, config.num_captions)
     _add_differences(config.results, runs)
@@ -62,13 +61,12 @@ def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
         raise InputError("--results", folders, "give one or more folders that `python -m eval` wrote")
     runs: dict[str, Any] = {}
     for folder in folders:
-        uri = storage.join(storage.resolve(folder), RESULTS_FILE)
-        if not storage.exists(uri):
+        if not results.has(folder, "--results"):
             raise InputError("--results", folder, f"no {RESULTS_FILE} there; run an evaluation with this --out")
         name = storage.resolve(folder).rpartition("/")[2]
         if name in runs:
             raise InputError("--results", folder, f"two folders are named {name}; rename one, names label the rows")
-        runs[name] = storage.read_json(uri)
+        runs[name] = results.read(folder, "--results")
     return runs
 
 

@@ -1,6 +1,7 @@
 """Audio-text retrieval in both directions: `python -m eval retrieval <config>`.
 
-Every caption is a query for its clip; a clip's query counts the best of its captions. Whole clips, mean rank for ties.
+Every caption is a query for its clip; a clip's query counts the best of its captions. Whole clips. Items that are equally
+close are in random order: every number is the expected one, and a model that hears no difference gets what chance gives.
 """
 
 import logging
@@ -92,15 +93,15 @@ def _one_way(
     Intervals resample clips, not queries: five captions of one clip are not five independent trials.
     """
     queries = np.bincount(clip_of_query)
-    ranks = metrics.best_ranks(similarity, relevant)
-    found = {}
-    for k, chance in zip(RECALL_AT, chances, strict=True):
-        hit = ranks <= k
-        hits = np.bincount(clip_of_query, weights=hit)
-        interval = metrics.bootstrap(lambda rows, hits=hits: hits[rows].sum() / queries[rows].sum(), len(hits))  # type: ignore[misc]
-        found[f"R@{k}"] = results.metric(float(hit.mean()), interval, chance=chance)
-    precision = metrics.query_average_precision(similarity, relevant, k=10)
-    found["mAP@10"] = results.metric(float(precision.mean()))
-    found["MedR"] = results.metric(float(np.median(ranks)))
-    found["MeanR"] = results.metric(float(ranks.mean()))
-    return found, np.bincount(clip_of_query, weights=ranks <= 10) / queries
+    best = metrics.best(similarity, relevant)
+
+    def mean(values: np.ndarray, chance: float | None = None) -> dict[str, Any]:
+        total = np.bincount(clip_of_query, weights=values)
+        interval = metrics.bootstrap(lambda rows: total[rows].sum() / queries[rows].sum(), len(total))
+        return results.metric(float(values.mean()), interval, chance)
+
+    found = {f"R@{k}": mean(best.within(k), chance) for k, chance in zip(RECALL_AT, chances, strict=True)}
+    found["mAP@10"] = mean(metrics.query_average_precision(similarity, relevant, k=10))
+    found["MedR"] = results.metric(float(np.median(best.ranks)), metrics.bootstrap_median(best.ranks, clip_of_query))
+    found["MeanR"] = mean(best.ranks)
+    return found, np.bincount(clip_of_query, weights=best.within(10)) / queries

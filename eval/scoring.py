@@ -31,16 +31,18 @@ def classification(scores: np.ndarray, target: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def tagging(scores: np.ndarray, truth: np.ndarray, interval: bool = True) -> dict[str, Any]:
-    """Return `map`, `mauc` and `d_prime`, macro means over classes with positives, of scores and truth (N, C)."""
-    precision = metrics.mean_average_precision(scores, truth)
-    area = metrics.mean_area_under_roc(scores, truth)
-    bounds = metrics.bootstrap_map(scores, truth) if interval else None
-    return {
-        "map": results.metric(precision, bounds, chance=float(truth[:, truth.any(axis=0)].mean())),
-        "mauc": results.metric(area, chance=0.5),
-        "d_prime": results.metric(metrics.d_prime(area), chance=0.0),
-    }
+def tagging(scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Return `map`, `mauc` and `d_prime`, macro means over classes with positives, of scores and truth (N, C).
+
+    There are no `mauc` and `d_prime` where every clip has every label that any has.
+    """
+    precision, area = metrics.tagging(scores, truth)
+    found = {"map": results.metric(*precision, chance=float(truth[:, truth.any(axis=0)].mean()))}
+    if np.isfinite(area.value):
+        found["mauc"] = results.metric(*area, chance=0.5)
+        low, high = (metrics.d_prime(bound) for bound in area.interval95)
+        found["d_prime"] = results.metric(metrics.d_prime(area.value), (low, high), chance=0.0)
+    return found
 
 
 def details(scores: np.ndarray, truth: np.ndarray, classes: Sequence[str], rows: np.ndarray) -> dict[str, Any]:
@@ -70,6 +72,15 @@ def value(scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> float:
     if exclusive:
         return float((scores.argmax(axis=1) == truth.argmax(axis=1)).mean())
     return metrics.mean_average_precision(scores, truth)
+
+
+def by_fold(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> dict[str, Any]:
+    """Return the `value` of the clips of each fold, fold -> number, where they are of several; scores and truth (N, C)."""
+    folds = np.array([clip.fold for clip in clips])
+    names = dict.fromkeys(folds.tolist())
+    if len(names) < 2:
+        return {}
+    return {name: results.metric(value(scores[folds == name], truth[folds == name], exclusive)) for name in names}
 
 
 def one_label(truth: np.ndarray) -> np.ndarray:

@@ -62,22 +62,28 @@ def protocol(runs: dict[str, Any]) -> Rows:
 
 
 def lineage(runs: dict[str, Any]) -> Rows:
-    """Return what each model was made from."""
-    found = [["model", "checkpoint", "captions", "captioner", "tags given", "filter", "clips trained on"]]
+    """Return what each model was made by and from."""
+    told = ("made by", "from", "started from", "captions", "captioner", "tags given", "filter", "clips trained on")
+    found = [["model", "checkpoint", *told]]
     for run, result in runs.items():
         history = result["model"]["lineage"]
-        made, overlay = history.get("generation") or {}, history.get("overlay")
-        captions, captioner = _name(made.get("out")), _name(made.get("captioner"))
-        if "captioner_revision" in made:
-            captioner += f" ({made['captioner_revision'][:12]})"
-        chosen = "none"
-        if overlay:
-            choice = "best caption of each clip" if history["best_only"] else "all captions"
-            chosen = f"{choice} by {_name(overlay['model'])} ({overlay['revision'][:12]})"
-            chosen += f", best {100 * history['keep_fraction']:.0f} % of the clips"
-        tags = "yes" if "tags" in (made.get("guidance") or ()) else "no"
-        clips = str(history.get("num_clips", headline.NOT_MEASURED))
-        found.append([run, result["model"]["revision"][:12], captions, captioner, tags, chosen, clips])
+        origins = [each.get("generation") or {} for each in history.get("origins", [history])]
+        made = " ".join(filter(None, (history.get("stage"), history.get("layout"))))
+        read = [history[key] for key in ("weights", "data", "source", "labelled") if history.get(key)]
+        starts = {"": history.get("init"), " (audio encoder)": history.get("init_audio")}
+        guided = ["yes" if "tags" in (each.get("guidance") or ()) else "no" for each in origins if each]
+        columns = (
+            [made],
+            [_place(uri) for uris in read for uri in ([uris] if isinstance(uris, str) else uris)],
+            [_name(uri) + what for what, uri in starts.items() if uri],
+            [_name(each["out"]) for each in origins if each.get("out")],
+            [_captioner(each) for each in origins if each.get("captioner")],
+            list(dict.fromkeys(guided)),
+            list(dict.fromkeys(_filter(history, overlay) for overlay in _several(history.get("overlay")))),
+            [str(history.get("num_clips", ""))],
+        )
+        shown = [", ".join(filter(None, column)) or headline.NOT_MEASURED for column in columns]
+        found.append([run, result["model"]["revision"][:12], *shown])
     return found
 
 
@@ -162,8 +168,30 @@ def _folded(title: str, value: dict[str, Any]) -> str:
     return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
 
 
-def _name(uri: str | None) -> str:
-    return uri.rpartition("/")[2] if uri else headline.NOT_MEASURED
+def _name(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+def _place(uri: str) -> str:
+    """Return the name of a dataset, of a file with its folder: metadata.csv alone tells nothing."""
+    name = _name(uri)
+    return "/".join(uri.split("/")[-2:]) if "." in name else name
+
+
+def _captioner(made: dict[str, Any]) -> str:
+    revision = made.get("captioner_revision", "")[:12]
+    return _name(made["captioner"]) + (f" ({revision})" if revision else "")
+
+
+def _several(overlay: Any) -> list[dict[str, Any]]:
+    """Return the overlays of a lineage: one for each dataset, or the only one."""
+    return overlay if isinstance(overlay, list) else [overlay] if overlay else []
+
+
+def _filter(history: dict[str, Any], overlay: dict[str, Any]) -> str:
+    choice = "best caption of each clip" if history["best_only"] else "all captions"
+    kept = f"best {100 * history['keep_fraction']:.0f} % of the clips"
+    return f"{choice} by {_name(overlay['model'])} ({overlay['revision'][:12]}), {kept}"
 
 
 def _value(row: dict[str, Any], metric: str) -> float:

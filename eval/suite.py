@@ -1,12 +1,14 @@
 """Every task whose data is there, every stage that fits the model, and the report: `python -m eval suite <config>`."""
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from eval import captioning, finetune, linear_probe, report, results, retrieval, tasks, zero_shot
+from eval import captioning, finetune, linear_probe, report, results, retrieval, splits, tasks, zero_shot
 from eval.captioning import CaptioningConfig
 from eval.evaluation import RunConfig
 from eval.finetune import FinetuneTaskConfig
@@ -22,6 +24,16 @@ from train.finetune import FinetuneConfig
 
 log = logging.getLogger("eval.suite")
 StageName = Literal["zero-shot", "retrieval", "linear-probe", "finetune", "captioning"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+TRAINED: tuple[StageName, ...] = ("linear-probe", "finetune")
+WORDS = {"clap": "two towers", "tagger": "a tagger", "classifier": "a classifier", "captioner": "a captioner"}
+FITS: dict[StageName, tuple[str, ...]] = {  # kinds of checkpoint
+    "zero-shot": ("clap", "tagger"),
+    "retrieval": ("clap",),
+    "linear-probe": ("clap", "tagger", "classifier"),
+    "finetune": ("clap", "tagger", "classifier", "captioner"),
+    "captioning": ("captioner",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,59 +62,148 @@ class Evaluation(NamedTuple):
     name: str
     run: Callable[[Any], None]
     config: Any
+    source: str  # what it is about to read, see `results.source`
+
+
+class Plan(NamedTuple):
+    """What there is to do, and what becomes of the rest."""
+
+    evaluations: list[Evaluation]
+    left_out: dict[str, list[str]]  # reason -> names
+    failed: dict[str, str]  # name, or task -> what is wrong
 
 
 def run(config: SuiteConfig) -> None:
     """Run what is not in results.json yet, then the report; an evaluation that fails is told and the others go on."""
     about = checkpoint.describe(config.model, "--model", *checkpoint.KINDS)
     results.check(config.out, about["revision"])
-    found = tasks.present(config.task_dir) if config.task_dir else {}
-    if unknown := [name for name in config.tasks if name not in found]:
+    for folder in config.beside:
+        results.read(folder, "--beside")
+    plan = _plan(config, about)
+    for reason, names in plan.left_out.items():
+        log.info("suite: leaves out %s: %s", ", ".join(names), reason)
+    for name, wrong in plan.failed.items():
+        log.warning("suite: %s failed: %s", name, wrong)
+    if not (plan.evaluations or plan.failed):
+        told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in plan.left_out.items())
+        raise InputError("--task-dir", config.task_dir, f"has nothing to evaluate: {told or 'it holds no task'}")
+    failed, count = dict(plan.failed), len(plan.evaluations)
+    log.info("suite: %d evaluations: %s", count, ", ".join(each.name for each in plan.evaluations))
+    for number, each in enumerate(plan.evaluations, start=1):
+        log.info("suite: %s (%d of %d)", each.name, number, count)
+        if wrong := _attempt(config.out, each):
+            failed[each.name] = wrong
+            log.warning("suite: %s failed: %s", each.name, wrong)
+    if not results.has(config.out):
+        raise JobError(f"every evaluation failed: {failed}")
+    page = storage.join(storage.resolve(config.out), "report")
+    report.run(ReportConfig(results=(config.out, *config.beside), out=page))
+    if failed:
+        total = count + len(plan.failed)
+        raise JobError(f"{len(failed)} of {total} evaluations failed, the report shows the others: {failed}")
+
+
+def _attempt(out: str, each: Evaluation) -> str:
+    """Run an evaluation that is not done yet; return what went wrong, '' where nothing did."""
+    try:
+        if results.done(out, each.name, each.config, each.source):
+            log.info("suite: %s is done already", each.name)
+        else:
+            each.run(each.config)
+            results.remember(out, each.name, each.source)
+    except Exception as error:  # whatever one evaluation runs into must not cost the others
+        return _told(each.name, error)
+    return ""
+
+
+def _told(name: str, error: Exception) -> str:
+    """Return what is told of an error; one that is neither the user's nor the disk's is logged with where it came from."""
+    if isinstance(error, (InputError, JobError, OSError)):
+        return str(error)
+    log.warning("suite: %s met an error of the program", name, exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _plan(config: SuiteConfig, about: dict[str, Any]) -> Plan:
+    """Find the tasks, and the stages that fit them; listings are read, so that what lacks clips is told beforehand."""
+    found, failed = _find(config)
+    plan, read = Plan([], {}, failed), functools.cache(_read)
+    for name, folder in found.items():
+        for stage in STAGES:
+            if why := _unfit(stage, tasks.TASKS[name], about["kind"], config):
+                plan.left_out.setdefault(why, []).append(f"{stage} {name}")
+                continue
+            try:
+                listing = read(name, folder, training=stage in ("zero-shot", *TRAINED))  # whose labels are its classes
+            except Exception as error:  # nor must one listing
+                plan.failed[f"{stage} {name}"] = _told(f"{stage} {name}", error)
+                continue
+            if stage in TRAINED and listing.unsplit:
+                plan.left_out.setdefault(listing.unsplit, []).append(f"{stage} {name}")
+                continue
+            made = _made(stage, config, name, folder, about)
+            plan.evaluations.append(Evaluation(f"{stage} {name}", *made, listing.source))
+    return plan
+
+
+class _Listing(NamedTuple):
+    source: str
+    unsplit: str  # why nothing can be trained and tested on its clips; '' where it can
+
+
+def _read(name: str, folder: str, training: bool) -> _Listing:
+    task, clips = tasks.read(name, folder, (), training=training)
+    try:
+        unsplit = "" if splits.split(task, clips) else "no clips to test"
+    except InputError as error:
+        unsplit = f"there is nothing to train on: {error}"
+    return _Listing(results.source(task, folder, clips), unsplit)
+
+
+def _find(config: SuiteConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Return {task: its folder} of the tasks asked for, and {task: what is wrong} where it cannot be looked into."""
+    found, failed = _present(config.task_dir) if config.task_dir else ({}, {})
+    if unknown := [name for name in config.tasks if name not in {**found, **failed}]:
         raise InputError(
             "--tasks", unknown, f"not in --task-dir {config.task_dir!r}; it has {', '.join(found) or 'none'}"
         )
-    chosen = {name: folder for name, folder in found.items() if not config.tasks or name in config.tasks}
-    planned = list(_plan(config, about, chosen))
-    if not planned:
-        have = ", ".join(chosen) or "no task"
-        raise InputError(
-            "--task-dir", config.task_dir, f"holds {have}; no stage of {config.stages} fits this {about['kind']}"
-        )
-    log.info("suite: %d evaluations: %s", len(planned), ", ".join(each.name for each in planned))
+    wanted = config.tasks or (*found, *failed)
+    return {name: found[name] for name in found if name in wanted}, {n: failed[n] for n in failed if n in wanted}
+
+
+def _present(folder: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what `tasks.present` finds; where a folder in it cannot be looked into, by a look at each by itself."""
+    with suppress(OSError):
+        return tasks.present(folder), {}
+    uri = storage.resolve(folder)
+    found: dict[str, str] = {}
     failed: dict[str, str] = {}
-    for number, each in enumerate(planned, start=1):
-        if results.done(config.out, each.name, each.config):
-            log.info("suite: %s is done already", each.name)
-            continue
-        log.info("suite: %s (%d of %d)", each.name, number, len(planned))
-        try:
-            each.run(each.config)
-        except (InputError, JobError) as error:
-            failed[each.name] = str(error)
-            log.warning("suite: %s failed: %s", each.name, error)
-    if len(failed) == len(planned):
-        raise JobError(f"every evaluation failed: {failed}")
-    folder = storage.join(storage.resolve(config.out), "report")
-    report.run(ReportConfig(results=(config.out, *config.beside), out=folder))
-    if failed:
-        raise JobError(f"{len(failed)} of {len(planned)} evaluations failed, the report shows the others: {failed}")
+    try:
+        named = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
+    except OSError as error:
+        raise InputError("--task-dir", folder, f"cannot be read: {error}") from None
+    for task in tasks.TASKS.values():
+        for place in [named[name] for name in (task.name, *task.folders) if name in named]:
+            try:
+                if tasks.present(place).get(task.name) == place:
+                    found.setdefault(task.name, place)
+            except OSError as error:
+                failed[task.name] = f"--task-dir {folder!r}: {place} cannot be read: {error}"
+    return found, failed
 
 
-def _plan(config: SuiteConfig, about: dict[str, Any], folders: dict[str, str]) -> Iterator[Evaluation]:
-    for name, folder in folders.items():
-        task = tasks.TASKS[name]
-        for stage in config.stages:
-            if _fits(stage, task, about["kind"], config):
-                yield Evaluation(f"{stage} {name}", *_made(stage, config, name, folder, about))
-
-
-def _fits(stage: StageName, task: Task, kind: str, config: SuiteConfig) -> bool:
-    if stage in ("linear-probe", "finetune"):
-        splits = bool(task.folds or task.train)
-        return task.labels != "none" and splits and (stage == "finetune" or kind != "captioner")
-    if stage == "zero-shot":
-        return task.labels != "none" and (kind == "clap" or (kind == "tagger" and bool(config.text_encoder)))
-    return task.captioned and kind == ("clap" if stage == "retrieval" else "captioner")
+def _unfit(stage: StageName, task: Task, kind: str, config: SuiteConfig) -> str:
+    """Return why a stage is not for a task, a kind of model or this command; '' where it is."""
+    needs = "captions" if stage in ("retrieval", "captioning") else "labels"
+    if not (task.captioned if needs == "captions" else task.labels != "none"):
+        return f"the clips have no {needs}"
+    if kind not in FITS[stage]:
+        return f"it needs {' or '.join(WORDS[each] for each in FITS[stage])}, and this is {WORDS[kind]}"
+    if stage == "zero-shot" and kind == "tagger" and not config.text_encoder:
+        return "of a tagger it needs --text-encoder"
+    if stage not in config.stages:
+        return "it trains, and is run only where --stages names it" if stage == "finetune" else "not among --stages"
+    return ""
 
 
 def _made(

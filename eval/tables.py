@@ -8,12 +8,13 @@ from eval.headline import Headline
 
 Rows = Sequence[Sequence[str]]  # header first
 EXPLAINED = "Per cent, CIDEr-D as it is. In brackets: 95 % bootstrap interval over the evaluated clips."
+MORE = "Per cent, but ranks (MedR, MeanR), d' and captioning scores as they are. After ±: the standard deviation of a fold."
 APART = "Published numbers are of other clips, prompts, folds and training data: no ranking with ours."
 MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_|[]$~#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "})
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\n": " "}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "\n": " "}
 )
 
 
@@ -31,6 +32,14 @@ def rows(table: Headline, published: bool) -> Rows:
             ]
             for line in table.lines
         ),
+    ]
+
+
+def more(table: Headline) -> Rows:
+    """Return the other numbers as cells, likewise."""
+    return [
+        ["", "chance", *table.runs],
+        *([str(line.number), line.chance, *map(str, line.cells)] for line in table.more),
     ]
 
 
@@ -73,9 +82,11 @@ def aligned(cells: Rows) -> str:
 
 
 def markdown(table: Headline, runs: dict[str, Any]) -> str:
-    """Return the headline table, its footnotes, the differences and the published numbers for GitHub."""
+    """Return the headline table, its footnotes, the other numbers, the differences and what is published for GitHub."""
     parts = [_markdown_table(rows(table, published=True)), EXPLAINED]
     parts += [f"- {note.translate(MARKDOWN)}" for note in table.footnotes]
+    if table.more:
+        parts += ["**More metrics**", _markdown_table(more(table)), MORE]
     changed = differences(runs)
     if changed[1:]:
         parts += [f"**Differences from {table.runs[0].translate(MARKDOWN)}**", _markdown_table(changed), compare.METHOD]
@@ -86,7 +97,7 @@ def markdown(table: Headline, runs: dict[str, Any]) -> str:
 
 
 def latex(table: Headline, runs: dict[str, Any]) -> str:
-    """Return the headline table and the differences as tabulars that need the package booktabs."""
+    """Return the headline table, the other numbers and the differences as tabulars that need the package booktabs."""
     width = 2 + len(table.runs)
     body = rows(table, published=False)
     lines = [_latex_row(body[0]), r"\midrule", *map(_latex_row, body[1:])]
@@ -100,12 +111,14 @@ def latex(table: Headline, runs: dict[str, Any]) -> str:
     cited = (f"[{i}] {source}." for i, source in enumerate(table.sources, start=1))
     notes = (EXPLAINED, *table.footnotes, " ".join(cited))
     parts += [rf"\par\noindent\footnotesize {note.translate(LATEX)}" for note in notes if note]
-    changed = differences(runs)
-    if changed[1:]:
-        first = f"Differences from {table.runs[0]}".translate(LATEX)
-        lines = [_latex_row(changed[0]), r"\midrule", *map(_latex_row, changed[1:])]
-        parts += [rf"\par\medskip\noindent\normalsize {first}", "", _tabular(lines, len(changed[0]))]
-        parts.append(rf"\par\noindent\footnotesize {compare.METHOD.translate(LATEX)}")
+    for title, cells, note in (
+        ("More metrics", more(table), MORE),
+        (f"Differences from {table.runs[0]}", differences(runs), compare.METHOD),
+    ):
+        if cells[1:]:
+            lines = [_latex_row(cells[0]), r"\midrule", *map(_latex_row, cells[1:])]
+            parts += [rf"\par\medskip\noindent\normalsize {title.translate(LATEX)}", "", _tabular(lines, len(cells[0]))]
+            parts.append(rf"\par\noindent\footnotesize {note.translate(LATEX)}")
     return "\n".join(parts) + "\n"
 
 

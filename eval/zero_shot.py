@@ -14,6 +14,7 @@ from eval.evaluation import EvaluationConfig
 from eval.tasks import Task
 from pipeline import cli
 from pipeline.cli import InputError
+from pipeline.clip import Clip
 from train.checkpoint import Checkpoint
 from train.models.clap import Clap
 from train.models.tagger import Tagger
@@ -41,7 +42,7 @@ def run(config: ZeroShotConfig) -> None:
         raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
     for prompt in config.prompts:
         cli.check_template("--prompts", prompt)
-    names = tasks.classes(task, config.task_dir, clips)
+    names = _classes(config, task, clips)
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
     about = evaluation.load(config)
@@ -57,12 +58,31 @@ def run(config: ZeroShotConfig) -> None:
         **scoring.details(scores[ENSEMBLE], truth, names, rows),
         "classes": names,
         "prompts": list(texts),
+        **_by_fold(task, heard.clips, scores[ENSEMBLE], truth, rows),
         "fold_rule": task.fold_rule,
         **results.protocol(heard.clips, len(clips), heard.missing, about, config),
     }
     outcomes = scoring.outcomes(heard.clips, scores[ENSEMBLE], truth, rows)
     uri = results.publish(config.out, f"zero-shot {task.name}", about, config.model, entry, outcomes)
-    log.info("zero-shot %s: %s; wrote %s", task.name, scoring.sentence(entry, ENSEMBLE), uri)
+    kept = f", fold {', '.join(config.folds)}" if config.folds else ""
+    log.info("zero-shot %s%s: %s; wrote %s", task.name, kept, scoring.sentence(entry, ENSEMBLE), uri)
+
+
+def _classes(config: ZeroShotConfig, task: Task, clips: list[Clip]) -> list[str]:
+    """Return the classes of the whole listing: folds narrow what is evaluated, not what there is to choose from."""
+    _, listed = tasks.read(config.task, config.task_dir, (), training=True)
+    return tasks.classes(task, config.task_dir, [*listed, *clips])
+
+
+def _by_fold(
+    task: Task, clips: list[Clip], scores: np.ndarray, truth: np.ndarray, rows: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Return `per_fold` where a task has official folds: of the clips with one label, else of all."""
+    if not task.folds:
+        return {}
+    kept = rows if len(rows) else np.arange(len(clips))
+    found = scoring.by_fold([clips[row] for row in kept], scores[kept], truth[kept], exclusive=len(rows) > 0)
+    return {"per_fold": found} if found else {}
 
 
 Texts = dict[str, list[str]]  # prompt -> what it says of each class
@@ -100,7 +120,7 @@ def _measure(scores: dict[str, np.ndarray], truth: np.ndarray, rows: np.ndarray)
     """Return metric -> prompt -> number: accuracy and top 5 of the rows with one label, tagging of all."""
     found: dict[str, Any] = {}
     for prompt, matrix in scores.items():
-        told = scoring.tagging(matrix, truth, interval=prompt == ENSEMBLE)
+        told = scoring.tagging(matrix, truth)
         if len(rows):
             told = scoring.classification(matrix[rows], truth[rows].argmax(axis=1)) | told
         for name, metric in told.items():

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
-from eval import metrics
+from eval import metrics, scoring
 from eval.retrieval import measure
 
 
@@ -157,9 +157,33 @@ def test_classes_without_positives_or_negatives_count_in_no_mean() -> None:
 @pytest.mark.parametrize("ties", [False, True])
 def test_weighing_clips_is_drawing_them(ties: bool) -> None:
     scores, truth = tagged(1, ties)
-    rows = np.random.default_rng(5).integers(60, size=60)
-    weighed = metrics.Ranking(scores, truth).precision(np.bincount(rows, minlength=60))
-    assert weighed == pytest.approx(metrics.class_average_precision(scores[rows], truth[rows]))
+    truth[:, 3], truth[:, 4] = False, True  # a class without positives, and one without negatives
+    drawn = np.random.default_rng(5).integers(60, size=(2, 60))
+    weights = np.stack([np.bincount(rows, minlength=60) for rows in drawn], axis=1)
+    precision, area = metrics.curves(scores, truth, weights)
+    for column, rows in enumerate(drawn):
+        one = metrics.curves(scores[rows], truth[rows], np.ones((60, 1)))
+        assert precision[:, column] == pytest.approx(one.precision[:, 0], nan_ok=True)
+        assert area[:, column] == pytest.approx(one.area[:, 0], nan_ok=True)
+    assert np.isnan(precision[3]).all() and np.isnan(area[3:5]).all() and np.isfinite(precision[4]).all()
+
+
+def test_intervals_of_tagging_hold_their_values_and_shrink_with_n() -> None:
+    widths = []
+    for n in (200, 5_000):
+        truth = np.random.default_rng(0).random((n, 6)) < 0.2
+        scores = np.random.default_rng(1).standard_normal((n, 6)) + truth
+        found = scoring.tagging(scores, truth)
+        for metric in found.values():
+            assert metric["interval95"][0] < metric["value"] < metric["interval95"][1]
+        bounds = found["mauc"]["interval95"]
+        assert found["d_prime"]["interval95"] == pytest.approx([metrics.d_prime(bound) for bound in bounds], abs=1e-4)
+        widths.append(bounds[1] - bounds[0])
+    assert widths[1] < widths[0] / 3
+
+
+def test_without_a_negative_clip_there_is_no_area() -> None:
+    assert set(scoring.tagging(np.eye(3), np.ones((3, 3), bool))) == {"map"}
 
 
 def test_the_interval_of_map_holds_its_value() -> None:
@@ -168,6 +192,6 @@ def test_the_interval_of_map_holds_its_value() -> None:
     truth = rng.random((300, 40)) < 0.02
     truth[0] = True
     scores = rng.standard_normal((300, 40)) + 0.5 * truth
-    low, high = metrics.bootstrap_map(scores, truth)
+    low, high = metrics.tagging(scores, truth)[0].interval95
     assert low < metrics.mean_average_precision(scores, truth) < high
     assert 0.3 < (metrics.mean_average_precision(scores, truth) - low) / (high - low) < 0.7
