@@ -127,9 +127,10 @@ def _mean_average_precision(scores: Tensor, truth: Tensor) -> float:
 
 
 def _ranks(similarity: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """Return (rows,) the rank from 1 of `own` (rows, 1) among the `others`; who ties counts half."""
+    """Return (rows,) the expected rank from 1 of the best of `own` (rows, 1) among the `others`, ties in random order."""
     above, tied = (similarity > own) & others, (similarity == own) & others
-    return 1 + above.sum(dim=1) + tied.sum(dim=1) / 2
+    mine = (similarity == own) & ~others  # each of the others comes before all of these once in their number + 1
+    return 1 + above.sum(dim=1) + tied.sum(dim=1) / (mine.sum(dim=1) + 1)
 
 
 @torch.no_grad()
