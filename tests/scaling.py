@@ -19,10 +19,10 @@ from pipeline.engine import ActorConfig
 
 SHARD_S = 2.0  # that an actor takes for a shard: 512 clips at 256 a second
 ACTORS = {  # by MB of a shard: nothing but the scheduling; what the memory of this machine lets pass
-    0.0: (1, 2, 4, 8, 16, 32, 64, 128, 256),
-    16.0: (1, 2, 4, 8, 16, 32),
+    0.0: (1, 4, 8, 16, 32, 64, 128, 256),
+    16.0: (1, 4, 8, 16, 32),
 }
-SHARDS_EACH, FEWEST = 2, 48  # shards for each actor, and no fewer than this in all
+SHARDS_EACH, FEWEST = 2, 20  # shards for each actor, and no fewer than this in all
 KEEPS_UP = 0.9  # share of the ideal rate from which on the actors count as busy
 PICTURE = Path(__file__).parent.parent / "cluster" / "scaling.svg"
 
