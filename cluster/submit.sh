@@ -33,7 +33,7 @@ address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" id="blat-$(date +%Y%m
 ray job submit --address "$address" --submission-id "$id" \
     --working-dir . --runtime-env "$environment" -- "${command[@]}" "$@"
 # A job that was stopped ends the line above with 0 too.
-if ! ray job status --address "$address" "$id" 2>&1 | grep -q succeeded; then
+if [[ "$(ray job status --address "$address" "$id" 2>&1)" != *succeeded* ]]; then
     echo "cluster/submit.sh: job $id has not succeeded; the same command goes on from storage" >&2
     exit 1
 fi

@@ -35,7 +35,7 @@ def send(kind):  # to all that is left of the tasks
     return sent
 def end(*_):
     send(signal.SIGTERM)
-    until = time.monotonic() + 3
+    until = time.monotonic() + 1
     while send(0) and time.monotonic() < until:
         time.sleep(0.1)
     send(signal.SIGKILL)
@@ -78,8 +78,12 @@ print("ready", flush=True)
 signal.pause()
 """
 SAVING = """
-import signal, time
-signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), print("saved")))
+import os, signal, time
+def save(*_):
+    time.sleep(2)
+    os.kill(int(open(os.environ["HEAD"]).read()), 0)  # raises where there is no head any more
+    print("saved")
+signal.signal(signal.SIGTERM, save)
 print("ready", flush=True)
 signal.pause()
 """
@@ -171,6 +175,19 @@ def processes() -> Iterator[tuple[str, bytes]]:
             yield command, environment
 
 
+@pytest.fixture
+def allocation(tmp_path: Path) -> Iterator[Allocation]:
+    made = Allocation(tmp_path)
+    yield made
+    shutil.rmtree(f"/tmp/ray-{made.number}", ignore_errors=True)
+
+
+@pytest.fixture
+def stood_in(allocation: Allocation) -> Allocation:
+    """An allocation where Ray is stood in for, too."""
+    return allocation.without_ray()
+
+
 def told_until(job: "subprocess.Popen[str]", word: str) -> str:
     assert job.stdout is not None
     told = ""
@@ -181,9 +198,8 @@ def told_until(job: "subprocess.Popen[str]", word: str) -> str:
     raise AssertionError(told)
 
 
-def test_two_nodes_run_a_script_that_saves_before_the_time_limit(tmp_path: Path) -> None:
+def test_two_nodes_run_a_script_that_saves_before_the_time_limit(allocation: Allocation) -> None:
     """Ray itself, guarded by a token. USR1 is what Slurm sends; the stage gets SIGTERM while its Ray is still there."""
-    allocation = Allocation(tmp_path)
     script = allocation.write("script.sh", f'umask\npython {allocation.write("stage.py", STAGE)} "$@"', "/bin/bash")
     job = allocation.run(str(script), "a b", "c")
     try:
@@ -204,7 +220,6 @@ def test_two_nodes_run_a_script_that_saves_before_the_time_limit(tmp_path: Path)
         told = job.communicate(timeout=PATIENCE_S)[0]
     finally:
         job.terminate()
-        shutil.rmtree(f"/tmp/ray-{allocation.number}", ignore_errors=True)
     assert "saved, with a task" in told and job.returncode == 143, told
     assert allocation.read("requeued") == f"requeue {allocation.number}\n"
     assert not allocation.left()
@@ -224,61 +239,58 @@ def refusal(url: str) -> int:
 
 
 @pytest.mark.parametrize("code", [0, 7])
-def test_the_exit_code_is_the_commands(tmp_path: Path, code: int) -> None:
-    allocation = Allocation(tmp_path).without_ray()
-    job = allocation.run(str(allocation.write("script.sh", f"exit {code}")), "a", "b")
+def test_the_exit_code_is_the_commands(stood_in: Allocation, code: int) -> None:
+    job = stood_in.run(str(stood_in.write("script.sh", f"exit {code}")), "a", "b")
     assert job.wait(PATIENCE_S) == code
-    assert not allocation.left() and not allocation.read("requeued")
+    assert not stood_in.left() and not stood_in.read("requeued")
 
 
 @pytest.mark.parametrize(("sent", "requeued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
-def test_a_stage_may_take_its_time_to_save(tmp_path: Path, sent: signal.Signals, requeued: bool) -> None:
+def test_a_stage_may_take_its_time_to_save(stood_in: Allocation, sent: signal.Signals, requeued: bool) -> None:
     """Also when it runs in a script, which SIGTERM ends at once; only the time limit queues the job again."""
-    allocation = Allocation(tmp_path).without_ray()
-    stage = allocation.write("stage.py", SAVING)
-    job = allocation.run(str(allocation.write("script.sh", f"python {stage}")), "a", "b")
+    stage = stood_in.write("stage.py", SAVING)
+    job = stood_in.run(str(stood_in.write("script.sh", f"python {stage}")), "a", "b")
     told_until(job, "ready")
     job.send_signal(sent)
     told = job.communicate(timeout=PATIENCE_S)[0]
     assert "saved" in told and job.returncode == 143
-    assert bool(allocation.read("requeued")) == requeued
-    assert not allocation.left()
+    assert bool(stood_in.read("requeued")) == requeued
+    assert not stood_in.left()
 
 
-def test_a_command_that_is_done_in_time_is_not_queued_again(tmp_path: Path) -> None:
-    allocation = Allocation(tmp_path).without_ray()
-    job = allocation.run(
-        str(allocation.write("script.sh", "trap 'exit 0' TERM; echo ready; while sleep 0.1; do :; done")), "a", "b"
+def test_a_command_that_is_done_in_time_is_not_queued_again(stood_in: Allocation) -> None:
+    job = stood_in.run(
+        str(stood_in.write("script.sh", "trap 'exit 0' TERM; echo ready; while sleep 0.1; do :; done")), "a", "b"
     )
     told_until(job, "ready")
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(PATIENCE_S) == 0 and not allocation.read("requeued")
+    assert job.wait(PATIENCE_S) == 0 and not stood_in.read("requeued")
 
 
-def test_a_ray_that_does_not_start_ends_the_job(tmp_path: Path) -> None:
-    allocation = Allocation(tmp_path).without_ray()
-    allocation.environment["RAY_IS"] = "broken"
-    job = allocation.run(str(allocation.write("script.sh", "echo never")), "a", "b")
+def test_a_ray_that_does_not_start_ends_the_job(stood_in: Allocation) -> None:
+    stood_in.environment["RAY_IS"] = "broken"
+    job = stood_in.run(str(stood_in.write("script.sh", "echo never")), "a", "b")
     told = job.communicate(timeout=PATIENCE_S)[0]
     assert job.returncode != 0 and "this Ray does not start" in told and "never" not in told
-    assert not allocation.left()
+    assert not stood_in.left()
 
 
-def test_a_lost_head_ends_the_job(tmp_path: Path) -> None:
-    allocation = Allocation(tmp_path).without_ray()
-    job = allocation.run(str(allocation.write("script.sh", "echo ready; sleep 1000")), "a", "b")
+def test_a_lost_head_ends_the_job(stood_in: Allocation) -> None:
+    job = stood_in.run(str(stood_in.write("script.sh", "echo ready; sleep 1000")), "a", "b")
     told_until(job, "ready")
-    os.kill(int(allocation.read("head")), signal.SIGKILL)
+    os.kill(int(stood_in.read("head")), signal.SIGKILL)
     told = job.communicate(timeout=PATIENCE_S)[0]
     assert job.returncode == 143 and "Ray ended before the command" in told
-    assert not allocation.left() and not allocation.read("requeued")
+    assert not stood_in.left() and not stood_in.read("requeued")
 
 
-def test_what_cannot_run_is_refused(tmp_path: Path) -> None:
-    allocation = Allocation(tmp_path).without_ray()
-    for where, words in ((tmp_path, ["pipeline", "verify"]), (tmp_path / "bin", ["pipeline", "caption", "tiny"])):
-        allocation.where = where
-        job = allocation.run(*words)
+def test_what_cannot_run_is_refused(stood_in: Allocation) -> None:
+    for where, words in (
+        (stood_in.folder, ["pipeline", "verify"]),
+        (stood_in.folder / "bin", ["pipeline", "caption", "tiny"]),
+    ):
+        stood_in.where = where
+        job = stood_in.run(*words)
         assert "usage" in job.communicate(timeout=PATIENCE_S)[0] and job.returncode == 2
 
 
