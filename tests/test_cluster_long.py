@@ -17,8 +17,8 @@ from tests.chaos import contents
 from tests.nodes import CPU_NODE, DECODES, GPU_NODE, Cluster
 
 pytestmark = pytest.mark.cluster
-NUM_CLIPS, NUM_SHARDS = 240, 120
-EPOCHS = 60
+NUM_CLIPS, NUM_SHARDS = 120, 60
+EPOCHS = 48
 
 
 @pytest.fixture(scope="module")
