@@ -28,7 +28,7 @@ chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers a
 bench: $(READY)         ## what grows with the number of clips: planning two million rows, finding what is left of a job
 	python -m tests.bench
 
-scaling: $(READY)       ## how many GPU actors one driver keeps busy: sleeping actors, 1 to 256, in about 12 minutes
+scaling: $(READY)       ## how many GPU actors one driver keeps busy: sleeping actors, 1 to 256
 	python -m tests.scaling
 
 audit: $(READY)         ## known weaknesses of the pinned packages; asks PyPI

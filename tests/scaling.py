@@ -22,7 +22,7 @@ ACTORS = {  # by MB of a shard: nothing but the scheduling; what the memory of t
     0.0: (1, 4, 8, 16, 32, 64, 128, 256),
     16.0: (1, 4, 8, 16, 32),
 }
-SHARDS_EACH, FEWEST = 2, 20  # shards for each actor, and no fewer than this in all
+SHARDS_EACH, FEWEST = 6, 24  # shards for each actor, and no fewer than this in all
 KEEPS_UP = 0.9  # share of the ideal rate from which on the actors count as busy
 PICTURE = Path(__file__).parent.parent / "cluster" / "scaling.svg"
 
@@ -36,7 +36,7 @@ class Sleeper:
     def __call__(self, batch: pa.Table) -> pa.Table:
         with self.turn:
             time.sleep(SHARD_S)
-        return batch
+        return batch.append_column("actor", pa.array([os.getpid()]))
 
 
 def read(batch: pa.Table, size: int) -> pa.Table:
@@ -45,18 +45,24 @@ def read(batch: pa.Table, size: int) -> pa.Table:
 
 
 def write(batch: pa.Table) -> pa.Table:
-    """Drop the bytes, and keep the number."""
-    return batch.select(["shard"])
+    """Drop the bytes, and keep who had them."""
+    return batch.select(["actor"])
 
 
 def rate(actors: int, payload_mb: float) -> float:
-    """Return the shards a second that so many actors let through, between the first tenth and the last."""
+    """Return the shards a second that so many actors let through, once all have started (or half the shards are done)."""
     shards = max(FEWEST, SHARDS_EACH * actors)
     pool = ActorConfig(min=actors, max=actors, gpus=1.0, cpus=0.001)
     data = engine.map_tasks(engine.shard_numbers(range(shards)), partial(read, size=round(payload_mb * 1e6)))
     data = engine.map_tasks(engine.map_actors(data, Sleeper, (), pool), write)
-    done = [time.monotonic() for _ in engine.rows(data)]
-    first, last = shards // 10, shards - 1 - shards // 10
+    done: list[float] = []
+    started: set[int] = set()
+    first, last = shards // 2, shards - 1 - shards // 10
+    for row in engine.rows(data):
+        done.append(time.monotonic())
+        started.add(row["actor"])
+        if len(started) == actors:
+            first = min(first, len(done) - 1)
     return (last - first) / (done[last] - done[first])
 
 
