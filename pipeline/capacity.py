@@ -22,7 +22,6 @@ DRIVER_SHARDS_PER_S = 7.9  # that one driver was seen to hand out and collect; `
 SHARDS_AHEAD = 6  # on their way to an actor, in it, or on their way from it: engine.IN_FLIGHT and CONCURRENT
 TASKS_PER_CORE = 2  # engine.TASK_CPUS
 TASK_GB = 0.5  # engine.TASK_MEMORY
-HOURS_A_MONTH = 730
 
 
 @dataclass(frozen=True, kw_only=True)

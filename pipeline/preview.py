@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from pipeline.capacity import CapacityConfig, estimate
+from pipeline.capacity import CapacityConfig, Estimate, estimate
 
 FLAC_BYTES_PER_S = 40_000  # about; 32 kHz mono 16-bit of mixed sounds
 SHOWN_TAGS = 30
@@ -44,29 +44,34 @@ def describe(plan: dict[str, Any]) -> str:
 def estimates(sizes: Sequence[int], clips_per_shard: int, rates: Mapping[str, Any], config: CapacityConfig) -> str:
     """Return what it takes to caption so many clips, size beside size, for people."""
     found = [estimate(size, clips_per_shard, rates, config) for size in sizes]
-    kinds = list(dict.fromkeys(kind for each in found for kind in each.cost))
-    rows = [
-        ("clips", [f"{each.clips:,}" for each in found]),
-        ("audio, h", [f"{each.audio_h:,.0f}" for each in found]),
-        ("shards", [f"{each.shards:,}" for each in found]),
-        ("time, h", [_short(each.hours) for each in found]),
-        ("actors", [f"{each.actors:,}" for each in found]),
-        ("GPU nodes", [f"{each.gpu_nodes:,}" for each in found]),
-        ("  object store of each, GB", [_short(each.gpu_object_store_gb) for each in found]),
-        ("cores reading and writing", [_short(each.cores) for each in found]),
-        ("CPU nodes", [f"{each.cpu_nodes:,}" for each in found]),
-        ("  object store of each, GB", [_short(each.cpu_object_store_gb) for each in found]),
-        ("  memory of their tasks, GB", [_short(each.cpu_memory_gb) for each in found]),
-        ("shards stored, GB", [_short(each.output_gb) for each in found]),
-        ("GET and HEAD requests", [f"{each.reads:,}" for each in found]),
-        ("PUT, COPY, LIST requests", [f"{each.writes:,}" for each in found]),
-        ("planning on the driver, min", [_short(each.plan_min) for each in found]),
-        ("  its memory, GB", [_short(each.plan_gb) for each in found]),
-        *((f"cost: {kind}", [f"{each.cost.get(kind, 0):,.2f}" for each in found]) for kind in kinds),
-    ]
-    width = max(len(cell) for _, cells in rows for cell in cells)
-    lines = [f"{name:<28}" + "".join(f"  {cell:>{width}}" for cell in cells) for name, cells in rows]
+    rows = list(
+        zip(*map(_column, found), strict=True)
+    )  # prices decide on the costs that are told, the same for all sizes
+    width = max(len(cell) for row in rows for _, cell in row)
+    lines = [f"{row[0][0]:<28}" + "".join(f"  {cell:>{width}}" for _, cell in row) for row in rows]
     return "\n".join([*lines, *(warning for each in found for warning in each.warnings)])
+
+
+def _column(found: Estimate) -> list[tuple[str, str]]:
+    return [
+        ("clips", f"{found.clips:,}"),
+        ("audio, h", f"{found.audio_h:,.0f}"),
+        ("shards", f"{found.shards:,}"),
+        ("time, h", _short(found.hours)),
+        ("actors", f"{found.actors:,}"),
+        ("GPU nodes", f"{found.gpu_nodes:,}"),
+        ("  object store of each, GB", _short(found.gpu_object_store_gb)),
+        ("cores reading and writing", _short(found.cores)),
+        ("CPU nodes", f"{found.cpu_nodes:,}"),
+        ("  object store of each, GB", _short(found.cpu_object_store_gb)),
+        ("  memory of their tasks, GB", _short(found.cpu_memory_gb)),
+        ("shards stored, GB", _short(found.output_gb)),
+        ("GET and HEAD requests", f"{found.reads:,}"),
+        ("PUT, COPY, LIST requests", f"{found.writes:,}"),
+        ("planning on the driver, min", _short(found.plan_min)),
+        ("  its memory, GB", _short(found.plan_gb)),
+        *((f"cost: {kind}", f"{amount:,.2f}") for kind, amount in found.cost.items()),
+    ]
 
 
 def _short(value: float) -> str:

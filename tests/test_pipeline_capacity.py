@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import accounts, capacity, caption, commit, plan, preview, reader, storage
+from pipeline import accounts, capacity, caption, commit, engine, plan, preview, reader, storage
 from pipeline.__main__ import STAGES
 from pipeline.capacity import CapacityConfig, estimate
 from pipeline.cli import InputError, main
@@ -38,6 +38,13 @@ def test_a_case_by_hand() -> None:
     assert found.gpu_object_store_gb == pytest.approx(3 * 6 * 0.2)
     assert found.cpu_object_store_gb == pytest.approx(4 * 2 * 2 * 0.2)
     assert not found.cost and not found.warnings
+
+
+def test_it_counts_with_what_the_graph_asks_for() -> None:
+    """Copies, because planning knows no engine."""
+    assert capacity.SHARDS_AHEAD == engine.IN_FLIGHT + engine.CONCURRENT
+    assert capacity.TASKS_PER_CORE * engine.TASK_CPUS == 1
+    assert capacity.TASK_GB == engine.TASK_MEMORY / 2**30
 
 
 def test_costs_are_amounts_times_prices() -> None:
