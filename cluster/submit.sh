@@ -23,12 +23,7 @@ fi
 environment="$(mktemp)" # only this user can read it
 trap 'rm -f "$environment"' EXIT
 read -ra names <<<"${PASS_ENV:-}"
-python -c 'import os, sys, yaml
-told = yaml.safe_load(open("cluster/runtime_env.yaml"))
-if unset := [name for name in sys.argv[1:] if name not in os.environ]:
-    sys.exit(f"PASS_ENV: {unset[0]} is not set")
-told["env_vars"] |= {name: os.environ[name] for name in sys.argv[1:]}
-yaml.safe_dump(told, sys.stdout)' "${names[@]}" >"$environment"
+python cluster/runtime_env.py "${names[@]}" >"$environment"
 address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" id="blat-$(date +%Y%m%d-%H%M%S)-$RANDOM"
 ray job submit --address "$address" --submission-id "$id" \
     --working-dir . --runtime-env "$environment" -- "${command[@]}" "$@"

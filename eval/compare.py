@@ -5,12 +5,14 @@ Shapes: N = clips that both evaluated, C = classes.
 
 import io
 import math
+import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from eval import metrics
 from pipeline import storage
+from pipeline.cli import InputError
 
 FLIPS, FLIPS_AT_ONCE = 10_000, 500
 MAP_RESAMPLES = 200  # as for the interval of one mAP
@@ -43,6 +45,9 @@ def runs(first: str, other: str, name: str) -> dict[str, Any]:
     Returns:
         Title of the headline number -> value, interval95, p and n; or "unavailable" -> why. Empty where a run has no
         outcomes.
+
+    Raises:
+        InputError: when the outcomes of a run are damaged.
     """
     found = [_read(folder, name) for folder in (first, other)]
     if not (found[0] and found[1]):
@@ -108,8 +113,11 @@ def _read(folder: str, name: str) -> dict[str, np.ndarray]:
     uri = storage.join(storage.resolve(folder), "outcomes", f"{name.replace(' ', '-')}.npz")
     if not storage.exists(uri):
         return {}
-    with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as held:
-        return dict(held)
+    try:
+        with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as held:
+            return dict(held)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError("--results", folder, f"{uri} is damaged ({error}); run `{name}` again") from None
 
 
 def _plain(found: Difference) -> dict[str, Any]:

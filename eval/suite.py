@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -162,34 +161,13 @@ def _read(name: str, folder: str, training: bool) -> _Listing:
 
 def _find(config: SuiteConfig) -> tuple[dict[str, str], dict[str, str]]:
     """Return {task: its folder} of the tasks asked for, and {task: what is wrong} where it cannot be looked into."""
-    found, failed = _present(config.task_dir) if config.task_dir else ({}, {})
+    found, failed = tasks.present(config.task_dir) if config.task_dir else ({}, {})
     if unknown := [name for name in config.tasks if name not in {**found, **failed}]:
         raise InputError(
             "--tasks", unknown, f"not in --task-dir {config.task_dir!r}; it has {', '.join(found) or 'none'}"
         )
     wanted = config.tasks or (*found, *failed)
     return {name: found[name] for name in found if name in wanted}, {n: failed[n] for n in failed if n in wanted}
-
-
-def _present(folder: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what `tasks.present` finds; where a folder in it cannot be looked into, by a look at each by itself."""
-    with suppress(OSError):
-        return tasks.present(folder), {}
-    uri = storage.resolve(folder)
-    found: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    try:
-        named = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
-    except OSError as error:
-        raise InputError("--task-dir", folder, f"cannot be read: {error}") from None
-    for task in tasks.TASKS.values():
-        for place in [named[name] for name in (task.name, *task.folders) if name in named]:
-            try:
-                if tasks.present(place).get(task.name) == place:
-                    found.setdefault(task.name, place)
-            except OSError as error:
-                failed[task.name] = f"--task-dir {folder!r}: {place} cannot be read: {error}"
-    return found, failed
 
 
 def _unfit(stage: StageName, task: Task, kind: str, config: SuiteConfig) -> str:

@@ -216,21 +216,40 @@ def descriptions(task: Task, folder: str) -> dict[str, str]:
     return {name: told[mid] for name, mid in mids.items() if told.get(mid)}
 
 
-def present(folder: str) -> dict[str, str]:
-    """Return {task: its folder} of the datasets in a folder, named as tasks or as published, or of the folder itself."""
+def present(folder: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the datasets in a folder, named as tasks or as published, or of the folder itself.
+
+    Returns:
+        {task: its folder} of those that are there, and {task: what is wrong} of those whose folder cannot be looked into.
+
+    Raises:
+        InputError: when the folder itself cannot be read.
+    """
     uri = storage.resolve(folder)
-    named = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
+    try:
+        named = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
+    except OSError as error:
+        raise InputError("--task-dir", folder, f"cannot be read: {error}") from None
     named.setdefault(uri.rpartition("/")[2].lower(), uri)
-    found = {}
+    found: dict[str, str] = {}
+    closed: dict[str, str] = {}
     for task in TASKS.values():
         places = [named[name] for name in (task.name, *task.folders) if name in named]
-        own = [place for place in places if storage.exists(storage.join(place, OWN_TABLE))]
-        official = [place for place in places if _listings(task, place)]
-        if any(file not in ANYONES for _, file in _listings(task, uri)):
-            official.append(uri)
-        if official or own:
-            found[task.name] = (official or own)[0]
-    return found
+        try:
+            if place := _place(task, places, uri):
+                found[task.name] = place
+        except OSError as error:
+            closed[task.name] = f"--task-dir {folder!r}: cannot be read: {error}"
+    return found, closed
+
+
+def _place(task: Task, places: list[str], uri: str) -> str:
+    """Return the folder that holds a task, official before one with a table of its own; '' where none does."""
+    own = [place for place in places if storage.exists(storage.join(place, OWN_TABLE))]
+    official = [place for place in places if _listings(task, place)]
+    if any(file not in ANYONES for _, file in _listings(task, uri)):
+        official.append(uri)
+    return next(iter(official or own), "")
 
 
 def _listings(task: Task, uri: str) -> list[tuple[Listing, str]]:

@@ -1,7 +1,7 @@
 """Zero-shot classification and tagging: class names as prompts, no training: `python -m eval zero-shot <config>`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,8 +70,12 @@ def run(config: ZeroShotConfig) -> None:
 
 def _classes(config: ZeroShotConfig, task: Task, clips: list[Clip]) -> list[str]:
     """Return the classes of the whole listing: folds narrow what is evaluated, not what there is to choose from."""
-    _, listed = tasks.read(config.task, config.task_dir, (), training=True)
-    return tasks.classes(task, config.task_dir, [*listed, *clips])
+
+    def listed() -> Iterator[Clip]:  # read only where the task has no list of its classes
+        yield from tasks.read(config.task, config.task_dir, (), training=True)[1]
+        yield from clips
+
+    return tasks.classes(task, config.task_dir, listed())
 
 
 def _by_fold(

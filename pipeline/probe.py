@@ -9,6 +9,7 @@ import itertools
 import logging
 import platform
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pipeline.captioner import Captioner
 from pipeline.cli import InputError, JobError
 
 log = logging.getLogger("pipeline.probe")
-RATES_FILE, TRIAL = "rates.json", "trial"
+RATES_FILE = "rates.json"
 MOST_SHARDS = 64  # of the plan, evenly spaced, that a probe reads from
 
 
@@ -44,7 +45,7 @@ def run(config: ProbeConfig) -> None:
     out = cli.writable(config.out)
     about, drawn = caption.check_command(dataclasses.replace(config, out=""))
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
-    trial = storage.join(out, TRIAL)
+    trial = storage.join(out, f"trial-{uuid.uuid4().hex[:8]}")  # nobody else's: it is removed
     try:
         planned = plan.publish(trial, drawn)
         owner = {"captioner": config.captioner, "captioner_revision": about["revision"]}

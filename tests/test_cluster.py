@@ -3,7 +3,9 @@
 import inspect
 import json
 import re
+import shutil
 import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -98,6 +100,24 @@ def test_variables_are_handed_to_a_job_by_name(cluster: Cluster, tmp_path: Path)
     told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
     assert "PASS_ENV: FORGOTTEN is not set" in told
     del cluster.environment["PASS_ENV"]
+
+
+def test_a_folder_with_more_than_code_is_not_shipped(tmp_path: Path) -> None:
+    script = Path("cluster/runtime_env.py").resolve()
+    (tmp_path / "cluster").mkdir()
+    shutil.copy("cluster/runtime_env.yaml", tmp_path / "cluster")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+
+    def environment() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    for name, megabytes in (("weights.pth", 15), ("audio.tar", 16)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(megabytes * 10**6)
+    refused = environment()
+    assert refused.returncode == 1 and "31 MB, more than 20" in refused.stderr and "audio.tar" in refused.stderr
+    (tmp_path / ".gitignore").write_text("*.tar\n")
+    assert yaml.safe_load(environment().stdout) == yaml.safe_load(Path("cluster/runtime_env.yaml").read_text())
 
 
 def test_a_job_ships_the_code_alone(tmp_path: Path) -> None:

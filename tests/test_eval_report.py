@@ -11,6 +11,7 @@ import pytest
 
 from eval import charts, compare, headline, page, references, report, tables
 from eval.report import ReportConfig
+from pipeline.cli import InputError
 
 CLASSES = ["dog", "cat & <kitten>"]
 WEIRD = "a_b|<c>&$d*"
@@ -287,3 +288,13 @@ def test_clips_or_labels_that_differ_are_told(tmp_path: Path) -> None:
     assert compare.runs(first, first, "zero-shot y") == {}
     runs = {"a": run, "b": run | {"differences": {"zero-shot x": {"unavailable": "for a reason"}}}}
     assert "for a reason" in rendered(runs) and "for a reason" in tables.markdown(headline.build(runs), runs)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 200])
+def test_damaged_outcomes_are_named(tmp_path: Path, kept: int) -> None:
+    held = {"keys": np.array(["a", "b"]), "accuracy": np.ones(2)}
+    folder = write(tmp_path / "run", run_of(zero_shot__x=zero_shot()), zero_shot__x=held)
+    (file,) = (tmp_path / "run" / "outcomes").iterdir()
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"zero-shot-x\.npz is damaged .* run `zero-shot x` again"):
+        compare.runs(folder, folder, "zero-shot x")

@@ -250,22 +250,22 @@ def test_what_is_there_is_found_under_its_names(tmp_path: Path) -> None:
     write(tmp_path / "audiocaps" / "metadata.csv", "file,captions\n")
     write(tmp_path / "clotho" / "notes.txt", "")
     write(tmp_path / "metadata.csv", "file\n")
-    found = tasks.present(str(tmp_path))
+    found, _ = tasks.present(str(tmp_path))
     assert found == {
         "esc50": str(tmp_path / "ESC-50-master"),
         "urbansound8k": str(tmp_path / "UrbanSound8K"),
         "audiocaps": str(tmp_path / "audiocaps"),
     }
     for name, task in (("UrbanSound8K", "urbansound8k"), ("audiocaps", "audiocaps")):
-        assert tasks.present(str(tmp_path / name)) == {task: str(tmp_path / name)}
+        assert tasks.present(str(tmp_path / name)) == ({task: str(tmp_path / name)}, {})
 
 
 def test_names_that_anyone_gives_tell_no_dataset(tmp_path: Path) -> None:
     for folder in ("mine", "AudioCaps"):
         write(tmp_path / folder / "test.csv", "audiocap_id,youtube_id,start_time,caption\n")
-    assert tasks.present(str(tmp_path / "mine")) == {}
-    assert tasks.present(str(tmp_path / "AudioCaps")) == {"audiocaps": str(tmp_path / "AudioCaps")}
-    assert tasks.present(str(tmp_path)) == {"audiocaps": str(tmp_path / "AudioCaps")}
+    assert tasks.present(str(tmp_path / "mine")) == ({}, {})
+    assert tasks.present(str(tmp_path / "AudioCaps")) == ({"audiocaps": str(tmp_path / "AudioCaps")}, {})
+    assert tasks.present(str(tmp_path)) == ({"audiocaps": str(tmp_path / "AudioCaps")}, {})
 
 
 def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:
@@ -274,7 +274,7 @@ def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:
     table = b"filename,fold,category\na.wav,1,dog\nb.wav,2,cat\n"
     boto3.client("s3").put_object(Bucket="corpus", Key="sets/esc50/meta/esc50.csv", Body=table)
     boto3.client("s3").put_object(Bucket="corpus", Key="sets/esc50/audio/a.wav", Body=b"x")
-    assert tasks.present(f"{s3}/sets") == {"esc50": f"{s3}/sets/esc50"}
+    assert tasks.present(f"{s3}/sets") == ({"esc50": f"{s3}/sets/esc50"}, {})
     _, clips = tasks.read("esc50", f"{s3}/sets/esc50", ())
     assert clips[0].uri == f"{s3}/sets/esc50/audio/a.wav"
 
