@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Cluster:
         self.token = secrets.token_hex(32)
         self.environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_metrics_report_interval_ms": "1000",
             "RAY_TMPDIR": str(self.folder),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
@@ -66,12 +67,12 @@ class Cluster:
         self._start(words, more)
         self.until(self.nodes, "a head")
 
-    def add(self, *words: str) -> subprocess.Popen[bytes]:
-        """Start one more node and wait until the head knows of it."""
+    def add(self, *nodes: Sequence[str]) -> list[subprocess.Popen[bytes]]:
+        """Start more nodes, each by its words for `ray start`, and wait until the head knows of them."""
         before = len(self.nodes())
-        node = self._start(["--address", f"127.0.0.1:{self.port}", *words], {})
-        self.until(lambda: len(self.nodes()) > before, "another node")
-        return node
+        started = [self._start(["--address", f"127.0.0.1:{self.port}", *words], {}) for words in nodes]
+        self.until(lambda: len(self.nodes()) == before + len(nodes), "more nodes")
+        return started
 
     def _start(self, words: list[str], more: dict[str, str]) -> subprocess.Popen[bytes]:
         command = ["ray", "start", "--block", "--object-store-memory", str(STORE), *words]

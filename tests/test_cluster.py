@@ -28,8 +28,7 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster()
     try:
         made.start()
-        made.add(*CPU_NODE)
-        made.add(*GPU_NODE)
+        made.add(CPU_NODE, GPU_NODE)
         yield made
     finally:
         made.close()
