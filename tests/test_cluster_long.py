@@ -121,7 +121,7 @@ def test_training_survives_a_lost_node(cluster: Cluster, dataset: str, tmp_path:
     words = ["train", "pretrain", "tiny", "--data", dataset, "--optim.epochs", str(EPOCHS), "--optim.save-every-s", "0"]
     words += ["--scale.num-workers", "2", "--scale.min-workers", "1", "--out", str(tmp_path / "out")]
     cluster.environment |= {"PASS_ENV": "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"}
-    cluster.environment |= {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60"}
+    cluster.environment |= {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "40"}
     job = cluster.submit(*words)
 
     def steps() -> int:
