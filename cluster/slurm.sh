@@ -2,7 +2,8 @@
 # A stage, or a script of stages, on Ray over the nodes of one Slurm allocation; submit it from the root of the repository:
 #   sbatch cluster/slurm.sh pipeline caption audioset --source ... --captioner ... --out ...
 #   sbatch --nodes=4 cluster/slurm.sh cluster/bootstrap.sh <from> <to>
-# Every node sees the paths, and this folder with its .venv. Options before the script's name win over those below.
+# Every node sees the paths, and this folder with its .venv. Options before the script's name win over those below. Ray's
+# logs stay on each node, in /tmp/ray-<job>.
 #SBATCH --job-name=blat-ray
 #SBATCH --nodes=1
 #SBATCH --gpus-per-node=8
@@ -32,6 +33,9 @@ export RAY_TMPDIR="/tmp/ray-$SLURM_JOB_ID" PORT="$((20000 + SLURM_JOB_ID % 2500 
 RAY_ADDRESS="$(python -c 'import ray; print(ray.util.get_node_ip_address())'):$PORT"
 RAY_AUTH_TOKEN="$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" # of this allocation; it goes from environment to environment
 export RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_MODE=token
+if [[ "$RAY_ADDRESS" == 127.* ]]; then
+    echo "cluster/slurm.sh: this node has no address but ${RAY_ADDRESS%:*}, as nodes without a default route: no other will join" >&2
+fi
 ulimit -n "$(ulimit -Hn)"
 
 # Not `ray symmetric-run`: Ray 2.60's gives the command no SIGTERM, and returns 0 when Ray does not start.

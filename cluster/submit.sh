@@ -3,7 +3,7 @@
 # or a script of stages:       cluster/submit.sh cluster/bootstrap.sh s3://corpus s3://blat
 # The cluster is RAY_API_SERVER_ADDRESS, by default the local one that `ray start --head` brings up.
 # Paths in the command are seen by the cluster: use absolute paths or s3:// URIs, not paths relative to this folder.
-# PASS_ENV="HF_TOKEN WANDB_API_KEY" hands variables of this shell to the job; what they hold is on no command line.
+# PASS_ENV="HF_TOKEN WANDB_API_KEY" hands variables of this shell to the job; SECURITY.md says who can read them there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 3 ]; then
@@ -23,7 +23,7 @@ fi
 environment="$(mktemp)" # only this user can read it
 trap 'rm -f "$environment"' EXIT
 read -ra names <<<"${PASS_ENV:-}"
-python cluster/runtime_env.py "${names[@]}" >"$environment"
+python cluster/runtime_env.py ${names[@]+"${names[@]}"} >"$environment" # so written, bash 3 of macOS takes none
 address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" id="blat-$(date +%Y%m%d-%H%M%S)-$RANDOM"
 ray job submit --address "$address" --submission-id "$id" \
     --working-dir . --runtime-env "$environment" -- "${command[@]}" "$@"

@@ -21,6 +21,10 @@ if [ "$1" = authority ]; then
     exit
 fi
 
+if [ ! -e ca.crt ] || [ ! -e ca.key ]; then
+    echo "cluster/tls.sh: $PWD lacks ca.crt or ca.key: copy both from where \`cluster/tls.sh authority\` made them" >&2
+    exit 2
+fi
 names="DNS:localhost,DNS:$(hostname),IP:127.0.0.1$(hostname -I | xargs -n 1 printf ',IP:%s')" # all that this node is called
 openssl req -newkey rsa:3072 -nodes -sha256 -subj "/CN=blat-ray node" -keyout node.key -out node.csr 2>/dev/null
 openssl x509 -req -sha256 -days 365 -in node.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out node.crt \

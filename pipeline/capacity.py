@@ -18,6 +18,7 @@ CLIP = {"duration_s": 10.0, "flac_bytes": 400_000.0}  # where the rates tell of 
 READS_PER_CLIP, READS_PER_SHARD, READS = 2, 18, 10  # S3's GET and HEAD; counted in tests/test_pipeline_capacity.py
 WRITES_PER_SHARD = 14  # S3's PUT, COPY and LIST, which cost the same; deleting is free
 PLAN_S_PER_CLIP, PLAN_BYTES_PER_CLIP = 18.5e-6, 270  # `make bench`, BENCHMARKS.md
+HEAD_GB = 8.0  # for planning, of the 12 to 16 that heads in cluster/ have
 DRIVER_SHARDS_PER_S = 7.9  # that one driver was seen to hand out and collect; `make scaling`, BENCHMARKS.md
 SHARDS_AHEAD = 6  # on their way to an actor, in it, or on their way from it: engine.IN_FLIGHT and CONCURRENT
 TASKS_PER_CORE = 2  # engine.TASK_CPUS
@@ -115,10 +116,15 @@ def estimate(num_clips: int, clips_per_shard: int, rates: Mapping[str, Any], con
     clip = rates.get("clip", CLIP)
     read, made, write = (rate(rates, stage) for stage in STAGES)
     shards = -(-num_clips // clips_per_shard)
-    wanted = math.ceil(num_clips / (made * config.hours * 3600))
-    actors = max(1, min(wanted, config.max_actors, shards))
-    hours = (num_clips / (actors * made) + rates.get("start_s", 0.0)) / 3600
-    cores = actors * made * (1 / read + 1 / write)
+    start_s = rates.get("start_s", 0.0)
+    busy_s = config.hours * 3600 - start_s
+    wanted = math.ceil(num_clips / (made * busy_s)) if busy_s > 0 else config.max_actors
+    wanted = max(1, min(wanted, config.max_actors, shards))
+    most = DRIVER_SHARDS_PER_S * clips_per_shard  # clips a second
+    actors = min(wanted, math.ceil(most / made))
+    clips_per_s = min(actors * made, most)
+    hours = (num_clips / clips_per_s + start_s) / 3600
+    cores = clips_per_s * (1 / read + 1 / write)
     gpu_nodes, cpu_nodes = -(-actors // config.gpus_per_node), math.ceil(cores / config.cores_per_node)
     shard_gb = clips_per_shard * clip["flac_bytes"] / 1e9
     found = Estimate(
@@ -141,7 +147,7 @@ def estimate(num_clips: int, clips_per_shard: int, rates: Mapping[str, Any], con
         cost={},
         warnings=(),
     )
-    return dataclasses.replace(found, cost=_cost(found, config), warnings=_warnings(found, made, config))
+    return dataclasses.replace(found, cost=_cost(found, config), warnings=_warnings(found, wanted, config))
 
 
 def _cost(found: Estimate, config: CapacityConfig) -> dict[str, float]:
@@ -154,14 +160,18 @@ def _cost(found: Estimate, config: CapacityConfig) -> dict[str, float]:
     return {name: amount for name, amount in amounts.items() if amount}
 
 
-def _warnings(found: Estimate, made: float, config: CapacityConfig) -> tuple[str, ...]:
+def _warnings(found: Estimate, wanted: int, config: CapacityConfig) -> tuple[str, ...]:
     told = []
     if found.hours > config.hours * 1.001:
         told.append(f"{found.clips:,} clips: {found.actors} actors need {found.hours:,.1f} h, not {config.hours:g}")
-    shards_per_s = found.actors * made / (found.clips / found.shards)
-    if shards_per_s > DRIVER_SHARDS_PER_S:
+    if found.actors < wanted:
         told.append(
-            f"{found.clips:,} clips: {shards_per_s:.1f} shards a second, one driver was seen to keep up with "
-            f"{DRIVER_SHARDS_PER_S:g}; use a larger --clips-per-shard"
+            f"{found.clips:,} clips: {wanted} actors would be wanted, but one driver was seen to keep up with "
+            f"{DRIVER_SHARDS_PER_S:g} shards a second, which {found.actors} fill; use a larger --clips-per-shard"
+        )
+    if found.plan_gb > HEAD_GB:
+        told.append(
+            f"{found.clips:,} clips: planning takes {found.plan_gb:,.1f} GB on the driver, heads of the files in cluster/ "
+            "have 12 to 16; use a larger machine there, or several jobs, each with a part of the clips"
         )
     return tuple(told)

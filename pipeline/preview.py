@@ -48,7 +48,7 @@ def estimates(sizes: Sequence[int], clips_per_shard: int, rates: Mapping[str, An
         zip(*map(_column, found), strict=True)
     )  # prices decide on the costs that are told, the same for all sizes
     width = max(len(cell) for row in rows for _, cell in row)
-    lines = [f"{row[0][0]:<28}" + "".join(f"  {cell:>{width}}" for _, cell in row) for row in rows]
+    lines = [f"{row[0][0]:<32}" + "".join(f"  {cell:>{width}}" for _, cell in row) for row in rows]
     return "\n".join([*lines, *(warning for each in found for warning in each.warnings)])
 
 
@@ -60,10 +60,10 @@ def _column(found: Estimate) -> list[tuple[str, str]]:
         ("time, h", _short(found.hours)),
         ("actors", f"{found.actors:,}"),
         ("GPU nodes", f"{found.gpu_nodes:,}"),
-        ("  object store of each, GB", _short(found.gpu_object_store_gb)),
+        ("  object store, disk of each, GB", _short(found.gpu_object_store_gb)),
         ("cores reading and writing", _short(found.cores)),
         ("CPU nodes", f"{found.cpu_nodes:,}"),
-        ("  object store of each, GB", _short(found.cpu_object_store_gb)),
+        ("  object store, disk of each, GB", _short(found.cpu_object_store_gb)),
         ("  memory of their tasks, GB", _short(found.cpu_memory_gb)),
         ("shards stored, GB", _short(found.output_gb)),
         ("GET and HEAD requests", f"{found.reads:,}"),

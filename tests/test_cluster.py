@@ -83,6 +83,18 @@ def test_no_word_of_a_command_reaches_a_shell(cluster: Cluster) -> None:
     marks.rmdir()
 
 
+def test_a_job_that_is_stopped_may_save(cluster: Cluster, tmp_path: Path) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text('trap "sleep 8; touch $1; exit 1" TERM; touch $2; sleep 1000')
+    job = cluster.submit(str(script), f"{tmp_path}/saved", f"{tmp_path}/started")
+    cluster.until((tmp_path / "started").exists, "start of the job")
+    running = next(each for each in cluster.ask("/api/jobs/") if each["status"] == "RUNNING")
+    subprocess.run(["ray", "job", "stop", running["submission_id"]], env=cluster.environment, check=True)
+    told, _ = job.communicate(timeout=120)
+    assert job.returncode == 1 and "the same command goes on from storage" in told
+    assert (tmp_path / "saved").exists()
+
+
 def test_too_few_words_are_refused_here(cluster: Cluster) -> None:
     job = cluster.submit("pipeline", "verify")
     told, _ = job.communicate(timeout=60)
@@ -137,3 +149,8 @@ def test_shell_scripts_pass_shellcheck() -> None:
     scripts = sorted(map(str, Path("cluster").glob("*.sh")))
     assert scripts
     subprocess.run(["shellcheck", *scripts, ".ci/run"], check=True)
+
+
+def test_a_node_without_the_authority_is_told_what_it_lacks(tmp_path: Path) -> None:
+    refused = subprocess.run(["cluster/tls.sh", "node", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "lacks ca.crt or ca.key" in refused.stderr and not list(tmp_path.iterdir())

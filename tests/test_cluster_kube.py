@@ -19,6 +19,7 @@ from ray.autoscaler.v2 import autoscaler as v2
 from ray.autoscaler.v2.instance_manager import config as v2_config
 from ray.scripts import scripts
 
+from pipeline.capacity import STAGES, CapacityConfig, estimate
 from pipeline.engine import TASK_CPUS, TASK_MEMORY
 from tests.autoscaling import MODEL, READING, asked, chosen
 from train import configs
@@ -116,6 +117,9 @@ def test_pods_have_what_ray_is_told(name: str) -> None:
             assert "nvidia.com/gpu" in {each["key"] for each in group["template"]["spec"]["tolerations"]}
         else:
             assert told["memory"] >= max(1e9, TASK_MEMORY / TASK_CPUS) * told["num-cpus"]
+            sized = CapacityConfig(cores_per_node=told["num-cpus"])
+            wanted_gb = estimate(10**6, 512, dict.fromkeys(STAGES, 1.0), sized).cpu_object_store_gb
+            assert told["object-store-memory"] >= wanted_gb * 1e9
     gpus = sum(group["maxReplicas"] for kind, group in groups(name).items() if kind.startswith("gpu"))
     assert gpus >= configs.EIGHT_GPUS.num_workers
 

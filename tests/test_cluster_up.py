@@ -55,16 +55,18 @@ def test_node_types_keep_the_rule_of_placement(name: str) -> None:
     assert head["max_workers"] == head["resources"]["CPU"] == head["resources"]["GPU"] == 0
     assert sum(each["max_workers"] for each in types.values()) == config["max_workers"]
     assert not any(each["min_workers"] for each in types.values())
-    cpu, spot, on_demand = (types[kind]["resources"] for kind in ("cpu", "gpu_spot", "gpu_on_demand"))
+    cpu, gpu = (types[kind]["resources"] for kind in ("cpu_spot", "gpu_spot"))
     assert cpu["GPU"] == 0 and cpu["memory"] >= max(1e9, TASK_MEMORY / TASK_CPUS) * cpu["CPU"]
-    assert spot == on_demand and spot["memory"] == spot["GPU"] == 1
+    assert gpu["memory"] == gpu["GPU"] == 1
     market = {"InstanceMarketOptions": None, "scheduling": None}
-    spot, on_demand = (types[kind]["node_config"] for kind in ("gpu_spot", "gpu_on_demand"))
-    assert spot | market == on_demand | market
-    assert "spot" in str(spot).lower() and "spot" not in str(on_demand).lower()
+    for kind in ("cpu", "gpu"):
+        assert types[f"{kind}_spot"]["resources"] == types[f"{kind}_on_demand"]["resources"]
+        spot, on_demand = (types[f"{kind}_{way}"]["node_config"] for way in ("spot", "on_demand"))
+        assert spot | market == on_demand | market
+        assert "spot" in str(spot).lower() and "spot" not in str(on_demand).lower()
 
 
-@pytest.mark.parametrize("kind", ["head", "cpu", "gpu_spot"])
+@pytest.mark.parametrize("kind", ["head", "cpu_spot", "gpu_spot"])
 def test_a_node_offers_what_its_type_says(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     resources = told("aws")["available_node_types"][kind]["resources"]
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", json.dumps(resources))
@@ -77,7 +79,12 @@ def test_a_node_offers_what_its_type_says(kind: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ["aws", "gcp"])
 @pytest.mark.parametrize(
     ("waiting", "refused", "taken"),
-    [(MODEL, "", "gpu_spot"), (MODEL, "gpu_spot", "gpu_on_demand"), (READING, "", "cpu"), (READING, "cpu", "cpu")],
+    [
+        (MODEL, "", "gpu_spot"),
+        (MODEL, "gpu_spot", "gpu_on_demand"),
+        (READING, "", "cpu_spot"),
+        (READING, "cpu_spot", "cpu_on_demand"),
+    ],
 )
 def test_the_autoscaler_chooses(name: str, waiting: list[Any], refused: str, taken: str) -> None:
     config = v2.AutoscalingConfig(told(name), skip_content_hash=True)
@@ -129,7 +136,7 @@ def test_ray_launches_each_type_on_moto(s3: str, tmp_path: Path, monkeypatch: py
     for kind, each in config["available_node_types"].items():
         made = list(provider.create_node(each["node_config"], {"ray-user-node-type": kind}, 1))
         [machine] = ec2.describe_instances(InstanceIds=made)["Reservations"][0]["Instances"]
-        assert (machine.get("InstanceLifecycle") == "spot") == (kind in ("cpu", "gpu_spot"))
+        assert (machine.get("InstanceLifecycle") == "spot") == (kind in ("cpu_spot", "gpu_spot"))
         assert machine["MetadataOptions"]["HttpTokens"] == "required"
         assert machine["IamInstanceProfile"]["Arn"].endswith("-head" if kind == "head" else "-worker")
         disks = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": made}])["Volumes"]
@@ -173,6 +180,26 @@ def test_roles_allow_no_more_than_is_needed(tmp_path: Path) -> None:
     said = "".join(word for call in calls for word in call if re.match("--role|--permissions", word))
     roles = {"storage.objectViewer", "storage.objectUser", "iam.serviceAccountUser", "blatRayHead"}
     assert set(re.findall(r"roles/([\w.]+)", said)) == roles and "*" not in said and "instances.create" in said
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("aws.sh", ["s3://my-bucket"]),
+        ("aws.sh", ["a/;e touch pwned"]),
+        ("gcp.sh", ["my-project", "gs://b"]),
+        ("gcp.sh", ["my-project", "b') || true"]),
+    ],
+)
+def test_what_is_no_name_of_a_bucket_is_refused(script: str, words: list[str], tmp_path: Path) -> None:
+    write(tmp_path / "aws", f"touch {tmp_path}/called")
+    write(tmp_path / "gcloud", f"touch {tmp_path}/called")
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    refused = subprocess.run(
+        [f"cluster/iam/{script}", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2 and words[-1] in refused.stderr and "alone" in refused.stderr
+    assert not (tmp_path / "called").exists()
 
 
 def test_setup_installs_what_is_pinned_and_can_run_again(tmp_path: Path) -> None:

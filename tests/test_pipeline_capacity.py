@@ -74,10 +74,28 @@ def test_too_few_actors_take_longer_and_say_so() -> None:
     assert "2 actors need 10.0 h, not 5" in found.warnings[0]
 
 
-def test_more_shards_than_a_driver_hands_out_are_told() -> None:
-    few, many = ({**RATES, "caption": each} for each in (100.0, 100.0 * 500 * capacity.DRIVER_SHARDS_PER_S))
-    assert not estimate(10**9, 500, few, CapacityConfig(hours=10**6)).warnings
-    assert "use a larger --clips-per-shard" in estimate(10**9, 500, many, CapacityConfig(hours=0.1)).warnings[-1]
+def test_actors_make_up_for_the_time_in_which_they_start() -> None:
+    found = estimate(7_200_000, 500, {**RATES, "start_s": 120.0}, CapacityConfig(hours=5.0))
+    assert found.actors == 5 and found.hours <= 5.0 and not found.warnings
+    late = estimate(1000, 500, {**RATES, "start_s": 7200.0}, CapacityConfig(hours=1.0))
+    assert (
+        late.actors == 2 and "2 actors need 2.0 h, not 1" in late.warnings[0]
+    )  # more than one to a shard help nothing
+
+
+def test_no_more_actors_than_a_driver_keeps_busy() -> None:
+    assert not estimate(10**7, 500, RATES, CapacityConfig(hours=1000.0)).warnings
+    per_s = 500 * capacity.DRIVER_SHARDS_PER_S
+    found = estimate(10**7, 500, {**RATES, "caption": per_s / 4}, CapacityConfig(hours=0.1))
+    assert found.actors == 4 and found.hours == pytest.approx(10**7 / per_s / 3600)
+    assert found.cores == pytest.approx(per_s * (1 / 50 + 1 / 200))
+    assert "29 actors would be wanted" in found.warnings[-1] and "use a larger --clips-per-shard" in found.warnings[-1]
+
+
+def test_plans_too_large_for_a_head_are_told() -> None:
+    most = int(capacity.HEAD_GB * 1e9 / capacity.PLAN_BYTES_PER_CLIP)
+    assert not sized(most, hours=10**6).warnings
+    assert "planning takes 8.0 GB" in sized(most + 1, hours=10**6).warnings[0]
 
 
 @pytest.mark.parametrize("clips", [1, 22_000, 2_000_000, 100_000_000])

@@ -8,6 +8,10 @@ if [ $# -ne 1 ]; then
     echo "usage: cluster/iam/aws.sh <bucket>" >&2
     exit 2
 fi
+if [[ ! "$1" =~ ^[a-z0-9][a-z0-9.-]+$ ]]; then
+    echo "cluster/iam/aws.sh: bucket '$1': give its name alone, without s3:// and folders" >&2
+    exit 2
+fi
 region="$(sed -n 's/^  region: *\([a-z0-9-]*\).*/\1/p' ../aws.yaml)"
 cluster="$(sed -n 's/^cluster_name: *\([A-Za-z0-9_-]*\).*/\1/p' ../aws.yaml)"
 account="$(aws sts get-caller-identity --query Account --output text)"

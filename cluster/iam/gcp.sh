@@ -8,6 +8,10 @@ if [ $# -ne 2 ]; then
     echo "usage: cluster/iam/gcp.sh <project> <bucket>" >&2
     exit 2
 fi
+if [[ ! "$1" =~ ^[a-z][a-z0-9-]+$ || ! "$2" =~ ^[a-z0-9][a-z0-9._-]+$ ]]; then
+    echo "cluster/iam/gcp.sh: project '$1', bucket '$2': give their names alone, without gs:// and folders" >&2
+    exit 2
+fi
 project="$1" bucket="$2" role=blatRayHead
 launch=compute.instances.create,compute.instances.delete,compute.instances.get,compute.instances.list
 launch+=,compute.instances.setLabels,compute.instances.setServiceAccount,compute.disks.create
@@ -16,7 +20,8 @@ output="resource.name.startsWith('projects/_/buckets/$bucket/objects/blat/')"
 address() { echo "$1@$project.iam.gserviceaccount.com"; }
 
 gcloud services enable --project="$project" compute.googleapis.com iam.googleapis.com cloudresourcemanager.googleapis.com
-# `ray up` makes the last of them when it is missing and gives it wide roles. Nothing runs as it: it is disabled.
+# `ray up` gives the last of them wide roles over the project, each time, and makes it when it is missing. Nothing runs as it,
+# and it is disabled; keep it so.
 for name in blat-ray-head blat-ray-worker ray-autoscaler-sa-v1; do
     gcloud iam service-accounts describe "$(address "$name")" --project="$project" >/dev/null 2>&1 ||
         gcloud iam service-accounts create "$name" --project="$project"
