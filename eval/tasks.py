@@ -179,7 +179,8 @@ def read(name: str, folder: str, folds: tuple[str, ...], training: bool = False)
             clips = list(layouts.table(uri, OWN_TABLE))
         else:
             parts = [(listing, file) for listing, file in found if not wanted or listing.split in ("", *wanted)]
-            clips = [clip for listing, file in parts for clip in _clips(listing, uri, file)]
+            listed = [(listing.split, clip) for listing, file in parts for clip in listing.read(uri, file)]
+            clips = [replace(clip, fold=split) if split else clip for split, clip in listed]
     have = {clip.fold for clip in clips}
     if folds or have & wanted or (wanted and not own and have != {""}):  # never training clips for test clips
         clips = [clip for clip in clips if clip.fold in wanted]
@@ -217,19 +218,15 @@ def descriptions(task: Task, folder: str) -> dict[str, str]:
 
 
 def present(folder: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the datasets in a folder, named as tasks or as published, or of the folder itself.
-
-    Returns:
-        {task: its folder} of those that are there, and {task: what is wrong} of those whose folder cannot be looked into.
+    """Return {task: its folder} of the datasets in a folder, named as tasks or as published, or of the folder itself;
+    and {task: what is wrong} of those that cannot be looked into.
 
     Raises:
         InputError: when the folder itself cannot be read.
     """
     uri = storage.resolve(folder)
-    try:
+    with _readable(folder):
         named = {name.lower(): storage.join(uri, name) for name in storage.list_names(uri)}
-    except OSError as error:
-        raise InputError("--task-dir", folder, f"cannot be read: {error}") from None
     named.setdefault(uri.rpartition("/")[2].lower(), uri)
     found: dict[str, str] = {}
     closed: dict[str, str] = {}
@@ -254,17 +251,8 @@ def _place(task: Task, places: list[str], uri: str) -> str:
 
 def _listings(task: Task, uri: str) -> list[tuple[Listing, str]]:
     """Return the listings of a task that are there, each with its file."""
-    found = []
-    for listing in task.listings:
-        file = next((file for file in listing.files if storage.exists(storage.join(uri, file))), None)
-        if file:
-            found.append((listing, file))
-    return found
-
-
-def _clips(listing: Listing, uri: str, file: str) -> Iterator[Clip]:
-    for clip in listing.read(uri, file):
-        yield replace(clip, fold=listing.split) if listing.split else clip
+    there = ((each, [file for file in each.files if storage.exists(storage.join(uri, file))]) for each in task.listings)
+    return [(listing, files[0]) for listing, files in there if files]
 
 
 def _no_clip(asked: Iterable[str], have: set[str]) -> str:
