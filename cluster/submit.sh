@@ -10,6 +10,12 @@ if [ $# -lt 3 ]; then
     echo "usage: cluster/submit.sh <room> <stage> <config> [--field value], or <script> <from> <to>" >&2
     exit 2
 fi
+for word in "${@:2}"; do
+    if [[ "$word" != [/-]* && "$word" != *://* && "$word" == */* && -e "${word%%/*}" ]]; then
+        echo "cluster/submit.sh: $word: the job runs elsewhere; give an absolute path that its nodes see, or a URI" >&2
+        exit 2
+    fi
+done
 
 case "$1" in
     *.sh) command=(bash) ;;
@@ -20,14 +26,15 @@ esac
 if [ -n "${RAY_AUTH_TOKEN:-}" ] || [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ]; then
     export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 fi
+address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" id="blat-$(date +%Y%m%d-%H%M%S)-$RANDOM"
 environment="$(mktemp)" # only this user can read it
 trap 'rm -f "$environment"' EXIT
 read -ra names <<<"${PASS_ENV:-}"
-python cluster/runtime_env.py ${names[@]+"${names[@]}"} >"$environment" # so written, bash 3 of macOS takes none
-address="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}" id="blat-$(date +%Y%m%d-%H%M%S)-$RANDOM"
+# So written, bash 3 of macOS takes an empty list.
+python cluster/submission.py "$address" ${names[@]+"${names[@]}"} >"$environment"
+# Where the head goes away, Ray's client ends with a stack of its own; of a job that was stopped, with 0.
 ray job submit --address "$address" --submission-id "$id" \
-    --working-dir . --runtime-env "$environment" -- "${command[@]}" "$@"
-# A job that was stopped ends the line above with 0 too.
+    --working-dir . --runtime-env "$environment" -- "${command[@]}" "$@" || true
 if [[ "$(ray job status --address "$address" "$id" 2>&1)" != *succeeded* ]]; then
     echo "cluster/submit.sh: job $id has not succeeded; the same command goes on from storage" >&2
     exit 1

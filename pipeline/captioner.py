@@ -87,12 +87,10 @@ class Captioner:
     """The actor. Ray calls it from two threads, so that one shard is decoded while the model works on another."""
 
     def __init__(self, config: CaptionerConfig) -> None:
-        import torch  # here, so that the CPU tasks of this room start without it
-
-        from train import checkpoint
+        from train import checkpoint  # here, so that the CPU tasks of this room start without torch
 
         self.config = config
-        self.device = torch.device(config.actors.device)
+        self.device = config.actors.torch_device()
         self.model = checkpoint.load(config.captioner).model.to(self.device)
         self.clip_samples = round(self.model.config.clip_s * audio.SAMPLE_RATE_HZ)
         self.known = set(self.model.tags)

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
@@ -18,6 +19,7 @@ import tyro
 from pipeline import storage
 
 ONLY = ""  # name of the config of a stage that has just one: it is not typed
+JOB_FOLDER = "working_dir_files"  # where Ray unpacks the code of a job
 RUN_FILE = "run.json"  # the resolved config of the command that owns an output folder
 
 
@@ -83,6 +85,10 @@ def writable(out: str, flag: str = "--out") -> str:
     if not out:
         raise InputError(flag, out, "give the folder or URI to write to")
     folder = storage.resolve(out)
+    if folder.startswith(str(Path.cwd())) and JOB_FOLDER in Path.cwd().parts:
+        raise InputError(
+            flag, out, "lies in the job's copy of the code, which goes with it: give an absolute path or a URI"
+        )
     try:
         storage.check_writable(folder)
     except OSError as error:

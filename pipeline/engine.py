@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.cli import InputError
+from pipeline.cli import InputError, JobError
 
 if TYPE_CHECKING:
     import ray.data
+    import torch
 
 TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
 TASK_MEMORY = 512 * 2**20  # bytes that Ray sets aside for a task: a shard in and out; it also keeps Ray from running
@@ -46,6 +47,17 @@ class ActorConfig:
     def device(self) -> str:
         """Return the torch device of an actor."""
         return "cuda" if self.gpus > 0 and not self.rehearse else "cpu"
+
+    def torch_device(self) -> "torch.device":
+        """Return that device, in the actor. Raises JobError where torch has no such thing."""
+        import torch  # here, so that the CPU tasks of this room start without it
+
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise JobError(
+                f"--actors.gpus {self.gpus:g}: Ray placed the actor on a node where torch finds no GPU; "
+                "mend its driver, or try things out without one by --actors.rehearse"
+            )
+        return torch.device(self.device)
 
 
 def connect() -> None:

@@ -66,12 +66,10 @@ class Scorer:
     """The actor: holds the model and scores one shard at a time."""
 
     def __init__(self, config: ScoreConfig, data: str, folder: str) -> None:
-        import torch  # here, so that --help and the driver's checks start without it
-
-        from train import checkpoint
+        from train import checkpoint  # here, so that --help and the driver's checks start without torch
 
         self.config, self.folder, self.data = config, folder, data
-        self.device = torch.device(config.actors.device)
+        self.device = config.actors.torch_device()
         self.model = checkpoint.load(config.model).model.to(self.device)
         self.decoders = ThreadPoolExecutor(DECODERS)
         self.turn = threading.Lock()  # one batch at a time on the model; Ray calls from two threads

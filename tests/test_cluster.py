@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from pipeline import shards
-from tests.nodes import CPU_NODE, GPU_NODE, Cluster
+from tests.nodes import CPU_NODE, GPU_NODE, Cluster, free_port
 from train import watch
 
 
@@ -95,10 +95,37 @@ def test_a_job_that_is_stopped_may_save(cluster: Cluster, tmp_path: Path) -> Non
     assert (tmp_path / "saved").exists()
 
 
-def test_too_few_words_are_refused_here(cluster: Cluster) -> None:
-    job = cluster.submit("pipeline", "verify")
-    told, _ = job.communicate(timeout=60)
-    assert job.returncode == 2 and "usage: cluster/submit.sh" in told
+def test_what_cannot_work_is_refused_here(cluster: Cluster) -> None:
+    """Too few words, paths of this folder, no cluster, another token: one line each, before anything is sent."""
+
+    def refused(*words: str, **changed: str) -> tuple[int, str]:
+        job = subprocess.run(
+            ["cluster/submit.sh", *words],
+            env=cluster.environment | changed,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not job.stdout
+        return job.returncode, job.stderr
+
+    whole = ("pipeline", "verify", "--data", "/nowhere")
+    code, told = refused("pipeline", "verify")
+    assert code == 2 and "usage: cluster/submit.sh" in told
+    code, told = refused("pipeline", "caption", "demo", "--out", "cluster/out")
+    assert code == 2 and "cluster/out: " in told and "absolute path" in told
+    nobody = f"http://127.0.0.1:{free_port()}"
+    code, told = refused(*whole, RAY_API_SERVER_ADDRESS=nobody)
+    assert code == 1 and told.count("\n") == 1 and nobody in told and "ray start --head" in told
+    code, told = refused(*whole, RAY_AUTH_TOKEN="0" * 64)
+    assert code == 1 and told.count("\n") == 1 and "another token" in told
+
+
+def test_an_output_in_the_job_s_own_folder_is_refused(cluster: Cluster) -> None:
+    job = cluster.submit("pipeline", "synth", "tiny", "--out", "out")
+    told, _ = job.communicate(timeout=120)
+    assert job.returncode == 1 and "--out 'out': lies in the job's copy of the code" in told
 
 
 def test_variables_are_handed_to_a_job_by_name(cluster: Cluster, tmp_path: Path) -> None:
@@ -109,18 +136,20 @@ def test_variables_are_handed_to_a_job_by_name(cluster: Cluster, tmp_path: Path)
     assert "it arrived" in told
     cluster.environment |= {"PASS_ENV": "FORGOTTEN"}
     told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
-    assert "PASS_ENV: FORGOTTEN is not set" in told
+    assert "PASS_ENV names FORGOTTEN, which is not set" in told
     del cluster.environment["PASS_ENV"]
 
 
 def test_a_folder_with_more_than_code_is_not_shipped(tmp_path: Path) -> None:
-    script = Path("cluster/runtime_env.py").resolve()
+    script = Path("cluster/submission.py").resolve()
     (tmp_path / "cluster").mkdir()
     shutil.copy("cluster/runtime_env.yaml", tmp_path / "cluster")
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
 
     def environment() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, str(script), "here"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
 
     for name, megabytes in (("weights.pth", 15), ("audio.tar", 16)):
         with (tmp_path / name).open("wb") as file:
