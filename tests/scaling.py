@@ -3,9 +3,11 @@
 The graph is the one of `pipeline caption`, by the same functions, on a Ray that is told it had 256 GPUs; its actors sleep
 for as long as a GPU would need for a shard. What is left is what Ray costs: scheduling, and moving shards through the object
 store. All processes share the cores of this machine, where a cluster has a head for the driver alone: real knees lie higher.
+More actors than the memory holds the processes of are left out, and named.
 """
 
 import os
+import re
 import sys
 import threading
 import time
@@ -22,6 +24,7 @@ ACTORS = {  # by MB of a shard: nothing but the scheduling; what the memory of t
     0.0: (1, 4, 8, 16, 32, 64, 128, 256),
     16.0: (1, 4, 8, 16, 32),
 }
+PROCESS_GB = 0.1  # of an actor, though it only sleeps
 SHARDS_EACH, FEWEST = 6, 24  # shards for each actor, and no fewer than this in all
 KEEPS_UP = 0.9  # share of the ideal rate from which on the actors count as busy
 PICTURE = Path(__file__).parent.parent / "cluster" / "scaling.svg"
@@ -64,6 +67,11 @@ def rate(actors: int, payload_mb: float) -> float:
         if len(started) == actors:
             first = min(first, len(done) - 1)
     return (last - first) / (done[last] - done[first])
+
+
+def free_gb() -> float:
+    """Return the memory that is left for processes, on Linux."""
+    return int(re.findall(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[0]) * 1024 / 1e9
 
 
 def knee(rates: dict[int, float]) -> int:
@@ -109,6 +117,11 @@ def main() -> None:
     print("| actors | MB a shard | shards a second | of the ideal |\n|---|---|---|---|")
     for payload_mb, rates in found.items():
         for actors in ACTORS[payload_mb]:
+            if actors * PROCESS_GB > (free := free_gb()):
+                print(
+                    f"{actors} actors take {actors * PROCESS_GB:.0f} GB, {free:.0f} are free: left out", file=sys.stderr
+                )
+                continue
             rates[actors] = rate(actors, payload_mb)
             share = rates[actors] * SHARD_S / actors
             print(f"| {actors} | {payload_mb:g} | {rates[actors]:.2f} | {share:.0%} |", flush=True)
