@@ -45,7 +45,6 @@ class Cluster:
         self.token = secrets.token_hex(32)
         self.environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_metrics_report_interval_ms": "1000",
             "RAY_TMPDIR": str(self.folder),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,

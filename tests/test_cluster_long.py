@@ -116,6 +116,7 @@ def test_captioning_survives_a_lost_node_and_a_lost_head(
 
 def test_training_survives_a_lost_node(cluster: Cluster, dataset: str, tmp_path: Path) -> None:
     """Two workers on two nodes; one node dies in the middle of an epoch, and no step is lost."""
+    cluster.environment |= {"RAY_metrics_report_interval_ms": "1000"}  # to see the loss before it is over
     cluster.start()
     nodes = cluster.add(CPU_NODE, CPU_NODE)
     words = ["train", "pretrain", "tiny", "--data", dataset, "--optim.epochs", str(EPOCHS), "--optim.save-every-s", "0"]

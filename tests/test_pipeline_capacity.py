@@ -90,7 +90,10 @@ def test_no_more_actors_than_a_driver_keeps_busy() -> None:
     found = estimate(10**7, 500, {**RATES, "caption": per_s / 4}, CapacityConfig(hours=0.1))
     assert found.actors == 4 and found.hours == pytest.approx(10**7 / per_s / 3600)
     assert found.cores == pytest.approx(per_s * (1 / 50 + 1 / 200))
-    assert f"{math.ceil(4 * 10**7 / per_s / 360)} actors would be wanted" in found.warnings[-1] and "use a larger --clips-per-shard" in found.warnings[-1]
+    assert (
+        f"{math.ceil(4 * 10**7 / per_s / 360)} actors would be wanted" in found.warnings[-1]
+        and "use a larger --clips-per-shard" in found.warnings[-1]
+    )
 
 
 def test_plans_too_large_for_a_head_are_told() -> None:
