@@ -187,3 +187,14 @@ def test_the_accounts_are_exported_for_prometheus(dataset: str) -> None:
     assert "ray_blat_clips_total{" in text, "no counter of ours at Ray's metrics endpoint"
     for name in ("ray_blat_audio_seconds_total", "ray_blat_clips_per_second", "ray_blat_model_busy_ratio"):
         assert name in text
+
+
+def test_a_gpu_that_is_none_is_told() -> None:
+    """Ray believes a node's word; torch does not."""
+    import torch
+
+    assert ActorConfig(gpus=1.0, rehearse=True).torch_device().type == "cpu"
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(JobError, match=r"--actors.gpus 1: .* --actors.rehearse"):
+        ActorConfig(gpus=1.0).torch_device()
