@@ -19,7 +19,7 @@ test: $(READY) check    ## lint, types, import contracts, then every test
 gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
 	python3 -m tests.gpu_check $(ARGS)
 
-cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, in 14 minutes on 2 cores
+cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, in 13 minutes on 2 cores
 	pytest -m cluster --durations 0 tests/test_cluster_long.py
 
 chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers and a node under its caption job
