@@ -85,7 +85,7 @@ def writable(out: str, flag: str = "--out") -> str:
     if not out:
         raise InputError(flag, out, "give the folder or URI to write to")
     folder = storage.resolve(out)
-    if folder.startswith(str(Path.cwd())) and JOB_FOLDER in Path.cwd().parts:
+    if JOB_FOLDER in Path(folder).parts:
         raise InputError(
             flag, out, "lies in the job's copy of the code, which goes with it: give an absolute path or a URI"
         )

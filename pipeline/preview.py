@@ -44,9 +44,8 @@ def describe(plan: dict[str, Any]) -> str:
 def estimates(sizes: Sequence[int], clips_per_shard: int, rates: Mapping[str, Any], config: CapacityConfig) -> str:
     """Return what it takes to caption so many clips, size beside size, for people."""
     found = [estimate(size, clips_per_shard, rates, config) for size in sizes]
-    rows = list(
-        zip(*map(_column, found), strict=True)
-    )  # prices decide on the costs that are told, the same for all sizes
+    # Prices decide on the costs that are told, the same for all sizes.
+    rows = list(zip(*map(_column, found), strict=True))
     width = max(len(cell) for row in rows for _, cell in row)
     lines = [f"{row[0][0]:<32}" + "".join(f"  {cell:>{width}}" for _, cell in row) for row in rows]
     return "\n".join([*lines, *(warning for each in found for warning in each.warnings)])

@@ -101,6 +101,11 @@ class Cluster:
             text=True,
         )
 
+    def stop_job(self) -> None:
+        """Stop the job that runs, as a user would."""
+        running = next(each for each in self.ask("/api/jobs/") if each["status"] == "RUNNING")
+        subprocess.run(["ray", "job", "stop", running["submission_id"]], env=self.environment, check=True)
+
     def ask(self, path: str) -> Any:
         """Return what the dashboard says."""
         request = urllib.request.Request(

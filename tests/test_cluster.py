@@ -88,8 +88,7 @@ def test_a_job_that_is_stopped_may_save(cluster: Cluster, tmp_path: Path) -> Non
     script.write_text('trap "sleep 8; touch $1; exit 1" TERM; touch $2; sleep 1000')
     job = cluster.submit(str(script), f"{tmp_path}/saved", f"{tmp_path}/started")
     cluster.until((tmp_path / "started").exists, "start of the job")
-    running = next(each for each in cluster.ask("/api/jobs/") if each["status"] == "RUNNING")
-    subprocess.run(["ray", "job", "stop", running["submission_id"]], env=cluster.environment, check=True)
+    cluster.stop_job()
     told, _ = job.communicate(timeout=120)
     assert job.returncode == 1 and "the same command goes on from storage" in told
     assert (tmp_path / "saved").exists()

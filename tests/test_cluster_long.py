@@ -191,8 +191,7 @@ def test_the_whole_loop_from_bucket_to_bucket(
     job = cluster.submit("cluster/bootstrap.sh", f"{s3}/loop", f"{s3}/blat")
     cluster.until(lambda: storage.exists(f"{s3}/blat/captions/plan.json") or job.poll() is not None, "plan")
     assert job.poll() is None, finished(job)
-    running = next(each for each in cluster.ask("/api/jobs/") if each["status"] == "RUNNING")
-    subprocess.run(["ray", "job", "stop", running["submission_id"]], env=cluster.environment, check=True)
+    cluster.stop_job()
     assert job.wait(timeout=120) != 0
     told = finished(cluster.submit("cluster/bootstrap.sh", f"{s3}/loop", f"{s3}/blat"))
     assert f"{s3}/blat/captioner is complete already" in told
