@@ -48,7 +48,15 @@ def read_segments(lines: Iterable[str]) -> Iterator[Segment]:
         if len(fields) != 4:
             raise ValueError(f"line {number}: want YTID, start_seconds, end_seconds, positive_labels; got {fields}")
         ytid, start, end, mids = fields
-        yield Segment(ytid, float(start), float(end), tuple(mid for mid in mids.split(",") if mid))
+        try:
+            yield Segment(ytid, float(start), float(end), split_mids(mids))
+        except ValueError:
+            raise ValueError(f"line {number}: start and end must be seconds; got {start!r} and {end!r}") from None
+
+
+def split_mids(cell: str) -> tuple[str, ...]:
+    """Return the machine ids of a cell of `positive_labels`."""
+    return tuple(mid for mid in map(str.strip, cell.split(",")) if mid)
 
 
 def write_segments(segments: Iterable[Segment]) -> str:

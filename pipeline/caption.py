@@ -21,7 +21,7 @@ from pipeline.captioner import Captioner, CaptionerConfig
 from pipeline.cli import InputError
 from pipeline.firewall import FirewallConfig
 from pipeline.reader import Reader
-from pipeline.tables import LABEL_SEPARATOR
+from pipeline.sources.tables import LABEL_SEPARATOR
 
 if TYPE_CHECKING:
     import ray.data

@@ -30,12 +30,15 @@ class Clip:
     size: int = -1  # of the audio in a tar, in bytes; -1 elsewhere
     fault: str = ""  # what listing found wrong, as `reason: detail`; such a clip fails when it is read
     origin: str = ""  # `youtube:<id>` or `freesound:<id>`, where it is known
-    start_s: float = 0.0  # position in the original recording, as listed; the file holds just this stretch
+    start_s: float = 0.0  # position in the original recording, as listed
     end_s: float = 0.0
+    cut_start_s: float = 0.0  # the part of the file that is the clip; 0 and 0: the file holds just the clip
+    cut_end_s: float = 0.0  # 0: to the end of the file
     tags: tuple[str, ...] = ()  # label display names
     mids: tuple[str, ...] = ()  # AudioSet machine ids of the tags, where there are any
     captions: tuple[str, ...] = ()  # human captions
     fold: str = ""
+    note: str = ""  # what a reader of the ledger must know of how it was listed
 
 
 def key_of(name: str) -> str:

@@ -93,6 +93,16 @@ def read(uri: str, offset: int = 0, size: int | None = None, most: int | None = 
     return data
 
 
+def read_start(uri: str, size: int) -> bytes:
+    """Read the first bytes of a file: `size`, or all where it has fewer. Raises as `read` does."""
+    filesystem, path = locate(uri)
+    if filesystem is _LOCAL:
+        with open(uri, "rb") as local:
+            return local.read(size)
+    data: bytes = patiently(_read_remote, filesystem, path, 0, size, None)
+    return data
+
+
 class TooLarge(Exception):
     """A file that is larger than its reader takes."""
 

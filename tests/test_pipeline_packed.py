@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import audio, packed, shards, sources, storage
+from pipeline import audio, shards, sources, storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip
 from tests.hub import Hub
@@ -268,7 +268,7 @@ def test_listing_reads_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         pq.ParquetFile, "read_row_group", lambda s, i, columns: (asked.append(columns), whole(s, i, columns=columns))[1]
     )
-    assert len(list(packed.list_parquet(str(tmp_path / "a.parquet")))) == 20
+    assert len(list(sources.list_clips(str(tmp_path / "a.parquet")))) == 20
     assert asked == [["label", "audio.path"]]
 
 

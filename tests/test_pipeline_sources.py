@@ -101,10 +101,12 @@ def test_wrong_listing_names_flag_value_and_cause(tmp_path: Path, text: str, sai
     assert said in str(caught.value)
 
 
-def test_unknown_mid_is_an_error(tmp_path: Path) -> None:
-    source = segments(tmp_path, [audioset.Segment("a" * 11, 0, 10, ("/m/nope",))])
-    with pytest.raises(InputError, match="/m/nope"):
-        sources.read_clips(source)
+def test_an_unknown_mid_is_counted_and_the_clip_keeps_its_other_tags(tmp_path: Path) -> None:
+    source = segments(tmp_path, [audioset.Segment(name * 11, 0, 10, ("/m/nope", "/m/09x0r")) for name in "ab"])
+    stats = sources.ListingStats()
+    clips = list(sources.list_clips(source, stats=stats))
+    assert [clip.tags for clip in clips] == [("Speech",)] * 2 and stats.unknown_labels == {"/m/nope": 2}
+    assert "labels without a name: /m/nope 2" in stats.sentence()
 
 
 def test_official_balanced_train_segments(blat_data: Path, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ class AudioFolder:
         self.folder = folder
         self.suffixes: dict[str, str] = {}  # of the names in the audio folder, by stem
         self.audio = storage.join(folder, "audio")
-        for place in self.places(folder, table):
-            if found := {stem(name): suffix_of(name) for name in storage.names(place)}:
+        for place in [*self.places(folder, table), folder]:
+            found = {stem(name): suffix_of(name) for name in storage.names(place) if place != folder or suffix_of(name)}
+            if found:
                 self.audio, self.suffixes = place, found
                 break
         self.last = NAMINGS[0]
@@ -31,9 +32,13 @@ class AudioFolder:
     def places(folder: str, table: str) -> list[str]:
         """Return where the audio of a table may lie."""
         splits = [split for split in SPLITS if split in table]  # Clotho: development/ for its development table
-        beside = [storage.join(folder, name) for name in ("audio", *splits)]
-        above = folder.removesuffix("/meta")  # ESC-50: meta/esc50.csv and audio/
-        return beside if above == folder else [*beside, storage.join(above, "audio")]
+        beside = [storage.join(folder, name) for name in ("audio", "video", *splits)]
+        above, _, own = folder.rpartition("/")
+        if own == "meta":  # ESC-50: meta/esc50.csv and audio/
+            beside.append(storage.join(above, "audio"))
+        if table.endswith(".json"):  # WavCaps: json_files/FreeSound/fsd_final.json and waveforms/FreeSound_flac/
+            beside.append(storage.join(above.rpartition("/")[0], "waveforms", f"{own}_flac"))
+        return beside
 
     def find(self, segment: audioset.Segment) -> str:
         """Return the file of a segment in any of the usual namings, or the place where `Y<id>.flac` should be."""

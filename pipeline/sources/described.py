@@ -1,0 +1,86 @@
+"""Clips of packed audio, from the JSON of a sample or the row of a Parquet file."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline import audioset
+from pipeline.clip import Clip, key_of, origin_of
+from pipeline.sources import columns
+from pipeline.sources.tables import Options, text_of, texts
+
+MID_STARTS = ("/m/", "/g/", "/t/")
+LINKS = ("origin", *columns.ROLES["source"], "source")
+NO_SEPARATOR = "\0"  # texts of packed audio are single ones or lists
+
+
+def described(uri: str, name: str, fields: Mapping[str, Any], options: Options, **place: Any) -> Clip:
+    """Return the clip that a row or a sample's JSON describes.
+
+    Args:
+        uri: the file that holds its bytes.
+        name: of the sample or row, for a clip without a YouTube id.
+        fields: the row.
+        options: --columns; with `holds_all`, keys that come of names begin with the file's, since another file has them too.
+        place: fields of `Clip` that say where its bytes lie.
+    """
+    own = columns.renamed(fields, options.columns)
+    labels = first(own, columns.ROLES["labels"], without=MID_STARTS)
+    mids = [label for label in _list(own.get("mids") or own.get("labels")) if label.startswith(MID_STARTS)]
+    youtube = next((text_of(own[column]) for column in columns.ROLES["youtube"] if own.get(column)), "")
+    start_s, end_s = times(own)
+    key = f"Y{audioset.slug(youtube)}" if youtube else key_of(name)
+    if youtube and start_s is not None:
+        key = key_of(f"{key}_{round(start_s * 1000)}" + (f"_{round(end_s * 1000)}" if end_s else ""))
+    if options.holds_all and not youtube:
+        file = uri.rpartition("/")[2].rpartition(".")[0]
+        key = key_of(f"{file}_{key}")
+    links = " ".join(text_of(own[column]) for column in LINKS if own.get(column))
+    return Clip(
+        key=key,
+        uri=uri,
+        source_id=text_of(own.get("source_id")) or youtube or name,
+        origin=f"youtube:{youtube}" if youtube else origin_of(links),
+        start_s=start_s or 0.0,
+        end_s=end_s,
+        tags=tuple(label.replace("_", " ") for label in labels),
+        mids=tuple(mids),
+        captions=tuple(first(own, ("text", *columns.ROLES["captions"]))),
+        fold=next((text_of(own[column]) for column in columns.ROLES["fold"] if own.get(column) not in (None, "")), ""),
+        **place,
+    )
+
+
+def damaged(uri: str, part: str, fault: str) -> Clip:
+    """Return a row that stands for what is wrong with a packed file."""
+    name = uri.rpartition("/")[2]
+    return Clip(key=key_of(f"{name}_{part}".strip(" _")), uri=uri, source_id=f"{part}{name}", fault=fault)
+
+
+def times(fields: Mapping[str, Any]) -> tuple[float | None, float]:
+    """Return where a clip begins in its recording, None where that is not listed, and where it ends, 0 likewise; seconds."""
+    start_s, end_s, duration_s = (
+        next((value for name in columns.ROLES[role] if (value := _seconds(fields.get(name))) is not None), None)
+        for role in ("start", "end", "duration")
+    )
+    if end_s is None and start_s is not None and duration_s is not None:
+        end_s = start_s + duration_s
+    return start_s, end_s or 0.0
+
+
+def first(fields: Mapping[str, Any], names: Iterable[str], without: tuple[str, ...] = ()) -> list[str]:
+    """Return the texts of the first field that has some; those that begin in a way of `without` do not count."""
+    for name in names:
+        if found := [text for text in _list(fields.get(name)) if not text.startswith(without)]:
+            return found
+    return []
+
+
+def _list(value: Any) -> list[str]:
+    return texts(value, NO_SEPARATOR)
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        return None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,168 @@
+"""A source -> its clips, in a fixed order and without holding them, with an account of every item that was read."""
+
+import csv
+import hashlib
+import logging
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import islice
+
+import pyarrow as pa
+
+from pipeline import audioset, storage
+from pipeline.cli import InputError
+from pipeline.clip import MAX_KEY, Clip
+from pipeline.sources import columns, kinds, resolve, youtube
+from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.resolve import Part
+from pipeline.sources.stats import ListingStats
+from pipeline.sources.tables import Options
+
+log = logging.getLogger("pipeline.sources")
+WANTED = "give the CSV, folder, tars or Parquet files of your clips"
+LISTERS = 16  # packed files listed at a time; from object storage listing waits for bytes
+
+
+def list_clips(
+    source: str,
+    folds: Iterable[str] = (),
+    flag: str = "--source",
+    column_names: str = "",
+    stats: ListingStats | None = None,
+    holds_all: bool = False,
+) -> Iterator[Clip]:
+    """Yield the clips of a source in a fixed order, without holding them.
+
+    Args:
+        source: path or URI, see pipeline/sources.
+        folds: keep only rows with one of these values in the fold column; empty keeps all.
+        flag: the command-line flag to name in an error.
+        column_names: `file=path,labels=tags`, where a table has other than the usual names.
+        stats: filled while clips are listed; balanced at the end.
+        holds_all: list again what gave equal keys: rows of one clip that lie apart in a table become one clip, and keys of
+            packed clips begin with the name of their file.
+
+    Raises:
+        InputError: when the source is absent, has no usable column or a wrong line, or gives a key that cannot be stored.
+    """
+    if not source:
+        raise InputError(flag, source, WANTED)
+    options = Options(columns=columns.parse(column_names), holds_all=holds_all)
+    total = ListingStats() if stats is None else stats
+    with readable(source, flag):
+        for part_stats, clips in _list(resolve.parts_of(storage.resolve(source)), options):
+            for clip in clips:
+                if (
+                    folds and clip.fold not in folds and not (clip.fault and not clip.fold)
+                ):  # a damaged file has no fold
+                    total.skipped["in another fold"] += 1
+                    continue
+                total.clips += 1
+                total.faults += bool(clip.fault)
+                if not clip.key:
+                    raise InputError(flag, source, f"{clip.source_id!r} gives an empty key; rename it")
+                assert len(clip.key.encode()) <= MAX_KEY, clip.key
+                yield clip
+            total.add(part_stats)
+    assert total.balanced, total
+
+
+def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source", column_names: str = "") -> list[Clip]:
+    """Return the clips of a source, at least one, with keys that differ; logs what became of every item.
+
+    Raises:
+        InputError: as `list_clips` does, and for two clips that would share a key.
+    """
+    for holds_all in (False, True):
+        stats = ListingStats()
+        clips = list(list_clips(source, folds, flag, column_names, stats, holds_all))
+        if not clips:
+            raise InputError(flag, source, no_clip(folds, stats))
+        seen: dict[str, Clip] = {}
+        doubled = next((clip for clip in clips if seen.setdefault(clip.key, clip) is not clip), None)
+        if doubled is None:
+            _log_once(source, stats.sentence(), stats.column_sentence())
+            return clips
+    first = seen[doubled.key]
+    raise InputError(flag, source, same_key(place_of(first), place_of(doubled), doubled.key))
+
+
+def stamp(source: str, flag: str = "--source") -> str:
+    """Return a mark that changes when the files that list a source do, those that tables read beside them included.
+
+    On disk it also changes when files come to `audio/` or go; object stores do not show that short of listing all:
+    there clips whose audio came after the plan are found by `pipeline retry --reason missing`.
+
+    Raises:
+        InputError: as `list_clips` does for a source that is not there.
+    """
+    with readable(source, flag):
+        parts = resolve.parts_of(storage.resolve(source))
+        uris = [part.uri for part in parts]
+        folders = [part.uri for part in parts if part.kind in kinds.FOLDERS]
+        files = [uri for uri in uris if uri not in folders]
+        marks: list[object] = [name for folder in folders for name in storage.list_names(folder)]
+        if files and parts[0].kind not in kinds.PACKED:
+            files += _read_beside(files[0])
+        marks += storage.stamps(files)
+        return hashlib.sha256(repr((uris, marks)).encode()).hexdigest()
+
+
+def no_clip(folds: Iterable[str], stats: ListingStats | None = None) -> str:
+    """Return what is wrong with a source without clips."""
+    found = f"; {stats.sentence()}" if stats and stats.read.total() else ""
+    return f"lists no clip{f' in folds {list(folds)}' if folds else ''}{found}"
+
+
+def same_key(one: str, other: str, key: str) -> str:
+    """Return what is wrong with two clips that would share a name in a shard."""
+    return f"{one} and {other} give the same key {key!r}; rename or drop one"
+
+
+def tag_vocabulary(clips: Iterable[Clip]) -> list[str]:
+    """Return the sorted distinct tags."""
+    return sorted({tag for clip in clips for tag in clip.tags})
+
+
+@contextmanager
+def readable(source: str, flag: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a source into an InputError of one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(flag, source, f"no such file ({error}); give the CSV or folder of your clips") from None
+    except KeyError as error:
+        raise InputError(flag, source, f"a table has no column {error}") from None
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
+        raise InputError(flag, source, f"cannot be read: {error}") from None
+
+
+def _list(parts: list[Part], options: Options) -> Iterator[tuple[ListingStats, Iterable[Clip]]]:
+    """List parts in their order, several packed ones at a time."""
+    with ThreadPoolExecutor(LISTERS) as pool:
+        rest = iter(parts)
+        ahead = [pool.submit(kinds.list_part, part, options) for part in islice(rest, LISTERS)]
+        while ahead:
+            yield ahead.pop(0).result()
+            ahead += [pool.submit(kinds.list_part, part, options) for part in islice(rest, 1)]
+
+
+def _read_beside(uri: str) -> list[str]:
+    """Return what the listing of a table looks at beside it, there or not."""
+    folder, _, name = uri.rpartition("/")
+    beside = (audioset.LABELS_FILE, name.split(".")[0] + youtube.CAPTIONS_OF_SEGMENTS)
+    return [*(storage.join(folder, each) for each in beside), *AudioFolder.places(folder, name)]
+
+
+def place_of(clip: Clip) -> str:
+    """Return how to name a clip and the file that its audio is in."""
+    return f"{clip.source_id!r} in {clip.uri}"
+
+
+@lru_cache(maxsize=256)
+def _log_once(source: str, *sentences: str) -> None:
+    """Log what a source holds; a stage that reads it again repeats nothing."""
+    log.info("%s: %s", source, "; ".join(filter(None, sentences)))

@@ -1,0 +1,204 @@
+"""Parquet tables, as Hugging Face writes them -> clips: with audio bytes inside, or with a column that names files.
+
+Listing reads every column but the audio. Neighbouring rows of one clip (the same id and start, or the same id and file name)
+become one clip with several captions. A row group that is damaged becomes a clip with a fault.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.clip import Clip
+from pipeline.sources import columns
+from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.described import damaged, described, times
+from pipeline.sources.stats import ListingStats
+from pipeline.sources.tables import Options, Row, RowReader, merged, text_of
+
+AUDIO_COLUMNS = ("audio", "flac", "wav", "mp3", "bytes")
+ID_COLUMNS = ("video_id", "youtube_id", "ytid", "key", "id", "file", "filename", "path")
+
+
+def list_parquet(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
+    """Yield the clips of a Parquet file, and one with a fault for what is damaged: a row group, or all of it.
+
+    Raises:
+        ValueError: when the file has neither audio bytes nor a column of files.
+        OSError: when it is not there or the store does not answer.
+    """
+    try:
+        file = storage.open_parquet(uri)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError):
+        storage.read_start(uri, 1)  # raises where it is the store that fails, not the bytes
+        stats.read["damaged files"] += 1
+        yield damaged(uri, "", "unreadable: no Parquet file, or its footer is damaged")
+        return
+    with file:
+        column = _audio_column(file.schema_arrow)
+        if column:
+            yield from _packed(uri, file, column, stats, options)
+        else:
+            yield from _named(uri, file, stats, options)
+
+
+def read_row(uri: str, row: int) -> bytes | None:
+    """Return the audio bytes of one row of a Parquet file, or None where the row has none."""
+    with _one_reads:
+        group, first_row = _row_group(uri, row)
+        audio_of_row = _audio_of_group(uri, group)[row - first_row]
+    value = audio_of_row.as_py()
+    return value.get("bytes") if isinstance(value, dict) else value
+
+
+def _packed(uri: str, file: pq.ParquetFile, column: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
+    wanted = [name for name in file.schema_arrow.names if name != column]
+    _note_columns(wanted, column, stats, options)
+    wanted += [f"{column}.path"] if pa.types.is_struct(file.schema_arrow.field(column).type) else []
+    held: dict[tuple[object, ...], Clip] = {}
+    for row, fields in _rows(uri, file, wanted, stats):
+        if isinstance(fields, Clip):
+            yield from held.values()
+            held.clear()
+            yield fields
+            continue
+        stats.read["rows"] += 1
+        path = (fields.pop(column, None) or {}).get("path") or ""
+        clip = described(uri, _row_id(uri, row, fields, path), fields, options, offset=row)
+        identity = _identity(row, clip.key, columns.renamed(fields, options.columns), path)
+        if identity in held:
+            stats.merged += 1
+            held[identity] = merged(held[identity], clip, uri, row)
+            continue
+        if not options.holds_all:
+            yield from held.values()
+            held.clear()
+        held[identity] = clip
+    yield from held.values()
+
+
+def _named(uri: str, file: pq.ParquetFile, stats: ListingStats, options: Options) -> Iterator[Clip]:
+    """Yield the clips of a table that names files; rows count from 1, as lines do."""
+    header = [columns.normalise(name) for name in file.schema_arrow.names]
+    if "file" not in columns.choose(header, options.columns):
+        wanted = f"want one of {list(AUDIO_COLUMNS)}, or a column of files: --columns {columns.WANTED}"
+        raise ValueError(f"no column of audio bytes: columns are {file.schema_arrow.names}, {wanted}")
+    faults: list[Clip] = []
+
+    def lines() -> Iterator[Row]:
+        for row, fields in _rows(uri, file, file.schema_arrow.names, stats):
+            if isinstance(fields, Clip):
+                faults.append(fields)
+            else:
+                yield row + 1, columns.lowered(fields)
+
+    yield from RowReader(uri, AudioFolder(*uri.rpartition("/")[::2]), stats, options).clips(lines())
+    yield from faults
+
+
+def _rows(
+    uri: str, file: pq.ParquetFile, wanted: list[str], stats: ListingStats
+) -> Iterator[tuple[int, dict[str, Any] | Clip]]:
+    """Yield (row, fields), or a clip with a fault for a damaged row group."""
+    names = _class_names(file.schema_arrow)
+    first_row = 0
+    for group in range(file.num_row_groups):
+        try:
+            rows = file.read_row_group(group, columns=wanted).to_pylist()
+        except (pa.ArrowException, OSError):
+            storage.read_start(uri, 1)
+            stats.read["damaged row groups"] += 1
+            yield first_row, damaged(uri, f"row group {group} of ", "unreadable: the row group is damaged")
+            rows = []
+        for row, fields in enumerate(rows, start=first_row):
+            for column, known in names.items():
+                fields[column] = _labels(fields.get(column), known)
+            yield row, fields
+        first_row += file.metadata.row_group(group).num_rows
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Return {column: names of its classes} of the ClassLabel columns that Hugging Face's metadata of the schema lists."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    found = {}
+    for column, feature in features.items():
+        inner = feature[0] if isinstance(feature, list) and feature else feature
+        while isinstance(inner, dict) and isinstance(inner.get("feature"), dict):
+            inner = inner["feature"]
+        if isinstance(inner, dict) and isinstance(inner.get("names"), list):
+            found[column] = inner["names"]
+    return found
+
+
+def _labels(value: Any, names: list[str]) -> list[str]:
+    """Return the names of class numbers; -1 stands for none."""
+    numbers = value if isinstance(value, list) else [value]
+    return [names[n] for n in numbers if isinstance(n, int) and 0 <= n < len(names)]
+
+
+def _note_columns(names: Iterable[str], audio: str, stats: ListingStats, options: Options) -> None:
+    plain = {columns.normalise(name): name for name in names}
+    chosen = columns.choose(plain, options.columns)
+    stats.columns |= {"file": audio} | {role: name for role, name in chosen.items() if role != "file"}
+    used = {*chosen.values(), *ID_COLUMNS}
+    stats.unused_columns |= {name: None for key, name in plain.items() if key not in used}
+
+
+def _identity(row: int, key: str, fields: dict[str, Any], path: str) -> tuple[object, ...]:
+    """Return what rows of one clip share; a row that may be any clip's shares it with none."""
+    has_id = any(fields.get(column) for column in ID_COLUMNS)
+    start_s = times(fields)[0]
+    return (key, start_s, path) if has_id and (start_s is not None or path) else (row,)
+
+
+def _row_id(uri: str, row: int, fields: dict[str, Any], path: str) -> str:
+    plain = columns.lowered(fields)
+    named = next((text_of(plain[column]) for column in ID_COLUMNS if plain.get(column)), "")
+    return named or path or f"{uri.rpartition('/')[2].removesuffix('.parquet')}_{row}"
+
+
+def _audio_column(schema: pa.Schema) -> str:
+    """Return the column of audio bytes, '' where there is none."""
+    for name in AUDIO_COLUMNS:
+        if name in schema.names:
+            kind = schema.field(name).type
+            holds = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+            if "bytes" in holds or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                return name
+    return ""
+
+
+_one_reads = Lock()  # the clips of a shard are read in threads; without it each would load the row group for itself
+
+
+@lru_cache(maxsize=8)
+def _kept_open(uri: str) -> pq.ParquetFile:
+    """Keep some files open: reading their metadata again for every clip is slow."""
+    return storage.open_parquet(uri)
+
+
+def _row_group(uri: str, row: int) -> tuple[int, int]:
+    """Return the row group that holds a row, and that group's first row."""
+    metadata, first = _kept_open(uri).metadata, 0
+    for group in range(metadata.num_row_groups):
+        if row < first + metadata.row_group(group).num_rows:
+            return group, first
+        first += metadata.row_group(group).num_rows
+    raise OSError(f"{uri} has {first} rows, no row {row}")
+
+
+@lru_cache(maxsize=2)  # clips of one shard lie in one or two row groups
+def _audio_of_group(uri: str, group: int) -> pa.ChunkedArray:
+    file = _kept_open(uri)
+    column = _audio_column(file.schema_arrow)
+    return file.read_row_group(group, columns=[column])[column]

@@ -1,0 +1,225 @@
+"""Rows of text files: delimited tables and JSON, each with the line it begins at, so that an error can name it.
+
+Every line of a table becomes a row, a part of a quoted cell, or an error: a quote that is never closed takes in no rows.
+"""
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, NamedTuple, TextIO
+
+from pipeline import storage
+from pipeline.sources.stats import ListingStats
+
+COMMENT = "#"
+DELIMITERS = ",;\t"
+AUDIO_NAME = re.compile(r"\S.*\.(\w{2,5})$")
+ID_NAME = re.compile(r"(?=\S*\d)\S+")  # a cell that may name a clip where file names have no suffix
+
+
+class ListingError(ValueError):
+    """What is wrong with a listing, in which file and line."""
+
+    def __init__(self, uri: str, line: int, problem: str) -> None:
+        where = f", line {line}" if line else ""
+        super().__init__(f"{uri.rpartition('/')[2]}{where}: {problem}")
+
+
+class Record(NamedTuple):
+    """One row of a delimited table."""
+
+    line: int  # from 1, where it begins
+    cells: list[str]
+
+
+class Delimited(NamedTuple):
+    """A delimited table that is open."""
+
+    comments: list[str]  # the lines before the first record that begin with #
+    records: Iterator[Record]  # the header among them, where there is one; rows of empty cells are left out
+
+
+@contextmanager
+def delimited(uri: str, stats: ListingStats) -> Iterator[Delimited]:
+    """Open a table whose cells are separated by commas, semicolons or tabs, as its name or its first line shows.
+
+    Rows of empty cells are counted as skipped. Raises ListingError, here or while records are read, for text that is not
+    UTF-8 and for a quote that takes in other rows.
+    """
+    with _text(uri) as text:
+        lines = _lines(uri, text)
+        comments: list[str] = []
+        first = ""
+        for first in lines:
+            if not first.startswith(COMMENT):
+                break
+            comments.append(first)
+            first = ""
+        delimiter = "\t" if uri.removesuffix(".gz").endswith(".tsv") else max(DELIMITERS, key=first.count)
+        rest = chain([first], lines) if first else iter(())
+        yield Delimited(comments, _records(uri, rest, delimiter, len(comments), stats))
+
+
+def json_rows(uri: str, stats: ListingStats) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line, fields) of JSON Lines, of a JSON list, or of an object with a list `data`, as WavCaps has it.
+
+    Raises ListingError for what is no JSON and for a row that is no object.
+    """
+    with _text(uri) as text:
+        lines = _lines(uri, text)
+        begin = next(((number, line) for number, line in enumerate(lines, start=1) if line.strip()), (1, ""))
+        if _begins_document(begin[1]):
+            yield from _document(uri, begin[1] + "".join(lines))
+            return
+        for number, line in enumerate(chain([begin[1]], lines), start=begin[0]):
+            if not line.strip():
+                stats.skip("rows", "blank row", int(number > 1))
+                continue
+            try:
+                fields = json.loads(line)
+            except ValueError as error:
+                raise ListingError(uri, number, f"is no JSON: {error}") from None
+            yield number, _object(uri, number, fields)
+
+
+@contextmanager
+def _text(uri: str) -> Iterator[TextIO]:
+    """Open text. Raises ListingError where the file is packed, other than its name says, or the packing is damaged."""
+    start = storage.read_start(uri, 4)
+    name = uri.rpartition("/")[2]
+    if start[:2] == b"\x1f\x8b" and not uri.endswith(".gz"):
+        raise ListingError(uri, 0, f"is compressed by gzip; name it {name}.gz or unpack it: gunzip -c {name} > plain")
+    if start == b"PK\x03\x04":
+        raise ListingError(uri, 0, f"is a zip archive; unpack it and give what is inside: unzip {name}")
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ListingError(uri, 0, f"is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}")
+    try:
+        with storage.open_text(uri) as text:
+            yield text
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ListingError(uri, 0, f"is no whole gzip file ({error}); download or pack it again") from None
+
+
+def _lines(uri: str, text: TextIO) -> Iterator[str]:
+    try:
+        yield from text
+    except UnicodeDecodeError:
+        raise _not_utf8(uri) from None
+
+
+def _not_utf8(uri: str) -> ListingError:
+    """Return the error that names the first byte which is not UTF-8; the file is read again to find it."""
+    name = uri.rpartition("/")[2]
+    data = storage.read(uri)
+    for number, line in enumerate((gzip.decompress(data) if uri.endswith(".gz") else data).split(b"\n"), start=1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            column = len(line[: error.start].decode()) + 1
+            remedy = f"if it is Latin-1, convert it: iconv -f LATIN1 -t UTF-8 {name} > utf8-{name}"
+            return ListingError(uri, number, f"column {column}: byte 0x{line[error.start]:02x} is not UTF-8; {remedy}")
+    return ListingError(uri, 0, "is not UTF-8")
+
+
+class _Recorded:
+    """Lines on their way to the CSV reader, that remembers those of the record being read."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines = lines
+        self.held: list[str] = []
+
+    def __iter__(self) -> "_Recorded":
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.held.append(line)
+        return line
+
+    def take(self) -> list[str]:
+        held, self.held = self.held, []
+        return held
+
+
+def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats: ListingStats) -> Iterator[Record]:
+    recorded = _Recorded(lines)
+    reader = csv.reader(recorded, delimiter=delimiter, skipinitialspace=True)
+    line, own, width = before + 1, [""], 0
+    try:
+        for cells in reader:
+            own = recorded.take()
+            if any(map(str.strip, cells)):
+                if len(own) > 1:
+                    _check_quoted(uri, line, own, delimiter, cells)
+                if width and len(cells) > width and any(map(str.strip, cells[width:])):
+                    what = f"has {len(cells)} cells and the first row has {width}"
+                    raise ListingError(uri, line, f"{what}; put cells that hold the separator {delimiter!r} in quotes")
+                width = width or len(cells)
+                yield Record(line, cells)
+            else:
+                stats.skip("rows", "blank row", int(width > 0))
+            line += len(own)
+    except csv.Error as error:
+        own = recorded.take()
+        raise ListingError(uri, line + _quoted_line(own), f"{error}; is a quote left open there?") from None
+    _check_closed(uri, line - len(own), own, delimiter)
+
+
+def _check_quoted(uri: str, line: int, own: list[str], delimiter: str, cells: list[str]) -> None:
+    """Raise where a quoted cell of several lines looks like rows that an unclosed quote took in."""
+    column = next((i for i, cell in enumerate(cells) if AUDIO_NAME.fullmatch(cell)), 0)
+    named = AUDIO_NAME.fullmatch(cells[column])
+    for number, text in enumerate(own[1:], start=1):
+        inside = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+        if len(inside) == len(cells):
+            name = AUDIO_NAME.fullmatch(inside[column])
+            if name.groups() == named.groups() if name and named else not named and ID_NAME.fullmatch(inside[column]):
+                at = line + _quoted_line(own)
+                raise ListingError(uri, at, f"the quote that opens here takes in line {line + number}; close it")
+    _check_closed(uri, line, own, delimiter)
+
+
+def _check_closed(uri: str, line: int, own: list[str], delimiter: str) -> None:
+    """Raise where the lines of a record end inside a quote."""
+    try:
+        list(csv.reader(own, delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        if "end of data" in str(error):
+            problem = "the quote that opens here is never closed; close it, or double quotes inside a quoted cell"
+            raise ListingError(uri, line + _quoted_line(own), problem) from None
+
+
+def _quoted_line(own: list[str]) -> int:
+    """Return which of the lines of a record, from 0, opens a quote that it does not close."""
+    return next((i for i, text in enumerate(own) if text.count('"') % 2), 0)
+
+
+def _begins_document(first: str) -> bool:
+    """Return whether a file is one JSON document, by its first line, and not JSON Lines."""
+    try:
+        fields = json.loads(first or "{}")
+    except ValueError:
+        return True  # a document over several lines, or no JSON: the parser will say
+    return not isinstance(fields, dict) or isinstance(fields.get("data"), list)
+
+
+def _document(uri: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ListingError(uri, 0, f"is no JSON: {error}") from None
+    rows = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(rows, list):
+        raise ListingError(uri, 0, "has no list of clips; give JSON Lines, a list of objects, or an object with `data`")
+    yield from ((0, _object(uri, 0, fields)) for fields in rows)
+
+
+def _object(uri: str, line: int, fields: Any) -> dict[str, Any]:
+    if not isinstance(fields, dict):
+        raise ListingError(uri, line, f"want an object for each clip, got {str(fields)[:60]!r}")
+    return fields

@@ -1,0 +1,228 @@
+"""Rows with a column of files -> clips: CSV and TSV, JSON Lines, NeMo and Lhotse manifests, tables without audio bytes.
+
+`start` with `end` or `duration` cuts a clip out of its file, unless a column gives the clip's id in an archive (YouTube,
+Freesound): then they are the place in that recording, and the file holds just the clip.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.clip import Clip, key_of, origin_of, told_apart
+from pipeline.sources import columns
+from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.rows import ListingError
+from pipeline.sources.stats import ListingStats
+
+LABEL_SEPARATOR = "|"  # display names contain commas and semicolons are taken by other tools
+CAPTION_SEPARATOR = "||"
+NUMBERED = re.compile(r"caption_\d+")  # Clotho's columns
+Row = tuple[int, Mapping[str, Any]]  # line, and {normalised column: value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a source is listed."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, as --columns gives them
+    holds_all: bool = (
+        False  # hold a table to merge rows of one clip that lie apart, and name packed clips by their file
+    )
+
+
+class RowReader:
+    """Turns the rows of one table into clips."""
+
+    def __init__(self, uri: str, files: AudioFolder, stats: ListingStats, options: Options) -> None:
+        self.uri, self.files, self.stats, self.options = uri, files, stats, options
+        self.place: Callable[[Mapping[str, Any]], str] | None = None  # where published layouts have their audio
+        self.names: dict[str, str] = {}  # {mid: display name}, where a table has ids alone
+        self.label_separator = LABEL_SEPARATOR
+        self._chosen: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def clips(self, rows: Iterable[Row]) -> Iterator[Clip]:
+        """Yield the clips; rows of one clip become one, with all of their captions and labels."""
+        if self.options.holds_all:
+            yield from self._gathered(rows)
+            return
+        held: tuple[int, Clip] | None = None
+        for line, fields in rows:
+            clip = self.clip(line, fields)
+            if held and _identity(held[1]) == _identity(clip):
+                held = line, self._merged(held, (line, clip))
+                continue
+            if held:
+                yield held[1]
+            held = line, clip
+        if held:
+            yield held[1]
+
+    def clip(self, line: int, fields: Mapping[str, Any]) -> Clip:
+        """Return the clip of one row. Raises ListingError for a row that names no file, and for a time that is no number."""
+        self.stats.read["rows"] += 1
+        role = self.roles(fields)
+        file = _path(fields.get(role.get("file", "")))
+        if not file:
+            raise ListingError(self.uri, line, "names no file")
+        own = {name: fields.get(column) for name, column in role.items()}
+        youtube, freesound = (text_of(own.get(name)) for name in ("youtube", "freesound"))
+        start_s, end_s = self._times(line, own)
+        cuts = "start" in role and not (youtube or freesound)
+        mids = texts(own.get("mids"), ",")
+        key = key_of(file)
+        if cuts:
+            key = _timed(key, start_s, end_s)
+        return Clip(
+            key=key,
+            uri=self.place(fields) if self.place else self.files.place(file),
+            source_id=file,
+            origin=_archive(youtube, freesound, role, file) or origin_of(text_of(own.get("source"))) or origin_of(file),
+            start_s=start_s,
+            end_s=end_s,
+            cut_start_s=start_s if cuts else 0.0,
+            cut_end_s=end_s if cuts else 0.0,
+            tags=self._tags(own, mids),
+            mids=tuple(mids),
+            captions=tuple(texts(own.get("captions"), CAPTION_SEPARATOR) or numbered(fields)),
+            fold=text_of(own.get("fold")),
+        )
+
+    def roles(self, fields: Mapping[str, Any]) -> dict[str, str]:
+        """Return {role: column} of a row. Raises ListingError when no column names a file."""
+        header = tuple(fields)
+        if header not in self._chosen:
+            try:
+                chosen = columns.choose(header, self.options.columns)
+            except ValueError as error:
+                raise ListingError(self.uri, 0, str(error)) from None
+            if "file" not in chosen:
+                wanted = f"want one of {list(columns.ROLES['file'])}, or name yours: --columns {columns.WANTED}"
+                raise ListingError(self.uri, 0, f"no file column: columns are {list(header)}, {wanted}")
+            if "start" not in chosen:  # a length by itself cuts nothing
+                chosen = {role: name for role, name in chosen.items() if role not in ("end", "duration")}
+            self.note_columns(header, chosen)
+            self._chosen[header] = chosen
+        return self._chosen[header]
+
+    def note_columns(self, header: Iterable[str], chosen: Mapping[str, str]) -> None:
+        """Remember which columns are used."""
+        self.stats.columns |= chosen
+        used = set(chosen.values())
+        self.stats.unused_columns |= {n: None for n in header if n and n not in used and not NUMBERED.fullmatch(n)}
+
+    def named(self, mids: Iterable[str]) -> tuple[str, ...]:
+        """Return the display names of ids; those without one are counted."""
+        found = []
+        for mid in mids:
+            if mid in self.names:
+                found.append(self.names[mid])
+            else:
+                self.stats.unknown_labels[mid] += 1
+        return tuple(found)
+
+    def _tags(self, own: Mapping[str, Any], mids: list[str]) -> tuple[str, ...]:
+        tags = [tag.replace("_", " ") for tag in texts(own.get("labels"), self.label_separator)]
+        return tuple(dict.fromkeys(tags)) or (self.named(mids) if self.names else ())
+
+    def _times(self, line: int, own: Mapping[str, Any]) -> tuple[float, float]:
+        """Return where a clip begins and ends, seconds; 0 where that is not listed."""
+        start_s, end_s, duration_s = (self._number(line, name, own.get(name)) for name in ("start", "end", "duration"))
+        end_s = end_s or (start_s + duration_s if duration_s else 0.0)
+        if start_s < 0 or (end_s and end_s <= start_s):
+            raise ListingError(self.uri, line, f"a clip from {start_s} s to {end_s} s cannot be")
+        return start_s, end_s
+
+    def _number(self, line: int, name: str, value: Any) -> float:
+        return number(self.uri, line, name, value)
+
+    def _gathered(self, rows: Iterable[Row]) -> Iterator[Clip]:
+        found: dict[tuple[str, float, float], tuple[int, Clip]] = {}
+        for line, fields in rows:
+            clip = self.clip(line, fields)
+            held = found.get(_identity(clip))
+            found[_identity(clip)] = (line, self._merged(held, (line, clip))) if held else (line, clip)
+        yield from (clip for _, clip in found.values())
+
+    def _merged(self, one: tuple[int, Clip], other: tuple[int, Clip]) -> Clip:
+        self.stats.merged += 1
+        return merged(one[1], other[1], self.uri, other[0])
+
+
+def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
+    """Return a clip with the captions, labels and ids of a further row of it.
+
+    Raises:
+        ListingError: naming the further row, when it puts the clip into another fold.
+    """
+    if clip.fold != second.fold:
+        raise ListingError(uri, line, f"{clip.source_id!r} is in fold {second.fold!r} here and in {clip.fold!r} above")
+    tags, mids = (tuple(dict.fromkeys((*one, *other))) for one, other in ((clip.tags, second.tags), (clip.mids, second.mids)))
+    labels_alone = tags != clip.tags and set(second.captions) <= set(clip.captions)  # a row for each label
+    captions = clip.captions if labels_alone else clip.captions + second.captions  # two people may write the same
+    return dataclasses.replace(clip, captions=captions, tags=tags, mids=mids)
+
+
+def distinct(clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Yield clips of a table whose names may give equal keys; those that do end in the hash of the name."""
+    held = list(clips)
+    counts = Counter(clip.key for clip in held)
+    for clip in held:
+        yield dataclasses.replace(clip, key=told_apart(clip.source_id)) if counts[clip.key] > 1 else clip
+
+
+def number(uri: str, line: int, name: str, value: Any) -> float:
+    """Return a time in seconds; 0 for an empty cell. Raises ListingError naming the column and the value."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return 0.0
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ListingError(uri, line, f"{name} is {value!r}, and must be a number of seconds") from None
+
+
+def numbered(fields: Mapping[str, Any]) -> list[str]:
+    """Return the captions of a row that has them in columns caption_1, caption_2, ..."""
+    return [text for name, value in fields.items() if NUMBERED.fullmatch(name) and (text := text_of(value))]
+
+
+def text_of(value: Any) -> str:
+    """Return a cell as text, '' for none."""
+    return "" if value is None else str(value).strip()
+
+
+def _identity(clip: Clip) -> tuple[str, float, float]:
+    return clip.uri, clip.cut_start_s, clip.cut_end_s
+
+
+def _timed(key: str, start_s: float, end_s: float) -> str:
+    """Return the key of a part of a file."""
+    return key_of(f"{key}_{round(start_s * 1000)}" + (f"_{round(end_s * 1000)}" if end_s else ""))
+
+
+def _path(value: Any) -> str:
+    """Return the file that a cell names: text, or an object with a path, as Hugging Face tables have it."""
+    if isinstance(value, Mapping):
+        value = value.get("path")
+    path = text_of(value)
+    if "\\" in path and "/" not in path:  # written on Windows
+        path = path.replace("\\", "/")
+    return path.removeprefix("./")
+
+
+def texts(value: Any, separator: str) -> list[str]:
+    """Return the texts of a cell: parts of a text, or the texts of a list; numbers are no texts."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(separator) if part.strip()]
+    values = value if isinstance(value, list | tuple) else ()
+    return [text.strip() for text in values if isinstance(text, str) and text.strip()]
+
+
+def _archive(youtube: str, freesound: str, role: Mapping[str, str], file: str) -> str:
+    if youtube:
+        return f"youtube:{youtube}"
+    if freesound:
+        return f"freesound:{freesound}"
+    return f"freesound:{file}" if role.get("file") == "fname" and file.isdigit() else ""  # FSD50K's names

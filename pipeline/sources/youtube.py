@@ -1,0 +1,204 @@
+"""Tables that name a clip by its YouTube id and start: AudioSet's segments, weak and strong, AudioCaps, MusicCaps, VGGSound.
+
+The audio is looked for beside the table in the usual namings (audio_folder.py); a file holds just its clip.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pipeline import audioset, storage
+from pipeline.clip import Clip
+from pipeline.sources import columns
+from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.rows import ListingError, Record, delimited
+from pipeline.sources.stats import ListingStats
+from pipeline.sources.tables import CAPTION_SEPARATOR, LABEL_SEPARATOR, Options, Row, merged, number, texts
+
+CLIP_S = 10.0  # length of a clip whose end is not listed
+CAPTIONS_OF_SEGMENTS = "_captions.csv"
+SEGMENT_COLUMNS = ("ytid", "start_seconds", "end_seconds", "positive_labels")
+STRONG_COLUMNS = {"segment_id", "start_time_seconds", "end_time_seconds", "label"}
+STRONG_NAMES = "mid_to_display_name.tsv"
+ID = re.compile(r"[\w-]{11}")
+TEST_NAME = re.compile(r"([\w-]{11})_(\d{6})\.\w+")  # VGGSound's list of test clips
+
+
+def is_youtube(chosen: Mapping[str, str]) -> bool:
+    """Return whether a table names its clips by YouTube id and start, given {role: column}."""
+    return {"youtube", "start"} <= set(chosen) and "file" not in chosen
+
+
+def is_vggsound(cells: list[str]) -> bool:
+    """Return whether a first row is VGGSound's, which has no header: see `YoutubeTable.vggsound`."""
+    if len(cells) == 4:
+        return bool(ID.fullmatch(cells[0])) and cells[1].strip().isdigit()
+    return len(cells) == 2 and bool(TEST_NAME.fullmatch(cells[0]))
+
+
+class YoutubeTable:
+    """What the clips of one table share."""
+
+    def __init__(self, uri: str, stats: ListingStats, options: Options) -> None:
+        self.uri, self.stats, self.options = uri, stats, options
+        self.folder, _, self.name = uri.rpartition("/")
+        self.files = AudioFolder(self.folder, self.name)
+        self.names: dict[str, str] = {}  # {mid: display name}
+
+    def clip(self, segment: audioset.Segment, **fields: Any) -> Clip:
+        """Return the clip of a segment; ids without a name are counted, and the clip keeps its other tags."""
+        for mid in segment.mids if self.names else ():
+            if mid not in self.names:
+                self.stats.unknown_labels[mid] += 1
+        tags = tuple(self.names[mid] for mid in segment.mids if mid in self.names)
+        listed = {
+            "key": audioset.key(segment.ytid, segment.start_s, segment.end_s),
+            "source_id": segment.ytid,
+            "tags": tags,
+        }
+        return Clip(
+            uri=self.files.find(segment),
+            origin=f"youtube:{segment.ytid}",
+            start_s=segment.start_s,
+            end_s=segment.end_s,
+            mids=segment.mids,
+            **{**listed, **fields},
+        )
+
+    def segments(self, records: Iterable[Record]) -> Iterator[Clip]:
+        """Yield the clips of an official segments file, whose header is a comment."""
+        self.names = self._class_names(required=True)
+        captions = self._captions()
+        self.stats.columns |= {
+            "youtube": "ytid",
+            "start": "start_seconds",
+            "end": "end_seconds",
+            "mids": "positive_labels",
+        }
+        for line, cells in records:
+            self.stats.read["rows"] += 1
+            if len(cells) != len(SEGMENT_COLUMNS):
+                raise ListingError(self.uri, line, f"want {', '.join(SEGMENT_COLUMNS)}; got {cells}")
+            segment = self._segment(line, *cells)
+            yield self.clip(segment, captions=tuple(captions.get((segment.ytid, segment.start_s), ())))
+
+    def rows(self, rows: Iterable[Row], chosen: Mapping[str, str]) -> Iterator[Clip]:
+        """Yield the clips of a table with a header, all captions of a clip together; {role: column} are given."""
+        if "captions" in chosen:
+            rows = list(rows)  # captions of one clip may lie apart, and the labels of all are looked up at once
+            labels = (
+                self._labels({str(fields.get(chosen["youtube"])) for _, fields in rows}) if "mids" not in chosen else {}
+            )
+        else:
+            labels = {}
+        if "mids" in chosen:
+            self.names = self._class_names(required=not {"captions", "labels"} & set(chosen))
+        held: dict[str, Clip] = {}
+        for line, fields in rows:
+            self.stats.read["rows"] += 1
+            clip = self._row(line, {role: fields.get(column) for role, column in chosen.items()}, labels)
+            if "captions" not in chosen and not self.options.holds_all:
+                yield clip
+            elif clip.key in held:
+                self.stats.merged += 1
+                held[clip.key] = merged(held[clip.key], clip, self.uri, line)
+            else:
+                held[clip.key] = clip
+        yield from held.values()
+
+    def strong(self, rows: Iterable[Row]) -> Iterator[Clip]:
+        """Yield the clips of AudioSet's strong labels: the rows are events of a clip `<ytid>_<start in ms>`."""
+        uri = storage.join(self.folder, STRONG_NAMES)
+        if storage.exists(uri):
+            pairs = (line.split("\t", 1) for line in storage.read_text(uri).splitlines() if "\t" in line)
+            self.names = {mid.strip(): name.strip() for mid, name in pairs}
+        else:
+            self.names = self._class_names(required=True)
+        self.stats.columns |= {"youtube": "segment_id", "mids": "label"}
+        held: dict[str, Clip] = {}
+        for line, fields in rows:
+            self.stats.read["rows"] += 1
+            ytid, sign, start = str(fields["segment_id"]).rpartition("_")
+            if not sign or not start.isdigit():
+                raise ListingError(self.uri, line, f"segment_id is {fields['segment_id']!r}, want <ytid>_<start in ms>")
+            start_s = int(start) / 1000
+            segment = audioset.Segment(ytid, start_s, start_s + CLIP_S, (str(fields["label"]).strip(),))
+            clip = self.clip(segment)
+            if clip.key in held:
+                self.stats.merged += 1
+                clip = merged(held[clip.key], clip, self.uri, line)
+            held[clip.key] = clip
+        yield from held.values()
+
+    def vggsound(self, records: Iterable[Record]) -> Iterator[Clip]:
+        """Yield the clips of VGGSound's tables: `ytid,start,label,split`, or `<ytid>_<start>.mp4,label` of test clips."""
+        for line, cells in records:
+            self.stats.read["rows"] += 1
+            named = TEST_NAME.fullmatch(cells[0])
+            if len(cells) == 4 and ID.fullmatch(cells[0]) and cells[1].isdigit():
+                ytid, start, label, split = cells[0], int(cells[1]), cells[2], cells[3]
+            elif len(cells) == 2 and named:
+                ytid, start, label, split = named[1], int(named[2]), cells[1], "test"
+            else:
+                raise ListingError(
+                    self.uri, line, f"want ytid,start,label,split or <ytid>_<start>.mp4,label; got {cells}"
+                )
+            segment = audioset.Segment(ytid, float(start), start + CLIP_S, ())
+            label = label.replace("_", ",")  # `bird chirping_ tweeting` in tables that may hold no comma
+            yield self.clip(segment, tags=(label,), fold=split.strip(), source_id=f"{ytid}_{start:06d}")
+
+    def _segment(self, line: int, ytid: str, start: str, end: str, mids: str) -> audioset.Segment:
+        times = (
+            number(self.uri, line, name, value) for name, value in (("start_seconds", start), ("end_seconds", end))
+        )
+        return audioset.Segment(ytid.strip(), *times, audioset.split_mids(mids))
+
+    def _row(self, line: int, own: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]]) -> Clip:
+        ytid = str(own["youtube"]).strip()
+        if not ytid:
+            raise ListingError(self.uri, line, "has no YouTube id")
+        start_s, end_s, duration_s = (number(self.uri, line, n, own.get(n)) for n in ("start", "end", "duration"))
+        mids = audioset.split_mids(str(own.get("mids") or "")) or labels.get(ytid, ())
+        fields: dict[str, Any] = {
+            "captions": tuple(texts(own.get("captions"), CAPTION_SEPARATOR)),
+            "fold": str(own.get("fold") or "").strip(),
+        }
+        if tags := texts(own.get("labels"), LABEL_SEPARATOR):
+            fields["tags"] = tuple(tag.replace("_", " ") for tag in tags)
+        end_s = end_s or start_s + (duration_s or CLIP_S)
+        return self.clip(audioset.Segment(ytid, start_s, end_s, mids), **fields)
+
+    def _class_names(self, required: bool) -> dict[str, str]:
+        uri = storage.join(self.folder, audioset.LABELS_FILE)
+        if storage.exists(uri):
+            return audioset.read_labels(storage.read_text(uri))
+        if required:
+            problem = f"its mids need {audioset.LABELS_FILE} beside it; copy the official file there"
+            raise ListingError(self.uri, 0, problem)
+        return {}
+
+    def _captions(self) -> dict[tuple[str, float], list[str]]:
+        uri = storage.join(self.folder, self.name.split(".")[0] + CAPTIONS_OF_SEGMENTS)
+        found: dict[tuple[str, float], list[str]] = defaultdict(list)
+        if storage.exists(uri):
+            with delimited(uri, ListingStats()) as table:
+                header = [columns.normalise(cell) for cell in next(table.records, Record(0, [])).cells]
+                if missing := {"youtube_id", "start_time", "caption"} - set(header):
+                    raise ListingError(uri, 1, f"has no column {', '.join(sorted(missing))}")
+                for line, cells in table.records:
+                    row = dict(zip(header, cells, strict=False))
+                    start_s = number(uri, line, "start_time", row.get("start_time"))
+                    found[row["youtube_id"], start_s].append(row.get("caption", ""))
+        return found
+
+    def _labels(self, wanted: set[str]) -> dict[str, tuple[str, ...]]:
+        """Return AudioSet's mids by YouTube id, where its segments and labels lie in the folder."""
+        self.names = self._class_names(required=False)
+        tables = [name for name in storage.list_names(self.folder) if "_segments.csv" in name] if self.names else []
+        found: dict[str, tuple[str, ...]] = {}
+        for name in tables:
+            with delimited(storage.join(self.folder, name), ListingStats()) as table:
+                rows = (record.cells for record in table.records if len(record.cells) == len(SEGMENT_COLUMNS))
+                found |= {cells[0]: audioset.split_mids(cells[3]) for cells in rows if cells[0] in wanted}
+        return found
