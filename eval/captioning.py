@@ -38,9 +38,11 @@ class CaptioningConfig:
     model: str = ""
     """Checkpoint directory that `train captioner` wrote."""
     task: str = ""
-    """One of the tasks in eval/tasks.py."""
+    """One of the tasks in eval/tasks.py, or a name of your own for --task-dir."""
     task_dir: str = ""
-    """The dataset's folder."""
+    """The dataset's folder; of a task of your own, any source of clips that `pipeline inspect` understands."""
+    columns: str = ""
+    """Columns of a table that are named otherwise, as in file=path,captions=said."""
     folds: tuple[str, ...] = ()
     """Evaluate only these folds; empty takes all."""
     out: str = ""
@@ -110,7 +112,7 @@ def text_table(entry: dict[str, Any]) -> str:
 
 def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
     """Find out what is wrong with the command before any model runs."""
-    task, listed = tasks.read(config.task, config.task_dir, config.folds)
+    task, listed = tasks.read(config.task, config.task_dir, config.folds, columns=config.columns)
     about = checkpoint.describe(config.model, "--model", TagGuidedCaptioner)
     results.check(config.out, about["revision"])
     if config.clap:

@@ -116,8 +116,13 @@ def _vectors(rows: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {own: (a, b) for own, a, b in zip(rows["id"].to_pylist(), *columns, strict=True)}
 
 
+def _cut(clip: Clip) -> tuple[float, ...]:
+    """Return which part of its file a clip is; nothing for a whole file, whose id stays what it was."""
+    return (clip.cut_start_s, clip.cut_end_s) if clip.cut_start_s or clip.cut_end_s else ()
+
+
 def _ids(clips: Sequence[Clip]) -> list[str]:
     local = sorted({clip.uri for clip in clips if "://" not in clip.uri})
     stamps = dict(zip(local, storage.stamps(local), strict=True))
-    places = ((clip.uri, clip.offset, clip.size, clip.fault, stamps.get(clip.uri)) for clip in clips)
+    places = ((clip.uri, clip.offset, clip.size, clip.fault, stamps.get(clip.uri), *_cut(clip)) for clip in clips)
     return [hashlib.sha256(repr(place).encode()).hexdigest()[:32] for place in places]

@@ -10,7 +10,7 @@ from pipeline.clip import Clip
 from train import checkpoint
 from train.checkpoint import Checkpoint, Network
 
-Read = Callable[[str, str, tuple[str, ...]], tuple[Task, list[Clip]]]
+Read = Callable[..., tuple[Task, list[Clip]]]  # as `tasks.read`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,21 @@ class EvaluationConfig(RunConfig):
     """Evaluate a checkpoint on a task."""
 
     task: str = ""
-    """One of the tasks in eval/tasks.py."""
+    """One of the tasks in eval/tasks.py, or a name of your own for --task-dir."""
     task_dir: str = ""
-    """The dataset's folder."""
+    """The dataset's folder; of a task of your own, any source of clips that `pipeline inspect` understands."""
+    columns: str = ""
+    """Columns of a table that are named otherwise, as in file=path,labels=tags."""
+    classes: str = ""
+    """Of a task of your own, a file with its classes, one a line; empty takes the labels of its clips."""
     folds: tuple[str, ...] = ()
     """Evaluate only these folds; empty takes the official test split, or all folds."""
 
 
 def check(config: EvaluationConfig, *kinds: type[Network], read: Read = tasks.read) -> tuple[Task, list[Clip]]:
     """Return the task and its clips. Raises InputError for what is wrong with the command, before any model is loaded."""
-    task, clips = read(config.task, config.task_dir, config.folds)
+    listing = {"columns": config.columns, "classes": config.classes}
+    task, clips = read(config.task, config.task_dir, config.folds, **listing)
     results.check(config.out, checkpoint.describe(config.model, "--model", *kinds)["revision"])
     embed.device(config.device)
     if config.batch_size < 1:

@@ -12,7 +12,7 @@ from train import checkpoint
 from train.checkpoint import Network
 
 DECODERS = 2  # threads of a reading task
-PLACE = ("id", "uri", "offset", "size", "fault")  # of a clip, all that reading needs to know
+PLACE = ("id", *sources.PLACE)  # of a clip, all that reading needs to know
 
 
 def read(rows: pa.Table, sample_rate_hz: int) -> pa.Table:
@@ -20,8 +20,8 @@ def read(rows: pa.Table, sample_rate_hz: int) -> pa.Table:
 
     def decode(row: dict[str, object]) -> tuple[bytes, str]:
         try:
-            data = sources.read_bytes(*(row[name] for name in PLACE[1:]))  # type: ignore[arg-type]
-            return audio.decode(data, sample_rate_hz).tobytes(), ""
+            place = [row[name] for name in sources.PLACE]
+            return sources.read_place(*place, sample_rate_hz=sample_rate_hz).tobytes(), ""  # type: ignore[arg-type]
         except audio.AudioError as error:
             return b"", error.reason
 

@@ -27,7 +27,9 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def read(name: str, folder: str, folds: tuple[str, ...]) -> tuple[Task, list[Clip]]:
+def read(
+    name: str, folder: str, folds: tuple[str, ...], columns: str = "", classes: str = ""
+) -> tuple[Task, list[Clip]]:
     """Return a task and all of its clips, training clips too; `folds` narrows a cross-validation to some.
 
     Raises:
@@ -39,7 +41,7 @@ def read(name: str, folder: str, folds: tuple[str, ...]) -> tuple[Task, list[Cli
         raise InputError(
             "--folds", folds, f"{name} has {have} and is tested on {', '.join(known.test)}; leave --folds out"
         )
-    task, clips = tasks.read(name, folder, folds, training=True)
+    task, clips = tasks.read(name, folder, folds, training=True, columns=columns, classes=classes)
     split(task, clips, "--folds" if folds else "--task-dir")  # too few folds are told before anything is computed
     return task, clips
 

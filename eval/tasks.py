@@ -2,44 +2,20 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
 
-from eval import layouts
+from eval import own_task
+from eval.task import Task as Task
 from pipeline import audioset, sources, storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip, told_apart
+from pipeline.sources import official
+from pipeline.sources.official import Listing
 
+LISTINGS = {"synth": (Listing(("evaluation_segments.csv",)),)} | official.LISTINGS
 OWN_TABLE = "metadata.csv"  # what a dataset may bring in place of its official listings, such as a subset of it
-ANYONES = ("train.csv", "val.csv", "test.csv")  # names that by themselves tell no dataset
-
-
-class Listing(NamedTuple):
-    """A file, or a folder, inside a dataset's folder that lists clips."""
-
-    files: tuple[str, ...]  # the first that is there is read
-    split: str = ""  # the fold of all its clips; '' where the listing tells it
-    read: Callable[[str, str], Iterable[Clip]] = layouts.table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A downstream dataset."""
-
-    name: str
-    listings: tuple[Listing, ...]
-    fold_rule: str
-    labels: Literal["one", "many", "none"] = "one"  # that a clip has
-    captioned: bool = False
-    folds: tuple[str, ...] = ()  # of an official cross-validation
-    train: tuple[str, ...] = ()  # folds of the official splits
-    validation: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()  # names that its folder is published under, in lower case
-    vocabulary: str = ""  # file that lists its classes, with AudioSet's ids
-    label_text: Callable[[str], str] = str.lower  # label -> the words put into a prompt
 
 
 TASKS = {
@@ -47,7 +23,6 @@ TASKS = {
     for task in (
         Task(
             name="synth",
-            listings=(Listing(("evaluation_segments.csv",)),),
             labels="one",  # those with one sound are classified, all are tagged
             captioned=True,
             fold_rule="the evaluation split of the procedural corpus",
@@ -55,23 +30,17 @@ TASKS = {
         ),
         Task(
             name="esc50",
-            listings=(Listing(("meta/esc50.csv",)),),
             folds=("1", "2", "3", "4", "5"),
             folders=("esc-50", "esc-50-master"),
             fold_rule="ESC-50 official folds",
         ),
         Task(
             name="urbansound8k",
-            listings=(Listing(("metadata/UrbanSound8K.csv",), read=layouts.urbansound8k),),
             folds=tuple(str(fold) for fold in range(1, 11)),
             fold_rule="UrbanSound8K official folds",
         ),
         Task(
             name="fsd50k",
-            listings=(
-                Listing(("FSD50K.ground_truth/dev.csv",), read=layouts.fsd50k),
-                Listing(("FSD50K.ground_truth/eval.csv",), "test", layouts.fsd50k),
-            ),
             labels="many",
             train=("train",),
             validation=("val",),
@@ -81,18 +50,12 @@ TASKS = {
         ),
         Task(
             name="vggsound",
-            listings=(Listing(("vggsound.csv", "vggsound_test.csv"), read=layouts.vggsound),),
             train=("train",),
             test=("test",),
             fold_rule="VGGSound test",
         ),
         Task(
             name="audioset",
-            listings=(
-                Listing(("balanced_train_segments.csv",), "train"),
-                Listing(("unbalanced_train_segments.csv",), "unbalanced"),  # two million: only when asked for
-                Listing(("eval_segments.csv",), "test"),
-            ),
             labels="many",
             train=("train",),
             test=("test",),
@@ -101,7 +64,6 @@ TASKS = {
         ),
         Task(
             name="gtzan",
-            listings=(Listing(("genres_original", "genres", "Data/genres_original"), read=layouts.gtzan),),
             train=("train",),
             validation=("validation",),
             test=("test",),
@@ -110,7 +72,6 @@ TASKS = {
         ),
         Task(
             name="speech-commands",
-            listings=(Listing(("testing_list.txt",), read=layouts.speech_commands),),
             train=("train",),
             validation=("validation",),
             test=("test",),
@@ -120,11 +81,6 @@ TASKS = {
         ),
         Task(
             name="audiocaps",
-            listings=(
-                Listing(("train.csv",), "train"),
-                Listing(("val.csv",), "val"),
-                Listing(("test.csv",), "test"),
-            ),
             labels="none",
             captioned=True,
             train=("train",),
@@ -134,11 +90,6 @@ TASKS = {
         ),
         Task(
             name="clotho",
-            listings=(
-                Listing(("clotho_captions_development.csv",), "development", layouts.clotho),
-                Listing(("clotho_captions_validation.csv",), "validation", layouts.clotho),
-                Listing(("clotho_captions_evaluation.csv",), "evaluation", layouts.clotho),
-            ),
             labels="none",
             captioned=True,
             train=("development",),
@@ -150,22 +101,28 @@ TASKS = {
 }
 
 
-def read(name: str, folder: str, folds: tuple[str, ...], training: bool = False) -> tuple[Task, list[Clip]]:
+def read(
+    name: str, folder: str, folds: tuple[str, ...], training: bool = False, columns: str = "", classes: str = ""
+) -> tuple[Task, list[Clip]]:
     """Return a task and its clips.
 
     Args:
-        name: one of `TASKS`.
-        folder: of the dataset, official or with a table of its own (`metadata.csv`).
+        name: one of `TASKS`, or any other name for a task of one's own.
+        folder: of the dataset, official or with a table of its own (`metadata.csv`); of one's own task, any source.
         folds: read only these; empty reads what is evaluated: the official test split, or all folds, or all there is.
         training: read the official training and validation splits too.
+        columns: `file=path,labels=tags`, where a table has other than the usual names.
+        classes: of one's own task, a file with a class a line; empty takes the labels of its clips.
 
     Raises:
-        InputError: naming what is wrong with --task, --task-dir or --folds.
+        InputError: naming what is wrong with --task, --task-dir, --classes or --folds.
     """
     if name not in TASKS:
-        raise InputError("--task", name, f"choose one of {', '.join(TASKS)}")
+        return own_task.read(name, folder, folds, training, columns, classes)
+    if classes:
+        raise InputError("--classes", classes, f"{name} has its own classes; leave it out, or name a task of your own")
     task = TASKS[name]
-    files = " or ".join(file for listing in task.listings for file in listing.files)
+    files = " or ".join(file for listing in LISTINGS[name] for file in listing.files)
     if not folder:
         raise InputError("--task-dir", folder, f"give the folder that holds {files}")
     uri = storage.resolve(folder)
@@ -174,13 +131,15 @@ def read(name: str, folder: str, folds: tuple[str, ...], training: bool = False)
     if not found and not own:
         raise InputError("--task-dir", folder, f"holds no {files} and no {OWN_TABLE}")
     wanted = {*(folds or task.test), *(task.train + task.validation if training else ())}
+    stats = sources.ListingStats()
     with _readable(folder):
         if own:
-            clips = list(layouts.table(uri, OWN_TABLE))
+            clips = sources.read_clips(storage.join(uri, OWN_TABLE), flag="--task-dir", column_names=columns)
         else:
             parts = [(listing, file) for listing, file in found if not wanted or listing.split in ("", *wanted)]
-            listed = [(listing.split, clip) for listing, file in parts for clip in listing.read(uri, file)]
+            listed = [(listing.split, clip) for listing, file in parts for clip in _list(uri, file, columns, stats)]
             clips = [replace(clip, fold=split) if split else clip for split, clip in listed]
+            sources.log_listing(folder, stats)
     have = {clip.fold for clip in clips}
     if folds or have & wanted or (wanted and not own and have != {""}):  # never training clips for test clips
         clips = [clip for clip in clips if clip.fold in wanted]
@@ -199,7 +158,7 @@ def classes(task: Task, folder: str, clips: Iterable[Clip]) -> list[str]:
     Raises:
         InputError: when that list cannot be read.
     """
-    return list(_vocabulary(task, folder)) or sources.tag_vocabulary(clips)
+    return list(task.classes) or list(_vocabulary(task, folder)) or sources.tag_vocabulary(clips)
 
 
 def descriptions(task: Task, folder: str) -> dict[str, str]:
@@ -240,18 +199,25 @@ def present(folder: str) -> tuple[dict[str, str], dict[str, str]]:
     return found, closed
 
 
+def _list(uri: str, file: str, columns: str, stats: sources.ListingStats) -> Iterator[Clip]:
+    """Yield the clips of one listing; lists of splits and folders of classes belong to the whole folder."""
+    listing = storage.join(uri, file) if file.endswith(".csv") else uri
+    return sources.list_clips(listing, flag="--task-dir", column_names=columns, stats=stats)
+
+
 def _place(task: Task, places: list[str], uri: str) -> str:
     """Return the folder that holds a task, official before one with a table of its own; '' where none does."""
     own = [place for place in places if storage.exists(storage.join(place, OWN_TABLE))]
     official = [place for place in places if _listings(task, place)]
-    if any(file not in ANYONES for _, file in _listings(task, uri)):
+    if any(listing.own_name for listing, _ in _listings(task, uri)):
         official.append(uri)
     return next(iter(official or own), "")
 
 
 def _listings(task: Task, uri: str) -> list[tuple[Listing, str]]:
     """Return the listings of a task that are there, each with its file."""
-    there = ((each, [file for file in each.files if storage.exists(storage.join(uri, file))]) for each in task.listings)
+    listings = LISTINGS[task.name]
+    there = ((each, [file for file in each.files if storage.exists(storage.join(uri, file))]) for each in listings)
     return [(listing, files[0]) for listing, files in there if files]
 
 

@@ -7,6 +7,7 @@ from pipeline.cli import Stage, main
 
 STAGES = {
     "synth": Stage("pipeline.synth", "Write the procedural corpus.", configs.SYNTH),
+    "inspect": Stage("pipeline.inspect", "Show how a source is understood.", configs.INSPECT),
     "fingerprint": Stage("pipeline.fingerprints", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
     "plan": Stage("pipeline.plan", "Fix which clip goes into which shard.", configs.PLAN),
     "probe": Stage("pipeline.probe", "Measure how fast each stage of caption is.", configs.PROBE),

@@ -8,6 +8,7 @@ from pipeline.export import ExportConfig
 from pipeline.fingerprints import FingerprintConfig
 from pipeline.firewall import FirewallConfig
 from pipeline.index import IndexConfig
+from pipeline.inspect import InspectConfig
 from pipeline.listen import ListenConfig
 from pipeline.plan import PlanConfig
 from pipeline.probe import ProbeConfig
@@ -71,6 +72,7 @@ RECAPTION: dict[str, tuple[str, RecaptionConfig]] = {
         RecaptionConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128),
     ),
 }
+INSPECT = {ONLY: ("", InspectConfig())}
 FINGERPRINT = {ONLY: ("", FingerprintConfig())}
 RETRY = {ONLY: ("", RetryConfig())}
 VERIFY = {ONLY: ("", VerifyConfig())}

@@ -30,7 +30,7 @@ def run(config: IndexConfig) -> None:
         log.info("index: %s is complete already", out)
         return
     log.info("index: listing %s", config.source)
-    clips = sources.read_clips(config.source)
+    clips, stats = sources.read_listing(config.source)
     if any(clip.offset < 0 or clip.size < 0 for clip in clips if not clip.fault):
         raise InputError("--source", config.source, "not all of it is tars; other listings need no index")
     wrong = {clip.source_id: reason for clip in clips if (reason := _wrong(clip))}
@@ -42,6 +42,7 @@ def run(config: IndexConfig) -> None:
         "source": storage.resolve(config.source),
         "clips": len(kept),
         "left_out": dict(Counter(reason.partition(":")[0] for reason in wrong.values())),
+        "listing": stats.as_json(),
     }
     foreign_index.write(out, kept, about)
     log.info("index: wrote %d clips to %s; left out %s", len(kept), out, about["left_out"] or "none")

@@ -100,8 +100,8 @@ def test_vggsound_as_published_has_both_splits(tmp_path: Path) -> None:
     write(tmp_path / "vggsound.csv", "abcdefghijk,1,dog barking,train\n")
     with pytest.raises(InputError, match=r"--task-dir .* lists no clip of test; folds: train"):
         tasks.read("vggsound", str(tmp_path), ())
-    write(tmp_path / "vggsound.csv", "abcdefghijk,1,dog\n")
-    with pytest.raises(InputError, match=r"line 1 of vggsound\.csv"):
+    write(tmp_path / "vggsound.csv", "abcdefghijk,1,dog barking,test\nabcdefghijk,1,dog\n")
+    with pytest.raises(InputError, match=r"vggsound\.csv, line 2: want ytid,start,label,split"):
         tasks.read("vggsound", str(tmp_path), ())
 
 
@@ -282,7 +282,7 @@ def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:
 @pytest.mark.parametrize(
     ("name", "table", "folds", "told"),
     [
-        ("esc51", "", (), "--task 'esc51': choose one of"),
+        ("esc51", "", (), "--task 'esc51': did you mean esc50"),
         ("esc50", "", (), "holds no meta/esc50.csv and no metadata.csv"),
         ("esc50", "filename,fold,category\na.wav,1,dog\n", ("1", "7"), r"--folds \('7',\): .*folds: 1"),
         ("esc50", "fold,category\n1,dog\n", (), "cannot be read|no file column"),

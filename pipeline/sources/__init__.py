@@ -14,10 +14,13 @@ A source is a file or a folder, on disk or at s3://, gs:// and hf:// URIs. The l
 
 from pipeline.sources.listing import (
     WANTED,
+    Listing,
     list_clips,
+    log_listing,
     no_clip,
     place_of,
     read_clips,
+    read_listing,
     readable,
     same_key,
     stamp,
@@ -27,6 +30,6 @@ from pipeline.sources.reading import PLACE, read_bytes, read_place, read_samples
 from pipeline.sources.stats import ListingStats
 
 __all__ = [
-    "PLACE", "WANTED", "ListingStats", "list_clips", "no_clip", "place_of", "read_bytes", "read_clips", "read_place",
-    "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
+    "PLACE", "WANTED", "Listing", "ListingStats", "list_clips", "log_listing", "no_clip", "place_of", "read_bytes",
+    "read_clips", "read_listing", "read_place", "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
 ]  # fmt: skip

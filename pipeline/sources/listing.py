@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -70,7 +71,19 @@ def list_clips(
     assert total.balanced, total
 
 
+class Listing(NamedTuple):
+    """A source that is listed whole."""
+
+    clips: list[Clip]
+    stats: ListingStats
+
+
 def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source", column_names: str = "") -> list[Clip]:
+    """Return the clips of a source, as `read_listing` does."""
+    return read_listing(source, folds, flag, column_names).clips
+
+
+def read_listing(source: str, folds: Iterable[str] = (), flag: str = "--source", column_names: str = "") -> Listing:
     """Return the clips of a source, at least one, with keys that differ; logs what became of every item.
 
     Raises:
@@ -84,10 +97,9 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source", c
         seen: dict[str, Clip] = {}
         doubled = next((clip for clip in clips if seen.setdefault(clip.key, clip) is not clip), None)
         if doubled is None:
-            _log_once(source, stats.sentence(), stats.column_sentence())
-            return clips
-    first = seen[doubled.key]
-    raise InputError(flag, source, same_key(place_of(first), place_of(doubled), doubled.key))
+            log_listing(source, stats)
+            return Listing(clips, stats)
+    raise InputError(flag, source, same_key(place_of(seen[doubled.key]), place_of(doubled), doubled.key))
 
 
 def stamp(source: str, flag: str = "--source") -> str:
@@ -127,6 +139,11 @@ def tag_vocabulary(clips: Iterable[Clip]) -> list[str]:
     return sorted({tag for clip in clips for tag in clip.tags})
 
 
+def log_listing(source: str, stats: ListingStats) -> None:
+    """Log what became of every item of a source; a stage that reads it again repeats nothing."""
+    _log_once(source, "; ".join(filter(None, (stats.sentence(), stats.column_sentence()))))
+
+
 @contextmanager
 def readable(source: str, flag: str) -> Iterator[None]:
     """Turn what goes wrong in reading a source into an InputError of one line."""
@@ -163,6 +180,5 @@ def place_of(clip: Clip) -> str:
 
 
 @lru_cache(maxsize=256)
-def _log_once(source: str, *sentences: str) -> None:
-    """Log what a source holds; a stage that reads it again repeats nothing."""
-    log.info("%s: %s", source, "; ".join(filter(None, sentences)))
+def _log_once(source: str, sentence: str) -> None:
+    log.info("%s: %s", source, sentence)

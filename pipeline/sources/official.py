@@ -24,7 +24,6 @@ class Listing(NamedTuple):
 
 
 LISTINGS: dict[str, tuple[Listing, ...]] = {
-    "synth": (Listing(("evaluation_segments.csv",), own_name=False),),
     "esc50": (Listing(("meta/esc50.csv",)),),
     "urbansound8k": (Listing(("metadata/UrbanSound8K.csv",)),),
     "fsd50k": (Listing(("FSD50K.ground_truth/dev.csv",)), Listing(("FSD50K.ground_truth/eval.csv",), "test")),

@@ -155,7 +155,7 @@ def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats:
             own = recorded.take()
             if any(map(str.strip, cells)):
                 if len(own) > 1:
-                    _check_quoted(uri, line, own, delimiter, cells)
+                    _check_quoted(uri, line, own, delimiter, width or len(cells))
                 if width and len(cells) > width and any(map(str.strip, cells[width:])):
                     what = f"has {len(cells)} cells and the first row has {width}"
                     raise ListingError(uri, line, f"{what}; put cells that hold the separator {delimiter!r} in quotes")
@@ -170,18 +170,24 @@ def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats:
     _check_closed(uri, line - len(own), own, delimiter)
 
 
-def _check_quoted(uri: str, line: int, own: list[str], delimiter: str, cells: list[str]) -> None:
+def _check_quoted(uri: str, line: int, own: list[str], delimiter: str, width: int) -> None:
     """Raise where a quoted cell of several lines looks like rows that an unclosed quote took in."""
-    column = next((i for i, cell in enumerate(cells) if AUDIO_NAME.fullmatch(cell)), 0)
-    named = AUDIO_NAME.fullmatch(cells[column])
+    first = own[0].replace('"', "").split(delimiter)
     for number, text in enumerate(own[1:], start=1):
         inside = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
-        if len(inside) == len(cells):
-            name = AUDIO_NAME.fullmatch(inside[column])
-            if name.groups() == named.groups() if name and named else not named and ID_NAME.fullmatch(inside[column]):
-                at = line + _quoted_line(own)
-                raise ListingError(uri, at, f"the quote that opens here takes in line {line + number}; close it")
+        plain = text.replace('"', "").split(delimiter)
+        if any(len(cells) == width and any(map(_alike, first, cells)) for cells in (inside, plain)):
+            problem = f"the quote that opens here takes in line {line + number}; close it"
+            raise ListingError(uri, line + _quoted_line(own), problem)
     _check_closed(uri, line, own, delimiter)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Return whether two cells of a column both name a clip: by the same suffix, or both by an id."""
+    names = AUDIO_NAME.fullmatch(one.strip()), AUDIO_NAME.fullmatch(other.strip())
+    if names[0] and names[1]:
+        return names[0][1] == names[1][1]
+    return not any(names) and all(ID_NAME.fullmatch(cell.strip()) for cell in (one, other))
 
 
 def _check_closed(uri: str, line: int, own: list[str], delimiter: str) -> None:

@@ -159,7 +159,9 @@ def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
     """
     if clip.fold != second.fold:
         raise ListingError(uri, line, f"{clip.source_id!r} is in fold {second.fold!r} here and in {clip.fold!r} above")
-    tags, mids = (tuple(dict.fromkeys((*one, *other))) for one, other in ((clip.tags, second.tags), (clip.mids, second.mids)))
+    tags, mids = (
+        tuple(dict.fromkeys((*one, *other))) for one, other in ((clip.tags, second.tags), (clip.mids, second.mids))
+    )
     labels_alone = tags != clip.tags and set(second.captions) <= set(clip.captions)  # a row for each label
     captions = clip.captions if labels_alone else clip.captions + second.captions  # two people may write the same
     return dataclasses.replace(clip, captions=captions, tags=tags, mids=mids)

@@ -7,6 +7,7 @@ clip with a fault: a row of the ledger, and never a clip less.
 """
 
 import json
+import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from pipeline.sources.stats import ListingStats, end_of
 from pipeline.sources.tables import Options
 
 TEXTS = (".json", ".txt")
+FIELDS = re.compile(r"(\.[A-Za-z_][\w-]*)*")  # after the first dot of a name: `.audio`, `.meta`
 
 
 @dataclass
@@ -127,18 +129,27 @@ def _samples(members: dict[str, _Member], stats: ListingStats) -> dict[str, _Sam
 
 
 def _whole_names(members: Iterable[str]) -> dict[str, str]:
-    """Return {member: name of its sample}: its title, or that of the one audio that shares its name up to the first dot."""
+    """Return {member: name of its sample}: its title, or that of the one audio that shares its name up to the first dot.
+
+    The latter only where what follows the dot names a field, as in `1.audio.flac` with `1.meta.json`: `v1.2.json` is no text
+    of `v1.3.flac`.
+    """
     names = list(members)
     titles = {_title(name) for name in names if _suffix(name) not in TEXTS}
     near: dict[str, set[str]] = defaultdict(set)
-    for title in titles:
+    for title in filter(_is_field, titles):
         near[_first_part(title)].add(title)
     found = {}
     for name in names:
         title = _title(name)
-        around = near[_first_part(title)]
+        around = near[_first_part(title)] if _is_field(title) else ()
         found[name] = next(iter(around)) if title not in titles and len(around) == 1 else title
     return found
+
+
+def _is_field(title: str) -> bool:
+    """Return whether a name without its suffix is a plain one, or ends in names of fields."""
+    return FIELDS.fullmatch(title[len(_first_part(title)) :]) is not None
 
 
 def _suffix(name: str) -> str:
