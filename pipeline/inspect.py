@@ -139,7 +139,7 @@ def _row(clip: Clip) -> tuple[str, str, str, str]:
     if clip.cut_start_s or clip.cut_end_s:
         place += f" {clip.cut_start_s:g}-{clip.cut_end_s or 0:g} s"
     captions = " || ".join(clip.captions) or clip.fault
-    return clip.key, *(_short(cell) for cell in (place, "|".join(clip.tags), captions))
+    return clip.key, _short(place), _short("|".join(clip.tags)), _short(captions)
 
 
 def _short(text: str) -> str:

@@ -20,7 +20,7 @@ def described(uri: str, name: str, fields: Mapping[str, Any], options: Options, 
         uri: the file that holds its bytes.
         name: of the sample or row, for a clip without a YouTube id.
         fields: the row.
-        options: --columns; with `holds_all`, keys that come of names begin with the file's, since another file has them too.
+        options: --columns, and what keys that come of names begin with.
         place: fields of `Clip` that say where its bytes lie.
     """
     own = columns.renamed(fields, options.columns)
@@ -31,9 +31,8 @@ def described(uri: str, name: str, fields: Mapping[str, Any], options: Options, 
     key = f"Y{audioset.slug(youtube)}" if youtube else key_of(name)
     if youtube and start_s is not None:
         key = key_of(f"{key}_{round(start_s * 1000)}" + (f"_{round(end_s * 1000)}" if end_s else ""))
-    if options.holds_all and not youtube:
-        file = uri.rpartition("/")[2].rpartition(".")[0]
-        key = key_of(f"{file}_{key}")
+    if options.prefix and not youtube:
+        key = key_of(f"{options.prefix}_{key}")
     links = " ".join(text_of(own[column]) for column in LINKS if own.get(column))
     return Clip(
         key=key,

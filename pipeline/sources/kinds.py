@@ -24,6 +24,8 @@ FOLDERS = ("folder", "classes")
 def list_part(part: Part, options: Options) -> tuple[ListingStats, Iterable[Clip]]:
     """Return the counts of a part and its clips; the counts are whole when the clips are listed to their end."""
     stats = ListingStats()
+    if options.holds_all and part.kind in PACKED:  # another file has the same names
+        options = replace(options, prefix=part.name.rpartition(".")[0])
     clips = _clips(part, stats, options)
     if part.fold or part.label:
         clips = _placed(part, clips)
@@ -73,9 +75,7 @@ def _folder(part: Part, stats: ListingStats) -> Iterator[Clip]:
 
 
 def _file(part: Part, stats: ListingStats) -> Iterator[Clip]:
-    """Yield the one clip that an audio file is. Raises FileNotFoundError when it is not there."""
-    if not storage.exists(part.uri):
-        raise FileNotFoundError(part.uri)
+    """Yield the one clip that an audio file is."""
     stats.read["files"] += 1
     yield Clip(key=key_of(part.name), uri=part.uri, source_id=part.name, origin=origin_of(part.name))
 

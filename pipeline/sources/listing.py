@@ -99,6 +99,7 @@ def read_listing(source: str, folds: Iterable[str] = (), flag: str = "--source",
         if doubled is None:
             log_listing(source, stats)
             return Listing(clips, stats)
+    assert doubled is not None
     raise InputError(flag, source, same_key(place_of(seen[doubled.key]), place_of(doubled), doubled.key))
 
 

@@ -67,6 +67,8 @@ def parts_of(uri: str) -> list[Part]:
         return [_file(storage.join(folder, each), each) for each in _expand(folder, name)]
     if storage.is_folder(uri):
         return list(_inside(uri, "", "", "", DEPTH))
+    if not storage.exists(uri):
+        raise FileNotFoundError(uri)
     return [_file(uri, name)]
 
 

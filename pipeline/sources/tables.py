@@ -28,9 +28,8 @@ class Options:
     """How a source is listed."""
 
     columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, as --columns gives them
-    holds_all: bool = (
-        False  # hold a table to merge rows of one clip that lie apart, and name packed clips by their file
-    )
+    holds_all: bool = False  # hold a table, to merge rows of one clip that lie apart
+    prefix: str = ""  # of the keys of packed clips, where several files have the same names
 
 
 class RowReader:

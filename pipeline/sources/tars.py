@@ -97,7 +97,8 @@ def _note(members: dict[str, _Member], tar: tarfile.TarFile, entry: tarfile.TarI
         stats.read["members"] += 1
         file = tar.extractfile(entry) if known in TEXTS else None
         before = members.get(name)
-        stats.skipped["replaced by a later member of its name"] += before is not None
+        if before:
+            stats.skipped["replaced by a later member of its name"] += 1
         times = before.times + 1 if before else 1
         members[name] = _Member(entry.offset_data, entry.size, file.read() if file else b"", times)
 

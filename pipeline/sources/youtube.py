@@ -149,10 +149,8 @@ class YoutubeTable:
             yield self.clip(segment, tags=(label,), fold=split.strip(), source_id=f"{ytid}_{start:06d}")
 
     def _segment(self, line: int, ytid: str, start: str, end: str, mids: str) -> audioset.Segment:
-        times = (
-            number(self.uri, line, name, value) for name, value in (("start_seconds", start), ("end_seconds", end))
-        )
-        return audioset.Segment(ytid.strip(), *times, audioset.split_mids(mids))
+        start_s, end_s = number(self.uri, line, "start_seconds", start), number(self.uri, line, "end_seconds", end)
+        return audioset.Segment(ytid.strip(), start_s, end_s, audioset.split_mids(mids))
 
     def _row(self, line: int, own: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]]) -> Clip:
         ytid = str(own["youtube"]).strip()
