@@ -32,7 +32,7 @@ TOLD = pa.schema(  # what a writing task tells the driver of a shard
 class Live:
     """The accounts of a run while it goes on: progress lines, and metrics that Ray exports for Prometheus."""
 
-    def __init__(self, num_clips: int, device: str, max_shard_mb: int) -> None:
+    def __init__(self, num_clips: int, device: str, max_shard_mb: float) -> None:
         from ray.util.metrics import Counter as RayCounter
         from ray.util.metrics import Gauge
 
@@ -72,7 +72,7 @@ class Live:
         size_mb = row["tar_size"] / 1e6
         if self.max_shard_mb and size_mb > FAR_OVER * self.max_shard_mb:
             log.warning(
-                "caption: shard %05d has %.0f MB, --max-shard-mb is %d: its clips are longer than the listing shows. "
+                "caption: shard %05d has %.0f MB, --max-shard-mb is %g: its clips are longer than the listing shows. "
                 "It is whole. If memory runs short, use a lower --clips-per-shard or --max-shard-mb and another --out",
                 row["shard"],
                 size_mb,

@@ -111,7 +111,7 @@ def rate(rates: Mapping[str, Any], stage: str) -> float:
     return float(told["clips_per_s"] if isinstance(told, Mapping) else told)
 
 
-def clips_of_shard(clips_per_shard: int, max_shard_mb: int, rates: Mapping[str, Any]) -> int:
+def clips_of_shard(clips_per_shard: int, max_shard_mb: float, rates: Mapping[str, Any]) -> int:
     """Return how many clips of the length that the rates tell of go into a shard with these bounds."""
     clip_mb = rates.get("clip", CLIP)["duration_s"] * cut.BYTES_PER_S / 1e6
     return min(clips_per_shard, max(1, int(max_shard_mb / clip_mb))) if max_shard_mb else clips_per_shard

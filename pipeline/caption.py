@@ -45,7 +45,7 @@ class CaptionConfig(CaptionerConfig):
     """Folder or URI of the dataset of shards."""
     clips_per_shard: int = 512
     """Clips in each tar at most; 512 clips of 10 s take 200 to 300 MB."""
-    max_shard_mb: int = MAX_SHARD_MB
+    max_shard_mb: float = MAX_SHARD_MB
     """Megabytes in each tar at most, by what the listing gives: 64 kB for each second of a clip, else the size of its file.
     Clips of neither count nothing; 0 bounds by clips alone."""
     max_bad_fraction: float = 0.05

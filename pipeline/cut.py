@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import audio, storage
 
 T = TypeVar("T")
-MAX_SHARD_MB = 1000  # 512 clips of 30 s, or of 10 s as WAV at 48 kHz in stereo
+MAX_SHARD_MB = 1000.0  # 512 clips of 30 s, or of 10 s as WAV at 48 kHz in stereo
 BYTES_PER_S = 2 * audio.SAMPLE_RATE_HZ
 MAX_CLIP_BYTES = audio.MAX_DURATION_S * BYTES_PER_S
 WEIGHED = ("uri", "offset", "size", "fault", "start_s", "end_s")  # of a clip, or of a row of a plan
@@ -24,7 +24,7 @@ MAX_FOLDERS = 1000  # listed for the sizes of files; in an object store each is 
 def cut(
     clips: Iterable[T],
     max_clips: int,
-    max_mb: int | None,
+    max_mb: float | None,
     fields: Callable[[T], tuple[Any, ...]] = attrgetter(*WEIGHED),
 ) -> Iterator[list[T]]:
     """Yield the clips of one shard after another; a clip larger than the bound is a shard of its own.

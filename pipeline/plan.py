@@ -70,7 +70,7 @@ class PlanConfig:
     """Folder or URI of the dataset; `caption` with the same --out fills the plan."""
     clips_per_shard: int = 512
     """Clips in each tar at most; 512 clips of 10 s take 200 to 300 MB."""
-    max_shard_mb: int = MAX_SHARD_MB
+    max_shard_mb: float = MAX_SHARD_MB
     """Megabytes in each tar at most, by what the listing gives: 64 kB for each second of a clip, else the size of its file.
     Clips of neither count nothing; 0 bounds by clips alone."""
     dry_run: bool = False
@@ -114,7 +114,7 @@ def draft(
     folds: tuple[str, ...],
     clips_per_shard: int,
     firewall: FirewallConfig,
-    max_shard_mb: int = MAX_SHARD_MB,
+    max_shard_mb: float = MAX_SHARD_MB,
 ) -> Draft:
     """Return the plan of a source, from the published one where nothing has changed since; writes nothing to `out`.
 
@@ -124,7 +124,9 @@ def draft(
     if clips_per_shard < 1:
         raise cli.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
     if max_shard_mb < 0:
-        raise cli.InputError("--max-shard-mb", max_shard_mb, "use 1 or more, or 0 to bound shards by clips alone")
+        raise cli.InputError(
+            "--max-shard-mb", max_shard_mb, "use a number above 0, or 0 to bound shards by clips alone"
+        )
     if not source:
         raise cli.InputError("--source", source, sources.WANTED)
     wall = Firewall(firewall, storage.resolve(source))

@@ -38,7 +38,7 @@ def describe(plan: dict[str, Any]) -> str:
         f"{plan['num_faults']:,} with faults; {size if hours else 'lengths are not listed'}"
     )
     max_mb = plan["made_from"].get("max_shard_mb")
-    bounds = f"{plan['clips_per_shard']:,} clips" + (f" or {max_mb:,} MB" if max_mb else "")
+    bounds = f"{plan['clips_per_shard']:,} clips" + (f" or {max_mb:,g} MB" if max_mb else "")
     lines.append(f"{plan['num_shards']:,} shards of at most {bounds}; hash {plan['hash'][:12]}")
     return "\n".join(lines)
 
