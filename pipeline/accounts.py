@@ -15,8 +15,11 @@ log = logging.getLogger("pipeline.accounts")
 COUNTS = ("in", "written", "filtered", "failed")
 SIZES_FILE = "sizes.json"
 READERS = 16  # commit marks read at a time; from object storage each is a wait
+FAR_OVER = 2  # times the bound of a shard: FLAC and listed sizes differ by less
 TOLD = pa.schema(  # what a writing task tells the driver of a shard
     [
+        ("shard", pa.int64()),
+        ("tar_size", pa.int64()),
         *((name, pa.int64()) for name in COUNTS),
         ("reasons", pa.map_(pa.string(), pa.int64())),
         ("duration_s", pa.float64()),
@@ -29,12 +32,13 @@ TOLD = pa.schema(  # what a writing task tells the driver of a shard
 class Live:
     """The accounts of a run while it goes on: progress lines, and metrics that Ray exports for Prometheus."""
 
-    def __init__(self, num_clips: int, device: str) -> None:
+    def __init__(self, num_clips: int, device: str, max_shard_mb: float) -> None:
         from ray.util.metrics import Counter as RayCounter
         from ray.util.metrics import Gauge
 
         self.progress = Progress("caption", "clips", num_clips)
         self.device = device
+        self.max_shard_mb = max_shard_mb  # 0 once a larger shard was named, or where there is no bound
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.hours, self.busy_s = 0.0, 0.0
@@ -53,6 +57,7 @@ class Live:
         self.busy_s += row["busy_s"]
         self.actors.add(row["actor"])
         self._export(row, reasons)
+        self._check_size(row)
         self.progress.add(row["in"], self.told())
 
     def told(self) -> str:
@@ -61,6 +66,19 @@ class Live:
         counts = ", ".join(f"{self.counts[name]:,} {name}" for name in COUNTS[1:]) + (f" ({ended})" if ended else "")
         hours = f"{self.hours / self.progress.elapsed_s:.3f} h of audio a second"
         return f"{counts}; {hours}; {self.device} busy {self._busy_share():.0%}"
+
+    def _check_size(self, row: dict[str, Any]) -> None:
+        """Warn once of a shard that came out far larger than the plan's bound."""
+        size_mb = row["tar_size"] / 1e6
+        if self.max_shard_mb and size_mb > FAR_OVER * self.max_shard_mb:
+            log.warning(
+                "caption: shard %05d has %.0f MB, --max-shard-mb is %g: its clips are longer than the listing shows. "
+                "It is whole. If memory runs short, use a lower --clips-per-shard or --max-shard-mb and another --out",
+                row["shard"],
+                size_mb,
+                self.max_shard_mb,
+            )
+            self.max_shard_mb = 0
 
     def _busy_share(self) -> float:
         return min(1.0, self.busy_s / (self.progress.elapsed_s * max(1, len(self.actors))))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import storage
+from pipeline import cut, storage
 from pipeline.cli import InputError
 
 STAGES = ("read", "caption", "write")
@@ -109,6 +109,12 @@ def rate(rates: Mapping[str, Any], stage: str) -> float:
     """Return the clips a second of a stage: of a core for `read` and `write`, of an actor for `caption`."""
     told = rates[stage]
     return float(told["clips_per_s"] if isinstance(told, Mapping) else told)
+
+
+def clips_of_shard(clips_per_shard: int, max_shard_mb: float, rates: Mapping[str, Any]) -> int:
+    """Return how many clips of the length that the rates tell of go into a shard with these bounds."""
+    clip_mb = rates.get("clip", CLIP)["duration_s"] * cut.BYTES_PER_S / 1e6
+    return min(clips_per_shard, max(1, int(max_shard_mb / clip_mb))) if max_shard_mb else clips_per_shard
 
 
 def estimate(num_clips: int, clips_per_shard: int, rates: Mapping[str, Any], config: CapacityConfig) -> Estimate:

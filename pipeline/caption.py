@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipeline import accounts, audio, cli, commit, engine, plan, reader, shards, sources, storage
 from pipeline.captioner import Captioner, CaptionerConfig
 from pipeline.cli import InputError
+from pipeline.cut import MAX_SHARD_MB
 from pipeline.firewall import FirewallConfig
 from pipeline.reader import Reader
 from pipeline.sources.tables import LABEL_SEPARATOR
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pipeline.caption")
 FREE = (  # may change between runs; what these decide is in the plan's hash, the captioner's revision, the arithmetic
-    "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "firewall", "precision",
+    "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "firewall", "precision", "max_shard_mb",
 )  # fmt: skip
 
 
@@ -43,7 +44,10 @@ class CaptionConfig(CaptionerConfig):
     out: str = ""
     """Folder or URI of the dataset of shards."""
     clips_per_shard: int = 512
-    """Clips in each tar but the last; 512 clips of 10 s are about 250 MB."""
+    """Clips in each tar at most; 512 clips of 10 s take 200 to 300 MB."""
+    max_shard_mb: float = MAX_SHARD_MB
+    """Megabytes in each tar at most, by what the listing gives: 64 kB for each second of a clip, else the size of its file.
+    Clips of neither count nothing; 0 bounds by clips alone."""
     max_bad_fraction: float = 0.05
     """The job fails when a larger share of the clips failed, from 0 to 1. Filtered clips do not count."""
     decode: Literal["actor", "reader"] = "actor"
@@ -80,7 +84,8 @@ def write_shards(config: CaptionConfig, out: str, planned: dict[str, Any], about
     num_shards = plan.num_shards(planned)
     log.info("caption: %d clips, %d shards, %d committed", planned["num_clips"], num_shards, num_shards - len(todo))
     if todo:
-        live = accounts.Live(plan.clips_in(planned, todo), config.actors.device)
+        max_mb = planned["made_from"].get("max_shard_mb") or 0
+        live = accounts.Live(plan.clips_in(out, planned, todo), config.actors.device, max_mb)
         for row in engine.rows(build_graph(config, out, planned, todo, about)):
             live.add(row)
     return len(todo)
@@ -109,7 +114,7 @@ def write(batch: pa.Table, out: str, planned: dict[str, Any]) -> pa.Table:
     outcomes = [_outcome(clip, owner) for clip in clips]
     stats = shards.write(out, shard, outcomes, plan.part_of(planned, shard)["hash"])
     told = {
-        **{name: stats[name] for name in accounts.COUNTS},
+        **{name: stats[name] for name in ("shard", "tar_size", *accounts.COUNTS)},
         "reasons": stats["reasons"],
         "duration_s": stats["duration_s"],
     }
@@ -126,7 +131,8 @@ def check_command(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
         raise InputError("--source", config.source, sources.WANTED)
     about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
     check(config, about)
-    return about, plan.draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall)
+    bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
+    return about, plan.draft(config.out, config.source, config.folds, *bounds)
 
 
 def check(config: CaptionConfig, about: dict[str, Any]) -> None:

@@ -1,17 +1,18 @@
 """Clips -> a plan: which clip goes into which shard, fixed once from the listing alone, and hashed.
 
-`plan.parquet` has one row group per shard, so that a worker reads just its own. `plan.json` carries the hash and counts
-and is published last. The hash covers everything that decides what a shard holds, but not where the audio lies. Clips that
-the leakage firewall excludes stay in the plan, with the evaluation set that they belong to.
+Tables hold the clips (pipeline/plan_tables.py), `plan.json` the hash and counts; it is published last. The hash covers
+everything that decides what a shard holds, but not where the audio lies. Shards end as pipeline/cut.py says; a listing that
+renews a plan is cut where the plan was, since sizes of files may have changed. Clips that the leakage firewall excludes stay
+in the plan, with the evaluation set that they belong to.
 """
 
 import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import cli, fingerprints, preview, shards, sources, storage
+from pipeline import capacity, cli, fingerprints, plan_tables, preview, shards, sources, storage
 from pipeline.capacity import CapacityConfig
 from pipeline.clip import Clip
+from pipeline.cut import MAX_SHARD_MB, WEIGHED, cut, cut_as
 from pipeline.firewall import Firewall, FirewallConfig
+from pipeline.plan_tables import TableWriter
 from pipeline.progress import Progress
 
 log = logging.getLogger("pipeline.plan")
-PLAN_FILE, TABLE_FILE = "plan.json", "plan.parquet"
+PLAN_FILE, TABLE_FILE = "plan.json", "plan.parquet"  # one table: datasets of before December 2026
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -43,7 +46,15 @@ SCHEMA = pa.schema(
         ("mids", pa.list_(pa.string())),
     ]
 )
-TOLD = ("source", "folds", "clips_per_shard", "lists", "allow", "fingerprints")  # where two plans may differ
+TOLD = (
+    "source",
+    "folds",
+    "clips_per_shard",
+    "max_shard_mb",
+    "lists",
+    "allow",
+    "fingerprints",
+)  # where two plans may differ
 HASHED = ("key", "source_id", "origin", "fault", "start_s", "end_s", "tags", "mids")
 
 
@@ -58,7 +69,10 @@ class PlanConfig:
     out: str = ""
     """Folder or URI of the dataset; `caption` with the same --out fills the plan."""
     clips_per_shard: int = 512
-    """Clips in each tar but the last; 512 clips of 10 s are about 250 MB."""
+    """Clips in each tar at most; 512 clips of 10 s take 200 to 300 MB."""
+    max_shard_mb: float = MAX_SHARD_MB
+    """Megabytes in each tar at most, by what the listing gives: 64 kB for each second of a clip, else the size of its file.
+    Clips of neither count nothing; 0 bounds by clips alone."""
     dry_run: bool = False
     """Print the plan without writing it."""
     firewall: FirewallConfig = field(default_factory=FirewallConfig)
@@ -73,7 +87,7 @@ class Draft(NamedTuple):
     """A plan that is not published yet."""
 
     plan: dict[str, Any]  # as in plan.json
-    table: bytes  # plan.parquet; empty when the published one stands
+    tables: TableWriter | None  # None when the published ones stand
 
 
 def run(config: PlanConfig) -> None:
@@ -84,7 +98,7 @@ def run(config: PlanConfig) -> None:
     if not config.out and not config.dry_run:
         raise cli.InputError("--out", config.out, "give the folder or URI of the dataset, or --dry-run")
     out = cli.writable(config.out) if config.out else ""
-    drawn = draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall)
+    drawn = _draft(config)
     print(preview.describe(drawn.plan))
     if config.dry_run:
         return
@@ -94,14 +108,25 @@ def run(config: PlanConfig) -> None:
         raise cli.InputError("--out", config.out, f"cannot be written: {error}") from None
 
 
-def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, firewall: FirewallConfig) -> Draft:
-    """Return the plan of a source, from the published one where nothing has changed since; writes nothing.
+def draft(
+    out: str,
+    source: str,
+    folds: tuple[str, ...],
+    clips_per_shard: int,
+    firewall: FirewallConfig,
+    max_shard_mb: float = MAX_SHARD_MB,
+) -> Draft:
+    """Return the plan of a source, from the published one where nothing has changed since; writes nothing to `out`.
 
     Raises:
         InputError: when the source cannot be listed, two clips share a key, or `out` has another plan.
     """
     if clips_per_shard < 1:
         raise cli.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
+    if max_shard_mb < 0:
+        raise cli.InputError(
+            "--max-shard-mb", max_shard_mb, "use a number above 0, or 0 to bound shards by clips alone"
+        )
     if not source:
         raise cli.InputError("--source", source, sources.WANTED)
     wall = Firewall(firewall, storage.resolve(source))
@@ -114,29 +139,44 @@ def draft(out: str, source: str, folds: tuple[str, ...], clips_per_shard: int, f
             "allow": firewall.allow,
             "fingerprints": [fingerprints.revision(uri) for uri in firewall.fingerprints],
             "clips_per_shard": clips_per_shard,
+            "max_shard_mb": max_shard_mb,
         }
     )
     held = read(storage.resolve(out)) if out else None
+    if held and "max_shard_mb" not in held["made_from"]:
+        made_from.pop("max_shard_mb")  # planned by clips alone, before December 2026: it stays so
     if held and held["made_from"] == made_from:
-        return Draft(held, b"")
-    clips = sources.list_clips(source, folds)
-    drawn = _draw(clips, made_from, wall)
+        return Draft(held, None)
+    drawn = _draw(_cut(sources.list_clips(source, folds), made_from, storage.resolve(out), held), made_from, wall)
     if held and held["hash"] != drawn.plan["hash"]:
         was = held["made_from"]
         told = [
-            f"{name} was {was.get(name)}, now {made_from[name]}" for name in TOLD if was.get(name) != made_from[name]
+            f"{name} was {was.get(name)}, now {made_from.get(name)}"
+            for name in TOLD
+            if was.get(name) != made_from.get(name)
         ]
         remedy = "; ".join(told) or f"the source lists other clips than the {held['num_clips']} of its plan"
         raise cli.InputError("--out", out, f"is planned otherwise: {remedy}; choose another folder or delete it")
-    return Draft({**drawn.plan, "retries": held["retries"]}, drawn.table) if held else drawn
+    return Draft({**drawn.plan, "retries": held["retries"]}, drawn.tables) if held else drawn
 
 
 def publish(data: str, drawn: Draft) -> dict[str, Any]:
-    """Publish a draft and return its plan.json; the same plan again only renews where the audio lies."""
-    if drawn.table:
-        storage.publish(storage.join(data, TABLE_FILE), drawn.table)
-        storage.publish_json(storage.join(data, PLAN_FILE), drawn.plan)
-    plan = drawn.plan
+    """Publish a draft and return its plan.json; the same plan again only renews where the audio lies.
+
+    Raises:
+        InputError: when another plan was published since the draft was made.
+    """
+    plan, marker = drawn.plan, storage.join(data, PLAN_FILE)
+    if drawn.tables:
+        drawn.tables.publish(data, plan["hash"])
+        if not storage.create(marker, storage.json_bytes(plan)):
+            held = storage.read_json(marker)
+            if held["hash"] != plan["hash"]:
+                plan_tables.remove(data, plan["hash"])
+                remedy = "another job planned other clips there just now; choose another folder"
+                raise cli.InputError("--out", data, remedy)
+            plan = {**plan, "retries": held["retries"]}
+            storage.publish_json(marker, plan)
     log.info("plan: %d clips in %d shards, hash %s", plan["num_clips"], plan["num_shards"], plan["hash"][:12])
     return plan
 
@@ -159,47 +199,41 @@ def missing(data: str, plan: dict[str, Any]) -> list[int]:
 
 
 def part_of(plan: dict[str, Any], shard: int) -> dict[str, Any]:
-    """Return the part of a plan that a shard is of, itself or a retry: `hash`, `first_shard`, `num_clips`, `table`."""
+    """Return the part of a plan that a shard is of, itself or a retry, as pipeline/plan_tables.py takes it."""
     for retry in plan["retries"]:
         if retry["first_shard"] <= shard < retry["first_shard"] + retry["num_shards"]:
             return dict(retry)
-    return {**plan, "first_shard": 0, "table": TABLE_FILE}
+    return {**plan, "first_shard": 0, **({} if "shards_per_table" in plan else {"table": TABLE_FILE})}
 
 
-def clips_in(plan: dict[str, Any], numbers: Iterable[int]) -> int:
+def clips_in(data: str, plan: dict[str, Any], numbers: Iterable[int]) -> int:
     """Return how many clips are planned for some shards."""
-    count = 0
-    for shard in numbers:
-        part = part_of(plan, shard)
-        count += min(
-            plan["clips_per_shard"], part["num_clips"] - (shard - part["first_shard"]) * plan["clips_per_shard"]
-        )
-    return int(count)
+    return sum(plan_tables.count_clips(data, [(part_of(plan, shard), shard) for shard in numbers]))
 
 
 def read_shard(data: str, plan: dict[str, Any], shard: int) -> list[dict[str, Any]]:
     """Read the planned clips of one shard, as rows of SCHEMA."""
-    part = part_of(plan, shard)
-    with storage.open_parquet(storage.join(data, part["table"])) as file:
-        rows: list[dict[str, Any]] = file.read_row_group(shard - part["first_shard"]).to_pylist()
-    return rows
+    return plan_tables.read_shard(data, part_of(plan, shard), shard)
 
 
 def extend(data: str, plan: dict[str, Any], rows: list[dict[str, Any]], reasons: dict[str, int]) -> dict[str, Any]:
     """Publish new shards for clips that are tried again; return the new plan.json."""
     number = len(plan["retries"]) + 1
-    size = plan["clips_per_shard"]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink, row_group_size=size)
-    retry = {
+    bounds = plan["clips_per_shard"], plan["made_from"].get("max_shard_mb")
+    again = list(cut(rows, *bounds, itemgetter(*WEIGHED)))
+    keys = [[row["key"] for row in shard] for shard in again]
+    retry: dict[str, Any] = {
         "reasons": reasons,
         "first_shard": num_shards(plan),
-        "num_shards": -(-len(rows) // size),
+        "num_shards": len(again),
         "num_clips": len(rows),
-        "hash": hashlib.sha256(json.dumps([plan["hash"], number, [row["key"] for row in rows]]).encode()).hexdigest(),
-        "table": f"plan-{number}.parquet",
+        "hash": hashlib.sha256(json.dumps([plan["hash"], number, keys]).encode()).hexdigest(),
+        "shards_per_table": plan_tables.SHARDS_PER_TABLE,
     }
-    storage.publish(storage.join(data, retry["table"]), sink.getvalue().to_pybytes())
+    tables = TableWriter(SCHEMA)
+    for shard in again:
+        tables.add({name: [row.get(name) for row in shard] for name in SCHEMA.names})
+    tables.publish(data, retry["hash"])
     plan = {**plan, "retries": [*plan["retries"], retry]}
     storage.publish_json(storage.join(data, PLAN_FILE), plan)
     return plan
@@ -209,13 +243,29 @@ def _estimate(config: PlanConfig) -> str:
     rates = config.capacity.check()
     sizes = list(config.capacity.clips)
     if config.source or not sizes:
-        drawn = draft(config.out, config.source, config.folds, config.clips_per_shard, config.firewall).plan
-        sizes.insert(0, preview.kept(drawn))
-    return preview.estimates(sizes, config.clips_per_shard, rates, config.capacity)
+        sizes.insert(0, preview.kept(_draft(config).plan))
+    clips_per_shard = capacity.clips_of_shard(config.clips_per_shard, config.max_shard_mb, rates)
+    return preview.estimates(sizes, clips_per_shard, rates, config.capacity)
 
 
-def _draw(clips: Iterable[Clip], made_from: dict[str, Any], wall: Firewall) -> Draft:
-    """Plan clips as they are listed: what is held is the compressed table and eight bytes for each key."""
+def _draft(config: PlanConfig) -> Draft:
+    bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
+    return draft(config.out, config.source, config.folds, *bounds)
+
+
+def _cut(
+    clips: Iterable[Clip], made_from: dict[str, Any], out: str, held: dict[str, Any] | None
+) -> Iterator[list[Clip]]:
+    """Cut a listing into shards: where the plan that it renews was cut, else by the bounds."""
+    max_clips, max_mb = made_from["clips_per_shard"], made_from.get("max_shard_mb")
+    if held and held["made_from"].get("max_shard_mb") == max_mb:
+        counts = plan_tables.count_clips(out, [(part_of(held, shard), shard) for shard in range(held["num_shards"])])
+        return cut_as(clips, counts, max_clips)
+    return cut(clips, max_clips, max_mb)
+
+
+def _draw(listing: Iterable[list[Clip]], made_from: dict[str, Any], wall: Firewall) -> Draft:
+    """Plan shards as they are listed: what is held is a table of them and eight bytes for each key."""
     clips_per_shard, source = made_from["clips_per_shard"], made_from["source"]
     digest = hashlib.sha256(json.dumps([clips_per_shard, made_from["fingerprints"]]).encode())
     tags: Counter[str] = Counter()
@@ -223,32 +273,30 @@ def _draw(clips: Iterable[Clip], made_from: dict[str, Any], wall: Firewall) -> D
     counts: Counter[str] = Counter()
     key_hashes: list[np.ndarray] = []
     seconds = 0.0
-    sink = pa.BufferOutputStream()
-    listing, progress = iter(clips), Progress("plan", "clips")
-    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
-        while chunk := list(islice(listing, clips_per_shard)):
-            verdicts = [wall.verdict(clip) for clip in chunk]
-            columns = {name: [getattr(clip, name) for clip in chunk] for name in SCHEMA.names if name != "excluded"}
-            writer.write_table(pa.table({**columns, "excluded": verdicts}, schema=SCHEMA))
-            digest.update(json.dumps([[columns[name] for name in HASHED], verdicts]).encode())
-            key_hashes.append(np.fromiter(map(hash, columns["key"]), np.int64, len(chunk)))
-            tags.update(tag for clip in chunk for tag in clip.tags)
-            excluded.update(filter(None, verdicts))
-            seconds += sum(clip.end_s - clip.start_s for clip in chunk)
-            counts.update(
-                clips=len(chunk),
-                shards=1,
-                untagged=sum(not c.tags for c in chunk),
-                faults=sum(bool(c.fault) for c in chunk),
-            )
-            progress.add(len(chunk))
+    tables, progress = TableWriter(SCHEMA), Progress("plan", "clips")
+    for chunk in listing:
+        verdicts = [wall.verdict(clip) for clip in chunk]
+        columns = {name: [getattr(clip, name) for clip in chunk] for name in SCHEMA.names if name != "excluded"}
+        tables.add({**columns, "excluded": verdicts})
+        digest.update(json.dumps([[columns[name] for name in HASHED], verdicts]).encode())
+        key_hashes.append(np.fromiter(map(hash, columns["key"]), np.int64, len(chunk)))
+        tags.update(tag for clip in chunk for tag in clip.tags)
+        excluded.update(filter(None, verdicts))
+        seconds += sum(clip.end_s - clip.start_s for clip in chunk)
+        counts.update(
+            clips=len(chunk),
+            untagged=sum(not c.tags for c in chunk),
+            faults=sum(bool(c.fault) for c in chunk),
+        )
+        progress.add(len(chunk))
     if not counts["clips"]:
         raise cli.InputError("--source", source, sources.no_clip(made_from["folds"]))
-    _check_unique(np.concatenate(key_hashes), sink.getvalue(), source)
+    _check_unique(np.concatenate(key_hashes), tables, source)
     plan = {
         "hash": digest.hexdigest(),
         "num_clips": counts["clips"],
-        "num_shards": counts["shards"],
+        "num_shards": tables.num_shards,
+        "shards_per_table": plan_tables.SHARDS_PER_TABLE,
         "clips_per_shard": clips_per_shard,
         "duration_s": round(seconds, 3),
         "num_without_tags": counts["untagged"],
@@ -258,15 +306,16 @@ def _draw(clips: Iterable[Clip], made_from: dict[str, Any], wall: Firewall) -> D
         "made_from": made_from,
         "retries": [],
     }
-    return Draft(plan, sink.getvalue().to_pybytes())
+    return Draft(plan, tables)
 
 
-def _check_unique(key_hashes: np.ndarray, table: pa.Buffer, source: str) -> None:
+def _check_unique(key_hashes: np.ndarray, tables: TableWriter, source: str) -> None:
     """Raise InputError for clips that share a key; only when hashes meet are the keys themselves looked at."""
     key_hashes.sort()
     if not (key_hashes[1:] == key_hashes[:-1]).any():
         return
-    listed = pq.read_table(pa.BufferReader(table), columns=["key", "source_id"])
+    named = [pq.read_table(pa.BufferReader(table), columns=["key", "source_id"]) for table in tables.tables()]
+    listed = pa.concat_tables(named)
     tally = pc.value_counts(listed["key"])
     doubled = tally.field("values").filter(pc.greater(tally.field("counts"), 1))
     if len(doubled):

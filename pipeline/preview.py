@@ -37,7 +37,9 @@ def describe(plan: dict[str, Any]) -> str:
         f"{plan['num_clips']:,} clips, {kept(plan):,} after exclusions, {plan['num_without_tags']:,} without tags, "
         f"{plan['num_faults']:,} with faults; {size if hours else 'lengths are not listed'}"
     )
-    lines.append(f"{plan['num_shards']:,} shards of {plan['clips_per_shard']:,} clips; hash {plan['hash'][:12]}")
+    max_mb = plan["made_from"].get("max_shard_mb")
+    bounds = f"{plan['clips_per_shard']:,} clips" + (f" or {max_mb:,g} MB" if max_mb else "")
+    lines.append(f"{plan['num_shards']:,} shards of at most {bounds}; hash {plan['hash'][:12]}")
     return "\n".join(lines)
 
 

@@ -78,6 +78,8 @@ def _restore(config: RetryConfig, owner: dict[str, Any], planned: dict[str, Any]
         **{name: owner[name] for name in as_made},
         source=storage.resolve(config.source or planned["made_from"]["source"]),
         folds=tuple(planned["made_from"]["folds"]),
+        clips_per_shard=planned["clips_per_shard"],
+        max_shard_mb=planned["made_from"].get("max_shard_mb") or 0,
         precision=owner["arithmetic"],
         captioner=storage.resolve(config.captioner or owner["captioner"]),
         guidance=tuple(owner["guidance"]),

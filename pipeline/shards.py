@@ -4,7 +4,7 @@
                                same bytes. FLAC is 32 kHz mono 16-bit.
     <data>/00000.parquet       the ledger: one row per planned clip, LEDGER below; written, filtered and failed alike
     <data>/00000_stats.json    in = written + filtered + failed, by reason, sha256 of the tar; published last: commit mark
-    <data>/plan.parquet, plan.json   which clip goes into which shard (pipeline/plan.py)
+    <data>/plan.json, plan/<hash>/00000.parquet, ...   which clip goes into which shard (pipeline/plan_tables.py)
     <data>/sizes.json          {"00000.tar": clips}, published when every shard is committed
     <data>/attempts/           what is being written; gone when the dataset is finished (pipeline/commit.py)
     <data>/overlays/<name>/00000.parquet   captions, scores (OVERLAY) or verdicts (AUDIT) by key; audio is never rewritten

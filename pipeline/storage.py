@@ -67,6 +67,19 @@ def names(folder: str) -> Iterator[str]:
         yield from (info.base_name for info in patiently(filesystem.get_file_info, selector))
 
 
+def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
+    """Yield name and bytes of each file directly inside a folder, in no order; none when the folder is absent."""
+    filesystem, path = locate(folder)
+    if filesystem is _LOCAL:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+            yield from ((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
+    elif folder.startswith("s3://"):
+        yield from s3.file_sizes(path)
+    else:
+        found = patiently(filesystem.get_file_info, pafs.FileSelector(path, allow_not_found=True))
+        yield from ((info.base_name, info.size) for info in found if info.type == pafs.FileType.File)
+
+
 def list_names(folder: str) -> list[str]:
     """Return the sorted names directly inside a folder; empty when the folder is absent."""
     return sorted(names(folder))
@@ -151,10 +164,13 @@ def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
         yield io.TextIOWrapper(contents, encoding="utf-8-sig", errors=errors, newline="")
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
-    """Open a Parquet file to read some of its row groups; close it, or use it in a `with`."""
+def open_parquet(uri: str, pre_buffer: bool = False) -> pq.ParquetFile:
+    """Open a Parquet file to read some of its row groups; close it, or use it in a `with`.
+
+    With `pre_buffer` the columns of a row group come in one request: for groups that are read whole and are small.
+    """
     filesystem, path = locate(uri)
-    return pq.ParquetFile(path if filesystem is _LOCAL else open_patiently(filesystem, path))
+    return pq.ParquetFile(path if filesystem is _LOCAL else open_patiently(filesystem, path), pre_buffer=pre_buffer)
 
 
 def read_json(uri: str) -> Any:

@@ -1,7 +1,8 @@
 """Measure what grows with the number of clips: `make bench`. Prints Markdown rows for BENCHMARKS.md.
 
-Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed,
-finding the hundredth of the shards that is left of a job, and the memory of a whole caption job as it goes on.
+Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed, reading
+the plan of one shard of these and of ten thousand rows, finding the hundredth of the shards that is left of a job, and the
+memory of a whole caption job as it goes on.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from pathlib import Path
 from pipeline import audioset, plan, shards, sources, storage
 
 LABELS = 527
+FEW_ROWS = 10_000  # to compare with
+SAMPLED_SHARDS = 20
 RESUME = """
 import sys
 from pipeline import commit, plan, shards
@@ -61,6 +64,29 @@ def measure(words: list[str]) -> tuple[float, float, str]:
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, said
     return time.monotonic() - started, usage.ru_maxrss / 1e6, said[-1]
+
+
+def plan_rows(folder: Path, rows: int) -> tuple[list[str], str]:
+    """Prepare so many rows; return the command that plans them and its --out."""
+    table, out = prepare(folder, rows), str(folder / "out")
+    words = ["plan", "tiny", "--clips-per-shard", "512", "--source", str(table), "--out", out]
+    return ["-m", "pipeline", *words], out
+
+
+def bytes_of_a_shard(data: str) -> float:
+    """Return the bytes that reading the plan of one shard takes, as the kernel counts them; mean of twenty. Linux only."""
+    planned = plan.read(data)
+    assert planned is not None
+    numbers = range(0, plan.num_shards(planned), -(-plan.num_shards(planned) // SAMPLED_SHARDS))
+    plan.read_shard(data, planned, 0)  # what Python loads at first counts too
+    before = _bytes_read()
+    for shard in numbers:
+        plan.read_shard(data, planned, shard)
+    return (_bytes_read() - before) / len(numbers)
+
+
+def _bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
 
 
 def commit_all_but(data: str, left: int) -> None:
@@ -130,14 +156,19 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         print(f"writing {rows:,} rows and files", file=sys.stderr)
-        table, out = prepare(folder, rows), str(folder / "out")
-        command = ["-m", "pipeline", "plan", "tiny", "--clips-per-shard", "512", "--source", str(table), "--out", out]
+        (folder / "few").mkdir()
+        command, few = plan_rows(folder / "few", FEW_ROWS)
+        measure(command)
+        command, out = plan_rows(folder, rows)
         print("| what | seconds | peak memory, GB | it said |\n|---|---|---|---|")
         for what in (f"plan {rows:,} rows", "the same again, nothing changed"):
             seconds, peak, said = measure(command)
             print(f"| {what} | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
+        small, large = bytes_of_a_shard(few), bytes_of_a_shard(out)
+        told = f"{large:,.0f} bytes of {rows:,} clips, {small:,.0f} of {FEW_ROWS:,}: {large / small:.2f} times as many"
+        print(f"| read the plan of one shard | | | {told} |", flush=True)
         commit_all_but(out, left=round(rows / 512 / 100))
-        seconds, peak, said = measure(["-c", RESUME, str(table), out])
+        seconds, peak, said = measure(["-c", RESUME, command[command.index("--source") + 1], out])
         print(f"| find what is left of a job 99 % done | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
         print(caption(folder, clips), flush=True)
     finally:

@@ -1,12 +1,16 @@
 """Plans: fixed by the listing alone, without evaluation clips, and drawn without holding the listing."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline import fingerprints, plan, storage
+from pipeline import fingerprints, plan, sources, storage
 from pipeline.cli import InputError
 from pipeline.firewall import FirewallConfig
 from pipeline.plan import PlanConfig
@@ -43,7 +47,7 @@ def test_shards_are_row_groups(tmp_path: Path) -> None:
     assert plan.num_shards(made) == 3 and made["tags"] == {"Rain": 5} and made["num_without_tags"] == 5
     shards = [plan.read_shard(data, made, shard) for shard in range(3)]
     assert [len(shard) for shard in shards] == [4, 4, 2]
-    assert [plan.clips_in(made, [shard]) for shard in range(3)] == [4, 4, 2]
+    assert [plan.clips_in(data, made, [shard]) for shard in range(3)] == [4, 4, 2]
     assert [row["source_id"] for shard in shards for row in shard] == [f"/a/{i}.wav" for i in range(10)]
 
 
@@ -52,16 +56,16 @@ def test_another_plan_in_the_same_place_is_refused_and_moved_audio_renews_it(tmp
     source = listing(tmp_path / "one", ROWS, root="audio")
     made = plan.publish(data, drawn(data, source))
     again = drawn(data, source)
-    assert again.table == b"" and again.plan == made, "an unchanged source is not listed again"
+    assert again.tables is None and again.plan == made, "an unchanged source is not listed again"
     moved = drawn(data, listing(tmp_path / "two", ROWS, root="audio"))
     plan.publish(data, moved)
     assert plan.read_shard(data, made, 0)[0]["uri"] == str(tmp_path / "two" / "audio" / "0.wav")
-    before = storage.read(storage.join(data, "plan.parquet"))
+    before = plan.read_shard(data, made, 0)
     with pytest.raises(InputError, match="lists other clips than the 10 of its plan"):
         drawn(data, listing(tmp_path / "two", ROWS[:5], root="audio"))
     with pytest.raises(InputError, match=r"--out.*clips_per_shard was 4, now 5; choose another folder"):
         drawn(data, listing(tmp_path / "two", ROWS, root="audio"), size=5)
-    assert storage.read(storage.join(data, "plan.parquet")) == before
+    assert plan.read_shard(data, plan.read(data) or {}, 0) == before
 
 
 def test_keys_that_meet_are_an_error_that_names_both(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_a_retry_adds_shards_and_leaves_the_others(tmp_path: Path) -> None:
     assert plan.read(data) == longer and plan.num_shards(longer) == 5
     assert plan.read_shard(data, longer, 3) + plan.read_shard(data, longer, 4) == again
     assert plan.read_shard(data, longer, 2) == plan.read_shard(data, made, 2)
-    assert plan.clips_in(longer, range(5)) == 15
+    assert plan.clips_in(data, longer, range(5)) == 15
     assert len({plan.part_of(longer, shard)["hash"] for shard in range(5)}) == 2
     assert drawn(data, str(tmp_path / "clips.csv")).plan == longer, "listing again keeps what was retried"
 
@@ -126,7 +130,7 @@ def test_what_comes_beside_a_table_renews_the_plan(tmp_path: Path) -> None:
     segments.write_text('# S\n# n\n# YTID, s, e, l\naaaaaaaaaaa, 30.0, 40.0, "/m/0"\n')
     (tmp_path / "in" / "class_labels_indices.csv").write_text('index,mid,display_name\n0,/m/0,"Dog"\n')
     made = plan.publish(data, drawn(data, str(segments)))
-    assert drawn(data, str(segments)).table == b""
+    assert drawn(data, str(segments)).tables is None
     (tmp_path / "in" / "audio" / "aaaaaaaaaaa_30.wav").write_bytes(b"RIFF")
     again = plan.publish(data, drawn(data, str(segments)))
     assert again["hash"] == made["hash"]
@@ -142,4 +146,86 @@ def test_a_plan_with_fingerprints_is_another_plan(tmp_path: Path) -> None:
     plan.publish(data, plan.draft(data, source, (), 4, FirewallConfig(fingerprints=(table,))))
     with pytest.raises(InputError, match=r"fingerprints was .*, now"):
         drawn(data, source)
-    assert plan.draft(data, source, (), 4, FirewallConfig(fingerprints=(table,))).table == b""
+    assert plan.draft(data, source, (), 4, FirewallConfig(fingerprints=(table,))).tables is None
+
+
+def as_before(data: str, source: str) -> dict[str, Any]:
+    """Publish a plan as datasets of before December 2026 have it: one table, and no bound but by clips."""
+    made = drawn(data, source)
+    rows = [row for table in (made.tables or plan.TableWriter(plan.SCHEMA)).tables() for row in rows_of(table)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=plan.SCHEMA), f"{data}/plan.parquet", row_group_size=4)
+    old = {name: value for name, value in made.plan.items() if name != "shards_per_table"}
+    old["made_from"] = {name: value for name, value in old["made_from"].items() if name != "max_shard_mb"}
+    storage.publish_json(f"{data}/plan.json", old)
+    return old
+
+
+def rows_of(table: bytes) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(table)).to_pylist()
+    return rows
+
+
+def test_a_plan_in_one_table_goes_on(tmp_path: Path) -> None:
+    data = str(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    old = as_before(data, listing(tmp_path / "one", ROWS, root="audio"))
+    assert drawn(data, str(tmp_path / "one" / "clips.csv")).tables is None, "an unchanged source is not listed again"
+    assert [len(plan.read_shard(data, old, shard)) for shard in range(3)] == [4, 4, 2]
+    assert plan.clips_in(data, old, [0, 2]) == 6
+    (tmp_path / "out" / "plan-1.parquet").write_bytes((tmp_path / "out" / "plan.parquet").read_bytes())
+    again = {"reasons": {"missing": 10}, "first_shard": 3, "num_shards": 3, "num_clips": 10, "hash": "e"}
+    old["retries"] = [{**again, "table": "plan-1.parquet"}]
+    storage.publish_json(f"{data}/plan.json", old)
+    longer = plan.extend(data, old, plan.read_shard(data, old, 5), {"missing": 2})
+    assert [len(plan.read_shard(data, longer, shard)) for shard in range(7)] == [4, 4, 2, 4, 4, 2, 2]
+    renewed = plan.publish(data, drawn(data, listing(tmp_path / "two", ROWS, root="audio")))
+    assert renewed["hash"] == old["hash"] and renewed["retries"] == longer["retries"]
+    assert [plan.clips_in(data, renewed, [shard]) for shard in range(7)] == [4, 4, 2, 4, 4, 2, 2]
+    assert "two" in plan.read_shard(data, renewed, 0)[0]["uri"]
+
+
+def test_the_hash_is_that_of_datasets_of_before(tmp_path: Path) -> None:
+    clips = sources.read_clips(source := listing(tmp_path, ROWS))
+    digest = hashlib.sha256(b"[4, []]")
+    for shard in (clips[:4], clips[4:8], clips[8:]):
+        columns = [[getattr(clip, name) for clip in shard] for name in plan.HASHED]
+        digest.update(json.dumps([columns, [""] * len(shard)]).encode())
+    assert drawn("", source).plan["hash"] == digest.hexdigest()
+
+
+def test_a_large_plan_has_tables_of_so_many_shards(tmp_path: Path) -> None:
+    """Who reads one shard opens one table: what that takes does not grow with the plan."""
+    data, rows = str(tmp_path / "out"), [f"{i}.wav," for i in range(150)]
+    made = plan.publish(data, drawn(data, listing(tmp_path, rows), size=1))
+    longer = plan.extend(data, made, [plan.read_shard(data, made, i)[0] for i in range(70)], {"missing": 70})
+    assert plan.num_shards(longer) == plan.clips_in(data, longer, range(220)) == 220
+    read = [plan.read_shard(data, longer, shard)[0]["source_id"] for shard in range(220)]
+    assert read == [f"/a/{i}.wav" for i in [*range(150), *range(70)]]
+    tables = sorted((tmp_path / "out" / "plan").glob("*/*.parquet"))
+    assert sorted(pq.ParquetFile(path).num_row_groups for path in tables) == [6, 22, 64, 64, 64]
+
+
+def test_a_plan_that_was_not_finished_is_no_plan(tmp_path: Path) -> None:
+    """Its maker died before plan.json; then the source changed."""
+    data = str(tmp_path / "out")
+    unfinished = drawn(data, listing(tmp_path, ROWS))
+    assert unfinished.tables is not None
+    unfinished.tables.publish(data, unfinished.plan["hash"])
+    assert plan.read(data) is None
+    made = plan.publish(data, drawn(data, listing(tmp_path, ROWS[:3])))
+    assert [len(plan.read_shard(data, made, shard)) for shard in range(made["num_shards"])] == [3]
+
+
+def test_of_two_plans_at_once_one_is_published(tmp_path: Path) -> None:
+    data = str(tmp_path / "out")
+    ours = drawn(data, listing(tmp_path / "one", ROWS))
+    same = drawn(data, listing(tmp_path / "one", ROWS, name="same.csv"))
+    other = drawn(data, listing(tmp_path / "two", ROWS[:5]))
+    made = plan.publish(data, ours)
+    longer = plan.extend(data, made, plan.read_shard(data, made, 0), {"missing": 4})
+    with pytest.raises(InputError, match="another job planned other clips there"):
+        plan.publish(data, other)
+    assert plan.read(data) == longer
+    assert plan.publish(data, same)["retries"] == longer["retries"], "a retry since is kept"
+    assert [len(plan.read_shard(data, longer, shard)) for shard in range(4)] == [4, 4, 2, 4]
+    assert len(storage.list_names(storage.join(data, "plan"))) == 2, "the plan's tables and the retry's"

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from pipeline import (
+    accounts,
     audio,
     audit,
     caption,
@@ -97,7 +98,10 @@ def test_verify_looks_inside_a_tar_whose_hash_was_made_to_fit(copy: str) -> None
 
 @pytest.fixture(scope="module")
 def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
-    """A dataset of twelve clips, one missing and one broken; the missing one has come since, and was tried again."""
+    """A dataset of twelve clips, one missing and one broken; the missing one has come since, and was tried again.
+
+    Its shards are bounded by bytes, so that they are of 3, 6 and 3 clips.
+    """
     folder = tmp_path_factory.mktemp("mended")
     clips = sources.read_clips(caption_config.source)[:12]
     (folder / "audio").mkdir()
@@ -109,7 +113,7 @@ def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFacto
         lines.append(f"{i}.flac,{'|'.join(clip.tags)}")
     (folder / "metadata.csv").write_text("file,labels\n" + "\n".join(lines) + "\n")
     out = str(folder / "out")
-    config = dataclasses.replace(caption_config, source=str(folder), out=out, max_bad_fraction=0.5)
+    config = dataclasses.replace(caption_config, source=str(folder), out=out, max_bad_fraction=0.5, max_shard_mb=0.25)
     caption.run(config)
     before = {path.name: path.read_bytes() for path in sorted(Path(out).glob("0000*"))}
     (folder / "audio" / "4.flac").write_bytes(storage.read(clips[4].uri))
@@ -122,17 +126,28 @@ def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, 
     out, before = mended
     assert {name: Path(out, name).read_bytes() for name in before} == before
     index = shards.Index(out)
-    assert len(index) == 11 and index.keys[-1] == "4" and index.written["shard"][-1].as_py() == 2
-    assert storage.read_json(storage.join(out, "sizes.json")) == {"00000.tar": 6, "00001.tar": 4, "00002.tar": 1}
+    assert len(index) == 11 and index.keys[-1] == "4" and index.written["shard"][-1].as_py() == 3
+    sizes = {"00000.tar": 3, "00001.tar": 4, "00002.tar": 3, "00003.tar": 1}
+    assert storage.read_json(storage.join(out, "sizes.json")) == sizes
     card = storage.read_text(storage.join(out, "README.md"))
     assert "12 clips planned = 11 written + 0 filtered + 1 failed" in card and "1 missing" in card
     verify.run(VerifyConfig(data=out))
 
 
+def test_a_shard_that_came_out_far_larger_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Shards 1 and 2 do, by the twofold and more; it is whole all the same."""
+    counts = {"in": 8, "written": 8, "filtered": 0, "failed": 0, "reasons": [], "duration_s": 9.0}
+    live = accounts.Live(24, "cpu", 0.5)
+    for shard, tar_size in enumerate((999_000, 1_001_000, 9_000_000)):
+        live.add({**counts, "shard": shard, "tar_size": tar_size, "actor": "a", "busy_s": 1.0})
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "shard 00001 has 1 MB, --max-shard-mb is 0.5" in warning and "use a lower --clips-per-shard" in warning
+
+
 def test_a_retry_without_such_failures_says_which_there_are(mended: tuple[str, dict[str, bytes]]) -> None:
     with pytest.raises(InputError, match=r"--reason.*no clip failed so; the failed ones: truncated 1"):
         retry.run(RetryConfig(data=mended[0], reason=("missing",)))
-    assert plan.num_shards(plan.read(mended[0]) or {}) == 3
+    assert plan.num_shards(plan.read(mended[0]) or {}) == 4
 
 
 def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config: CaptionConfig, tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""The Parquet tables of a plan: a row for each clip, a row group for each shard.
+
+    <data>/plan/<hash>/00000.parquet   64 shards; <hash> are the first letters of the hash of the plan, or of one retry
+    <data>/plan.parquet, plan-1.parquet   every shard of a plan, and of its first retry: datasets of before December 2026
+
+A part of a plan (the plan itself, or a retry) is a dict with `hash`, `first_shard`, `num_shards`, and `shards_per_table` or,
+in datasets of before, `table`. plan.json is published after the tables: tables whose hash it does not hold are of no plan.
+"""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+
+FOLDER = "plan"
+SHARDS_PER_TABLE = 64  # whoever reads one shard reads the footer too, which grows with the shards: 70 KB at 64
+MEMORY_BYTES = 64 * 2**20  # of tables that are not published yet; larger ones wait in a temporary file
+READERS = 16  # footers read at a time
+
+
+class TableWriter:
+    """Makes the tables of a plan shard by shard; one of them is in memory at a time, and nothing is published."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.num_shards = 0
+        self._spool = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 it goes when the writer does
+        self._ends = [0]  # bytes; of each table in the spool
+        self._sink: pa.BufferOutputStream | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Add the next shard: the columns of its clips."""
+        if self._writer is None:
+            self._sink = pa.BufferOutputStream()
+            # Statistics would double the footer, and nobody searches in a plan.
+            self._writer = pq.ParquetWriter(self._sink, self.schema, compression="zstd", write_statistics=False)
+        self._writer.write_table(pa.table(columns, schema=self.schema))
+        self.num_shards += 1
+        if self.num_shards % SHARDS_PER_TABLE == 0:
+            self._finish_table()
+
+    def tables(self) -> Iterator[bytes]:
+        """Yield the Parquet files made so far, in their order; the next shard begins a new one."""
+        self._finish_table()
+        for start, end in pairwise(self._ends):
+            self._spool.seek(start)
+            yield self._spool.read(end - start)
+
+    def publish(self, data: str, plan_hash: str) -> None:
+        """Publish the tables of a plan, or of a retry, by its hash."""
+        for number, table in enumerate(self.tables()):
+            storage.publish(storage.join(data, _name(plan_hash, number)), table)
+
+    def _finish_table(self) -> None:
+        if self._writer is None or self._sink is None:
+            return
+        self._writer.close()
+        self._spool.seek(self._ends[-1])
+        self._spool.write(self._sink.getvalue())
+        self._ends.append(self._spool.tell())
+        self._writer = self._sink = None
+
+
+def remove(data: str, plan_hash: str) -> None:
+    """Remove the tables of a plan that plan.json does not hold."""
+    storage.remove(storage.join(data, FOLDER, _folder(plan_hash)))
+
+
+def read_shard(data: str, part: Mapping[str, Any], shard: int) -> list[dict[str, Any]]:
+    """Read the clips of one shard as rows."""
+    name, group = _locate(part, shard)
+    with storage.open_parquet(storage.join(data, name), pre_buffer=True) as file:
+        rows: list[dict[str, Any]] = file.read_row_group(group).to_pylist()
+    return rows
+
+
+def count_clips(data: str, shards: Iterable[tuple[Mapping[str, Any], int]]) -> list[int]:
+    """Return the number of clips in each of some (part, shard), from the footers of their tables."""
+    located = [_locate(part, shard) for part, shard in shards]
+    groups = defaultdict(set)
+    for name, group in located:
+        groups[name].add(group)
+
+    def count(name: str) -> dict[int, int]:
+        with storage.open_parquet(storage.join(data, name)) as file:
+            return {group: int(file.metadata.row_group(group).num_rows) for group in groups[name]}
+
+    with ThreadPoolExecutor(READERS) as pool:
+        counts = dict(zip(groups, pool.map(count, groups), strict=True))
+    return [counts[name][group] for name, group in located]
+
+
+def _locate(part: Mapping[str, Any], shard: int) -> tuple[str, int]:
+    """Return the name of the table of a shard, and its row group there."""
+    group = shard - part["first_shard"]
+    if "table" in part:
+        return part["table"], group
+    number, group = divmod(group, part["shards_per_table"])
+    return _name(part["hash"], number), group
+
+
+def _name(plan_hash: str, number: int) -> str:
+    return storage.join(FOLDER, _folder(plan_hash), f"{number:05d}.parquet")
+
+
+def _folder(plan_hash: str) -> str:
+    return plan_hash[:16]
