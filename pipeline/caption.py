@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipeline.caption")
 FREE = (  # may change between runs; what these decide is in the plan's hash, the captioner's revision, the arithmetic
     "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "firewall", "precision", "max_shard_mb",
+    "columns",
 )  # fmt: skip
 
 
@@ -41,6 +42,8 @@ class CaptionConfig(CaptionerConfig):
     """Where the clips are: a CSV, a folder, tars or Parquet files."""
     folds: tuple[str, ...] = ()
     """Keep only rows with one of these values in the fold column; empty keeps all."""
+    columns: str = ""
+    """Columns of a table that are named otherwise, as in file=path,labels=tags."""
     out: str = ""
     """Folder or URI of the dataset of shards."""
     clips_per_shard: int = 512
@@ -132,7 +135,7 @@ def check_command(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
     about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
     check(config, about)
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return about, plan.draft(config.out, config.source, config.folds, *bounds)
+    return about, plan.draft(config.out, config.source, config.folds, *bounds, config.columns)
 
 
 def check(config: CaptionConfig, about: dict[str, Any]) -> None:
@@ -156,6 +159,7 @@ def _outcome(clip: dict[str, Any], owner: dict[str, Any]) -> shards.Outcome:
         key=clip["key"],
         status="written",
         stage="write",
+        detail=clip["note"] or "",
         duration_s=clip["num_samples"] / audio.SAMPLE_RATE_HZ,
         flac=clip["flac"],
         meta=meta,

@@ -37,6 +37,9 @@ SCHEMA = pa.schema(
         ("offset", pa.int64()),
         ("size", pa.int64()),
         ("fault", pa.string()),
+        ("cut_start_s", pa.float64()),
+        ("cut_end_s", pa.float64()),
+        ("note", pa.string()),
         ("excluded", pa.string()),  # the evaluation set that a clip is of
         ("source_id", pa.string()),
         ("origin", pa.string()),  # `youtube:<id>` or `freesound:<id>`
@@ -51,10 +54,12 @@ TOLD = (
     "folds",
     "clips_per_shard",
     "max_shard_mb",
+    "columns",
     "lists",
     "allow",
     "fingerprints",
 )  # where two plans may differ
+LATER = ("cut_start_s", "cut_end_s", "note")  # hashed where a clip has one: plans of before December 2026 have none
 HASHED = ("key", "source_id", "origin", "fault", "start_s", "end_s", "tags", "mids")
 
 
@@ -66,6 +71,8 @@ class PlanConfig:
     """Where the clips are: a CSV, a folder, tars or Parquet files."""
     folds: tuple[str, ...] = ()
     """Keep only rows with one of these values in the fold column; empty keeps all."""
+    columns: str = ""
+    """Columns of a table that are named otherwise, as in file=path,labels=tags."""
     out: str = ""
     """Folder or URI of the dataset; `caption` with the same --out fills the plan."""
     clips_per_shard: int = 512
@@ -115,6 +122,7 @@ def draft(
     clips_per_shard: int,
     firewall: FirewallConfig,
     max_shard_mb: float = MAX_SHARD_MB,
+    columns: str = "",
 ) -> Draft:
     """Return the plan of a source, from the published one where nothing has changed since; writes nothing to `out`.
 
@@ -142,12 +150,21 @@ def draft(
             "max_shard_mb": max_shard_mb,
         }
     )
+    made_from |= {"columns": columns} if columns else {}
     held = read(storage.resolve(out)) if out else None
     if held and "max_shard_mb" not in held["made_from"]:
         made_from.pop("max_shard_mb")  # planned by clips alone, before December 2026: it stays so
     if held and held["made_from"] == made_from:
         return Draft(held, None)
-    drawn = _draw(_cut(sources.list_clips(source, folds), made_from, storage.resolve(out), held), made_from, wall)
+    for holds_all in (False, True):  # what gives equal keys is listed once more, see `sources.list_clips`
+        stats = sources.ListingStats()
+        clips = sources.list_clips(source, folds, column_names=columns, stats=stats, holds_all=holds_all)
+        drawn, same_key = _draw(_cut(clips, made_from, storage.resolve(out), held), made_from, wall)
+        if not same_key:
+            break
+    if same_key:
+        raise cli.InputError("--source", source, same_key)
+    drawn.plan["listing"] = {**stats.as_json(), "holds_all": holds_all}
     if held and held["hash"] != drawn.plan["hash"]:
         was = held["made_from"]
         told = [
@@ -250,7 +267,7 @@ def _estimate(config: PlanConfig) -> str:
 
 def _draft(config: PlanConfig) -> Draft:
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return draft(config.out, config.source, config.folds, *bounds)
+    return draft(config.out, config.source, config.folds, *bounds, config.columns)
 
 
 def _cut(
@@ -264,8 +281,11 @@ def _cut(
     return cut(clips, max_clips, max_mb)
 
 
-def _draw(listing: Iterable[list[Clip]], made_from: dict[str, Any], wall: Firewall) -> Draft:
-    """Plan shards as they are listed: what is held is a table of them and eight bytes for each key."""
+def _draw(listing: Iterable[list[Clip]], made_from: dict[str, Any], wall: Firewall) -> tuple[Draft, str]:
+    """Plan shards as they are listed, and return what is wrong with their keys, or ''.
+
+    What is held is a table of shards and eight bytes for each key.
+    """
     clips_per_shard, source = made_from["clips_per_shard"], made_from["source"]
     digest = hashlib.sha256(json.dumps([clips_per_shard, made_from["fingerprints"]]).encode())
     tags: Counter[str] = Counter()
@@ -278,11 +298,12 @@ def _draw(listing: Iterable[list[Clip]], made_from: dict[str, Any], wall: Firewa
         verdicts = [wall.verdict(clip) for clip in chunk]
         columns = {name: [getattr(clip, name) for clip in chunk] for name in SCHEMA.names if name != "excluded"}
         tables.add({**columns, "excluded": verdicts})
-        digest.update(json.dumps([[columns[name] for name in HASHED], verdicts]).encode())
+        hashed = [*HASHED, *(name for name in LATER if any(columns[name]))]
+        digest.update(json.dumps([[columns[name] for name in hashed], verdicts]).encode())
         key_hashes.append(np.fromiter(map(hash, columns["key"]), np.int64, len(chunk)))
         tags.update(tag for clip in chunk for tag in clip.tags)
         excluded.update(filter(None, verdicts))
-        seconds += sum(clip.end_s - clip.start_s for clip in chunk)
+        seconds += sum(max(0.0, clip.end_s - clip.start_s) for clip in chunk)
         counts.update(
             clips=len(chunk),
             untagged=sum(not c.tags for c in chunk),
@@ -291,7 +312,6 @@ def _draw(listing: Iterable[list[Clip]], made_from: dict[str, Any], wall: Firewa
         progress.add(len(chunk))
     if not counts["clips"]:
         raise cli.InputError("--source", source, sources.no_clip(made_from["folds"]))
-    _check_unique(np.concatenate(key_hashes), tables, source)
     plan = {
         "hash": digest.hexdigest(),
         "num_clips": counts["clips"],
@@ -306,20 +326,21 @@ def _draw(listing: Iterable[list[Clip]], made_from: dict[str, Any], wall: Firewa
         "made_from": made_from,
         "retries": [],
     }
-    return Draft(plan, tables)
+    return Draft(plan, tables), _same_key(np.concatenate(key_hashes), tables)
 
 
-def _check_unique(key_hashes: np.ndarray, tables: TableWriter, source: str) -> None:
-    """Raise InputError for clips that share a key; only when hashes meet are the keys themselves looked at."""
+def _same_key(key_hashes: np.ndarray, tables: TableWriter) -> str:
+    """Return which clips share a key, or ''; only when hashes meet are the keys themselves looked at."""
     key_hashes.sort()
     if not (key_hashes[1:] == key_hashes[:-1]).any():
-        return
-    named = [pq.read_table(pa.BufferReader(table), columns=["key", "source_id"]) for table in tables.tables()]
+        return ""
+    named = [pq.read_table(pa.BufferReader(table), columns=["key", "source_id", "uri"]) for table in tables.tables()]
     listed = pa.concat_tables(named)
     tally = pc.value_counts(listed["key"])
     doubled = tally.field("values").filter(pc.greater(tally.field("counts"), 1))
-    if len(doubled):
-        key = doubled[0].as_py()
-        ids = listed.filter(pc.equal(listed["key"], key))["source_id"].to_pylist()
-        more = f"; {len(doubled) - 1} more keys are double" if len(doubled) > 1 else ""
-        raise cli.InputError("--source", source, sources.same_key(ids[0], ids[1], key) + more)
+    if not len(doubled):
+        return ""
+    key = doubled[0].as_py()
+    one, other, *_ = listed.filter(pc.equal(listed["key"], key)).to_pylist()
+    more = f"; {len(doubled) - 1} more keys are double" if len(doubled) > 1 else ""
+    return sources.same_key(*(f"{row['source_id']!r} in {row['uri']}" for row in (one, other)), key) + more

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from pipeline import sources
 from pipeline.capacity import CapacityConfig, Estimate, estimate
 
 FLAC_BYTES_PER_S = 40_000  # about; 32 kHz mono 16-bit of mixed sounds
@@ -31,6 +32,8 @@ def describe(plan: dict[str, Any]) -> str:
         lines.append(f"firewall: {len(tables)} fingerprint tables: compared when the audio is read")
     if plan["firewall"]["unchecked"]:
         lines.append(f"firewall: no list, not checked: {', '.join(plan['firewall']['unchecked'])}")
+    if "listing" in plan:  # plans of before December 2026 have none
+        lines.append(f"source: {sources.ListingStats.from_json(plan['listing']).sentence()}")
     hours = plan["duration_s"] / 3600
     size = f"{hours:,.1f} h as listed, about {plan['duration_s'] * FLAC_BYTES_PER_S / 1e9:,.1f} GB"
     lines.append(

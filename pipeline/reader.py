@@ -55,8 +55,7 @@ class Reader:
             detail = f"by its id a clip of {row['excluded']}"
             return {**row, "status": "filtered", "stage": "plan", "reason": "evaluation_clip", "detail": detail}
         try:
-            data = sources.read_bytes(row["uri"], row["offset"], row["size"], row["fault"])
-            samples = audio.decode(data)
+            samples = sources.read_place(**{name: row[name] for name in sources.PLACE if row.get(name) is not None})
         except audio.AudioError as error:
             return {**row, "status": "failed", "stage": "read", "reason": error.reason, "detail": error.detail}
         if known := self._known(samples):

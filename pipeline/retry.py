@@ -90,12 +90,12 @@ def _restore(config: RetryConfig, owner: dict[str, Any], planned: dict[str, Any]
     )
 
 
-def _find_again(rows: list[dict[str, Any]], again: caption.CaptionConfig) -> None:
+def _find_again(rows: list[dict[str, Any]], again: caption.CaptionConfig, holds_all: bool) -> None:
     """Look in the source for where the audio of clips lies now: it may have come since, under another name."""
     places = {row["key"]: row for row in rows}
-    for clip in sources.list_clips(again.source, again.folds):
+    for clip in sources.list_clips(again.source, again.folds, column_names=again.columns, holds_all=holds_all):
         if row := places.get(clip.key):
-            row.update(uri=clip.uri, offset=clip.offset, size=clip.size, fault=clip.fault)
+            row.update({name: getattr(clip, name) for name in (*sources.PLACE, "note")})
 
 
 def _extend(config: RetryConfig, data: str, planned: dict[str, Any], again: caption.CaptionConfig) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _extend(config: RetryConfig, data: str, planned: dict[str, Any], again: capt
         if row["key"] in chosen
         and chosen[row["key"]][0] == shard  # a clip of several tries is planned once, by its last
     ]
-    _find_again(rows, again)
+    _find_again(rows, again, planned.get("listing", {}).get("holds_all", False))
     counts = Counter(chosen[row["key"]][1] for row in rows)
     log.info("retry: %d clips (%s)", len(rows), ", ".join(f"{reason} {n}" for reason, n in counts.most_common()))
     return plan.extend(data, planned, rows, dict(counts))

@@ -1,6 +1,7 @@
 """What a listing holds and what becomes of it: read = clips + merged + skipped, item by item."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,18 @@ class ListingStats:
         parts = [f"columns used: {used}" if used else "", f"not used: {unused}" if unused else ""]
         return "; ".join(filter(None, parts))
 
+    @classmethod
+    def from_json(cls, counts: Mapping[str, Any]) -> "ListingStats":
+        """Return the counts that `as_json` gave."""
+        return cls(
+            read=Counter(counts["read"]),
+            clips=counts["clips"],
+            merged=counts["merged"],
+            skipped=Counter(counts["skipped"]),
+            faults=counts["faults"],
+            unknown_labels=Counter(counts["unknown_labels"]),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return the counts as JSON has them."""
         return {
@@ -70,6 +83,7 @@ class ListingStats:
             "clips": self.clips,
             "merged": self.merged,
             "skipped": dict(self.skipped.most_common()),
+            "faults": self.faults,
             "unknown_labels": dict(self.unknown_labels.most_common()),
         }
 
