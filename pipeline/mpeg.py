@@ -23,7 +23,7 @@ BITRATES_KBPS = {  # (version 1, layer) -> by the index in the header; layers II
 }
 RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # by version
 HEADER_BYTES = 4
-SAME = ((1, 0xFE), (2, 0x0C))  # (byte of a header, its bits) that all frames of a stream share: version, layer, rate
+VERSION_AND_LAYER, RATE = 0xFE, 0x0C  # bits of a header's second and third byte, which all frames of a stream share
 RUN = 3  # frames by which a stream is known where it begins, or goes on after something else
 ID3_HEADER_BYTES = 10
 
@@ -91,7 +91,7 @@ def _places(data: bytes) -> Iterator[int]:
         if not size:
             return
         after = place + size
-        place = after if _follows(data, place, after) else _next(data, after, like=place)
+        place = after if _follows(data, place, after) else _next(data, _after_id3(data, after), like=place)
 
 
 def _next(data: bytes, place: int, like: int | None = None) -> int:
@@ -115,7 +115,11 @@ def _is_run(data: bytes, place: int) -> bool:
 
 def _follows(data: bytes, place: int, after: int) -> bool:
     """Tell whether a frame of the same stream as the one at `place` begins at `after`."""
-    return _frame_bytes(data, after) >= 0 and all((data[place + i] ^ data[after + i]) & bits == 0 for i, bits in SAME)
+    return (
+        _frame_bytes(data, after) >= 0
+        and not (data[place + 1] ^ data[after + 1]) & VERSION_AND_LAYER
+        and not (data[place + 2] ^ data[after + 2]) & RATE
+    )
 
 
 def _frame_bytes(data: bytes, place: int) -> int:
@@ -147,9 +151,8 @@ def _frame_samples(second: int) -> int:
     return 576 if layer == LAYER_3 and version != VERSION_1 else 1_152
 
 
-def _after_id3(data: bytes) -> int:
-    """Return where the ID3v2 tags at the start of a file end: their sizes are numbers of 7 bits a byte."""
-    place = 0
+def _after_id3(data: bytes, place: int = 0) -> int:
+    """Return where the ID3v2 tags at a place end: their sizes are numbers of 7 bits a byte."""
     while data[place : place + 3] == b"ID3" and len(data) >= place + ID3_HEADER_BYTES:
         a, b, c, d = data[place + 6 : place + ID3_HEADER_BYTES]
         place += ID3_HEADER_BYTES + (a << 21 | b << 14 | c << 7 | d)
