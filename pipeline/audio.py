@@ -4,34 +4,31 @@ Shapes: T = samples of one clip.
 """
 
 import io
+import math
 import re
-import struct
 import time
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-from pipeline import ffmpeg
+from pipeline import containers, ffmpeg, mpeg
 
 SAMPLE_RATE_HZ = 32_000  # rate of every clip in a shard; PANNs and BLAT work at 32 kHz
-MAX_DURATION_S = 600  # a header that claims more is refused before anything is allocated
+MAX_DURATION_S = 600  # of what is decoded; a header that states more is refused before anything is allocated
 MAX_BYTES = 512 * 2**20  # a larger encoded file is not read
 INT16_FULL_SCALE = 32_768.0
 BLOCK_S, BLOCK_VALUES = 30, 2**22  # audio read at a time, and the most samples of all channels in it
 TIMEOUT_S = 60.0  # for one clip; ten minutes of FLAC take a third of a second
-MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 1_000, 400_000, 1_024  # of a header; others are damage
 MOST_FLOAT = 8.0  # louder float samples are damage; full scale is 1
 KNOWN_START = re.compile(rb"(?s)fLaC|OggS|caff|RF64|RIFX|RIFF....WAVE|FORM....AIF[FC]")  # such bytes were audio once
-CHUNKED = {b"RIFF": b"data", b"RIFX": b"data", b"RF64": b"data", b"FORM": b"SSND", b"caff": b"data"}  # of samples
-MOST_CHUNKS = 1_000  # looked at; there are a handful
 UNKNOWN_LENGTH = 2**40  # libsndfile gives a number near 2**63 for a header without a length
-STREAMED = 0x7FFF0000  # sizes from here on are what writers to a pipe leave in the header; MAX_BYTES is less
-OGG_END_OF_STREAM = 4  # flag in a page header
 MPEG_FRAME_SAMPLES = 1_152  # an MPEG header's length is a whole number of frames; decoders drop a part of the last
+SEEKABLE = re.compile(r"PCM_\w+|FLOAT|DOUBLE|[UA]LAW")  # subtypes whose samples do not depend on where reading starts
+MISSING_S = 0.1  # by which a file may end before a part of it does: listed times are rounded
 
 
 class AudioError(Exception):
@@ -57,18 +54,30 @@ REASONS = {
     "truncated": "the file ends before the length its header states",
     "zero_length": "the file is valid and holds no samples",
     "too_long": f"there are more than {MAX_DURATION_S} s, or the header states so",
+    "out_of_range": f"the part begins at or after the end of the file, or ends more than {MISSING_S} s after it",
     "bad_header": "the header states a sample rate or a number of channels that no audio has",
     "timeout": f"decoding took more than {TIMEOUT_S:.0f} s",
 }
 
 
-def decode(data: bytes, sample_rate_hz: int = SAMPLE_RATE_HZ, timeout_s: float = TIMEOUT_S) -> np.ndarray:
-    """Decode encoded audio to mono samples.
+def decode(
+    data: bytes,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    timeout_s: float = TIMEOUT_S,
+    start_s: float = 0.0,
+    end_s: float = 0.0,
+) -> np.ndarray:
+    """Decode encoded audio, or a part of it, to mono samples.
+
+    A part is cut at the file's own rate, each edge at the nearest sample, and then resampled: the result is that of
+    decoding the whole file, cutting it and resampling the cut. The rest of the file is not held.
 
     Args:
         data: a whole encoded file: what libsndfile reads (FLAC, WAV, Ogg, MP3, ...), else what ffmpeg does.
         sample_rate_hz: wanted rate; other rates are resampled with soxr HQ.
         timeout_s: most seconds to take.
+        start_s: where the part begins, in seconds from the start of the file.
+        end_s: where the part ends; 0 is the end of the file.
 
     Returns:
         int16 array (T,), channels averaged.
@@ -80,18 +89,25 @@ def decode(data: bytes, sample_rate_hz: int = SAMPLE_RATE_HZ, timeout_s: float =
         raise AudioError("empty", "0 bytes")
     if len(data) > MAX_BYTES:
         raise AudioError("too_large", f"{len(data)} bytes")
-    _check_header(data)
-    _check_ending(data)
-    try:
-        file = _Sound(_Bytes(data))
-    except soundfile.LibsndfileError as error:
-        samples = _decode_otherwise(data, sample_rate_hz, timeout_s, error.error_string)
-    else:
-        with file:
-            samples = _read(file, sample_rate_hz, timeout_s)
+    if not (0 <= start_s < math.inf and (end_s == 0 or start_s < end_s < math.inf)):
+        raise AudioError("out_of_range", f"a part cannot begin at {start_s} s and end at {end_s} s")
+    if what := containers.bad_header(data):
+        raise AudioError("bad_header", what)
+    if what := containers.cut_short(data):
+        raise AudioError("truncated", what)
+    samples = _decode(data, _Request(sample_rate_hz, timeout_s, start_s, end_s))
     if len(samples) == 0:
         raise AudioError("zero_length", f"no sample at {sample_rate_hz} Hz")
     return samples
+
+
+class _Request(NamedTuple):
+    """What is wanted of a file."""
+
+    sample_rate_hz: int
+    timeout_s: float
+    start_s: float
+    end_s: float  # 0: the end of the file
 
 
 class _Bytes(io.BytesIO):
@@ -108,41 +124,97 @@ class _Sound(soundfile.SoundFile):
         return False
 
 
-def _read(file: soundfile.SoundFile, sample_rate_hz: int, timeout_s: float) -> np.ndarray:
-    """Read mono int16 samples (T,) at the wanted rate. What is held is what is kept, and one block as it was."""
+def _decode(data: bytes, request: _Request) -> np.ndarray:
+    """Decode what libsndfile knows, and else with ffmpeg; int16 (T,)."""
     try:
-        blocks = _blocks(file, timeout_s)
-        if file.samplerate != sample_rate_hz:
-            blocks = _resample(blocks, file.samplerate, sample_rate_hz)
+        file = _Sound(_Bytes(data))
+    except soundfile.LibsndfileError as error:
+        return _decode_otherwise(data, request, error.error_string)
+    with file:
+        if "MPEG" in file.subtype and not mpeg.states_length(data):
+            return _decode_stream(data, file, request)
+        return _read(file, request, stated=file.frames if file.frames < UNKNOWN_LENGTH else 0)
+
+
+def _decode_stream(data: bytes, file: _Sound, request: _Request) -> np.ndarray:
+    """Decode MPEG audio without a header that states its length to its end; int16 (T,).
+
+    libsndfile stops at a length that it guesses from the size of the file. A pipe has no size: there it reads to the end.
+    """
+    frames = mpeg.frames(data)
+    if frames is None:  # frames of free format have one size, so that the guess is good
+        return _read(file, request, stated=0)
+    if frames.lacking:
+        raise AudioError("truncated", f"the last frame lacks {frames.lacking} bytes")
+    with mpeg.piped(frames.stream) as descriptor, _Sound(descriptor, closefd=False) as stream:
+        return _read(stream, request, stated=frames.num_samples)
+
+
+def _read(file: soundfile.SoundFile, request: _Request, stated: int) -> np.ndarray:
+    """Read mono int16 samples (T,) at the wanted rate. What is held is what is kept, and one block as it was.
+
+    `stated` is the number of samples that the header states, 0 when it does not.
+    """
+    try:
+        blocks = _blocks(file, request, stated)
+        if file.samplerate != request.sample_rate_hz:
+            blocks = _resample(blocks, file.samplerate, request.sample_rate_hz)
         kept = [to_int16(block) for block in blocks]
     except soundfile.LibsndfileError as error:
         raise AudioError("truncated", f"cannot be decoded to its end: {error.error_string}") from error
     return kept[0] if len(kept) == 1 else np.concatenate(kept or [np.zeros(0, np.int16)])
 
 
-def _blocks(file: soundfile.SoundFile, timeout_s: float) -> Iterator[np.ndarray]:
-    """Yield mono samples (T,): int16 where the file has just those, else float32."""
+def _blocks(file: soundfile.SoundFile, request: _Request, stated: int) -> Iterator[np.ndarray]:
+    """Yield mono samples (T,) of a part: int16 where the file has just those, else float32."""
     started = time.monotonic()
-    _check_rate(file.samplerate)
-    most = MAX_DURATION_S * file.samplerate
-    stated = file.frames if file.frames < UNKNOWN_LENGTH else 0
-    if stated > most:
-        raise AudioError("too_long", f"header states {stated / file.samplerate:.0f} s")
+    first, last = _edges(file.samplerate, request, stated)
     plain, odd = file.subtype == "PCM_16" and file.channels == 1, file.subtype in ("FLOAT", "DOUBLE")
+    most = MAX_DURATION_S * file.samplerate
+    end = last or (file.frames and first + most + 1)
     size = min(BLOCK_S * file.samplerate, BLOCK_VALUES // file.channels)
-    kept, end = 0, stated or (file.frames and most + 1)
-    while kept < end:
-        block = file.read(min(size, end - kept), "int16" if plain else "float32", always_2d=True)
+    place = file.seek(first) if first and stated and SEEKABLE.fullmatch(file.subtype) else 0
+    while place < end:
+        block = file.read(min(size, end - place), "int16" if plain else "float32", always_2d=True)
         if not len(block):
             break
-        kept += len(block)
-        if kept > most:
+        place += len(block)
+        if place - first > most:
             raise AudioError("too_long", f"more than {MAX_DURATION_S} s were decoded")
-        if time.monotonic() - started > timeout_s:
-            raise AudioError("timeout", f"not decoded within {timeout_s} s")
-        yield block[:, 0] if file.channels == 1 else (_clean(block) if odd else block).mean(axis=1)
-    if kept + (MPEG_FRAME_SAMPLES if "MPEG" in file.subtype else 0) < stated:
-        raise AudioError("truncated", f"header states {stated} samples, {kept} could be decoded")
+        if time.monotonic() - started > request.timeout_s:
+            raise AudioError("timeout", f"not decoded within {request.timeout_s} s")
+        if len(block := block[max(0, first - place + len(block)) :]):  # what lies before the part is dropped
+            yield block[:, 0] if file.channels == 1 else (_clean(block) if odd else block).mean(axis=1)
+    if place + (MPEG_FRAME_SAMPLES if "MPEG" in file.subtype else 0) < min(stated, end):
+        raise AudioError("truncated", f"header states {stated} samples, {place} could be decoded")
+    if not stated and place < end:
+        _check_range(request, file.samplerate, place)
+
+
+def _edges(rate_hz: int, request: _Request, stated: int) -> tuple[int, int]:
+    """Return the first sample of a part, and the one after its last; 0 where only the end of the file will show it.
+
+    Raises AudioError before anything is allocated for seconds of absurd length.
+    """
+    if what := containers.bad_rate(rate_hz):
+        raise AudioError("bad_header", what)
+    first, last = round(request.start_s * rate_hz), round(request.end_s * rate_hz)
+    if stated:
+        _check_range(request, rate_hz, stated)
+        last = min(last, stated) if last else stated
+    if last - first > MAX_DURATION_S * rate_hz:
+        whole = f"header states {stated / rate_hz:.0f} s" if stated else "no length is stated"
+        raise AudioError("too_long", f"{whole}; {(last - first) / rate_hz:.0f} s are wanted")
+    return first, last
+
+
+def _check_range(request: _Request, rate_hz: int, num_samples: int) -> None:
+    """Raise when a file of so many samples does not have the part."""
+    has_s = num_samples / rate_hz
+    begins, ends = request.start_s < has_s or not request.start_s, request.end_s <= has_s + MISSING_S
+    if not (begins and ends):
+        part = f"{request.start_s:g} s to {f'{request.end_s:g} s' if request.end_s else 'the end'}"
+        raise AudioError("out_of_range", f"the part is {part}, the file has {has_s:.2f} s")
 
 
 def _resample(blocks: Iterator[np.ndarray], rate_hz: int, sample_rate_hz: int) -> Iterator[np.ndarray]:
@@ -157,14 +229,14 @@ def _resample(blocks: Iterator[np.ndarray], rate_hz: int, sample_rate_hz: int) -
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _decode_otherwise(data: bytes, sample_rate_hz: int, timeout_s: float, said: str) -> np.ndarray:
+def _decode_otherwise(data: bytes, request: _Request, said: str) -> np.ndarray:
     """Decode with ffmpeg what libsndfile does not know, where it looks like audio; int16 (T,)."""
     bad = "truncated" if KNOWN_START.match(data) else "not_audio"
     if not ffmpeg.may_read(data):
         raise AudioError(bad, f"begins with {data[:8]!r}: {said}")
     try:
-        with ffmpeg.decoded(data, timeout_s) as file:
-            return _read(file, sample_rate_hz, timeout_s)
+        with ffmpeg.decoded(data, request.timeout_s) as file:
+            return _read(file, request, stated=0)
     except ffmpeg.Failed as error:
         raise AudioError(error.reason or bad, str(error)) from error
     except OSError as error:
@@ -200,50 +272,3 @@ def _to_float(samples: np.ndarray) -> np.ndarray:
 def _clean(samples: np.ndarray) -> np.ndarray:
     """Bound float samples, so that one that is no number does not spread to others in a mean or a filter."""
     return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0).clip(-MOST_FLOAT, MOST_FLOAT)
-
-
-def _check_rate(rate_hz: int) -> None:
-    """Raise before anything is allocated for seconds of absurd length."""
-    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise AudioError("bad_header", f"states {rate_hz} samples a second")
-
-
-def _check_header(data: bytes) -> None:
-    """Raise for WAV of an impossible rate or channel count: libsndfile refuses some without a reason."""
-    place, size = _chunk(data, b"fmt ") if data[:4] == b"RIFF" and data[8:12] == b"WAVE" else (0, 0)
-    if size >= 16 and place + 16 <= len(data):
-        channels, rate_hz = struct.unpack_from("<HI", data, place + 2)
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise AudioError("bad_header", f"states {channels} channels")
-        _check_rate(rate_hz)
-
-
-def _check_ending(data: bytes) -> None:
-    """Raise for uncompressed and Ogg files that hold less than they state: libsndfile reads what is there."""
-    start, place, stated = data[:4], 0, 0
-    if start in CHUNKED:
-        place, stated = _chunk(data, CHUNKED[start])
-        if start == b"RF64" and data[12:16] == b"ds64":  # sizes beyond 32 bits stand there
-            stated = int.from_bytes(data[28:36], "little")
-    if start == b"RIFF" and data[8:12] == b"AVI ":
-        place, stated = 8, int.from_bytes(data[4:8], "little")
-    elif start == b".snd":
-        place, stated = int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big")
-    elif start == b"OggS":
-        last = data.rfind(b"OggS")
-        if len(data) < last + 6 or not data[last + 5] & OGG_END_OF_STREAM:
-            raise AudioError("truncated", "the last Ogg page does not end the stream")
-    if len(data) - place < stated < STREAMED:
-        raise AudioError("truncated", f"header states {stated} bytes, the file holds {len(data) - place} of them")
-
-
-def _chunk(data: bytes, name: bytes) -> tuple[int, int]:
-    """Return where the first chunk of a name begins, after its header, and the size it states; (0, 0): none."""
-    order: Literal["little", "big"] = "little" if data[:4] in (b"RIFF", b"RF64") else "big"
-    place, width, even = (8, 8, 1) if data[:4] == b"caff" else (12, 4, 2)
-    for _ in range(MOST_CHUNKS):
-        size = int.from_bytes(data[place + 4 : place + 4 + width], order)
-        if data[place : place + 4] == name and place + 4 + width <= len(data):
-            return place + 4 + width, size
-        place += 4 + width + size + size % even  # chunks begin at even places
-    return 0, 0

@@ -69,7 +69,9 @@ def may_read(data: bytes) -> bool:
 
 @contextmanager
 def decoded(data: bytes, timeout_s: float) -> Iterator[soundfile.SoundFile]:
-    """Give the first audio stream while ffmpeg decodes it: to be read to its end, in pieces; only those are in memory.
+    """Give the first audio stream while ffmpeg decodes it, to be read in pieces; only those are in memory.
+
+    Who needs just its beginning leaves early: ffmpeg is stopped, and what follows is not looked at.
 
     Args:
         data: a whole encoded file.
@@ -84,7 +86,7 @@ def decoded(data: bytes, timeout_s: float) -> Iterator[soundfile.SoundFile]:
         file.write(data)  # a real file: the index of an mp4 may stand at its end
         file.flush()
         process, pipe = _start(file.name, said)
-        opened = False
+        opened = early = False
         with (
             _reading(process, pipe, timeout_s),
             suppress(soundfile.LibsndfileError),  # ffmpeg gave nothing; what it said tells why
@@ -92,7 +94,10 @@ def decoded(data: bytes, timeout_s: float) -> Iterator[soundfile.SoundFile]:
         ):
             opened = True
             yield stream
-        _check(process.returncode or (0 if opened else -1), _tail(said).replace(file.name, "input"))
+            if early := bool(pipe.read(1)):
+                process.kill()
+        if not early:
+            _check(process.returncode or (0 if opened else -1), _tail(said).replace(file.name, "input"))
 
 
 @contextmanager

@@ -341,6 +341,7 @@ def _same_key(key_hashes: np.ndarray, tables: TableWriter) -> str:
     if not len(doubled):
         return ""
     key = doubled[0].as_py()
-    one, other, *_ = listed.filter(pc.equal(listed["key"], key)).to_pylist()
+    same = listed.filter(pc.equal(listed["key"], key)).slice(0, 2).to_pylist()
+    one, other = (f"{row['source_id']!r} in {row['uri']}" for row in same)
     more = f"; {len(doubled) - 1} more keys are double" if len(doubled) > 1 else ""
-    return sources.same_key(*(f"{row['source_id']!r} in {row['uri']}" for row in (one, other)), key) + more
+    return sources.same_key(one, other, key) + more

