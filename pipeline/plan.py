@@ -342,6 +342,6 @@ def _same_key(key_hashes: np.ndarray, tables: TableWriter) -> str:
         return ""
     key = doubled[0].as_py()
     same = listed.filter(pc.equal(listed["key"], key)).slice(0, 2).to_pylist()
-    one, other = (f"{row['source_id']!r} in {row['uri']}" for row in same)
+    one, other = (sources.place_of(row["source_id"], row["uri"]) for row in same)
     more = f"; {len(doubled) - 1} more keys are double" if len(doubled) > 1 else ""
     return sources.same_key(one, other, key) + more

@@ -74,7 +74,7 @@ def test_keys_that_meet_are_an_error_that_names_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"), [("", "lists no clip"), ("\n\n", "lists no clip"), ("\n ,Rain\n", "line 3 names no file")]
+    ("rows", "said"), [("", "lists no clip"), ("\n\n", "lists no clip"), ("\n ,Rain\n", "line 3: names no file")]
 )
 def test_a_source_without_clips_is_an_error(tmp_path: Path, rows: str, said: str) -> None:
     source = tmp_path / "clips.csv"

@@ -100,7 +100,8 @@ def read_listing(source: str, folds: Iterable[str] = (), flag: str = "--source",
             log_listing(source, stats)
             return Listing(clips, stats)
     assert doubled is not None
-    raise InputError(flag, source, same_key(place_of(seen[doubled.key]), place_of(doubled), doubled.key))
+    one, other = (place_of(clip.source_id, clip.uri) for clip in (seen[doubled.key], doubled))
+    raise InputError(flag, source, same_key(one, other, doubled.key))
 
 
 def stamp(source: str, flag: str = "--source") -> str:
@@ -175,9 +176,9 @@ def _read_beside(uri: str) -> list[str]:
     return [*(storage.join(folder, each) for each in beside), *AudioFolder.places(folder, name)]
 
 
-def place_of(clip: Clip) -> str:
+def place_of(source_id: str, uri: str) -> str:
     """Return how to name a clip and the file that its audio is in."""
-    return f"{clip.source_id!r} in {clip.uri}"
+    return repr(uri) if uri.endswith(source_id) else f"{source_id!r} in {uri}"
 
 
 @lru_cache(maxsize=256)
