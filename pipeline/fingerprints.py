@@ -27,6 +27,8 @@ class FingerprintConfig:
     """Where the evaluation clips are: a CSV, a folder, tars or Parquet files."""
     folds: tuple[str, ...] = ()
     """Keep only rows with one of these values in the fold column; empty keeps all."""
+    columns: str = ""
+    """Columns of a table that are named otherwise, as in file=path."""
     name: str = ""
     """Name of the evaluation set, to tell what a clip was excluded for."""
     out: str = ""
@@ -39,7 +41,7 @@ def run(config: FingerprintConfig) -> None:
         raise cli.InputError("--name", config.name, "give the name of the evaluation set, such as esc50")
     if not config.out.endswith(".parquet"):
         raise cli.InputError("--out", config.out, "give a file name that ends in .parquet")
-    clips = sources.read_clips(config.source, config.folds)
+    clips = sources.read_clips(config.source, config.folds, column_names=config.columns)
     progress, rows, broken = Progress("fingerprint", "clips", len(clips)), [], 0
     with ThreadPoolExecutor(READERS) as pool:
         for clip, words in zip(clips, pool.map(_words, clips), strict=True):

@@ -17,6 +17,8 @@ class IndexConfig:
 
     source: str = ""
     """Tars: a folder, or a name with *, ? and {a..b}, on disk or at s3://, gs:// or hf://."""
+    columns: str = ""
+    """Keys of the samples' JSON that are named otherwise, as in captions=said,labels=kinds."""
     out: str = ""
     """Folder or URI of the index; the tars stay where and as they are."""
     max_bad_fraction: float = 0.01
@@ -30,7 +32,7 @@ def run(config: IndexConfig) -> None:
         log.info("index: %s is complete already", out)
         return
     log.info("index: listing %s", config.source)
-    clips, stats = sources.read_listing(config.source)
+    clips, stats = sources.read_listing(config.source, column_names=config.columns)
     if any(clip.offset < 0 or clip.size < 0 for clip in clips if not clip.fault):
         raise InputError("--source", config.source, "not all of it is tars; other listings need no index")
     wrong = {clip.source_id: reason for clip in clips if (reason := _wrong(clip))}
