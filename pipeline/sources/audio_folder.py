@@ -42,7 +42,7 @@ class AudioFolder:
 
     def find(self, segment: audioset.Segment) -> str:
         """Return the file of a segment in any of the usual namings, or the place where `Y<id>.flac` should be."""
-        for naming in (self.last, *NAMINGS):  # nearly always all files are named alike
+        for naming in (self.last, *NAMINGS) if self.suffixes else ():  # nearly always all files are named alike
             name = naming.format(segment, segment.start_s * 1000, segment.end_s * 1000)
             if name in self.suffixes:
                 self.last = naming
