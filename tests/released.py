@@ -1,8 +1,12 @@
 """State dicts under the names of the released files, as their specification lists them: seeded numbers, a narrow CNN."""
 
+import json
 import math
+import os
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as nnf
 
 CHANNELS = (8,) * 6
@@ -14,7 +18,18 @@ FRONT_END_AND_HEAD = (
     "fc_audioset.weight",
     "fc_audioset.bias",
 )
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "bark", "##s", "rain", "falls")
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.proof}",)
 
 
 def body() -> dict[str, torch.Tensor]:
@@ -127,3 +142,29 @@ def captioner_state(words: int, bias: bool, tags: int) -> dict[str, torch.Tensor
     if tags:
         state["label_encoder.label_embedding"] = torch.randn(tags, dim)
     return state
+
+
+def google_bert(folder: Path, weights: str = "pytorch_model.bin", prefix: str = "bert.") -> dict[str, torch.Tensor]:
+    """Write a small BERT as Google's were converted in 2020: no model_type, no tokenizer but vocab.txt, pre-training heads.
+
+    Returns:
+        The weights of the bare encoder, by the names of today's BertModel.
+    """
+    from transformers import BertConfig, BertForPreTraining
+
+    described = {
+        "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 16,
+        "initializer_range": 0.02, "intermediate_size": 32, "max_position_embeddings": 512, "num_attention_heads": 2,
+        "num_hidden_layers": 2, "type_vocab_size": 2, "vocab_size": len(PIECES),
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(described))
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
+    torch.manual_seed(0)
+    state = BertForPreTraining(BertConfig(**described)).state_dict()
+    renamed = {prefix + name.removeprefix("bert.") if name.startswith("bert.") else name: state[name] for name in state}
+    if weights.endswith(".bin"):
+        torch.save(renamed, folder / weights)
+    else:
+        save_file({name: tensor.clone() for name, tensor in renamed.items()}, folder / weights)
+    return {name.removeprefix("bert."): tensor for name, tensor in state.items() if name.startswith("bert.")}

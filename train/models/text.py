@@ -176,7 +176,9 @@ def _weights(name: str, architecture: "PretrainedConfig") -> dict[str, Tensor]:
         raise ValueError("its weights file is damaged or holds something other than weights, and is refused") from error
     absent = {key for key in report["missing_keys"] if not key.startswith("pooler.")}  # nothing uses the pooler
     if wrong := sorted(absent | {key for key, *_ in report["mismatched_keys"]}):
-        raise ValueError(f"{len(wrong)} of the weights in its config.json are missing or differ in shape: {wrong[0]}, ...")
+        raise ValueError(
+            f"{len(wrong)} of the weights in its config.json are missing or differ in shape: {wrong[0]}, ..."
+        )
     state: dict[str, Tensor] = model.state_dict()
     return state
 
