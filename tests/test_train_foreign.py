@@ -248,12 +248,10 @@ def test_a_captioner_without_cnn_or_tags_says_what_to_give(panns: str, tmp_path:
     torch.save({"model": captioner_state(7, False, 5), "tokenizer": words}, tmp_path / "guided.pth")
     convert("cnn14", "--weights", panns, "--out", str(tmp_path / "cnn14"), *channels())
     given = ["--weights", str(tmp_path / "guided.pth"), "--cnn", str(tmp_path / "cnn14"), "--out", str(tmp_path / "x")]
-    with pytest.raises(
-        InputError, match=r"^--class-labels is missing: the captioner is guided by 5; give the class_lab"
-    ):
+    with pytest.raises(InputError, match=r"^--class-labels is missing: the captioner has 5 tags; give the class_lab"):
         convert("captioner", *given)
     (tmp_path / "two.csv").write_text(LABELS[: LABELS.index("2,/m/2")])
-    with pytest.raises(InputError, match=r"^--class-labels '.*two.csv': names 2 tags; the captioner is guided by 5"):
+    with pytest.raises(InputError, match=r"^--class-labels '.*two.csv': names 2 tags; the captioner has 5 tags"):
         convert("captioner", *given, "--class-labels", str(tmp_path / "two.csv"))
 
 

@@ -139,9 +139,7 @@ def audiocaption(
     num_tags = len(state["label_encoder.label_embedding"]) if guided else 0
     if guided and len(tags) != num_tags:
         held = f"names {len(tags)} tags; " if class_labels else ""
-        needed = (
-            f"{held}the captioner is guided by {num_tags}; give the class_labels_indices.csv that it was trained with"
-        )
+        needed = f"{held}the captioner has {num_tags} tags; give the class_labels_indices.csv that it was trained with"
         raise InputError("--class-labels", class_labels, needed)
     config = CaptionerConfig(
         audio=cnn.config.audio if cnn else CaptionerConfig().audio,
