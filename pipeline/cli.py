@@ -71,13 +71,25 @@ def claim(
             return folder
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
-    held = storage.read_json(marker)
+    held = _with_defaults(storage.read_json(marker), config)
     free = {*ignore, "out"}  # a folder may be moved or copied
     differing = [f"{k} was {held.get(k)!r}, now {v!r}" for k, v in wanted.items() if k not in free and held.get(k) != v]
     if differing:
         remedy = "choose another folder, or delete this one to start over"
         raise InputError(flag, out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
     return folder
+
+
+def _with_defaults(held: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Return a stored config with the fields that were added to its class since: code without them did what defaults do."""
+    found = dict(held)
+    for name, default in storage.plain(dataclasses.asdict(type(config)())).items():
+        own = getattr(config, name)
+        if name not in held:
+            found[name] = default
+        elif dataclasses.is_dataclass(own) and isinstance(held[name], dict):
+            found[name] = _with_defaults(held[name], own)
+    return found
 
 
 def writable(out: str, flag: str = "--out") -> str:

@@ -1,7 +1,8 @@
 """Materialise a choice of clips and captions as plain tars: `python -m pipeline export --data <dataset> --out <folder>`.
 
 For tools that know nothing of overlays: the chosen captions stand in each sample's JSON, what is left out is not in
-the tars. Audio is copied as it is. Shards keep their size; a stopped export goes on where it was.
+the tars. Audio is copied byte for byte, or resampled for loaders that take every file for one of their own rate. Shards
+keep their size; a stopped export goes on where it was.
 """
 
 import hashlib
@@ -16,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import cli, engine, selection, shards, storage
+from pipeline import audio, cli, engine, selection, shards, storage
 from pipeline.cli import InputError
 from pipeline.progress import Progress
 from pipeline.selection import SelectionConfig
 
 log = logging.getLogger("pipeline.export")
 LIST_FILE = "selection.parquet"
+MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 48_000
 PLACE = ["key", "sha256", "shard", "flac_offset", "flac_size", "json_offset", "json_size"]
 
 
@@ -36,6 +38,9 @@ class ExportConfig(SelectionConfig):
     """Folder or URI for the tars and their sizes.json."""
     clips_per_shard: int = 512
     """Clips in each tar but the last."""
+    rate: int = audio.SAMPLE_RATE_HZ
+    """Sample rate of the audio, Hz: 32000, the shards' own, copies it byte for byte; others resample it, such as 48000 for
+    LAION-CLAP, which never resamples."""
 
 
 def run(config: ExportConfig) -> None:
@@ -44,6 +49,8 @@ def run(config: ExportConfig) -> None:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
     if config.clips_per_shard < 1:
         raise InputError("--clips-per-shard", config.clips_per_shard, "use 1 or more")
+    if not MIN_RATE_HZ <= config.rate <= MAX_RATE_HZ:
+        raise InputError("--rate", config.rate, f"use {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
     try:
         index = shards.Index(config.data)
     except FileNotFoundError as error:
@@ -63,13 +70,14 @@ def run(config: ExportConfig) -> None:
         pq.write_table(listed, sink, row_group_size=size)
         storage.publish(storage.join(out, LIST_FILE), sink.getvalue().to_pybytes())
         progress = Progress("export", "clips", sum(len(groups[number]) for number in todo))
-        for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), partial(write, data=index.data, out=out))):
+        task = partial(write, data=index.data, out=out, rate_hz=config.rate)
+        for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
             progress.add(row["clips"])
     storage.publish_json(storage.join(out, "sizes.json"), {shards.tar_name(n): len(g) for n, g in enumerate(groups)})
     log.info("export: %s: %d of %d clips in %d tars", out, len(chosen), len(index), len(groups))
 
 
-def write(batch: pa.Table, data: str, out: str) -> pa.Table:
+def write(batch: pa.Table, data: str, out: str, rate_hz: int) -> pa.Table:
     """Write one tar."""
     (number,) = batch["shard"].to_pylist()
     with storage.open_parquet(storage.join(out, LIST_FILE)) as file:
@@ -84,7 +92,12 @@ def write(batch: pa.Table, data: str, out: str) -> pa.Table:
         for clip in clips:
             place = {**clip, **{f"{kind}_offset": clip[f"{kind}_offset"] - start for kind in ("flac", "json")}}
             meta = _meta(json.loads(shards.member(tar, place, "json")), clip)
-            samples.append((clip["key"], shards.member(tar, place, "flac"), meta))
+            flac = shards.member(tar, place, "flac")
+            if rate_hz != audio.SAMPLE_RATE_HZ:
+                resampled = audio.decode(flac, rate_hz)
+                flac = audio.encode_flac(resampled, rate_hz)
+                meta |= {"sample_rate_hz": rate_hz, "num_samples": len(resampled)}
+            samples.append((clip["key"], flac, meta))
     storage.publish(storage.join(out, shards.tar_name(number)), shards.pack(samples))
     return pa.table({"shard": [number], "clips": [len(samples)]})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import soundfile
+import webdataset
 
 from pipeline import (
     accounts,
@@ -233,8 +234,6 @@ def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, 
         data=dataset, out=out, clips_per_shard=10, filter=FilterConfig(audit=audited, min_words=limit + 1)
     )
     export.run(config)
-    import webdataset
-
     kept = {k: [t for t in texts if len(t.split()) > limit] for k, texts in zip(index.keys, index.texts(), strict=True)}
     kept = {key: texts for key, texts in kept.items() if texts}
     assert 0 < len(kept) < len(index) or any(kept[k] != t for k, t in zip(index.keys, index.texts(), strict=True))

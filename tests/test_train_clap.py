@@ -1,5 +1,6 @@
 """Two towers: released counts, BLAT's numerics, and one embedding for a clip whatever it is batched with."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from train.configs import TINY_CLAP
 from train.models import text
 from train.models.clap import Clap, ClapConfig
+from train.models.cnn14 import Cnn14Config
 from train.models.mobilenet import MobileNetConfig
 from train.models.text import TextConfig
 from train.models.transformer import TransformerConfig
@@ -78,6 +80,25 @@ def test_long_clips_are_windows_averaged_by_length(model: Clap) -> None:
     parts = model.embed_clips([whole]), model.embed_clips([rest])
     expected = torch.nn.functional.normalize(parts[0] * len(whole) + parts[1] * len(rest), dim=-1)
     assert torch.allclose(model.embed_clips([rest, clip])[1:], expected, atol=1e-5)
+
+
+def test_without_padding_a_clip_is_embedded_at_its_own_length(model: Clap) -> None:
+    rng = np.random.default_rng(0)
+    size = 2 * model.sample_rate_hz
+    clips = [
+        rng.normal(size=each).astype(np.float32) * 0.1 for each in (size // 2, 12_345, size // 2, size, size + 9_000)
+    ]
+    padded = model.embed_clips(clips)
+    model.config = dataclasses.replace(model.config, padding="none")
+    together = model.embed_clips(clips)
+    for i, clip in enumerate(clips):
+        assert torch.allclose(together[i : i + 1], model.embed_clips([clip]), atol=1e-5)
+    for i, clip in enumerate(clips[:4]):
+        alone = model.encode_audio(torch.from_numpy(clip)[None], torch.tensor([len(clip)]))
+        assert torch.allclose(together[i : i + 1], alone, atol=1e-5)
+    assert torch.allclose(together[3], padded[3], atol=1e-5), "a whole window has nothing to pad"
+    if isinstance(model.config.audio, Cnn14Config):  # the other encoders leave padding out of their averages
+        assert not torch.allclose(together[:2], padded[:2], atol=1e-4)
 
 
 def test_clips_at_another_rate_have_windows_of_the_same_seconds(model: Clap) -> None:

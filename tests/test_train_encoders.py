@@ -79,6 +79,13 @@ def test_cnn14_valid_frames_follow_the_length_rule(samples: int, frames: int) ->
     assert torch.isfinite(features.clip).all()
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_shallow_cnn14_takes_clips_below_half_a_window(blocks: int) -> None:
+    model = Cnn14(Cnn14Config(channels=(4,) * blocks)).eval()
+    for samples in (1, 320, 512, 513):
+        assert torch.isfinite(model(torch.randn(1, samples), torch.tensor([samples])).clip).all()
+
+
 def test_frames_mask_and_clip_agree_in_shape(encoder: encoders.AudioEncoder) -> None:
     waveform = torch.randn(2, 2 * encoder.sample_rate_hz)
     features = encoder(waveform, torch.tensor([waveform.shape[1], waveform.shape[1] // 2]))

@@ -4,7 +4,6 @@ No CNN14, BLAT or captioner weights can be had here: their files are made with s
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 
 from pipeline import storage
 from pipeline.cli import InputError
-from tests.released import CHANNELS, blat_state, body, captioner_state, front_end
+from tests.released import CHANNELS, Malicious, blat_state, body, captioner_state, front_end
 from train import checkpoint, foreign
 from train.__main__ import STAGES
 from train.convert import run
@@ -74,7 +73,7 @@ def test_panns_loads_without_front_end_and_head(panns: str, tmp_path: Path) -> N
         (lambda state: state.pop("fc_audioset.bias"), r"not a PANNs CNN14: no \['fc_audioset.bias'\]"),
         (lambda state: state.pop("conv_block3.conv1.weight"), "has no conv_block3.conv1.weight"),
         (lambda state: state.update(extra=torch.zeros(1)), "has an unknown extra"),
-        (lambda state: state.update({"fc1.bias": torch.zeros(9)}), r"fc1.bias is \(9,\), wanted \(4,\)"),
+        (lambda state: state.update({"fc1.bias": torch.zeros(9)}), r"fc1.bias is \(9,\), wanted \(8,\)"),
     ],
 )
 def test_another_layout_is_named(damage: Any, told: str) -> None:
@@ -202,19 +201,12 @@ def test_a_captioner_without_cnn_or_tags_says_what_to_give(panns: str, tmp_path:
         convert("captioner", "--weights", str(tmp_path / "plain.pth"), "--out", str(tmp_path / "x"))
     torch.save({"model": captioner_state(7, False, 5), "tokenizer": words}, tmp_path / "guided.pth")
     convert("cnn14", "--weights", panns, "--out", str(tmp_path / "cnn14"), *channels())
-    with pytest.raises(InputError, match=r"--class-labels .*names its 5 tags"):
-        given = ["--weights", str(tmp_path / "guided.pth"), "--cnn", str(tmp_path / "cnn14")]
-        convert("captioner", *given, "--out", str(tmp_path / "x"))
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.proof}",)
+    given = ["--weights", str(tmp_path / "guided.pth"), "--cnn", str(tmp_path / "cnn14"), "--out", str(tmp_path / "x")]
+    with pytest.raises(InputError, match=r"^--class-labels is missing: the captioner has 5 tags; give the class_lab"):
+        convert("captioner", *given)
+    (tmp_path / "two.csv").write_text(LABELS[: LABELS.index("2,/m/2")])
+    with pytest.raises(InputError, match=r"^--class-labels '.*two.csv': names 2 tags; the captioner has 5 tags"):
+        convert("captioner", *given, "--class-labels", str(tmp_path / "two.csv"))
 
 
 def test_a_malicious_pickle_is_refused_and_never_runs(tmp_path: Path) -> None:

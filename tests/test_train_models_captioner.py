@@ -9,7 +9,7 @@ from train.configs import TINY_CAPTIONER
 from train.models.captioner import CaptionerConfig, TagEncoder, TagGuidedCaptioner
 from train.models.decoding import Decoding
 from train.models.mobilenet import MobileNetConfig
-from train.models.words import MAX_WORDS, SPECIALS, Vocabulary
+from train.models.words import END, MAX_WORDS, SPECIALS, Vocabulary
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 KEYS = ["first", "second", "third"]
@@ -118,6 +118,18 @@ def test_a_caption_carries_its_words_log_probabilities(clips: tuple[torch.Tensor
             logits, _ = model(clips[0][i : i + 1], clips[1][i : i + 1], tags[:1], words)
             forced = logits.log_softmax(dim=2)[0].gather(1, words[0, 1:, None])[:, 0]
             assert told.log_probs == pytest.approx(forced.tolist(), abs=1e-4)
+
+
+def test_an_empty_caption_gives_way_to_the_best_one_with_words(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """The reference returns "" here: the end word alone scores best."""
+    model = tiny(classifier_bias=True)
+    with torch.no_grad():
+        model.decoder.classifier.bias[END] = 10.0
+    heard, tags = model.listen(*clips), model.multi_hot([[]] * 3)
+    for captions in model.generate(heard, tags, Decoding()):
+        assert captions and all(each.text for each in captions)
+        assert captions[0].score == max(each.score for each in captions)
+    assert model.generate(heard, tags, Decoding(method="greedy")) == [[], [], []]
 
 
 def test_nucleus_sampling_repeats_for_a_seed_and_varies_with_it(clips: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -13,12 +13,14 @@ from torch import distributed
 
 from pipeline import audio, shards, sources, storage
 from pipeline.cli import InputError
+from tests.released import google_bert
 from train import checkpoint, contrast, heldout, parallel
 from train.configs import PRETRAIN, SMALL_CLAP
 from train.data import ListedClips
 from train.loader import Loader
 from train.loop import Context, Step, fit
 from train.models.clap import ClapConfig
+from train.models.text import TextConfig
 from train.optim import OptimConfig
 from train.order import Order
 from train.pretrain import PretrainConfig, run, train
@@ -79,13 +81,14 @@ def test_held_out_clips_choose_the_best_and_are_never_trained_on(dataset: str, t
 
 
 def test_a_second_stage_goes_on_from_the_first(dataset: str, corpus: str, tmp_path: Path) -> None:
-    run(tiny(dataset, tmp_path / "first"))
+    run(tiny(dataset, tmp_path / "first", network=dataclasses.replace(TINY.network, padding="none")))
     second = tiny(f"{corpus}/captioned_segments.csv", tmp_path / "second", init=str(tmp_path / "first"))
     run(dataclasses.replace(second, optim=dataclasses.replace(TINY.optim, lr=1e-8, epochs=1, warmup_fraction=0.0)))
     first, made = (checkpoint.load(str(tmp_path / name)) for name in ("first", "second"))
     assert made.config["lineage"]["init"] == str(tmp_path / "first")
     for (name, a), b in zip(first.model.named_parameters(), made.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), name
+    assert (first.model.config.padding, made.model.config.padding) == ("none", "clip"), "each stage has its own"
 
 
 def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_path: Path) -> None:
@@ -118,6 +121,15 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
 def test_what_cannot_be_is_refused(dataset: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         run(tiny(dataset, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_encoder_without_weights_is_refused_before_the_start(dataset: str, tmp_path: Path) -> None:
+    google_bert(tmp_path / "bert")
+    (tmp_path / "bert" / "pytorch_model.bin").unlink()
+    network = dataclasses.replace(TINY.network, text=TextConfig(name=str(tmp_path / "bert")))
+    with pytest.raises(InputError, match=r"--network.text.name .*no file named model.safetensors"):
+        run(tiny(dataset, tmp_path / "out", network=network))
     assert not (tmp_path / "out").exists()
 
 

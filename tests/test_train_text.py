@@ -1,6 +1,7 @@
 """Text towers: a small one from the captions' own words, and any pretrained one from a folder without network."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from tests.hub import Hub
+from tests.released import PIECES, Malicious, google_bert
 from train.models import text
 from train.models.text import TextConfig, TextEncoder
 
@@ -99,6 +102,87 @@ def test_a_pretrained_encoder_is_rebuilt_without_its_folder(sentences: TextEncod
         assert torch.equal(again.eval()(*inputs), sentences(*inputs))
 
 
-def test_a_folder_without_encoder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="model_type"):
-        text.pretrained(TextConfig(name=str(tmp_path)))
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize("prefix", ["bert.", ""])
+def test_google_s_bert_layout_is_read(weights: str, prefix: str, tmp_path: Path) -> None:
+    released = google_bert(tmp_path / "bert", weights, prefix)
+    encoder = text.build(TextConfig(name=str(tmp_path / "bert")), ())
+    assert encoder.architecture.model_type == "bert"
+    assert encoder.model.state_dict().keys() == released.keys()
+    assert all(torch.equal(encoder.model.state_dict()[name], tensor) for name, tensor in released.items())
+    tokens, mask = encoder.tokenize(["A dog BARKS"])
+    assert tokens[0, :6].tolist() == [PIECES.index(piece) for piece in ("[CLS]", "a", "dog", "bark", "##s", "[SEP]")]
+    assert (tokens.shape[1], int(mask.sum())) == (30, 6)
+
+
+FROM_HUB = """
+from train.models import text
+encoder = text.build(text.TextConfig(name="team/model"), ())
+print(float(encoder.model.state_dict()["pooler.dense.weight"].sum()), encoder.tokenize(["a dog"])[0][0, :4].tolist())
+"""
+
+
+def test_google_s_bert_layout_is_read_from_a_hub(tmp_path: Path) -> None:
+    released = google_bert(tmp_path / "bert")
+    with Hub() as hub:
+        hub.files = {path.name: path.read_bytes() for path in (tmp_path / "bert").iterdir()}
+        environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache")}
+        done = subprocess.run(
+            [sys.executable, "-c", FROM_HUB], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    total, _, tokens = done.stdout.strip().partition(" ")
+    assert float(total) == pytest.approx(float(released["pooler.dense.weight"].sum()), abs=1e-5)
+    assert json.loads(tokens) == [2, 5, 6, 3]
+    assert "UNEXPECTED" not in done.stderr, "heads that are left out are no warning"
+
+
+def damage(folder: Path, how: str) -> None:
+    config, weights = json.loads((folder / "config.json").read_text()), folder / "pytorch_model.bin"
+    if how in ("config.json", "vocab.txt", "pytorch_model.bin"):
+        (folder / how).unlink()
+    elif how == "fields":
+        (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "num_hidden_layers"}))
+    elif how == "shape":
+        (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 64}))
+    elif how == "layer":
+        torch.save({k: v for k, v in torch.load(weights).items() if "layer.1.output.dense.bias" not in k}, weights)
+    elif how == "pointer":
+        weights.write_text("version https://git-lfs.github.com/spec/v1\nsize 3\n")
+    else:
+        torch.save({"bert.embeddings.word_embeddings.weight": Malicious(folder / "ran")}, weights)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("config.json", "it has no config.json"),
+        ("fields", "its config.json has no model_type, nor BERT's num_hidden_layers$"),
+        ("vocab.txt", "it has no tokenizer"),
+        ("pytorch_model.bin", "no file named model.safetensors, or pytorch_model.bin"),
+        ("shape", "6 of the weights in its config.json are missing or differ in shape: encoder.layer.0.inter"),
+        (
+            "layer",
+            "1 of the weights in its config.json are missing or differ in shape: encoder.layer.1.output.dense.bias",
+        ),
+        ("pointer", "its weights file is damaged"),
+        ("malicious", "its weights file .* is refused"),
+    ],
+)
+def test_what_a_folder_lacks_is_named(how: str, said: str, tmp_path: Path) -> None:
+    google_bert(tmp_path / "bert")
+    damage(tmp_path / "bert", how)
+    with pytest.raises(ValueError, match=said):
+        text.build(TextConfig(name=str(tmp_path / "bert")), ())
+    assert not (tmp_path / "bert" / "ran").exists()
+
+
+def test_an_encoder_without_words_is_refused_in_today_s_layout_too(tmp_path: Path) -> None:
+    """transformers would make a tokenizer of five special tokens, to which every word is unknown."""
+    google_bert(tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    assert text.build(TextConfig(name=str(tmp_path / "bert")), ()).tokenize(["dog"])[0][0, 1] == PIECES.index("dog")
+    (tmp_path / "bert" / "vocab.txt").unlink()
+    with pytest.raises(ValueError, match="it has no tokenizer"):
+        text.pretrained(TextConfig(name=str(tmp_path / "bert")))

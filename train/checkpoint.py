@@ -68,7 +68,7 @@ class Checkpoint:
 
     model: Any  # the network, in eval mode, on the CPU
     config: dict[str, Any]  # config.json
-    revision: str  # sha256 of the weights file: names this model wherever its work is recorded
+    revision: str  # names this model wherever its work is recorded; see `_revision`
 
 
 def save(
@@ -94,7 +94,7 @@ def save(
     config = {
         "kind": KINDS[type(model)],
         "network": dataclasses.asdict(model.config),
-        "revision": hashlib.sha256(weights).hexdigest(),
+        "revision": _revision(model, weights),
         "lineage": lineage,
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
@@ -174,6 +174,14 @@ def start_audio(encoder: AudioEncoder, uri: str) -> None:
     else:
         source = model.encoder.cnn if isinstance(model, TagGuidedCaptioner) else model.encoder
     encoder.load_state_dict({name: w for name, w in source.state_dict().items() if not name.startswith("classifier.")})
+
+
+def _revision(model: Network, weights: bytes) -> str:
+    """Return the sha256 of the weights file, and of the padding where it is not the default: it changes embeddings too."""
+    digest = hashlib.sha256(weights)
+    if isinstance(model, Clap) and model.config.padding != ClapConfig.padding:
+        digest.update(model.config.padding.encode())
+    return digest.hexdigest()
 
 
 def _build(kind: str, network: dict[str, Any], folder: str) -> Network:

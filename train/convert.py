@@ -62,9 +62,9 @@ def _load(config: ConvertConfig, file: object) -> Network:
     if config.layout == "ast":
         return foreign.ast(config.weights, "--weights")
     if config.layout == "blat":
-        return foreign.blat(file, ClapConfig(audio=config.audio, text=config.text), *told)
+        return foreign.blat(file, ClapConfig(audio=config.audio, text=config.text, padding="none"), *told)
     if config.layout == "audiocaption":
-        return foreign.audiocaption(file, _cnn(config.cnn), _tags(config.class_labels), *told)
+        return foreign.audiocaption(file, _cnn(config.cnn), _tags(config.class_labels), config.class_labels, *told)
     if isinstance(config.audio, MobileNetConfig):
         tags = _tags(config.class_labels)
         if not tags:

@@ -124,18 +124,23 @@ def blat(file: Any, config: ClapConfig, flag: str, uri: str) -> Clap:
     return model
 
 
-def audiocaption(file: Any, cnn: Tagger | None, tags: Sequence[str], flag: str, uri: str) -> TagGuidedCaptioner:
-    """Load a captioner of wsntxxn/AudioCaption; its frozen CNN, which the file may lack, comes from `cnn`."""
+def audiocaption(
+    file: Any, cnn: Tagger | None, tags: Sequence[str], class_labels: str, flag: str, uri: str
+) -> TagGuidedCaptioner:
+    """Load a captioner of wsntxxn/AudioCaption; its frozen CNN, which the file may lack, comes from `cnn`.
+
+    `tags` are the names that the table `class_labels` lists; the file's own embeddings have no names.
+    """
     state = _state(file, "model", flag, uri)
     if cnn is None and "encoder.cnn.fc1.weight" not in state:
         needed = "the file leaves out its frozen CNN; give the checkpoint that `python -m train convert cnn14` wrote"
         raise InputError("--cnn", "", needed)
     guided = "label_encoder.label_embedding" in state
-    if guided and len(tags) != len(state["label_encoder.label_embedding"]):
-        needed = (
-            f"the file is tag-guided; give the table that names its {len(state['label_encoder.label_embedding'])} tags"
-        )
-        raise InputError("--class-labels", len(tags), needed)
+    num_tags = len(state["label_encoder.label_embedding"]) if guided else 0
+    if guided and len(tags) != num_tags:
+        held = f"names {len(tags)} tags; " if class_labels else ""
+        needed = f"{held}the captioner has {num_tags} tags; give the class_labels_indices.csv that it was trained with"
+        raise InputError("--class-labels", class_labels, needed)
     config = CaptionerConfig(
         audio=cnn.config.audio if cnn else CaptionerConfig().audio,
         guided=guided,

@@ -233,6 +233,7 @@ def _check(config: PretrainConfig) -> None:
 def _describe_init(config: PretrainConfig) -> str:
     about = checkpoint.describe(config.init, "--init", Clap)
     held, needed = about["network"], storage.plain(dataclasses.asdict(config.network))
+    del needed["padding"]  # no weight depends on it: the run's own holds
     if differing := [f"{name} is {held.get(name)!r}" for name in needed if held.get(name, False) != needed[name]]:
         raise InputError(
             "--init", config.init, f"is another network ({'; '.join(differing)}); use the config that matches"
@@ -241,10 +242,10 @@ def _describe_init(config: PretrainConfig) -> str:
 
 
 def _check_text(config: TextConfig) -> None:
-    """Find out before any engine starts that the named text encoder is there."""
+    """Find out before any engine starts that the named text encoder is there, weights included."""
     if config.name:
         try:
-            text.pretrained(config)
+            text.build(config, ())
         except ValueError as error:
             remedy = "give a name on the Hugging Face hub, a local folder, or '' to build a small one from the captions"
             raise InputError("--network.text.name", config.name, f"{error}; {remedy}") from None

@@ -1,5 +1,6 @@
 """The two towers in training: what they start from, what a step adds to their gradients, at what rates they learn."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ def build(config: "PretrainConfig", clips: Clips) -> Clap:
     torch.manual_seed(config.optim.seed)
     if config.init:
         network: Clap = checkpoint.load(config.init).model
+        network.config = dataclasses.replace(network.config, padding=config.network.padding)
     else:
         captions = (caption for captions in clips.texts for caption in captions)
         network = Clap(config.network, text.build(config.network.text, captions))

@@ -172,7 +172,9 @@ class TagGuidedCaptioner(nn.Module):
             keys: B names of the clips; with the seed they fix the draws of nucleus sampling.
 
         Returns:
-            Each clip's captions, best first, no two alike; empty where the model has nothing to say.
+            Each clip's captions, best first, no two alike. An empty text is left out: where the end word alone is most
+            probable, the reference returns "" and this the best caption that has words. A clip whose beams are all empty
+            has no caption.
 
         Raises:
             ValueError: when the decoding cannot be, such as more captions than beams.

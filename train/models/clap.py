@@ -7,7 +7,7 @@ Layout and numerics: the released BLAT code.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,10 @@ class ClapConfig:
     joint_dim: int = 1024
     """Size of the shared space."""
     clip_s: float = 10.0
-    """Clips are zero-padded to this length, seconds; longer ones become windows of it, averaged by length."""
+    """Longer clips become windows of this length, seconds, averaged by length. Training crops or zero-pads clips to it."""
+    padding: Literal["clip", "none"] = "clip"
+    """How a clip or window shorter than clip_s is embedded: `clip` zero-pads it to clip_s as in training, `none` takes its
+    true length as BLAT's released inference does."""
     sigmoid: bool = False
     """Learn a bias of the logits beside their scale, for the sigmoid loss."""
 
@@ -86,7 +89,8 @@ class Clap(nn.Module):
     def hear(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Heard:
         """Embed clips of any length, each an int16 or float array (T,): the policy for everything but training.
 
-        A clip is cut into windows of the fixed length, the last one zero-padded, and averaged by their true length.
+        A clip is cut into windows of the fixed length, averaged by their true length. The last window is zero-padded, or
+        with `padding` "none" embedded at its true length, together with those of the same length only.
 
         Args:
             clips: N arrays of one type and rate.
@@ -98,8 +102,15 @@ class Clap(nn.Module):
         """
         rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
         windows = Windows(clips, round(self.config.clip_s * rate_hz))
-        lengths = torch.tensor(windows.lengths, device=device)
-        features = self.audio_encoder(windows.padded().to(device), lengths, rate_hz).clip
+
+        def encode(waveform: Tensor, num_samples: Tensor) -> Tensor:
+            features: Tensor = self.audio_encoder(waveform, num_samples, rate_hz).clip
+            return features
+
+        if self.config.padding == "none":
+            features = windows.unpadded(encode, device)
+        else:
+            features = encode(windows.padded().to(device), torch.tensor(windows.lengths, device=device))
         return Heard(windows.mean(features.float()), _unit(windows.mean(_unit(self.audio_proj(features)))))
 
     def embed_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Tensor:

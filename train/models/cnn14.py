@@ -84,8 +84,11 @@ class Cnn14(AudioEncoder):
 
     def encode(self, waveform: Tensor, num_samples: Tensor) -> AudioFeatures:
         """See `AudioEncoder.encode`."""
-        shortest = self.downsampling * self.config.hop_samples  # a shorter input would be pooled away to nothing
-        waveform = nnf.pad(waveform, (0, max(0, shortest - waveform.shape[1])))
+        hop = self.config.hop_samples
+        # T samples give T // hop + 1 mel frames, and the pooling needs `downsampling` of them for one frame embedding.
+        min_samples = max((self.downsampling - 1) * hop, LogMel.MIN_SAMPLES)
+        if waveform.shape[1] < min_samples:  # the released model fails on such a clip; padding is ours
+            waveform = nnf.pad(waveform, (0, max(self.downsampling * hop, min_samples) - waveform.shape[1]))
         x = self.melspec_extractor(waveform)[:, None].transpose(2, 3)  # (B, 1, F, M)
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # normalised per mel bin
         for i in range(self.num_blocks):

@@ -55,10 +55,13 @@ class LogMel(torchaudio.transforms.MelSpectrogram):
     Source: Kong et al., arXiv 1912.10211; torchlibrosa gives the same numbers. Buffer names are BLAT's.
     """
 
+    FFT = 1024
+    MIN_SAMPLES = FFT // 2 + 1  # a clip is reflected by half a window at both ends
+
     def __init__(self, sample_rate_hz: int, hop_samples: int, num_mels: int) -> None:
         super().__init__(
             sample_rate=sample_rate_hz,
-            n_fft=1024,
+            n_fft=self.FFT,
             hop_length=hop_samples,
             f_min=50.0,
             f_max=14_000.0,
@@ -68,7 +71,7 @@ class LogMel(torchaudio.transforms.MelSpectrogram):
         )
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Map (B, T) in [-1, 1] to dB (B, M, F), F = T // hop + 1."""
+        """Map (B, T) in [-1, 1] to dB (B, M, F), F = T // hop + 1; T must be at least `MIN_SAMPLES`."""
         with torch.autocast(waveform.device.type, enabled=False):
             power: Tensor = super().forward(waveform.float())
             return 10.0 * torch.log10(power.clamp(min=POWER_FLOOR))

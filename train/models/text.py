@@ -3,12 +3,14 @@
 Shapes: B = captions, L = tokens, D = hidden size.
 """
 
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
@@ -16,6 +18,15 @@ if TYPE_CHECKING:  # it takes seconds to import, and a captioner never needs it
     from transformers import PretrainedConfig
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+BERT_FIELDS = (  # of a config.json in Google's layout of 2018, which names no model_type
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "type_vocab_size",
+    "vocab_size",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +92,14 @@ class TextEncoder(nn.Module):
 
 
 def build(config: TextConfig, captions: Iterable[str]) -> TextEncoder:
-    """Make the tower to train: pretrained weights where the config names some, else fresh ones over the captions' words."""
-    if config.name:
-        from transformers import AutoModel
+    """Make the tower to train: pretrained weights where the config names some, else fresh ones over the captions' words.
 
+    Raises:
+        ValueError: when the named encoder cannot be used; says what is missing.
+    """
+    if config.name:
         encoder = TextEncoder(config, *pretrained(config))
-        encoder.model.load_state_dict(AutoModel.from_pretrained(config.name).state_dict())
+        encoder.model.load_state_dict(_weights(config.name, encoder.architecture))
         return encoder
     tokenizer = build_tokenizer(captions, config.vocab_size)
     fix_length(tokenizer, config.max_tokens, PAD)
@@ -113,20 +126,61 @@ def restore(config: TextConfig, architecture: dict[str, Any], tokenizer: Tokeniz
 def pretrained(config: TextConfig) -> "tuple[PretrainedConfig, Tokenizer]":
     """Return architecture and tokenizer of the named encoder.
 
-    Raises:
-        ValueError: when there is no such encoder here or on the hub, or it has no fast tokenizer or no hidden_size.
-    """
-    from transformers import AutoConfig, AutoTokenizer
+    A folder or repository in Google's BERT layout is read too: config.json with BERT's fields and no model_type, and
+    vocab.txt as the tokenizer, which lower-cases.
 
+    Raises:
+        ValueError: when there is no such encoder here or on the hub, or it has no fast tokenizer or no hidden_size; says
+            what is missing.
+    """
     try:
-        architecture, wrapped = AutoConfig.from_pretrained(config.name), AutoTokenizer.from_pretrained(config.name)
+        architecture, wrapped = _released(config.name)
     except (OSError, ValueError) as error:
         raise ValueError(str(error).strip().partition("\n")[0]) from error
     if not hasattr(architecture, "hidden_size") or not getattr(wrapped, "is_fast", False) or not wrapped.pad_token:
         raise ValueError("not a BERT-like encoder with a fast tokenizer that pads")
+    if len(wrapped) <= len(wrapped.all_special_tokens):  # what transformers makes where the files are missing
+        raise ValueError("it has no tokenizer: neither tokenizer.json nor vocab.txt holds words")
     tokenizer: Tokenizer = wrapped.backend_tokenizer
     fix_length(tokenizer, config.max_tokens, wrapped.pad_token)
     return architecture, tokenizer
+
+
+def _released(name: str) -> tuple[Any, Any]:
+    """Return architecture and tokenizer as `transformers` has them; raises its OSError and ValueError."""
+    from transformers import AutoConfig, AutoTokenizer, BertConfig, BertTokenizer, PreTrainedConfig
+
+    described, _ = PreTrainedConfig.get_config_dict(name)
+    if "model_type" in described:
+        return AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    if not described:
+        raise ValueError("it has no config.json")
+    if missing := [field for field in BERT_FIELDS if field not in described]:
+        raise ValueError(f"its config.json has no model_type, nor BERT's {', '.join(missing)}")
+    return BertConfig.from_dict(described), BertTokenizer.from_pretrained(name)
+
+
+def _weights(name: str, architecture: "PretrainedConfig") -> dict[str, Tensor]:
+    """Return the released weights by the names of the bare encoder; a .bin file is read with `weights_only=True`."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # heads that stay behind are no warning; what is missing is an error below
+    try:
+        model, report = AutoModel.from_pretrained(
+            name, config=architecture, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True
+        )
+    except OSError as error:
+        raise ValueError(str(error).strip().partition("\n")[0]) from error
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError) as error:  # a message may suggest unsafe loading
+        raise ValueError("its weights file is damaged or holds something other than weights, and is refused") from error
+    absent = {key for key in report["missing_keys"] if not key.startswith("pooler.")}  # nothing uses the pooler
+    if wrong := sorted(absent | {key for key, *_ in report["mismatched_keys"]}):
+        raise ValueError(
+            f"{len(wrong)} of the weights in its config.json are missing or differ in shape: {wrong[0]}, ..."
+        )
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
 def fix_length(tokenizer: Tokenizer, max_tokens: int, pad: str) -> None:
