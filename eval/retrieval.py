@@ -31,12 +31,12 @@ class RetrievalConfig(EvaluationConfig):
 
 
 def run(config: RetrievalConfig) -> None:
-    """Evaluate and add the numbers to results.json."""
+    """Evaluate and write the numbers."""
     task, listed = evaluation.check(config, Clap)
     clips = sorted((clip for clip in listed if clip.captions), key=lambda clip: clip.key)  # no number depends on the order
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
-    about = evaluation.load(config)
+    about = evaluation.load(config.model, "--model", config.device)
     heard = embed(config, about, clips)
     texts = [caption for clip in heard.clips for caption in clip.captions]
     vectors = (heard.outputs, embed_text(about.model, texts))
