@@ -1,7 +1,7 @@
 """Several models side by side: a printed table, results.json and the report: `python -m eval report <config>`.
 
-Its results.json has all results of each run under the run's name, and "differences": evaluation -> number -> how far, and how surely,
-the run is from the first one.
+Its results.json has all results of each run under the run's name, and "differences": evaluation -> number -> how far, and
+how surely, the run is from the first one.
 """
 
 from collections.abc import Sequence
@@ -90,7 +90,9 @@ def _read_captions(datasets: Sequence[str], count: int) -> list[page.Captioned]:
     try:
         return _captioned(dict(zip(names, map(shards.Index, datasets), strict=True)), count)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError("--captions", datasets, f"cannot be read: {error}; `pipeline verify` names the fault") from None
+        raise InputError(
+            "--captions", datasets, f"cannot be read: {error}; `pipeline verify` names the fault"
+        ) from None
 
 
 def _captioned(indices: dict[str, shards.Index], count: int) -> list[page.Captioned]:

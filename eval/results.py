@@ -244,7 +244,9 @@ def _warn_of_replacing(out: str, name: str, config: dict[str, Any]) -> None:
     except cli.InputError:  # whatever is wrong there must not cost the results that are at hand
         return
     if changed := _differing(held.get("config", config), config):
-        log.warning("%s: replaces the results of %s, which had other %s", name, held.get("evaluated_at"), ", ".join(changed))
+        log.warning(
+            "%s: replaces the results of %s, which had other %s", name, held.get("evaluated_at"), ", ".join(changed)
+        )
 
 
 def keys(clips: Sequence[Clip]) -> np.ndarray:

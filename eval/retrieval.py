@@ -33,7 +33,9 @@ class RetrievalConfig(EvaluationConfig):
 def run(config: RetrievalConfig) -> None:
     """Evaluate and write the numbers."""
     task, listed = evaluation.check(config, Clap)
-    clips = sorted((clip for clip in listed if clip.captions), key=lambda clip: clip.key)  # no number depends on the order
+    clips = sorted(
+        (clip for clip in listed if clip.captions), key=lambda clip: clip.key
+    )  # no number depends on the order
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
     about = evaluation.load(config.model, "--model", config.device)

@@ -113,9 +113,7 @@ def test_the_report_shows_captioning_beside_the_rest(
     run(dataclasses.replace(ABLATION, model=captioner, task_dir=corpus, guidance=("tags", "none"), out=out))
     run_report(ReportConfig(results=(out,), out=str(tmp_path / "report")))
     table = capsys.readouterr().out
-    value = results.read(out)["results"]["captioning synth"]["guidance"]["tags"]["cider_d"][
-        "value"
-    ]
+    value = results.read(out)["results"]["captioning synth"]["guidance"]["tags"]["cider_d"]["value"]
     assert "captioning synth: CIDEr-D, none" in table and f"{value:.3f} [" in table and "shuffled" not in table
     assert (tmp_path / "report" / "report.html").stat().st_size > 1000
 

@@ -246,10 +246,7 @@ def test_folds_go_to_ray_and_give_the_same(
     ray_session: None, clap: str, datasets: Path, done: Path, tmp_path: Path
 ) -> None:
     assert suite(clap, datasets, tmp_path / "out", "--stages", "linear-probe", "--workers", "2") == 0
-    here, there = (
-        results.read(str(folder))["results"]["linear-probe esc50"]
-        for folder in (done, tmp_path / "out")
-    )
+    here, there = (results.read(str(folder))["results"]["linear-probe esc50"] for folder in (done, tmp_path / "out"))
     assert here["per_fold"] == there["per_fold"] and here["chosen"] == there["chosen"]
 
 

@@ -118,7 +118,9 @@ def test_no_order_and_no_noise_changes_a_number(seed: int, chunk: int, monkeypat
         audio, text = sounds[kinds], words[said]
         for vectors in (audio, text):
             noise = rng.standard_normal(vectors.shape)
-            vectors += 3.5e-7 * noise / np.linalg.norm(noise, axis=1, keepdims=True)  # what a real tower was seen to have
+            vectors += (
+                3.5e-7 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+            )  # what a real tower was seen to have
         clips, captions = rng.permutation(40), rng.permutation(100)
         assert values(audio[clips], text[captions], np.argsort(clips)[owners[captions]]) == expected
 

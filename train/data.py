@@ -162,7 +162,9 @@ def check_distinct(
     if _all_same(keys):
         raise InputError(flag, value, "leaves fewer than 2 clips to train on; give more")
     if _all_same(map(frozenset, learned)):
-        raise InputError(flag, value, f"all clips have the same {noun}, so that nothing tells them apart; give others too")
+        raise InputError(
+            flag, value, f"all clips have the same {noun}, so that nothing tells them apart; give others too"
+        )
 
 
 def _all_same(values: Iterable[object]) -> bool:

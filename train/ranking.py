@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TIE = 16 * float(np.finfo(np.float32).eps)  # 1.9e-6; closer similarities tie: twice the noise of two vectors, and a rest
+TIE = 16 * float(
+    np.finfo(np.float32).eps
+)  # 1.9e-6; closer similarities tie: twice the noise of two vectors, and a rest
 QUERIES = 1_024  # compared with all items at a time
 
 
