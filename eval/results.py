@@ -193,8 +193,12 @@ def done(out: str, name: str, config: Any, source: str) -> bool:
 
 
 def _differing(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Return the fields of a config that another has otherwise, but for those that change no number."""
-    return [key for key, value in wanted.items() if key not in PLACE_AND_SPEED and held.get(key) != value]
+    """Return the fields of a config that another has otherwise, but for those that change no number.
+
+    A field that is left empty changes none: results from before there was such a field count as the same.
+    """
+    fields = [key for key, value in wanted.items() if held.get(key) != value and (key in held or value)]
+    return [key for key in fields if key not in PLACE_AND_SPEED]
 
 
 def remember(out: str, name: str, source: str) -> None:

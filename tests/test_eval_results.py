@@ -1,5 +1,6 @@
 """Results: one file for each evaluation, what is done already, what cannot be read or written, the mean over folds."""
 
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -74,6 +75,9 @@ def test_results_of_earlier_versions_go_on(tmp_path: Path) -> None:
     before, out = earlier(tmp_path, retrieval__clotho=entry, zero_shot__esc50=entry), str(tmp_path)
     results.check(out, ABOUT.revision)
     assert results.done(out, "retrieval clotho", Config(), "s")
+    later = dataclasses.make_dataclass("Later", [("columns", str, "")], bases=(Config,), frozen=True)
+    assert results.done(out, "retrieval clotho", later(), "s"), "a field that came later, and is left empty"
+    assert not results.done(out, "retrieval clotho", later(columns="a=b"), "s")
     publish(out, n=2)
     found = results.read(out)["results"]
     assert {name: entry["n"] for name, entry in found.items()} == {"retrieval clotho": 1, "zero-shot esc50": 2}
