@@ -84,8 +84,9 @@ def run(config: CaptioningConfig) -> None:
         "fold_rule": task.fold_rule,
         **results.protocol(written.clips, len(clips), written.missing, about, config),
     }
-    uri = results.publish(config.out, f"captioning {task.name}", about, config.model, entry, {})
-    listed = storage.join(storage.resolve(config.out), f"captioning-{task.name}.csv")
+    name = f"captioning {task.name}"
+    uri = results.publish(config.out, name, about, config.model, entry, {})
+    listed = storage.join(storage.resolve(config.out), f"{results.file_stem(name)}.csv")
     storage.publish(listed, _table(written, scores))
     print(text_table(entry))
     log.info("captioning %s: n %d; wrote %s and %s", task.name, entry["n"], uri, listed)

@@ -100,7 +100,8 @@ def _readable(listed: list[Clip]) -> tuple[list[Clip], dict[str, str]]:
 def _fold(part: Split, told: _Told) -> _Tested:
     """Train on one fold or split, and classify its test clips."""
     config = told.config
-    out = storage.join(storage.resolve(config.out), f"finetune-{config.task}", part.name.replace("/", "-"))
+    folder = storage.join(storage.resolve(config.out), results.file_stem(f"finetune {config.task}"))
+    out = storage.join(folder, part.name.replace("/", "-"))
     training = np.concatenate([part.train, part.validation]) if told.cross_validated else part.train
     chosen = part.validation[:0] if told.cross_validated else part.validation
     learned = Labelled(

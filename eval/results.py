@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -166,7 +167,13 @@ def _are_results(held: Any) -> bool:
 
 
 def _uri(out: str, name: str) -> str:
-    return storage.join(storage.resolve(out), FOLDER, f"{name.replace(' ', '-')}.json")
+    return storage.join(storage.resolve(out), FOLDER, f"{file_stem(name)}.json")
+
+
+def file_stem(name: str) -> str:
+    """Return what files of an evaluation are named by: stage and task, whatever signs the name of a task has."""
+    stage, _, task = name.partition(" ")
+    return f"{stage}-{quote(task, safe='')}"
 
 
 def source(task: Task, folder: str, clips: Sequence[Clip]) -> str:
@@ -238,7 +245,7 @@ def publish(
 
 def outcomes_uri(folder: str, name: str) -> str:
     """Return the file of what became of each clip in an evaluation, stage and task."""
-    return storage.join(storage.resolve(folder), "outcomes", f"{name.replace(' ', '-')}.npz")
+    return storage.join(storage.resolve(folder), "outcomes", f"{file_stem(name)}.npz")
 
 
 def _warn_of_replacing(out: str, name: str, config: dict[str, Any]) -> None:

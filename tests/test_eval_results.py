@@ -102,6 +102,21 @@ def test_another_evaluation_of_the_same_name_is_replaced_with_a_warning(
     ]
 
 
+def test_any_name_of_a_task_has_a_file_of_its_own(tmp_path: Path) -> None:
+    names = [
+        "zero-shot a b",
+        "zero-shot a-b",
+        "zero-shot a/b",
+        "zero-shot ../a",
+        "zero-shot Käfer 100%",
+        "retrieval a b",
+    ]
+    for name in names:
+        publish(str(tmp_path), name)
+    assert set(results.read(str(tmp_path))["results"]) == set(names)
+    assert (tmp_path / "results" / "zero-shot-a-b.json").exists() and len(list(tmp_path.iterdir())) == 1
+
+
 def test_results_of_two_models_in_one_folder_are_both_kept_and_told_apart(tmp_path: Path) -> None:
     """Only two commands that start at once get there: each has looked into the folder before."""
     other = Checkpoint(model=None, config=ABOUT.config, revision="o" * 64)
