@@ -114,19 +114,18 @@ def test_diversity() -> None:
     assert found == {"vocab": 4, "distinct": pytest.approx(2 / 3), "words": pytest.approx(7 / 3)}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_every_interval_stays_in_the_range_of_its_metric(seed: int) -> None:
-    """Few captions of which most say nothing: METEOR of the corpus is then far below the mean over clips."""
-    rng = np.random.default_rng(seed)
-    candidates = ["a dog barks loudly" if rng.random() < 0.3 else "x " * int(rng.integers(12)) for _ in range(12)]
-    candidates[0] = "a dog barks loudly"
+def test_every_interval_stays_in_the_range_of_its_metric() -> None:
+    """Three clips of twelve are captioned right, the others with many wrong words: METEOR of all is far below the mean."""
+    candidates = ["a dog barks loudly"] * 3 + [" ".join("x" * 40)] * 9
     found = score(candidates, [["a dog barks loudly"] * 2] * 12)
     for name, metric in found.items():
         if metric.value is not None:
             low, high = metric.interval95 or (-1, -1)
             assert 0 <= low <= metric.value <= high <= (10 if name in ("cider_d", "spider") else 1), name
-    assert found["meteor"].value is not None, found["meteor"].reason
-    assert found["meteor"].value < 0.9 * found["meteor"].per_clip.mean()  # type: ignore[union-attr]
+    value, per_clip = found["meteor"].value, found["meteor"].per_clip
+    assert value is not None and per_clip is not None, found["meteor"].reason
+    moved = (captions.mean(per_clip).interval95 or (0, 0))[0] + value - per_clip.mean()
+    assert moved < 0, "what moves the interval of the mean along does not stay in the range here"
 
 
 def test_meteor_of_any_choice_of_clips_is_the_programs() -> None:
