@@ -1,1 +1,1 @@
-"""Checkpoint -> results.json."""
+"""Checkpoint -> results."""

@@ -18,4 +18,4 @@ STAGES = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main("eval", "Checkpoint -> results.json.", STAGES))
+    sys.exit(main("eval", "Checkpoint -> results.", STAGES))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eval import captions, embed, metrics, results, tasks
+from eval import captions, embed, evaluation, metrics, results, tasks
 from eval.captions import Score
 from eval.embed import Written
 from pipeline import storage
@@ -46,7 +46,7 @@ class CaptioningConfig:
     folds: tuple[str, ...] = ()
     """Evaluate only these folds; empty takes all."""
     out: str = ""
-    """Folder or URI of this model's results.json."""
+    """Folder or URI of this model's results: a file for each evaluation in <out>/results."""
     guidance: tuple[Guidance, ...] = ("tags",)
     """The clips' own tags, none, those that the captioner hears, those of other clips; each is reported, and its difference
     from the first."""
@@ -63,15 +63,12 @@ class CaptioningConfig:
 
 
 def run(config: CaptioningConfig) -> None:
-    """Evaluate, add the numbers to results.json, and write every caption with its scores, worst first."""
+    """Evaluate, write the numbers, and every caption with its scores, worst first."""
     task, clips = _check(config)
-    device = embed.device(config.device)
-    about = checkpoint.load(config.model)
+    about = evaluation.load(config.model, "--model", config.device)
     _check_tags(config, clips, about)
     given: dict[str, list[tuple[str, ...]] | None] = {name: _tags(name, clips) for name in config.guidance}
-    written = embed.caption(
-        about.model.to(device), clips, given, config.decoding, config.tag_threshold, config.batch_size
-    )
+    written = embed.caption(about.model, clips, given, config.decoding, config.tag_threshold, config.batch_size)
     scores = {name: captions.score(texts, [c.captions for c in written.clips]) for name, texts in written.texts.items()}
     clap = _clap(config, written)
     scores = {name: {**found, "clap": clap[name]} for name, found in scores.items()}
@@ -87,8 +84,9 @@ def run(config: CaptioningConfig) -> None:
         "fold_rule": task.fold_rule,
         **results.protocol(written.clips, len(clips), written.missing, about, config),
     }
-    uri = results.publish(config.out, f"captioning {task.name}", about, config.model, entry, {})
-    listed = storage.join(storage.resolve(config.out), f"captioning-{task.name}.csv")
+    name = f"captioning {task.name}"
+    uri = results.publish(config.out, name, about, config.model, entry, {})
+    listed = storage.join(storage.resolve(config.out), f"{results.file_stem(name)}.csv")
     storage.publish(listed, _table(written, scores))
     print(text_table(entry))
     log.info("captioning %s: n %d; wrote %s and %s", task.name, entry["n"], uri, listed)
@@ -127,6 +125,7 @@ def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
             raise InputError("--guidance", name, f"this captioner has no such input: {needs[name]} is false")
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
+    embed.device(config.device)
     try:
         config.decoding.check()
         import pycocoevalcap  # noqa: F401
@@ -181,7 +180,7 @@ def _clap(config: CaptioningConfig, written: Written) -> dict[str, Score]:
     """Return the cosine of every clip with its caption, by the two towers of --clap."""
     if not config.clap:
         return dict.fromkeys(written.texts, Score(reason="needs --clap, a two-tower checkpoint"))
-    model = checkpoint.load(config.clap).model.to(embed.device(config.device))
+    model = evaluation.load(config.clap, "--clap", config.device).model
     heard = embed.embed_audio(model, written.clips, config.batch_size).vectors
     return {
         name: captions.mean((heard * embed.embed_text(model, texts)).sum(axis=1))

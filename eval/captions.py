@@ -55,7 +55,8 @@ class Bleu:
 def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
     """Score one candidate a clip against its references by every metric in NAMES.
 
-    Intervals resample clips: BLEU anew from its counts, the others as means of what each clip got.
+    Intervals resample clips: BLEU and METEOR anew from their counts, the others as means of what each clip got. So no
+    interval leaves the range of its metric.
     """
     said = {row: [" ".join(tokenize(text))] for row, text in enumerate(candidates)}
     given = {row: [" ".join(tokenize(text)) for text in texts] for row, texts in enumerate(references)}
@@ -99,12 +100,10 @@ def bleu_counts(given: Words, said: Words) -> Bleu:
     )
 
 
-def mean(per_clip: np.ndarray, value: float | None = None) -> Score:
-    """Return a score with the interval of its mean over clips; a corpus value that is no mean moves the interval along."""
-    centre = float(per_clip.mean())
-    value = centre if value is None else value
-    low, high = metrics.bootstrap(lambda rows: float(per_clip[rows].mean()), len(per_clip))
-    return Score(value=value, interval95=(low + value - centre, high + value - centre), per_clip=per_clip)
+def mean(per_clip: np.ndarray) -> Score:
+    """Return the mean over clips with its interval."""
+    interval = metrics.bootstrap(lambda rows: float(per_clip[rows].mean()), len(per_clip))
+    return Score(value=float(per_clip.mean()), interval95=interval, per_clip=per_clip)
 
 
 def _bleu(counts: Bleu, order: int) -> Score:
@@ -138,10 +137,13 @@ def _cider_d(given: Words, said: Words) -> Score:
 def _meteor(given: Words, said: Words) -> Score:
     if shutil.which("java") is None:
         return Score(reason="needs Java, and there is no `java` on the PATH")
-    from pycocoevalcap.meteor.meteor import Meteor
+    from eval import meteor
 
-    value, per_clip = Meteor().compute_score(given, said)
-    return mean(np.array(per_clip), float(value))
+    scorer = meteor.Recorder()
+    value, per_clip = scorer.compute_score(given, said)
+    counts = scorer.counts()
+    interval = metrics.bootstrap(lambda rows: meteor.corpus(counts[rows]), len(counts))
+    return Score(value=float(value), interval95=interval, per_clip=np.array(per_clip))
 
 
 def _spice(given: Words, said: Words) -> Score:

@@ -5,12 +5,11 @@ Shapes: N = clips that both evaluated, C = classes.
 
 import io
 import math
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval import metrics
+from eval import metrics, results
 from pipeline import storage
 from pipeline.cli import InputError
 
@@ -110,14 +109,19 @@ def sign_flips(gain: np.ndarray) -> float:
 
 
 def _read(folder: str, name: str) -> dict[str, np.ndarray]:
-    uri = storage.join(storage.resolve(folder), "outcomes", f"{name.replace(' ', '-')}.npz")
-    if not storage.exists(uri):
-        return {}
+    uri = results.outcomes_uri(folder, name)
     try:
-        with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as held:
-            return dict(held)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError("--results", folder, f"{uri} is damaged ({error}); run `{name}` again") from None
+        if not storage.exists(uri):
+            return {}
+        with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as stored:
+            held = dict(stored)
+    except Exception as error:  # numpy, zipfile and zlib fail at damaged bytes in every way
+        raise InputError("--results", folder, f"{uri} cannot be read ({error}); run `{name}` again") from None
+    lengths = {values.shape[:1] for values in held.values()}
+    shapes = {held[key].shape for key in ("scores", "truth") if key in held}
+    if "keys" not in held or len(lengths) > 1 or len(shapes) > 1 or ("scores" in held) != ("truth" in held):
+        raise InputError("--results", folder, f"{uri} holds no outcomes of clips; run `{name}` again")
+    return held
 
 
 def _plain(found: Difference) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Written(NamedTuple):
 
 def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int) -> Embedded:
     """Embed every clip that can be read, by `Clap.embed_clips`."""
-    vectors: list[np.ndarray] = []
+    vectors = [model.embed_clips([]).cpu().numpy()]
     kept: list[Clip] = []
     missing: dict[str, str] = {}
     for rows, samples in batches(clips, model.sample_rate_hz, batch_size, missing):
@@ -94,7 +94,7 @@ def batches(
             if time.monotonic() - told > 10:
                 told = time.monotonic()
                 log.info("%d of %d clips, %.0f s", first + len(rows), len(clips), told - started)
-    if len(missing) == len(clips):
+    if clips and len(missing) == len(clips):
         raise JobError(f"none of {len(clips)} clips could be read: {missing}")
 
 
@@ -105,10 +105,9 @@ def device(name: str) -> torch.device:
     raise InputError("--device", name, "use cpu, or cuda on a machine with a GPU")
 
 
-def embed_text(model: Clap, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-    """Embed texts; (len(texts), D) float32, unit length."""
-    parts = [model.embed_texts(texts[i : i + batch_size]).cpu() for i in range(0, len(texts), batch_size)]
-    return _finite(torch.cat(parts).numpy())
+def embed_text(model: Clap, texts: Sequence[str]) -> np.ndarray:
+    """Embed texts; (len(texts), D) float32, unit length. See `Clap.embed_texts`."""
+    return _finite(model.embed_texts(texts).cpu().numpy())
 
 
 def _finite(vectors: np.ndarray) -> np.ndarray:

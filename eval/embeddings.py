@@ -19,7 +19,7 @@ from eval import engine, listener
 from eval.evaluation import EvaluationConfig
 from eval.listener import PLACE, Listener
 from pipeline import storage
-from pipeline.cli import JobError
+from pipeline.cli import InputError, JobError
 from pipeline.clip import Clip
 from train.checkpoint import Checkpoint
 
@@ -42,6 +42,7 @@ def embed(config: EvaluationConfig, about: Checkpoint, clips: Sequence[Clip]) ->
 
     Raises:
         JobError: when no clip can be read, or the model gives numbers that are not finite.
+        InputError: when what was embedded before cannot be read.
     """
     folder = storage.join(storage.resolve(config.cache or storage.join(config.out, "embeddings")), about.revision[:16])
     ids = _ids(clips)
@@ -100,7 +101,13 @@ def _parts(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _held(folder: str, ids: set[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in storage.list_names(folder):
-        table = storage.read_table(storage.join(folder, name))
+        if not name.endswith(".parquet"):
+            continue
+        uri = storage.join(folder, name)
+        try:
+            table = storage.read_table(uri).select(COLUMNS)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError("--cache", folder, f"{uri} cannot be read ({error}); delete it") from None
         wanted = [row for row, own in enumerate(table["id"].to_pylist()) if own in ids]
         found |= _vectors(table.take(pa.array(wanted, pa.int64())))
     return found

@@ -20,7 +20,7 @@ class RunConfig:
     model: str = ""
     """Checkpoint directory that `train pretrain` wrote, or another kind where the stage says so."""
     out: str = ""
-    """Folder or URI of this model's results.json."""
+    """Folder or URI of this model's results: a file for each evaluation in <out>/results."""
     fingerprints: tuple[str, ...] = ()
     """Tables that `pipeline fingerprint` made of the training audio; evaluated clips that sound like it are told."""
     cache: str = ""
@@ -64,8 +64,12 @@ def check(config: EvaluationConfig, *kinds: type[Network], read: Read = tasks.re
     return task, clips
 
 
-def load(config: EvaluationConfig) -> Checkpoint:
-    """Return the checkpoint, its model on the device that was asked for."""
-    about = checkpoint.load(config.model)
-    about.model.to(embed.device(config.device))
+def load(uri: str, flag: str, device: str) -> Checkpoint:
+    """Return a checkpoint, its model on a device. Raises InputError, naming the flag, when its files are damaged."""
+    try:
+        about = checkpoint.load(uri)
+    except Exception as error:  # torch, safetensors and tokenizers fail at damaged files in every way
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(flag, uri, f"cannot be loaded ({reason}); copy or make it again") from None
+    about.model.to(embed.device(device))
     return about

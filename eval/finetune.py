@@ -50,7 +50,7 @@ class _Tested(NamedTuple):
 
 
 def run(config: FinetuneTaskConfig) -> None:
-    """Train, evaluate and add the numbers to results.json; folds that are trained already are not trained again."""
+    """Train, evaluate and write the numbers; folds that are trained already are not trained again."""
     task, listed = evaluation.check(config, *checkpoint.KINDS, read=splits.read)
     if task.labels == "none":
         raise InputError("--task", config.task, "has no labels to learn")
@@ -68,7 +68,7 @@ def run(config: FinetuneTaskConfig) -> None:
         for part, one in zip(parts, found, strict=True)
     }
     missing |= {key: why for one in found for key, why in one.missing.items()}
-    about = checkpoint.load(config.model)
+    about = evaluation.load(config.model, "--model", "cpu")
     entry = {
         **scoring.entry(scores, truth, classes, exclusive),
         "per_fold": {name: results.metric(value) for name, value in per_fold.items()},
@@ -100,7 +100,8 @@ def _readable(listed: list[Clip]) -> tuple[list[Clip], dict[str, str]]:
 def _fold(part: Split, told: _Told) -> _Tested:
     """Train on one fold or split, and classify its test clips."""
     config = told.config
-    out = storage.join(storage.resolve(config.out), f"finetune-{config.task}", part.name.replace("/", "-"))
+    folder = storage.join(storage.resolve(config.out), results.file_stem(f"finetune {config.task}"))
+    out = storage.join(folder, part.name.replace("/", "-"))
     training = np.concatenate([part.train, part.validation]) if told.cross_validated else part.train
     chosen = part.validation[:0] if told.cross_validated else part.validation
     learned = Labelled(

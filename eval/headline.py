@@ -50,7 +50,7 @@ SELECTED, SOUNDS = "_selected_on", "_sounds"
 
 
 class Number(NamedTuple):
-    """One number: where it stands in results.json."""
+    """One number: where it stands in an entry of results."""
 
     evaluation: str  # name of the entry: stage and task
     title: str
@@ -114,7 +114,7 @@ class Headline:
 
 
 def build(runs: dict[str, Any]) -> Headline:
-    """Return the headline table of runs, name -> results.json."""
+    """Return the headline table of runs, name -> its results."""
     lines, more = ([_line(runs, number) for number in numbers(runs, titles)] for titles in (TITLES, MORE))
     return Headline(list(runs), lines, more, [*_footnotes(runs), *_cautions(runs)])
 
@@ -122,7 +122,7 @@ def build(runs: dict[str, Any]) -> Headline:
 def numbers(runs: dict[str, Any], titles: Titles = TITLES) -> list[Number]:
     """Return the numbers that any run has, headlines or others: no title stands without a number."""
     names = dict.fromkeys(name for run in runs.values() for name in run["results"])
-    every = (Number(name, title, path) for name in names for title, path in titles[name.split()[0]])
+    every = (Number(name, title, path) for name in names for title, path in titles.get(name.partition(" ")[0], ()))
     return [number for number in every if any(find(run, number) for run in runs.values())]
 
 

@@ -31,14 +31,14 @@ class LinearProbeConfig(EvaluationConfig):
 
 
 def run(config: LinearProbeConfig) -> None:
-    """Evaluate and add the numbers to results.json."""
+    """Evaluate and write the numbers."""
     if not config.penalties or min(config.penalties) <= 0:
         raise InputError("--penalties", config.penalties, "give one or more numbers above 0")
     task, clips = evaluation.check(config, Clap, Tagger, Classifier, read=splits.read)
     if task.labels == "none":
         raise InputError("--task", config.task, "has no labels to probe for")
     names = tasks.classes(task, config.task_dir, clips)
-    about = evaluation.load(config)
+    about = evaluation.load(config.model, "--model", config.device)
     heard = embed(config, about, clips)
     truth, exclusive = scoring.truth(heard.clips, names), task.labels == "one"
     parts = splits.split(task, heard.clips)

@@ -1,7 +1,7 @@
 """Metrics in plain numpy, with hand-made tests.
 
 Orientation: `similarity` is (rows, columns) with a row for each query; larger is closer. Legend: N = clips, C = classes,
-Q = queries, G = gallery items, B = resamples of the clips.
+Q = queries, G = gallery items, B = resamples of the clips. Where retrieval's items stand is found by train/ranking.py.
 """
 
 import math
@@ -10,6 +10,8 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+
+from train.ranking import TIE
 
 Interval = tuple[float, float]
 NUM_RESAMPLES = 1_000
@@ -148,58 +150,18 @@ def d_prime(area: float) -> float:
     return math.sqrt(2) * NormalDist().inv_cdf(min(max(area, 1e-12), 1 - 1e-12))
 
 
-class Best(NamedTuple):
-    """Where the best relevant item of each query stands when items that tie are in random order; (Q,) each."""
-
-    above: np.ndarray  # other items that are closer
-    tied: np.ndarray  # other items as close
-    own: np.ndarray  # relevant items as close, itself among them
-
-    @property
-    def ranks(self) -> np.ndarray:
-        """Return the expected ranks (Q,), from 1: each of the others comes before all of `own` once in `own` + 1 times."""
-        return self.above + self.tied / (self.own + 1) + 1
-
-    def within(self, k: int) -> np.ndarray:
-        """Return the probability (Q,) that it is among the first k: that not all places left there go to the others."""
-        places = k - self.above
-        missed = np.ones(len(places))
-        for place in range(k):
-            left = np.maximum(self.tied - place, 0) / np.maximum(self.tied + self.own - place, 1)
-            missed *= np.where(place < places, left, 1)
-        return 1 - missed
-
-
-def best(similarity: np.ndarray, relevant: np.ndarray) -> Best:
-    """Return where the best relevant item of each query stands.
-
-    Args:
-        similarity: (Q, G).
-        relevant: (Q, G) bool, at least one True in each row.
-    """
-    score = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
-    tied = similarity == score
-    above = ((similarity > score) & ~relevant).sum(axis=1)
-    return Best(above, (tied & ~relevant).sum(axis=1), (tied & relevant).sum(axis=1))
-
-
-def best_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Return (Q,) the rank, from 1, of each query's best relevant item; the expected one where items tie. See `best`."""
-    return best(similarity, relevant).ranks
-
-
 def query_average_precision(similarity: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Return (Q,) average precision at k, of (Q, G) each: divided by min(relevant items, k).
 
-    It is the expected one when items that tie are in random order: at a place among `size` that tie, `own` of them
-    relevant, stands a relevant one in own/size of the orders, and then each of those between is relevant in
+    It is the expected one when items that tie (`ranking.TIE`) are in random order: at a place among `size` that tie, `own`
+    of them relevant, stands a relevant one in own/size of the orders, and then each of those between is relevant in
     (own - 1)/(size - 1).
     """
     found = np.zeros(len(similarity))
     falling = -np.sort(-similarity, axis=1)[:, :k]
     for place in range(falling.shape[1]):
-        score = falling[:, place, None]
-        above, tied = similarity > score, similarity == score
+        gap = similarity - falling[:, place, None]
+        above, tied = gap > TIE, np.abs(gap) <= TIE
         size, own = tied.sum(axis=1), (tied & relevant).sum(axis=1)
         between = (place - above.sum(axis=1)) * (own - 1) / np.maximum(size - 1, 1)
         found += own / size * (1 + (above & relevant).sum(axis=1) + between) / (place + 1)

@@ -25,7 +25,7 @@ def count(clips: Sequence[Clip], model_uri: str, lineage: dict[str, Any], tables
 
     Returns:
         A count by stage: `model`, what it was made from, such as `captioner` or `init`, and so on back: `init/init_audio`
-        is the encoder that `init` began with. None, which is unknown and not 0, where a checkpoint is not to be reached
+        is the encoder that `init` began with. None, which is unknown and not 0, where a checkpoint cannot be read
         from here, or holds released weights.
     """
     found: dict[str, Any] = {}
@@ -65,10 +65,10 @@ def _starts(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _lineage(uri: str) -> dict[str, Any] | None:
     try:
-        config: dict[str, Any] = storage.read_json(storage.join(storage.resolve(uri), checkpoint.CONFIG_FILE))
-    except OSError:
+        config = storage.read_json(storage.join(storage.resolve(uri), checkpoint.CONFIG_FILE))
+    except (OSError, ValueError):
         return None
-    return config["lineage"]
+    return config.get("lineage") if isinstance(config, dict) else None
 
 
 def _counted(clips: Sequence[Clip], stage: str, uri: str, lineage: dict[str, Any] | None) -> dict[str, int | None]:
@@ -77,7 +77,7 @@ def _counted(clips: Sequence[Clip], stage: str, uri: str, lineage: dict[str, Any
         return {stage: None}
     try:
         trained, selected = (len(_shared(clips, held(uri))) for held in (checkpoint.trained_on, checkpoint.selected_on))
-    except OSError:
+    except (OSError, ValueError, TypeError):
         return {stage: None}
     return {stage: trained, **({f"{stage}_selected_on": selected} if selected else {})}
 

@@ -22,7 +22,7 @@ class Captioned(NamedTuple):
 
 
 def render(runs: dict[str, Any], table: Headline, clips: Sequence[Captioned]) -> str:
-    """Return the page for runs (name -> results.json with its differences), the headline table and the clips to show."""
+    """Return the page for runs (name -> its results with its differences), the headline table and the clips to show."""
     found = [(title, body) for title, body in _sections(runs, table, clips) if body]
     links = "".join(f'<a href="#s{i}">{escape(title)}</a>' for i, (title, _) in enumerate(found))
     parts = [f'<section id="s{i}"><h2>{escape(title)}</h2>\n{body}</section>' for i, (title, body) in enumerate(found)]

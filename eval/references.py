@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Reference:
     """One published number."""
 
-    evaluation: str  # stage and task, as in results.json
+    evaluation: str  # stage and task, as in results
     metric: str  # title of the headline number
     model: str
     value: float  # per cent

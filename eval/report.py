@@ -1,7 +1,7 @@
 """Several models side by side: a printed table, results.json and the report: `python -m eval report <config>`.
 
-Its results.json has each run's under the run's name, and "differences": evaluation -> number -> how far, and how surely,
-the run is from the first one.
+Its results.json has all results of each run under the run's name, and "differences": evaluation -> number -> how far, and
+how surely, the run is from the first one.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval import compare, headline, page, results, tables
-from eval.results import RESULTS_FILE
 from pipeline import shards, storage
 from pipeline.cli import InputError
 
@@ -19,7 +18,7 @@ class ReportConfig:
     """Render the results of several models side by side."""
 
     results: tuple[str, ...] = ()
-    """Folders that hold a results.json each, in the order to show them; the others are compared with the first."""
+    """Folders of results, one for each model, in the order to show them; the others are compared with the first."""
     captions: tuple[str, ...] = ()
     """Datasets of shards whose captions to show side by side, clip by clip."""
     num_captions: int = 10
@@ -31,12 +30,14 @@ class ReportConfig:
 def run(config: ReportConfig) -> None:
     """Write results.json and the report as HTML, Markdown and LaTeX, and print the table."""
     results.check_writable(config.out)
+    if _holds_results(config.out):
+        raise InputError("--out", config.out, "holds the results of a model; give the report a folder of its own")
     runs = _read_runs(config.results)
     clips = _read_captions(config.captions, config.num_captions)
     _add_differences(config.results, runs)
     table = headline.build(runs)
     written = {
-        RESULTS_FILE: storage.json_bytes(runs),
+        "results.json": storage.json_bytes(runs),
         "report.md": tables.markdown(table, runs).encode(),
         "report.tex": tables.latex(table, runs).encode(),
         "report.html": page.render(runs, table, clips).encode(),
@@ -61,13 +62,22 @@ def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
         raise InputError("--results", folders, "give one or more folders that `python -m eval` wrote")
     runs: dict[str, Any] = {}
     for folder in folders:
-        if not results.has(folder, "--results"):
-            raise InputError("--results", folder, f"no {RESULTS_FILE} there; run an evaluation with this --out")
         name = storage.resolve(folder).rpartition("/")[2]
         if name in runs:
             raise InputError("--results", folder, f"two folders are named {name}; rename one, names label the rows")
         runs[name] = results.read(folder, "--results")
+        for evaluation, entry in runs[name]["results"].items():
+            if lacking := [key for key in results.SHOWN if key not in entry]:
+                remedy = f"its entry {evaluation!r} lacks {', '.join(lacking)}; run that evaluation again"
+                raise InputError("--results", folder, remedy)
     return runs
+
+
+def _holds_results(folder: str) -> bool:
+    try:
+        return bool(results.read(folder))
+    except InputError:
+        return False
 
 
 def _read_captions(datasets: Sequence[str], count: int) -> list[page.Captioned]:
@@ -78,9 +88,14 @@ def _read_captions(datasets: Sequence[str], count: int) -> list[page.Captioned]:
     if len(set(names)) < len(names):
         raise InputError("--captions", datasets, "two datasets have the same name; rename one, names label the columns")
     try:
-        indices = dict(zip(names, map(shards.Index, datasets), strict=True))
-    except FileNotFoundError as error:
-        raise InputError("--captions", datasets, str(error)) from None
+        return _captioned(dict(zip(names, map(shards.Index, datasets), strict=True)), count)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            "--captions", datasets, f"cannot be read: {error}; `pipeline verify` names the fault"
+        ) from None
+
+
+def _captioned(indices: dict[str, shards.Index], count: int) -> list[page.Captioned]:
     texts = {name: dict(zip(index.keys, index.texts(), strict=True)) for name, index in indices.items()}
     first = next(iter(indices.values()))
     common = [i for i, key in enumerate(first.keys) if all(key in found for found in texts.values())]

@@ -18,6 +18,7 @@ from eval.embeddings import embed
 from eval.evaluation import EvaluationConfig
 from pipeline.cli import InputError
 from pipeline.clip import Clip
+from train import ranking
 from train.models.clap import Clap
 
 log = logging.getLogger("eval.retrieval")
@@ -30,15 +31,19 @@ class RetrievalConfig(EvaluationConfig):
 
 
 def run(config: RetrievalConfig) -> None:
-    """Evaluate and add the numbers to results.json."""
+    """Evaluate and write the numbers."""
     task, listed = evaluation.check(config, Clap)
-    clips = [clip for clip in listed if clip.captions]
+    clips = sorted(
+        (clip for clip in listed if clip.captions), key=lambda clip: clip.key
+    )  # no number depends on the order
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
-    about = evaluation.load(config)
+    about = evaluation.load(config.model, "--model", config.device)
     heard = embed(config, about, clips)
     texts = [caption for clip in heard.clips for caption in clip.captions]
-    found = measure(heard.outputs @ embed_text(about.model, texts).T, caption_owners(heard.clips))
+    vectors = (heard.outputs, embed_text(about.model, texts))
+    audio, text = (each.astype(np.float64) for each in vectors)  # as train/ranking.py has it
+    found = measure(audio @ text.T, caption_owners(heard.clips))
     entry = {
         **found.metrics,
         "num_captions": len(texts),
@@ -93,7 +98,7 @@ def _one_way(
     Intervals resample clips, not queries: five captions of one clip are not five independent trials.
     """
     queries = np.bincount(clip_of_query)
-    best = metrics.best(similarity, relevant)
+    best = ranking.best(similarity, relevant)
 
     def mean(values: np.ndarray, chance: float | None = None) -> dict[str, Any]:
         total = np.bincount(clip_of_query, weights=values)

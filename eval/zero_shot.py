@@ -36,7 +36,7 @@ class ZeroShotConfig(EvaluationConfig):
 
 
 def run(config: ZeroShotConfig) -> None:
-    """Evaluate and add the numbers to results.json."""
+    """Evaluate and write the numbers."""
     task, clips = evaluation.check(config, Tagger if config.text_encoder else Clap)
     if not config.prompts:
         raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
@@ -45,7 +45,7 @@ def run(config: ZeroShotConfig) -> None:
     names = _classes(config, task, clips)
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
-    about = evaluation.load(config)
+    about = evaluation.load(config.model, "--model", config.device)
     texts = _texts(config, task, names)
     by_prompt = (_bridge if config.text_encoder else _compare)(config, about, texts)
     heard = embed(config, about, clips)

@@ -77,7 +77,7 @@ WRONG = [  # command, what the one line must name
     ("eval zero-shot demo --task nope --model {clap} --task-dir {tmp} --out {tmp}", "--task 'nope'"),
     ("eval zero-shot demo --model {clap} --task-dir {tmp} --out {tmp}", "holds no evaluation_segments.csv"),
     ("eval retrieval demo --model {tmp} --task-dir {corpus} --out {tmp}", "no checkpoint there"),
-    ("eval report demo --results {tmp} --out {tmp}", "no results.json there"),
+    ("eval report demo --results {tmp} --out {tmp}", "holds no results; run an evaluation"),
 ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eval import results
 from eval.captioning import CaptioningConfig, run
 from eval.configs import CAPTIONING
 from eval.report import ReportConfig
@@ -27,7 +28,7 @@ def test_the_ablation_of_tags(
 ) -> None:
     config = dataclasses.replace(ABLATION, model=captioner, task_dir=corpus, clap=clap, out=str(tmp_path))
     run(config)
-    entry = storage.read_json(str(tmp_path / "results.json"))["results"]["captioning synth"]
+    entry = results.read(str(tmp_path))["results"]["captioning synth"]
     clips = sources.read_clips(storage.join(corpus, "evaluation_segments.csv"))
     assert entry["n"] == 24 and entry["overlap"] == {"model": 0} and entry["num_tagged"] == 24
     assert list(entry["guidance"]) == ["tags", "none", "predicted", "shuffled"]
@@ -78,7 +79,7 @@ def test_tags_help_and_those_of_other_clips_hurt(trained: tuple[str, str], tmp_p
     corpus, model = trained
     guidance = ("tags", "none", "shuffled")
     run(dataclasses.replace(ABLATION, model=model, task_dir=corpus, guidance=guidance, out=str(tmp_path)))
-    entry = storage.read_json(str(tmp_path / "results.json"))["results"]["captioning synth"]
+    entry = results.read(str(tmp_path))["results"]["captioning synth"]
     for kind in ("none", "shuffled"):
         low, high = entry["difference"][kind]["cider_d"]["interval95"]
         assert low < high < 0, (kind, entry["difference"][kind])
@@ -112,9 +113,7 @@ def test_the_report_shows_captioning_beside_the_rest(
     run(dataclasses.replace(ABLATION, model=captioner, task_dir=corpus, guidance=("tags", "none"), out=out))
     run_report(ReportConfig(results=(out,), out=str(tmp_path / "report")))
     table = capsys.readouterr().out
-    value = storage.read_json(f"{out}/results.json")["results"]["captioning synth"]["guidance"]["tags"]["cider_d"][
-        "value"
-    ]
+    value = results.read(out)["results"]["captioning synth"]["guidance"]["tags"]["cider_d"]["value"]
     assert "captioning synth: CIDEr-D, none" in table and f"{value:.3f} [" in table and "shuffled" not in table
     assert (tmp_path / "report" / "report.html").stat().st_size > 1000
 
@@ -128,7 +127,7 @@ def test_clips_that_a_model_was_selected_on_are_told(corpus: str, captioner: str
             ABLATION, model=str(tmp_path / "model"), task_dir=corpus, guidance=("tags",), out=str(tmp_path / "r")
         )
     )
-    entry = storage.read_json(str(tmp_path / "r" / "results.json"))["results"]["captioning synth"]
+    entry = results.read(str(tmp_path / "r"))["results"]["captioning synth"]
     assert entry["overlap"] == {"model": 0, "model_selected_on": 5}
 
 

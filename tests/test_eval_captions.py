@@ -112,3 +112,37 @@ def test_bootstrapped_bleu_is_bleu_of_the_drawn_clips() -> None:
 def test_diversity() -> None:
     found = captions.diversity(["A dog barks.", "a dog barks", "rain"])
     assert found == {"vocab": 4, "distinct": pytest.approx(2 / 3), "words": pytest.approx(7 / 3)}
+
+
+def test_every_interval_stays_in_the_range_of_its_metric() -> None:
+    """Three clips of twelve are captioned right, the others with many wrong words: METEOR of all is far below the mean."""
+    candidates = ["a dog barks loudly"] * 3 + [" ".join("x" * 40)] * 9
+    found = score(candidates, [["a dog barks loudly"] * 2] * 12)
+    for name, metric in found.items():
+        if metric.value is not None:
+            low, high = metric.interval95 or (-1, -1)
+            assert 0 <= low <= metric.value <= high <= (10 if name in ("cider_d", "spider") else 1), name
+    value, per_clip = found["meteor"].value, found["meteor"].per_clip
+    assert value is not None and per_clip is not None, found["meteor"].reason
+    moved = (captions.mean(per_clip).interval95 or (0, 0))[0] + value - per_clip.mean()
+    assert moved < 0, "what moves the interval of the mean along does not stay in the range here"
+
+
+def test_meteor_of_any_choice_of_clips_is_the_programs() -> None:
+    from eval import meteor
+
+    rng = np.random.default_rng(0)
+    words = ["a", "the", "dog", "dogs", "barks", "barking", "rains", "falls", "on", "roof", "man", "person", "speaks"]
+    texts = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(80)]
+    said = {i: [text] for i, text in enumerate(["", "a dog barks", *texts[:18]])}
+    given = {i: ["a dog barks", *texts[20 + 2 * i : 22 + 2 * i]] for i in said}
+    scorer = meteor.Recorder()
+    value, per_clip = scorer.compute_score(given, said)
+    counts = scorer.counts()
+    assert meteor.corpus(counts) == pytest.approx(value, abs=1e-12)
+    assert [meteor.corpus(row[None]) for row in counts] == pytest.approx(per_clip, abs=1e-12)
+    rows = rng.integers(20, size=20)
+    drawn = meteor.Recorder().compute_score(
+        {i: given[row] for i, row in enumerate(rows)}, {i: said[row] for i, row in enumerate(rows)}
+    )
+    assert meteor.corpus(counts[rows]) == pytest.approx(drawn[0], abs=1e-12)

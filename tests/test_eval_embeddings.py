@@ -4,11 +4,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+import eval.__main__ as eval_room
 from eval import embeddings, evaluation, tasks
+from eval.embed import embed_audio, embed_text
 from eval.evaluation import EvaluationConfig
-from pipeline.cli import JobError
+from pipeline import cli, storage
+from pipeline.cli import InputError, JobError
 from tests import sounds50
 from train import checkpoint
 
@@ -16,7 +20,7 @@ from train import checkpoint
 def embed(clap: str, folder: Path, out: Path, **options: object) -> embeddings.Embeddings:
     config = EvaluationConfig(model=clap, task="esc50", task_dir=str(folder), out=str(out), **options)  # type: ignore[arg-type]
     _, clips = tasks.read("esc50", str(folder), ())
-    return embeddings.embed(config, evaluation.load(config), clips)
+    return embeddings.embed(config, evaluation.load(config.model, "--model", config.device), clips)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,35 @@ def test_ray_actors_give_the_same(
     other = embed(clap, folder, tmp_path, batch_size=8, workers=2)
     assert [clip.key for clip in other.clips] == [clip.key for clip in alone.clips]
     assert np.abs(other.outputs - alone.outputs).max() < 1e-5
+
+
+def test_nothing_becomes_no_vectors(clap: str) -> None:
+    model = checkpoint.load(clap).model
+    for vectors in (embed_text(model, []), embed_audio(model, [], 8).vectors):
+        assert vectors.shape == (0, 16) and vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1 broken", storage.table_bytes(pa.table({"id": ["a"]}))])
+def test_a_damaged_part_of_the_cache_is_named(clap: str, tmp_path: Path, data: bytes) -> None:
+    folder = sounds50.write(tmp_path / "esc50", per_fold=1)
+    first = embed(clap, folder, tmp_path / "out")
+    (part,) = (tmp_path / "out" / "embeddings").rglob("*.parquet")
+    (part.parent / "cut.parquet.0123.tmp").write_bytes(b"what a killed writer left")
+    assert np.array_equal(embed(clap, folder, tmp_path / "out").outputs, first.outputs)
+    part.write_bytes(data)
+    with pytest.raises(InputError, match=rf"--cache .*{part.name} cannot be read .*delete it"):
+        embed(clap, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_checkpoint_is_named(clap: str, tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    folder = sounds50.write(tmp_path / "esc50", per_fold=1)
+    shutil.copytree(clap, tmp_path / "model")
+    (tmp_path / "model" / name).write_bytes((tmp_path / "model" / name).read_bytes()[:40])
+    words = ["--model", str(tmp_path / "model"), "--task-dir", str(folder), "--out", str(tmp_path / "out")]
+    assert cli.main("eval", "", eval_room.STAGES, ["zero-shot", "esc50", "--folds", "1", *words]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "eval zero-shot:" in line]
+    assert f"--model '{tmp_path / 'model'}'" in line and "cannot be" in line
 
 
 def test_a_clip_is_embedded_once(clap: str, tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from eval import finetune
+from eval import finetune, results
 from eval.configs import FINETUNE
 from eval.finetune import FinetuneTaskConfig
-from pipeline import storage
 from pipeline.cli import JobError
 from tests import sounds50
 from train import checkpoint
@@ -22,12 +21,12 @@ LABELS = {"Hum": 200, "Tone": 900, "Whistle": 4_000}
 
 
 def tune(model: str, task: str, folder: Path, out: Path) -> dict[str, Any]:
-    """Fine-tune after the best linear layer, as the configs for real data do; return the entry of results.json."""
+    """Fine-tune after the best linear layer, as the configs for real data do; return its results."""
     config: FinetuneTaskConfig = FINETUNE["tiny"][1]
     schedule = OptimConfig(epochs=1, batch_size=8, lr=1e-9)
     recipe = dataclasses.replace(config.recipe, probe_first=True, keep_statistics=True, optim=schedule)
     finetune.run(dataclasses.replace(config, model=model, task=task, task_dir=str(folder), out=str(out), recipe=recipe))
-    return dict(storage.read_json(str(out / "results.json"))["results"][f"finetune {task}"])
+    return dict(results.read(str(out))["results"][f"finetune {task}"])
 
 
 def files_by_fold(folder: Path) -> dict[str, list[Path]]:

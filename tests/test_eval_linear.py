@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from eval import embeddings, linear_probe, splits
+from eval import embeddings, linear_probe, results, splits
 from eval.linear_probe import LinearProbeConfig
 from eval.tasks import TASKS
-from pipeline import storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip
 from tests import sounds50
@@ -101,7 +100,7 @@ def folder(tmp_path: Path) -> Path:
 
 def probe(model: str, folder: Path, out: Path, **more: object) -> dict[str, object]:
     linear_probe.run(LinearProbeConfig(model=model, task="esc50", task_dir=str(folder), out=str(out), **more))  # type: ignore[arg-type]
-    return dict(storage.read_json(str(out / "results.json"))["results"]["linear-probe esc50"])
+    return dict(results.read(str(out))["results"]["linear-probe esc50"])
 
 
 def test_a_fold_without_audio_stays_in_the_count(clap: str, folder: Path, tmp_path: Path) -> None:

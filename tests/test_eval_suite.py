@@ -1,7 +1,6 @@
 """Every evaluation of a model by one command, on a folder of datasets; what it says of leaks and of what fails."""
 
 import csv
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ def done(leaky: str, datasets: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_everything_that_is_there_and_fits_is_run(done: Path) -> None:
-    found = json.loads((done / "results.json").read_text())["results"]
+    found = results.read(str(done))["results"]
     assert set(found) == {"zero-shot esc50", "retrieval clotho", "linear-probe esc50", "finetune esc50"}
     probe, tuned = found["linear-probe esc50"], found["finetune esc50"]
     for entry in (probe, tuned):
@@ -82,7 +81,7 @@ def test_everything_that_is_there_and_fits_is_run(done: Path) -> None:
 
 
 def test_clips_that_were_trained_on_are_told_and_starred(done: Path) -> None:
-    found = json.loads((done / "results.json").read_text())["results"]
+    found = results.read(str(done))["results"]
     assert {entry["overlap"]["model"] for name, entry in found.items() if "esc50" in name} == {2}
     assert found["retrieval clotho"]["overlap"]["model"] == 0
     table = (done / "report" / "report.md").read_text()
@@ -95,9 +94,9 @@ def test_clips_that_were_trained_on_are_told_and_starred(done: Path) -> None:
 
 
 def test_the_same_command_runs_nothing_again(leaky: str, datasets: Path, done: Path) -> None:
-    before = json.loads((done / "results.json").read_text())["results"]
+    before = results.read(str(done))["results"]
     assert suite(leaky, datasets, done, "--stages", "zero-shot", "linear-probe") == 0
-    after = json.loads((done / "results.json").read_text())["results"]
+    after = results.read(str(done))["results"]
     assert after == before, "evaluated_at would tell"
     source = after["zero-shot esc50"]["source_sha256"]
     config = ZeroShotConfig(model=leaky, task="esc50", task_dir=str(datasets / "ESC-50-master"), out=str(done))
@@ -109,7 +108,7 @@ def test_the_same_command_runs_nothing_again(leaky: str, datasets: Path, done: P
 def test_other_clips_and_clips_that_came_later_are_evaluated(clap: str, datasets: Path, tmp_path: Path) -> None:
     def evaluated(folder: Path) -> dict[str, Any]:
         assert suite(clap, folder, tmp_path / "out", "--stages", "zero-shot", "retrieval", "--tasks", folder.name) == 0
-        return json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+        return results.read(str(tmp_path / "out"))["results"]
 
     small, clotho = sounds50.write(tmp_path / "small" / "esc50", per_fold=1), tmp_path / "data" / "clotho"
     large = sounds50.write(tmp_path / "large" / "esc50", per_fold=2)
@@ -121,7 +120,7 @@ def test_other_clips_and_clips_that_came_later_are_evaluated(clap: str, datasets
 
 
 def test_outcomes_give_the_figure_back(done: Path) -> None:
-    found = json.loads((done / "results.json").read_text())["results"]
+    found = results.read(str(done))["results"]
     for name in ("linear-probe esc50", "finetune esc50"):
         with np.load(done / "outcomes" / f"{name.replace(' ', '-')}.npz", allow_pickle=False) as kept:
             assert len(set(kept["keys"].tolist())) == 36
@@ -139,7 +138,7 @@ def test_one_evaluation_that_fails_does_not_stop_the_others(
     (folder / "clotho" / "clotho_captions_evaluation.csv").write_bytes(table)
     assert suite(clap, folder, tmp_path / "out", "--stages", "zero-shot", "retrieval") == 1
     assert "retrieval clotho" in (told := capsys.readouterr().err) and "could be read" in told
-    assert set(json.loads((tmp_path / "out" / "results.json").read_text())["results"]) == {"zero-shot esc50"}
+    assert set(results.read(str(tmp_path / "out"))["results"]) == {"zero-shot esc50"}
     assert (tmp_path / "out" / "report" / "report.html").exists()
 
 
@@ -153,7 +152,7 @@ def test_whatever_one_evaluation_runs_into_does_not_stop_the_others(
     monkeypatch.setattr(zero_shot, "run", broken)
     assert suite(clap, datasets, tmp_path / "out", "--stages", "zero-shot", "retrieval") == 1
     assert "zero-shot esc50" in (told := capsys.readouterr().err) and str(error.args[-1]) in told
-    assert set(json.loads((tmp_path / "out" / "results.json").read_text())["results"]) == {"retrieval clotho"}
+    assert set(results.read(str(tmp_path / "out"))["results"]) == {"retrieval clotho"}
     assert (tmp_path / "out" / "report" / "report.html").exists()
 
 
@@ -171,7 +170,7 @@ def test_a_folder_that_cannot_be_looked_into_does_not_stop_the_others(
     monkeypatch.setattr(storage, "exists", refused)
     assert suite(clap, datasets, tmp_path / "out", "--stages", "zero-shot", "retrieval") == 1
     assert "clotho" in (told := capsys.readouterr().err) and "Permission denied" in told and "Traceback" not in told
-    assert set(json.loads((tmp_path / "out" / "results.json").read_text())["results"]) == {"zero-shot esc50"}
+    assert set(results.read(str(tmp_path / "out"))["results"]) == {"zero-shot esc50"}
     assert suite(clap, datasets, tmp_path / "out", "--stages", "zero-shot", "--tasks", "esc50") == 0
 
 
@@ -204,7 +203,7 @@ def test_what_is_left_out_is_told_and_no_failure(
     (tmp_path / "data" / "audiocaps" / "test.csv").write_text("audiocap_id,youtube_id,start_time,caption\n")
     caplog.set_level("INFO")
     assert suite(clap, tmp_path / "data", tmp_path / "out", "--tasks", "vggsound", "gtzan") == 0
-    found = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    found = results.read(str(tmp_path / "out"))["results"]
     assert set(found) == {"zero-shot vggsound", "zero-shot gtzan"}
     told = "\n".join(line for line in caplog.messages if "leaves out" in line)
     for name in ("linear-probe vggsound: there is nothing to train on", "linear-probe gtzan: there is nothing"):
@@ -234,7 +233,7 @@ def test_folds_narrow_what_is_evaluated_and_not_what_there_is_to_choose_from(cla
 
     def shot(*more: str) -> dict[str, Any]:
         assert cli.main("eval", "", eval_room.STAGES, ["zero-shot", "any", *words, *more]) == 0
-        return json.loads((tmp_path / "out" / "results.json").read_text())["results"]["zero-shot esc50"]
+        return results.read(str(tmp_path / "out"))["results"]["zero-shot esc50"]
 
     one, every = shot("--folds", "3"), shot()
     assert one["n"] == 1 and one["accuracy"]["ensemble"]["chance"] == pytest.approx(1 / 3, abs=1e-5)
@@ -247,10 +246,7 @@ def test_folds_go_to_ray_and_give_the_same(
     ray_session: None, clap: str, datasets: Path, done: Path, tmp_path: Path
 ) -> None:
     assert suite(clap, datasets, tmp_path / "out", "--stages", "linear-probe", "--workers", "2") == 0
-    here, there = (
-        json.loads((folder / "results.json").read_text())["results"]["linear-probe esc50"]
-        for folder in (done, tmp_path / "out")
-    )
+    here, there = (results.read(str(folder))["results"]["linear-probe esc50"] for folder in (done, tmp_path / "out"))
     assert here["per_fold"] == there["per_fold"] and here["chosen"] == there["chosen"]
 
 

@@ -1,13 +1,19 @@
 """Retrieval where items are equally close: expected over the orders they may be in, against all orders one by one."""
 
+import csv
 import itertools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from eval import metrics
-from eval.retrieval import RECALL_AT, caption_owners, measure
+from eval import metrics, results, retrieval
+from eval.retrieval import RECALL_AT, RetrievalConfig, caption_owners, measure
 from pipeline.clip import Clip
+from tests import sounds50
+from train import heldout, ranking
 
 
 def in_every_order(similarity: np.ndarray, relevant: np.ndarray, k: int) -> tuple[float, float, float]:
@@ -29,7 +35,7 @@ def test_ties_are_what_all_orders_give_on_average(seed: int) -> None:
     similarity = rng.integers(0, 1 + seed % 4, (4, 6)).astype(float)  # of the first seeds all items tie
     relevant = rng.random((4, 6)) < 0.4
     relevant[np.arange(4), rng.integers(6, size=4)] = True
-    best = metrics.best(similarity, relevant)
+    best = ranking.best(similarity, relevant)
     for k in (1, 2, 3, 10):
         expected = np.array([in_every_order(*query, k) for query in zip(similarity, relevant, strict=True)])
         assert best.ranks == pytest.approx(expected[:, 0])
@@ -82,3 +88,88 @@ def test_the_interval_of_the_median_is_of_clips_drawn_with_all_their_captions() 
         return float(np.median(np.concatenate([ranks[owners == row] for row in rows])))
 
     assert metrics.bootstrap_median(ranks, owners) == metrics.bootstrap(median, 30)
+
+
+def unit(rng: np.random.Generator, count: int) -> np.ndarray:
+    vectors = rng.standard_normal((count, 64))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def values(audio: np.ndarray, text: np.ndarray, owners: np.ndarray) -> dict[str, float]:
+    """Every number that `eval retrieval` gives for vectors, and the hits while training."""
+    found = measure(audio.astype(np.float64) @ text.astype(np.float64).T, owners).metrics
+    flat = {f"{way} {name}": metric["value"] for way, each in found.items() for name, metric in each.items()}
+    tensors = [torch.from_numpy(each) for each in (audio, text, owners)]
+    best = ranking.retrieve(tensors[0], tensors[1], torch.arange(len(audio)), tensors[2])
+    return flat | {f"within {k}": round(float(best.within(k).mean()), 6) for k in RECALL_AT}
+
+
+@pytest.mark.parametrize("chunk", [3, 1_024])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_order_and_no_noise_changes_a_number(seed: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips and captions that are there several times, in a random order, each vector with the noise of another batch."""
+    monkeypatch.setattr(ranking, "QUERIES", chunk)
+    rng = np.random.default_rng(seed)
+    kinds, owners = rng.integers(0, 8, 40), np.sort(np.r_[np.arange(40), rng.integers(0, 40, 60)])
+    sounds, words, said = unit(rng, 8), unit(rng, 12), rng.integers(0, 12, 100)
+    expected = values(sounds[kinds], words[said], owners)
+    assert 0 < expected["audio_to_text R@10"] < 1
+    for _ in range(4):
+        audio, text = sounds[kinds], words[said]
+        for vectors in (audio, text):
+            noise = rng.standard_normal(vectors.shape)
+            vectors += (
+                3.5e-7 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+            )  # what a real tower was seen to have
+        clips, captions = rng.permutation(40), rng.permutation(100)
+        assert values(audio[clips], text[captions], np.argsort(clips)[owners[captions]]) == expected
+
+
+def test_what_differs_by_more_than_noise_does_not_tie() -> None:
+    similarity, relevant = np.array([[0.5, 0.5 + 2 * ranking.TIE]]), np.array([[True, False]])
+    assert ranking.best(similarity, relevant).ranks.tolist() == [2.0]
+    assert ranking.best(similarity - [[0, 1.5 * ranking.TIE]], relevant).ranks.tolist() == [1.5]
+
+
+class Same:
+    """A text tower for which all captions are the same."""
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0]]).repeat(len(texts), 1)
+
+
+def test_ten_clips_with_the_same_five_captions_have_a_tenth() -> None:
+    owners = np.repeat(np.arange(10), 5)
+    found = measure(np.repeat(np.random.default_rng(0).random((10, 1)), 50, axis=1), owners).metrics
+    assert {found[way]["R@1"]["value"] for way in found} == {0.1}
+    heard = torch.from_numpy(unit(np.random.default_rng(0), 10)[:, :2])
+    trained = heldout.retrieval(heard, Same(), [["a dog barks"] * 5] * 10)  # type: ignore[arg-type]
+    assert [round(trained[f"{way}_R@1"], 6) for way in ("text_to_audio", "audio_to_text")] == [0.1, 0.1]
+
+
+def test_the_whole_stage_gives_a_tenth_and_no_order_changes_it(clap: str, tmp_path: Path) -> None:
+    """Ten clips, five captions each; the rows, the captions of a row and the batches in three orders."""
+    files = sorted((sounds50.write(tmp_path / "esc50") / "audio").iterdir())[:10]
+    rng = np.random.default_rng(0)
+
+    def evaluated(name: str, captions: list[list[str]], batch_size: int) -> dict[str, Any]:
+        (folder := tmp_path / name / "clotho" / "evaluation").mkdir(parents=True)
+        with open(folder.parent / "clotho_captions_evaluation.csv", "w", newline="") as text:
+            table = csv.writer(text)
+            table.writerow(["file_name", *(f"caption_{i}" for i in range(1, 6))])
+            for row in rng.permutation(10):
+                (folder / files[row].name).write_bytes(files[row].read_bytes())
+                table.writerow([files[row].name, *rng.permutation(captions[row])])
+        config = RetrievalConfig(
+            model=clap, task="clotho", task_dir=str(folder.parent), out=str(tmp_path / name), batch_size=batch_size
+        )
+        retrieval.run(config)
+        entry = results.read(str(tmp_path / name))["results"]["retrieval clotho"]
+        return {way: entry[way] for way in ("text_to_audio", "audio_to_text")}
+
+    same = [["a dog barks"] * 5] * 10
+    found = [evaluated(f"same {size}", same, size) for size in (64, 3)]
+    assert {each[way]["R@1"]["value"] for each in found for way in each} == {0.1} and found[0] == found[1]
+    few = [[f"sound {rng.integers(4)} of few" for _ in range(5)] for _ in range(10)]
+    first, *others = (evaluated(f"few {size}", few, size) for size in (64, 3, 1))
+    assert others == [first, first]

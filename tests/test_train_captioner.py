@@ -132,6 +132,18 @@ def test_numbers_that_cannot_be_are_named(corpus: str, tmp_path: Path, changes: 
         run(released(corpus, tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"), [(["rain"], "fewer than 2 clips"), (["rain"] * 9, "all clips have the same captions")]
+)
+def test_too_few_clips_are_refused(corpus: str, tmp_path: Path, rows: list[str], said: str) -> None:
+    table = "".join(f"{i}.wav,Rain,{caption}\n" for i, caption in enumerate(rows))
+    (tmp_path / "clips.csv").write_text(f"file,labels,caption\n{table}")
+    config = dataclasses.replace(released(corpus, tmp_path / "out"), source=(str(tmp_path / "clips.csv"),))
+    with pytest.raises(InputError, match=rf"--source .*{said}"):
+        run(config)
+    assert not (tmp_path / "out").exists()
+
+
 def test_guidance_without_a_single_tag_is_refused(corpus: str, tmp_path: Path) -> None:
     rows = "".join(f"{clip.uri},a sound\n" for clip in sources.read_clips(f"{corpus}/captioned_segments.csv"))
     (tmp_path / "metadata.csv").write_text(f"file,caption\n{rows}")

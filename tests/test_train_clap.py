@@ -9,7 +9,7 @@ import torch
 
 from train.configs import TINY_CLAP
 from train.models import text
-from train.models.clap import Clap, ClapConfig
+from train.models.clap import TEXT_BATCH, Clap, ClapConfig
 from train.models.cnn14 import Cnn14Config
 from train.models.mobilenet import MobileNetConfig
 from train.models.text import TextConfig
@@ -66,6 +66,20 @@ def test_batch_equals_single(model: Clap) -> None:
         assert torch.allclose(together[i : i + 1], model.embed_clips([clip]), atol=1e-5)
     texts = model.embed_texts(CAPTIONS)
     assert torch.allclose(texts[1:2], model.embed_texts(CAPTIONS[1:2]), atol=1e-5)
+
+
+def test_equal_texts_get_equal_vectors_wherever_they_stand(model: Clap) -> None:
+    """More of them than go through the model at once, in any order."""
+    texts = [CAPTIONS[i % len(CAPTIONS)] + f" {i % 300}" for i in range(700)]
+    vectors, order = model.embed_texts(texts), torch.randperm(700, generator=torch.Generator().manual_seed(0))
+    assert len(set(texts)) > TEXT_BATCH
+    assert torch.equal(model.embed_texts([texts[i] for i in order]), vectors[order])
+    assert {tuple(vectors[i].tolist()) for i in range(700) if texts[i] == texts[0]} == {tuple(vectors[0].tolist())}
+
+
+def test_nothing_becomes_no_vectors(model: Clap) -> None:
+    for vectors in (model.embed_texts([]), model.embed_clips([])):
+        assert vectors.shape == (0, 16) and vectors.dtype == torch.float32
 
 
 def test_evaluation_is_deterministic(model: Clap) -> None:

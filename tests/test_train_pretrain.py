@@ -133,6 +133,39 @@ def test_a_text_encoder_without_weights_is_refused_before_the_start(dataset: str
     assert not (tmp_path / "out").exists()
 
 
+def listing(folder: Path, captions: list[str]) -> str:
+    """A table of clips that are not there: what is wrong with it is found before any clip is read."""
+    rows = "".join(f'{i}.wav,"{caption}"\n' for i, caption in enumerate(captions))
+    (folder / "clips.csv").write_text(f"file,caption\n{rows}")
+    return str(folder / "clips.csv")
+
+
+@pytest.mark.parametrize(
+    ("captions", "changes", "said"),
+    [
+        (["rain"], {}, r"--data .*leaves fewer than 2 clips to train on"),
+        (["rain"] * 9, {}, r"--data .*all clips have the same captions"),
+        (["rain", "wind", "a bell"], {"hold_out": 2}, r"--data .*leaves fewer than 2 clips to train on"),
+        (["rain", "wind"], {"hold_out": 3}, r"--hold-out 3: leaves nothing"),
+        (["rain", "wind"], {"optim": OptimConfig(batch_size=1)}, r"--optim.batch-size 1: .*use 2 or more"),
+        (["rain", "wind"], {"optim": OptimConfig(batch_size=3)}, r"--optim.batch-size 3: there are 2 clips"),
+        (["rain", "wind", "a bell"], {"hold_out": 1}, r"--hold-out 1: .*validate on 2 or more"),
+    ],
+)
+def test_too_few_clips_to_contrast_are_refused(
+    tmp_path: Path, captions: list[str], changes: dict[str, Any], said: str
+) -> None:
+    optim = {"optim": OptimConfig(batch_size=2)} | changes
+    with pytest.raises(InputError, match=said):
+        run(tiny(listing(tmp_path, captions), tmp_path / "out", **optim))
+    assert not (tmp_path / "out").exists()
+
+
+def test_validation_on_one_clip_is_refused(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--validation .*validate on 2 or more"):
+        run(tiny(dataset, tmp_path / "out", validation=listing(tmp_path, ["rain"])))
+
+
 def test_validation_on_a_test_split_or_on_trained_clips_is_refused(dataset: str, corpus: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--validation .*is a test split by its name"):
         run(tiny(dataset, tmp_path, validation=f"{corpus}/evaluation_segments.csv"))

@@ -49,6 +49,14 @@ def test_many_files_go_in_batches(clap: str, files: list[str]) -> None:
     assert torch.allclose(many[33:], many[:3], atol=1e-5)
 
 
+def test_nothing_gives_nothing(clap: str, captioner: str) -> None:
+    embedder = Embedder.from_pretrained(clap)
+    audio, text = embedder.embed_audio([]), embedder.embed_text([])
+    assert audio.shape == text.shape == (0, 16) and audio.dtype == text.dtype == torch.float32
+    assert embedder.similarity(embedder.embed_text(["rain", "wind"]), audio).shape == (2, 0)
+    assert Captioner.from_pretrained(captioner).caption([]) == []
+
+
 def test_three_lines_caption_files(captioner: str, files: list[str]) -> None:
     model = Captioner.from_pretrained(captioner)
     tag = model.model.tags[0]

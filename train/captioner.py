@@ -105,7 +105,7 @@ def run(config: TrainCaptionerConfig) -> None:
     unheard = {}
     if config.validation:
         unheard = _find_broken(validation.read(config.validation), out, config.max_bad_fraction, UNHEARD_FILE)
-    check(config.scale, config.optim, len(clips.keys))
+    _check_clips(config, clips)
     log.info("captioner: %d captioned clips", len(clips.keys))
     job = {"config": config, "out": out, "broken": broken, "unheard": unheard}
     launch(train, job, config.scale, out, config.loader.ingest)
@@ -232,8 +232,13 @@ def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerCon
     for part in (config.loader, config.watch):
         part.check()
     config.speed.check(config.scale.num_workers)
-    check(config.scale, config.optim, len(clips.keys))
+    _check_clips(config, clips)
     return clips, config
+
+
+def _check_clips(config: TrainCaptionerConfig, clips: ListedClips) -> None:
+    data.check_distinct(clips.keys, clips.texts, "--source", config.source, "captions")
+    check(config.scale, config.optim, len(clips.keys))
 
 
 def _check_numbers(config: TrainCaptionerConfig) -> None:

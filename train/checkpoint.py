@@ -120,10 +120,15 @@ def describe(uri: str, flag: str, *kinds: type[Network]) -> dict[str, Any]:
         raise InputError(flag, uri, f"cannot be read: {error}") from None
     if not found:
         raise InputError(flag, uri, f"no checkpoint there; {remedy}" if uri else remedy)
-    config: dict[str, Any] = storage.read_json(storage.join(storage.resolve(uri), CONFIG_FILE))
+    try:
+        config: dict[str, Any] = dict(storage.read_json(storage.join(storage.resolve(uri), CONFIG_FILE)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(flag, uri, f"its {CONFIG_FILE} cannot be read ({error}); {remedy}") from None
     if config.get("kind") not in wanted:
         held = config.get("kind", "something else")
         raise InputError(flag, uri, f"holds a {held}, not a {' or '.join(wanted)}; {remedy}")
+    if lacking := [key for key in ("network", "revision", "lineage") if key not in config]:
+        raise InputError(flag, uri, f"its {CONFIG_FILE} lacks {', '.join(lacking)}; {remedy}")
     return config
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -143,6 +143,35 @@ def hold_out(clips: Clips, count: int, seed: int) -> set[str]:
     """Return the keys of `count` clips, the same whatever the order of the clips."""
     keys = sorted(set(clips.keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
     return set(keys[:count])
+
+
+def check_distinct(
+    keys: Iterable[str], learned: Iterable[Collection[str]], flag: str, value: object, noun: str
+) -> None:
+    """Raise InputError unless there are two different clips to train on, and not all have the same captions or labels.
+
+    A loss would fall all the same, and the model would have learned nothing of audio.
+
+    Args:
+        keys: of the clips.
+        learned: the captions or labels of each clip.
+        flag: where the clips were named.
+        value: what was given there.
+        noun: "captions" or "labels".
+    """
+    if _all_same(keys):
+        raise InputError(flag, value, "leaves fewer than 2 clips to train on; give more")
+    if _all_same(map(frozenset, learned)):
+        raise InputError(
+            flag, value, f"all clips have the same {noun}, so that nothing tells them apart; give others too"
+        )
+
+
+def _all_same(values: Iterable[object]) -> bool:
+    """Tell whether no two values differ; of very many only the first few are looked at, where they do."""
+    rest = iter(values)
+    first = next(rest, None)
+    return all(each == first for each in rest)
 
 
 def check_present(clips: Sequence[Clips]) -> None:

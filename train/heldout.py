@@ -1,6 +1,6 @@
 """How two towers do on held-out clips while they train: retrieval both ways, and tags by text prompts.
 
-Shapes: N = clips, Q = captions, C = classes, D = embedding size.
+Shapes: N = clips, C = classes, D = embedding size.
 """
 
 import re
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline import audio
 from pipeline.cli import InputError, JobError
-from train import parallel, reading
+from train import parallel, ranking, reading
 from train.loader import Clips
 from train.loop import Context, Validate
 from train.models.clap import Clap
@@ -92,25 +92,20 @@ def measure_labels(clips: Clips, context: Context) -> Validate:
 def retrieval(heard: Tensor, network: Clap, texts: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return the recalls of clips (N, D) with their captions: every caption a query, a clip's query the best of its own."""
     owner = torch.tensor([row for row, own in enumerate(texts) for _ in own], device=heard.device)
-    said = _embed_texts(network, [text for own in texts for text in own])
-    similarity = said @ heard.T  # (Q, N)
-    own = similarity.gather(1, owner[:, None])
-    to_audio = _ranks(similarity, own, torch.ones_like(similarity, dtype=torch.bool).scatter(1, owner[:, None], False))
-    relevant = owner[None, :] == torch.arange(len(heard), device=heard.device)[:, None]  # (N, Q)
-    asked = relevant.any(dim=1)
-    back = similarity.T[asked]
-    best = back.masked_fill(~relevant[asked], -torch.inf).amax(dim=1, keepdim=True)
-    to_text = _ranks(back, best, ~relevant[asked])
-    found = {f"text_to_audio_R@{k}": float((to_audio <= k).float().mean()) for k in RECALL_AT}
+    said = network.embed_texts([text for own in texts for text in own])
+    asked = owner.unique()  # clips that have a caption
+    to_audio = ranking.retrieve(said, heard, owner, torch.arange(len(heard), device=heard.device))
+    to_text = ranking.retrieve(heard[asked], said, asked, owner)
+    found = {f"text_to_audio_R@{k}": float(to_audio.within(k).mean()) for k in RECALL_AT}
     mean = torch.tensor(list(found.values())).clamp(min=1e-6).log().mean().exp()
-    found |= {f"audio_to_text_R@{k}": float((to_text <= k).float().mean()) for k in RECALL_AT}
+    found |= {f"audio_to_text_R@{k}": float(to_text.within(k).mean()) for k in RECALL_AT}
     return {"recall_geometric_mean": float(mean), **found}
 
 
 def zero_shot(heard: Tensor, network: Clap, tags: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return how clips (N, D) with tags find them by the mean of three prompts."""
     names = sorted({tag for own in tags for tag in own})
-    classes = sum(_embed_texts(network, [p.format(name.lower()) for name in names]) for p in PROMPTS)
+    classes = sum(network.embed_texts([p.format(name.lower()) for name in names]) for p in PROMPTS)
     scores = heard @ classes.T  # type: ignore[union-attr]  # (N, C)
     truth = torch.tensor([[name in own for name in names] for own in tags], device=heard.device)
     if bool((truth.sum(dim=1) == 1).all()):
@@ -124,13 +119,6 @@ def _mean_average_precision(scores: Tensor, truth: Tensor) -> float:
     hits = truth.gather(0, order).float()
     precision = hits.cumsum(dim=0) / torch.arange(1, len(hits) + 1, device=hits.device)[:, None]
     return float(((precision * hits).sum(dim=0) / hits.sum(dim=0)).mean())
-
-
-def _ranks(similarity: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """Return (rows,) the expected rank from 1 of the best of `own` (rows, 1) among the `others`, ties in random order."""
-    above, tied = (similarity > own) & others, (similarity == own) & others
-    mine = (similarity == own) & ~others  # each of the others comes before all of these once in their number + 1
-    return 1 + above.sum(dim=1) + tied.sum(dim=1) / (mine.sum(dim=1) + 1)
 
 
 @torch.no_grad()
@@ -162,8 +150,3 @@ def _read(clips: Clips, row: int) -> np.ndarray | str:
         return reading.read(clips.place(row), Cache())
     except audio.AudioError as error:
         return str(error)
-
-
-@torch.no_grad()
-def _embed_texts(network: Clap, texts: Sequence[str]) -> Tensor:
-    return torch.cat([network.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)])

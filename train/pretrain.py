@@ -86,7 +86,7 @@ def run(config: PretrainConfig) -> None:
     _check(config)
     config = dataclasses.replace(config, data=tuple(map(storage.resolve, config.data)))
     parts, held_out = _clips(config)
-    check(config.scale, config.optim, sum(_order(config, parts).draws))
+    _check_clips(config, parts, held_out)
     identity = {"content": data.fingerprint(Mixture(parts))}
     if held_out is not None:
         identity["held_out"] = data.fingerprint(held_out)
@@ -199,6 +199,19 @@ def _clips(config: PretrainConfig) -> tuple[list[Clips], Clips | None]:
     if not any(held_out.texts) and not any(held_out.tags):
         raise InputError("--validation", config.validation, "none of its clips has a caption or a tag")
     return parts, held_out
+
+
+def _check_clips(config: PretrainConfig, parts: Sequence[Clips], held_out: Clips | None) -> None:
+    """Find out whether there are enough clips to contrast, and to validate on."""
+    keys = (key for part in parts for key in part.keys)
+    texts = (own for part in parts for own in part.texts)
+    data.check_distinct(keys, texts, "--data", config.data, "captions")
+    if config.optim.batch_size == 1:
+        raise InputError("--optim.batch-size", 1, "a clip is compared with the others of its batch; use 2 or more")
+    check(config.scale, config.optim, sum(_order(config, parts).draws))
+    if held_out is not None and any(held_out.texts) and len(held_out.keys) < 2:
+        flag, value = ("--hold-out", config.hold_out) if config.hold_out else ("--validation", config.validation)
+        raise InputError(flag, value, "every caption finds the only clip; validate on 2 or more")
 
 
 def _check(config: PretrainConfig) -> None:

@@ -96,13 +96,13 @@ class Embedder(Pretrained):
 
     def embed_audio(self, files: Sequence[str]) -> Tensor:
         """Embed audio files of any format, rate and length; (N, D) unit vectors."""
-        batches = [files[i : i + BATCH_SIZE] for i in range(0, len(files), BATCH_SIZE)]
+        batches = [files[i : i + BATCH_SIZE] for i in range(0, len(files), BATCH_SIZE)] or [()]
         return torch.cat([self.model.embed_clips(self._read(batch)) for batch in batches])
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts; (M, D) unit vectors."""
-        batches = [texts[i : i + BATCH_SIZE] for i in range(0, len(texts), BATCH_SIZE)]
-        return torch.cat([self.model.embed_texts(batch) for batch in batches])
+        vectors: Tensor = self.model.embed_texts(texts)
+        return vectors
 
     def similarity(self, audio: Tensor, text: Tensor) -> Tensor:
         """Return the cosines (N, M) of audio (N, D) and text (M, D)."""

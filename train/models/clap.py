@@ -21,6 +21,7 @@ from train.models.text import TextConfig, TextEncoder
 
 INITIAL_TEMPERATURE = 0.07
 NORM_FLOOR = 1e-7
+TEXT_BATCH = 256  # texts in one pass
 SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # where SigLIP starts, Zhai et al. 2023
 
 
@@ -101,6 +102,9 @@ class Clap(nn.Module):
             whatever it is batched with.
         """
         rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
+        if not clips:
+            sizes = (self.audio_encoder.embedding_dim, self.config.joint_dim)
+            return Heard(*(torch.zeros(0, size, device=device) for size in sizes))
         windows = Windows(clips, round(self.config.clip_s * rate_hz))
 
         def encode(waveform: Tensor, num_samples: Tensor) -> Tensor:
@@ -123,9 +127,18 @@ class Clap(nn.Module):
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts; (M, D) unit vectors."""
-        tokens, mask = self.text_encoder.tokenize(texts)
-        return self.encode_text(tokens.to(self.logit_scale.device), mask.to(self.logit_scale.device))
+        """Embed any number of texts; (M, D) unit vectors.
+
+        Each different text is embedded once, in the order of the texts themselves: the vectors of equal texts are equal to
+        the bit, and no vector depends on where its text stands.
+        """
+        different, device = sorted(set(texts)), self.logit_scale.device
+        parts = [torch.zeros(0, self.config.joint_dim, device=device)]
+        for first in range(0, len(different), TEXT_BATCH):
+            tokens, mask = self.text_encoder.tokenize(different[first : first + TEXT_BATCH])
+            parts.append(self.encode_text(tokens.to(device), mask.to(device)))
+        row = {text: i for i, text in enumerate(different)}
+        return torch.cat(parts)[torch.tensor([row[text] for text in texts], dtype=torch.long, device=device)]
 
     @staticmethod
     def similarity(audio: Tensor, text: Tensor) -> Tensor:
