@@ -47,12 +47,14 @@ def claim(
 ) -> str:
     """Take an output folder for one resolved config, so that the same command continues and another one is refused.
 
-    The config goes to `<out>/run.json` on the first call.
+    The first command writes its config to `<out>/run.json`; of several at once exactly one does. A field that run.json
+    lacks, because it was added since, counts as its default: what a new field does by default must be what was done
+    before there was the field. A name in `identity` that run.json lacks counts as None.
 
     Args:
         out: folder or URI to write to.
         config: the stage's config dataclass.
-        identity: what else decides the result, such as the revision of a model.
+        identity: what else decides the result, such as the revision of a model; None where there is no such thing.
         ignore: fields that may change between runs because they do not change the result, such as a worker count.
         flag: the flag that chose the folder.
 
@@ -66,18 +68,29 @@ def claim(
     wanted = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
     marker = storage.join(folder, RUN_FILE)
     try:
-        if not storage.exists(marker):
-            storage.publish_json(marker, wanted)
+        if not storage.exists(marker) and storage.create(marker, storage.json_bytes(wanted)):
             return folder
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
-    held = storage.read_json(marker)
+    held = _with_defaults(storage.read_json(marker), config)
     free = {*ignore, "out"}  # a folder may be moved or copied
     differing = [f"{k} was {held.get(k)!r}, now {v!r}" for k, v in wanted.items() if k not in free and held.get(k) != v]
     if differing:
         remedy = "choose another folder, or delete this one to start over"
         raise InputError(flag, out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
     return folder
+
+
+def _with_defaults(held: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Return a config that JSON holds with the default of every field that it lacks, the fields of `config` deciding."""
+    complete = dict(held)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in held:
+            complete[field.name] = storage.plain(dataclasses.asdict(type(config)())[field.name])
+        elif dataclasses.is_dataclass(value) and isinstance(held[field.name], dict):
+            complete[field.name] = _with_defaults(held[field.name], value)
+    return complete
 
 
 def writable(out: str, flag: str = "--out") -> str:

@@ -87,7 +87,7 @@ class TrainCaptionerConfig:
 def run(config: TrainCaptionerConfig) -> None:
     """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
     clips, config = _check(config)
-    identity = {"content": data.fingerprint(clips)}
+    identity: dict[str, object] = {"content": data.fingerprint(clips), "init_audio_revision": None}
     if config.freeze_audio and not config.init_audio:
         raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
     if config.init_audio:

@@ -87,7 +87,8 @@ def run(config: PretrainConfig) -> None:
     config = dataclasses.replace(config, data=tuple(map(storage.resolve, config.data)))
     parts, held_out = _clips(config)
     check(config.scale, config.optim, sum(_order(config, parts).draws))
-    identity = {"content": data.fingerprint(Mixture(parts))}
+    absent = dict.fromkeys(("held_out", "init_audio_revision", "init_revision"))
+    identity: dict[str, object] = {"content": data.fingerprint(Mixture(parts)), **absent}
     if held_out is not None:
         identity["held_out"] = data.fingerprint(held_out)
     if config.init_audio:
