@@ -82,14 +82,14 @@ def claim(
 
 
 def _with_defaults(held: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Return a config that JSON holds with the default of every field that it lacks, the fields of `config` deciding."""
-    complete = dict(held)
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name not in held:
-            complete[field.name] = storage.plain(dataclasses.asdict(type(config)())[field.name])
-        elif dataclasses.is_dataclass(value) and isinstance(held[field.name], dict):
-            complete[field.name] = _with_defaults(held[field.name], value)
+    """Return a config that JSON holds with the default of every field of `config` that it lacks."""
+    complete, defaults = dict(held), storage.plain(dataclasses.asdict(type(config)()))
+    for name, default in defaults.items():
+        value = getattr(config, name)
+        if name not in held:
+            complete[name] = default
+        elif dataclasses.is_dataclass(value) and isinstance(held[name], dict):
+            complete[name] = _with_defaults(held[name], value)
     return complete
 
 
