@@ -158,7 +158,7 @@ def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Pa
 
 def worker(rank: int, folder: str, config: PretrainConfig) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    train({"config": config, "out": config.out}, Context(rank=rank, world_size=2))
+    train({"config": config, "out": config.out, "clip_files": ()}, Context(rank=rank, world_size=2))
     assert parallel.gather_objects(rank) == [0, 1]
     distributed.destroy_process_group()
 

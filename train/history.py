@@ -7,6 +7,7 @@ state that a run goes on from do not count. Object stores cannot append to a fil
 """
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pipeline import storage
@@ -43,7 +44,7 @@ class Pieces:
     def names(self) -> list[str]:
         """Return the names of the pieces, in order."""
         steps = [end["loss"] for end in self.ends]
-        return [f"{first:08d}-{last:08d}.json" for first, last in zip(steps, steps[1:], strict=False)]
+        return [f"{first:08d}-{last:08d}.json" for first, last in pairwise(steps)]
 
     def cut(self, history: dict[str, Any]) -> Piece:
         """Make a piece of what is new in a history; it may take pieces before it in. To be published before a state."""
