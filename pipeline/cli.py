@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from pipeline import storage
+from pipeline import harmless, storage
 
 ONLY = ""  # name of the config of a stage that has just one: it is not typed
 JOB_FOLDER = "working_dir_files"  # where Ray unpacks the code of a job
@@ -184,4 +184,5 @@ def _quiet() -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault(harmless.SKIP_VARIABLE, f"{harmless.RESTARTS}|{harmless.CLEANER}")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
