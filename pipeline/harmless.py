@@ -44,8 +44,8 @@ def hide() -> None:
     `sys.stderr` does not go through it. Does nothing where `sys.stderr` is not the standard error, as in a notebook.
     """
     global _filter
-    python = sys.stderr
-    if _filter is not None or python is None or python is not sys.__stderr__:
+    python = sys.__stderr__
+    if _filter is not None or python is None or sys.stderr is not python:
         return
     python.flush()
     terminal = os.dup(2)

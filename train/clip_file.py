@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
@@ -104,8 +105,9 @@ def _batches(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[pa.Recor
 
 
 def _batch(table: pa.Table) -> pa.RecordBatch:
+    """Return a table as one batch in memory of its own: bytes of a slice depend on what it was cut from."""
     (batch,) = table.combine_chunks().to_batches()
-    return batch
+    return batch.take(pa.array(np.arange(len(table))))
 
 
 def path(name: str) -> Path:
@@ -115,7 +117,8 @@ def path(name: str) -> Path:
 
 def _folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"blat-ray-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with _disk():
+        folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
@@ -124,8 +127,8 @@ def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "TMPDIR chooses another disk"
-        raise JobError(f"the list of clips cannot be written to {_folder()}: {error}; {remedy}") from None
+        folder, remedy = tempfile.gettempdir(), "TMPDIR chooses another folder"
+        raise JobError(f"the list of clips cannot be written to {folder}: {error}; {remedy}") from None
 
 
 def _remove_old() -> None:
