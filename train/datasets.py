@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import foreign_index, selection, shards, sources, storage
+from pipeline import foreign_index, shards, sources, storage
 from pipeline.cli import InputError
-from pipeline.selection import SelectionConfig
+from pipeline.selection import SelectionConfig, select
 from train import clip_file
 from train.data import CLIPS, TARS, ListedClips, TableClips, tables_of
 from train.loader import Clips
@@ -107,7 +107,7 @@ def _refuse_selection(data: str, selection: SelectionConfig) -> None:
 def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.Table]]:
     try:
         numbers = list(shards.sizes(data))
-        chosen = selection.select(data, config, ("tags", "shard", "flac_offset", "flac_size", "sha256"))
+        chosen = select(data, config, ("tags", "shard", "flac_offset", "flac_size", "sha256"))
     except FileNotFoundError as error:
         remedy = f"{error}; write tars that others made into an index first, with `python -m pipeline index`"
         raise InputError("--data", data, remedy) from None
