@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from eval import listener
 from eval.listener import Listener
+from pipeline import harmless
 from pipeline.cli import InputError
 
 Item = TypeVar("Item")
@@ -82,5 +83,6 @@ def each(
 def _connect() -> None:
     import ray
 
+    harmless.hide()
     ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines tell the progress

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import accounts, audioset, cli, engine, plan, shards, statistics, storage
+from pipeline import accounts, audioset, cli, engine, ledgers, plan, shards, storage
 from pipeline.cli import InputError
 from pipeline.filters import Lexicon, normalise
 from pipeline.progress import Progress
@@ -76,7 +76,7 @@ class _Known:
         texts: list[int] = []
         audio: list[int] = []
         owners: list[int] = []
-        for ledger in statistics.ledgers(data, numbers):
+        for ledger in ledgers.read(data, numbers):
             rows = [row for row in ledger.to_pylist() if row["status"] == "written"]
             texts += [_hash(normalise(text)) for row in rows for text in set(row["text"])]
             audio += [_hash(row["sha256"]) for row in rows]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from pipeline import storage
+from pipeline import harmless, storage
 
 ONLY = ""  # name of the config of a stage that has just one: it is not typed
 JOB_FOLDER = "working_dir_files"  # where Ray unpacks the code of a job
@@ -47,12 +47,14 @@ def claim(
 ) -> str:
     """Take an output folder for one resolved config, so that the same command continues and another one is refused.
 
-    The config goes to `<out>/run.json` on the first call.
+    The first command writes its config to `<out>/run.json`; of several at once exactly one does. A field that run.json
+    lacks, because it was added since, counts as its default: what a new field does by default must be what was done
+    before there was the field. A name in `identity` that run.json lacks counts as None.
 
     Args:
         out: folder or URI to write to.
         config: the stage's config dataclass.
-        identity: what else decides the result, such as the revision of a model.
+        identity: what else decides the result, such as the revision of a model; None where there is no such thing.
         ignore: fields that may change between runs because they do not change the result, such as a worker count.
         flag: the flag that chose the folder.
 
@@ -66,8 +68,7 @@ def claim(
     wanted = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
     marker = storage.join(folder, RUN_FILE)
     try:
-        if not storage.exists(marker):
-            storage.publish_json(marker, wanted)
+        if not storage.exists(marker) and storage.create(marker, storage.json_bytes(wanted)):
             return folder
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
@@ -81,15 +82,15 @@ def claim(
 
 
 def _with_defaults(held: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Return a stored config with the fields that were added to its class since: code without them did what defaults do."""
-    found = dict(held)
-    for name, default in storage.plain(dataclasses.asdict(type(config)())).items():
-        own = getattr(config, name)
+    """Return a config that JSON holds with the default of every field of `config` that it lacks."""
+    complete, defaults = dict(held), storage.plain(dataclasses.asdict(type(config)()))
+    for name, default in defaults.items():
+        value = getattr(config, name)
         if name not in held:
-            found[name] = default
-        elif dataclasses.is_dataclass(own) and isinstance(held[name], dict):
-            found[name] = _with_defaults(held[name], own)
-    return found
+            complete[name] = default
+        elif dataclasses.is_dataclass(value) and isinstance(held[name], dict):
+            complete[name] = _with_defaults(held[name], value)
+    return complete
 
 
 def writable(out: str, flag: str = "--out") -> str:
@@ -183,4 +184,5 @@ def _quiet() -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault(harmless.SKIP_VARIABLE, f"{harmless.RESTARTS}|{harmless.CLEANER}")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")

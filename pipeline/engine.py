@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipeline import harmless
 from pipeline.cli import InputError, JobError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def connect() -> None:
     import ray
     import ray.data
 
+    harmless.hide()
     ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines tell the progress
 

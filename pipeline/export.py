@@ -55,14 +55,13 @@ def run(config: ExportConfig) -> None:
         index = shards.Index(config.data)
     except FileNotFoundError as error:
         raise InputError("--data", config.data, str(error)) from None
-    chosen = selection.select(index, config)
-    if not chosen:
+    listed = _list(index, config)
+    if not len(listed):
         raise InputError("--data", config.data, f"none of its {len(index)} clips is left by these thresholds")
-    listed = _list(index, chosen, config)
     identity = {"plan_hash": shards.origin(index.data)["plan_hash"], "selection": _revision(listed)}
     out = cli.claim(config.out, config, identity, ignore=("data",))
     size = config.clips_per_shard
-    groups = [chosen[first : first + size] for first in range(0, len(chosen), size)]
+    groups = [range(first, min(first + size, len(listed))) for first in range(0, len(listed), size)]
     done = set(storage.list_names(out))
     todo = [number for number in range(len(groups)) if shards.tar_name(number) not in done]
     if todo:
@@ -74,7 +73,7 @@ def run(config: ExportConfig) -> None:
         for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
             progress.add(row["clips"])
     storage.publish_json(storage.join(out, "sizes.json"), {shards.tar_name(n): len(g) for n, g in enumerate(groups)})
-    log.info("export: %s: %d of %d clips in %d tars", out, len(chosen), len(index), len(groups))
+    log.info("export: %s: %d of %d clips in %d tars", out, len(listed), len(index), len(groups))
 
 
 def write(batch: pa.Table, data: str, out: str, rate_hz: int) -> pa.Table:
@@ -102,12 +101,12 @@ def write(batch: pa.Table, data: str, out: str, rate_hz: int) -> pa.Table:
     return pa.table({"shard": [number], "clips": [len(samples)]})
 
 
-def _list(index: shards.Index, chosen: list[selection.Chosen], config: ExportConfig) -> pa.Table:
+def _list(index: shards.Index, config: ExportConfig) -> pa.Table:
     """Return which clips and captions go into the tars; a row group to a tar, so that a task reads just its own."""
     told = shards.read_overlay(index.data, config.captions)[0] if config.captions else {}
-    table = index.written.take([clip.row for clip in chosen]).select(PLACE)
-    overlay = [json.dumps(told.get(index.keys[clip.row])) for clip in chosen]
-    table = table.append_column("chosen", pa.array([clip.texts for clip in chosen], pa.list_(pa.string())))
+    chosen = pa.concat_tables(selection.select(index.data, config, PLACE))
+    overlay = [json.dumps(told.get(key)) for key in chosen["key"].to_pylist()]
+    table = chosen.select(PLACE).append_column("chosen", chosen["text"].cast(pa.list_(pa.string())))
     return table.append_column("overlay", pa.array(overlay))
 
 

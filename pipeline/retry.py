@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import caption, cli, fingerprints, plan, sources, statistics, storage
+from pipeline import caption, cli, fingerprints, ledgers, plan, sources, storage
 from pipeline.cli import InputError
 from pipeline.engine import ActorConfig
 from pipeline.firewall import FirewallConfig
@@ -102,7 +102,7 @@ def _extend(config: RetryConfig, data: str, planned: dict[str, Any], again: capt
     """Add the clips whose last outcome is a failure for one of the reasons."""
     last: dict[str, tuple[int, str]] = {}  # key -> shard and reason, of failed clips
     numbers = range(plan.num_shards(planned))
-    for shard, ledger in zip(numbers, statistics.ledgers(data, numbers), strict=True):
+    for shard, ledger in zip(numbers, ledgers.read(data, numbers), strict=True):
         for row in ledger.select(["key", "status", "reason"]).to_pylist():
             last.pop(row["key"], None)
             if row["status"] == "failed":

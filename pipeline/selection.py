@@ -3,13 +3,15 @@
 Scores and verdicts are stored once and never applied; the thresholds are chosen here, by whoever trains or exports.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline import shards, storage
+from pipeline import ledgers, shards, storage
 from pipeline.cli import InputError
 
 NOTHING: dict[str, Any] = {"text": [], "score": []}  # of a clip that an overlay does not have
@@ -50,41 +52,79 @@ class SelectionConfig:
     """Thresholds on stored scores and verdicts."""
 
 
-class Chosen(NamedTuple):
-    """A clip that is used."""
+def select(data: str, config: SelectionConfig, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """Yield the clips to use shard by shard, in the order of the dataset, without holding what was yielded before.
 
-    row: int  # in the index
-    texts: list[str]
+    Args:
+        data: a finished dataset of shards.
+        config: what to use.
+        columns: more columns of the ledger, or `shard`, to yield.
 
-
-def select(index: shards.Index, config: SelectionConfig) -> list[Chosen]:
-    """Return the clips to use with their captions, in index order.
+    Returns:
+        Tables of `key`, `text` (the captions to use, best first) and the columns.
 
     Raises:
+        FileNotFoundError: when `data` is no finished dataset of shards.
         InputError: when an overlay is not there, or a threshold needs one that is not named.
     """
+    sizes = shards.sizes(data)
     _check(config)
-    overlay = _overlay(index, config.captions, "--captions", "`pipeline score` adds one") if config.captions else None
-    audit = (
-        _overlay(index, config.filter.audit, "--filter.audit", "`pipeline audit` adds one")
-        if config.filter.audit
-        else None
+    for name, flag, stage in (
+        (config.captions, "--captions", "score"),
+        (config.filter.audit, "--filter.audit", "audit"),
+    ):
+        if name:
+            _check_overlay(data, name, sizes, flag, f"`pipeline {stage}` adds one")
+    return _selected(storage.resolve(data), list(sizes), config, columns)
+
+
+def _selected(data: str, numbers: list[int], config: SelectionConfig, columns: Sequence[str]) -> Iterator[pa.Table]:
+    names = list(dict.fromkeys(("key", "text", *columns)))
+    best = _best_rows(data, numbers, config) if config.keep_fraction < 1 else None
+    first = 0
+    for number, written in ledgers.written(data, numbers):
+        texts, _ = _captions(data, number, written, config)
+        used = pc.greater(pc.list_value_length(texts), 0)
+        if best is not None:
+            used = pc.and_(used, pa.array(best[first : first + len(written)]))
+        first += len(written)
+        place = written.schema.get_field_index("text")
+        yield written.set_column(place, "text", texts).select(names).filter(used)
+
+
+def _best_rows(data: str, numbers: list[int], config: SelectionConfig) -> np.ndarray:
+    """Return (clips,) bool: the clips with the best scores, as many as `keep_fraction` keeps."""
+    scores = np.concatenate(
+        [np.zeros(0), *(_captions(data, n, written, config)[1] for n, written in ledgers.written(data, numbers))]
     )
-    chosen = []
-    best = []
-    for row, (key, own) in enumerate(zip(index.keys, index.texts(), strict=True)):
-        told: dict[str, Any] = {"text": own, "score": None} if overlay is None else overlay.get(key, NOTHING)
-        kept = _passing(told, audit.get(key, NO_VERDICT) if audit is not None else None, config.filter)
-        chosen.append(Chosen(row, kept[:1] if config.best_only else kept))
-        best.append(float(told["score"][0]) if told["score"] else -np.inf)
-    kept_rows = keep_best(best, config.keep_fraction) if config.keep_fraction < 1 else range(len(chosen))
-    return [chosen[row] for row in kept_rows if chosen[row].texts]
+    rows = np.zeros(len(scores), bool)
+    rows[keep_best(scores, config.keep_fraction)] = True
+    return rows
 
 
-def keep_best(scores: Sequence[float], fraction: float) -> list[int]:
+def _captions(data: str, number: int, written: pa.Table, config: SelectionConfig) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Return the captions to use of each written clip of a shard, and the best score that its overlay has for it."""
+    told = _overlay(data, config.captions, number) if config.captions else None
+    audit = _overlay(data, config.filter.audit, number) if config.filter.audit else None
+    texts = written["text"]
+    scores = np.full(len(written), -np.inf)
+    if told is not None or audit is not None:
+        kept = []
+        for row, (key, own) in enumerate(zip(written["key"].to_pylist(), texts.to_pylist(), strict=True)):
+            found = {"text": own, "score": None} if told is None else told.get(key, NOTHING)
+            kept.append(_passing(found, None if audit is None else audit.get(key, NO_VERDICT), config.filter))
+            if found["score"]:
+                scores[row] = found["score"][0]
+        texts = pa.chunked_array([pa.array(kept, pa.list_(pa.string()))])
+    if config.best_only:
+        texts = pc.list_slice(texts, 0, 1, return_fixed_size_list=False)
+    return texts, scores
+
+
+def keep_best(scores: Sequence[float] | np.ndarray, fraction: float) -> np.ndarray:
     """Return the indices of the best-scored `fraction`, in their own order; ties go to the earlier."""
     order = np.argsort(-np.asarray(scores), kind="stable")
-    return sorted(order[: round(fraction * len(order))].tolist())
+    return np.sort(order[: round(fraction * len(order))])
 
 
 def _passing(told: dict[str, Any], audit: dict[str, Any] | None, limits: FilterConfig) -> list[str]:
@@ -119,13 +159,21 @@ def _check(config: SelectionConfig) -> None:
         raise InputError("--filter.audit", "", "give the overlay that `pipeline audit` wrote, these thresholds read it")
 
 
-def _overlay(index: shards.Index, name: str, flag: str, remedy: str) -> dict[str, dict[str, Any]]:
+def _overlay(data: str, name: str, shard: int) -> dict[str, dict[str, Any]]:
+    """Read the rows of an overlay for one shard, by key; none where it has no part for a shard without written clips."""
     try:
-        rows = shards.read_overlay(index.data, name)[0]
+        part = storage.read_table(storage.join(shards.overlay_folder(data, name), shards.ledger_name(shard)))
     except FileNotFoundError:
-        have = storage.list_names(storage.join(index.data, "overlays"))
-        raise InputError(flag, name, f"no such overlay in {index.data}; it has {have}, {remedy}") from None
-    if behind := shards.without_part(index, name):
-        told = f"has no part for the shards {behind[:5]} that came later, by a retry"
-        raise InputError(flag, name, f"{told}; run the stage that wrote it again, {remedy}")
-    return rows
+        return {}
+    return {row["key"]: row for row in part.to_pylist()}
+
+
+def _check_overlay(data: str, name: str, sizes: Mapping[int, int], flag: str, remedy: str) -> None:
+    folder = shards.overlay_folder(data, name)
+    if not storage.exists(storage.join(folder, shards.OVERLAY_FILE)):
+        have = storage.list_names(storage.join(storage.resolve(data), "overlays"))
+        raise InputError(flag, name, f"no such overlay in {data}; it has {have}, {remedy}")
+    parts = set(storage.list_names(folder))
+    if behind := [number for number, clips in sizes.items() if clips and shards.ledger_name(number) not in parts]:
+        later = f"has no part for the shards {behind[:5]} that came later, by a retry"
+        raise InputError(flag, name, f"{later}; run the stage that wrote it again, {remedy}")

@@ -162,6 +162,21 @@ def origin(data: str) -> dict[str, Any]:
     }
 
 
+def sizes(data: str) -> dict[int, int]:
+    """Return the number of clips of each shard of a finished dataset, in order.
+
+    Raises:
+        FileNotFoundError: when `data` is no finished dataset of shards.
+    """
+    uri = storage.join(storage.resolve(data), "sizes.json")
+    if not storage.exists(uri):
+        raise FileNotFoundError(f"{data} has no sizes.json: no finished dataset of shards")
+    names = storage.read_json(uri)
+    if foreign := [name for name in names if not re.fullmatch(r"\d{5,}\.tar", name)]:
+        raise FileNotFoundError(f"{data} holds {foreign[0]}: tars of another maker")
+    return dict(sorted((number_of(name), clips) for name, clips in names.items()))
+
+
 class Index:
     """Random access to every written clip of a dataset, through the ledgers.
 
@@ -171,13 +186,8 @@ class Index:
 
     def __init__(self, data: str) -> None:
         self.data = storage.resolve(data)
-        if not storage.exists(storage.join(self.data, "sizes.json")):
-            raise FileNotFoundError(f"{data} has no sizes.json: no finished dataset of shards")
-        names = storage.read_json(storage.join(self.data, "sizes.json"))
-        if foreign := [name for name in names if not re.fullmatch(r"\d{5,}\.tar", name)]:
-            raise FileNotFoundError(f"{data} holds {foreign[0]}: tars of another maker")
         tables = []
-        for shard in sorted(map(number_of, names)):
+        for shard in sizes(self.data):
             ledger = storage.read_table(storage.join(self.data, ledger_name(shard)))
             tables.append(ledger.append_column("shard", pa.array([shard] * len(ledger), pa.int32())))
         self.shards = [int(ledger["shard"][0].as_py()) for ledger in tables if len(ledger)]
@@ -249,12 +259,6 @@ def read_overlay(data: str, name: str) -> tuple[dict[str, dict[str, Any]], dict[
     parts = [storage.join(folder, part) for part in storage.list_names(folder) if part.endswith(".parquet")]
     rows = (row for part in parts for row in storage.read_table(part).to_pylist())
     return {row["key"]: row for row in rows}, about
-
-
-def without_part(index: "Index", name: str) -> list[int]:
-    """Return the shards of a dataset that an overlay has no part for: those that a retry added after it was made."""
-    have = set(storage.list_names(overlay_folder(index.data, name)))
-    return [shard for shard in index.shards if ledger_name(shard) not in have]
 
 
 def pack(samples: Sequence[tuple[str, bytes, dict[str, Any]]]) -> bytes:

@@ -1,18 +1,12 @@
 """What a dataset of shards holds, counted over its ledgers."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline import shards, storage
-
-READERS = 8  # ledgers read at a time
+from pipeline import ledgers
 
 
 @dataclass
@@ -36,7 +30,7 @@ def collect(data: str, numbers: Iterable[int]) -> Statistics:
     found = Statistics()
     texts: list[np.ndarray] = []
     audio: list[np.ndarray] = []
-    for ledger in ledgers(data, numbers):
+    for ledger in ledgers.read(data, numbers):
         rows = ledger.to_pylist()
         written = [row for row in rows if row["status"] == "written"]
         said = [text for row in written for text in row["text"]]
@@ -57,17 +51,6 @@ def collect(data: str, numbers: Iterable[int]) -> Statistics:
     return found
 
 
-def ledgers(data: str, numbers: Iterable[int]) -> Iterator[pa.Table]:
-    """Yield the ledgers of some shards in their order, several read ahead."""
-    with ThreadPoolExecutor(READERS) as pool:
-        rest = iter(numbers)
-        ahead = [pool.submit(_ledger, data, shard) for shard in islice(rest, READERS)]
-        while ahead:
-            table = ahead.pop(0).result()
-            ahead += [pool.submit(_ledger, data, shard) for shard in islice(rest, 1)]
-            yield table
-
-
 def quantile(counts: Counter[int], share: float) -> int:
     """Return the value below which a share of the counted things lie."""
     place = share * (sum(counts.values()) - 1)
@@ -76,7 +59,3 @@ def quantile(counts: Counter[int], share: float) -> int:
         if place < 0:
             return value
     return max(counts, default=0)
-
-
-def _ledger(data: str, shard: int) -> Any:
-    return storage.read_table(storage.join(data, shards.ledger_name(shard)))

@@ -205,7 +205,8 @@ def publish(uri: str, data: bytes) -> None:
 def create(uri: str, data: bytes) -> bool:
     """Write a whole file unless the name is taken; of several writers at once exactly one succeeds.
 
-    On gs:// the look and the write are two requests: give a dataset there one driver at a time.
+    On gs://, and on a disk without hard links, the look and the write are two steps: give a dataset there one driver
+    at a time.
 
     Returns:
         Whether the file there now holds `data`.
@@ -213,17 +214,20 @@ def create(uri: str, data: bytes) -> bool:
     filesystem, path = locate(uri)
     if uri.startswith("s3://"):
         return s3.create(path, data)
-    if filesystem is not _LOCAL:
-        if exists(uri):
-            return False
-        publish(uri, data)
-        return True
-    with _temporary(path, data) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        return True
+    if filesystem is _LOCAL:
+        with _temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError:  # no hard links on this disk; what else is wrong stops `publish` as well
+                pass
+            else:
+                return True
+    if exists(uri):
+        return False
+    publish(uri, data)
+    return True
 
 
 def move(source: str, target: str) -> None:

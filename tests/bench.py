@@ -1,8 +1,8 @@
 """Measure what grows with the number of clips: `make bench`. Prints Markdown rows for BENCHMARKS.md.
 
 Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed, reading
-the plan of one shard of these and of ten thousand rows, finding the hundredth of the shards that is left of a job, and the
-memory of a whole caption job as it goes on.
+the plan of one shard of these and of ten thousand rows, finding the hundredth of the shards that is left of a job, the
+memory of a whole caption job as it goes on, and that of the clips that are trained on.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline import audioset, plan, shards, sources, storage
+from tests import bench_clips
 
 LABELS = 527
 FEW_ROWS = 10_000  # to compare with
@@ -171,6 +172,7 @@ def main() -> None:
         seconds, peak, said = measure(["-c", RESUME, command[command.index("--source") + 1], out])
         print(f"| find what is left of a job 99 % done | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
         print(caption(folder, clips), flush=True)
+        print(*bench_clips.measure(folder / "ledgers", rows), sep="\n", flush=True)
     finally:
         shutil.rmtree(folder)
 

@@ -13,7 +13,7 @@ from pipeline.cli import InputError, JobError
 from pipeline.index import IndexConfig
 from pipeline.selection import SelectionConfig
 from train import reading
-from train.data import check_present, open_data
+from train.datasets import check_present, open_data
 
 
 def write_tar(path: Path, samples: dict[str, bytes]) -> None:
@@ -47,7 +47,7 @@ def test_an_index_leads_to_every_clip_and_its_caption(foreign: Path, tmp_path: P
     out = str(tmp_path / "index")
     index.run(IndexConfig(source=f"{foreign}/train-{{000000..000001}}.tar", out=out))
     (clips,) = open_data([out], SelectionConfig())
-    assert clips.texts == [[f"sound {i}"] for i in range(10)]
+    assert list(clips.texts) == [[f"sound {i}"] for i in range(10)]
     assert clips.tags[0] == ["Dog"]
     for i in range(10):
         assert set(reading.read(clips.place(i), reading.Cache()).tolist()) == {i}

@@ -48,7 +48,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> shards.Index:
 def chosen(index: shards.Index, **config: object) -> dict[str, list[str]]:
     limits = {name: config.pop(name) for name in list(config) if name in FilterConfig.__dataclass_fields__}
     selection = SelectionConfig(filter=FilterConfig(**limits), **config)  # type: ignore[arg-type]
-    return {index.keys[clip.row]: clip.texts for clip in select(index, selection)}
+    return {row["key"]: row["text"] for part in select(index.data, selection) for row in part.to_pylist()}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import distributed
 from pipeline import audio, shards, sources, storage
 from pipeline.cli import InputError
 from tests.released import google_bert
-from train import checkpoint, contrast, heldout, parallel
+from train import checkpoint, contrast, datasets, heldout, parallel
 from train.configs import PRETRAIN, SMALL_CLAP
 from train.data import ListedClips
 from train.loader import Loader
@@ -201,9 +201,9 @@ def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Pa
     assert found["text_to_audio_R@1"] == found["audio_to_text_R@1"] == 1.0, found
 
 
-def worker(rank: int, folder: str, config: PretrainConfig) -> None:
+def worker(rank: int, folder: str, config: PretrainConfig, clip_files: list[str]) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    train({"config": config, "out": config.out}, Context(rank=rank, world_size=2))
+    train({"config": config, "out": config.out, "clip_files": clip_files}, Context(rank=rank, world_size=2))
     assert parallel.gather_objects(rank) == [0, 1]
     distributed.destroy_process_group()
 
@@ -221,7 +221,8 @@ def test_two_workers_with_all_options_publish_one_model(dataset: str, tmp_path: 
         "optim": dataclasses.replace(TINY.optim, ema_decay=0.5, precision="bfloat16", batch_size=9),
     }
     config = tiny(dataset, tmp_path / "out", **changes)
-    mp.spawn(worker, args=(str(tmp_path), config), nprocs=2)
+    clip_files = datasets.names(datasets.open_data(config.data, config))
+    mp.spawn(worker, args=(str(tmp_path), config, clip_files), nprocs=2)
     made = checkpoint.load(str(tmp_path / "out"))
     assert len(made.config["lineage"]["last_epoch"]) > 3
     assert all(math.isfinite(value) for value in history(tmp_path / "out")["loss"])

@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import audio, storage
 from pipeline.audio import AudioError
-from train import reading
-from train.data import TarClips
+from train import clip_file, reading
+from train.data import TARS, TableClips
+from train.datasets import MEMBERS
 from train.reading import Cache, Member, Pieces
 
 DATA = bytes(range(256)) * 40
@@ -85,9 +87,10 @@ def test_neighbours_share_a_piece_and_sparse_ones_do_not() -> None:
     offset = np.r_[np.arange(10), np.arange(10)] * 100
     size = np.full(20, 100)
 
-    def clips(offset: np.ndarray) -> TarClips:
-        names = [[""]] * 20
-        return TarClips([""] * 20, names, names, ["a.tar", "b.tar"], tar, offset, size, [""] * 20)
+    def clips(offset: np.ndarray) -> TableClips:
+        names = {"key": [""] * 20, "text": [[""]] * 20, "tags": [[""]] * 20}
+        schema = MEMBERS.with_metadata({TARS: '["a.tar", "b.tar"]'})
+        return TableClips(clip_file.batched(pa.table({**names, "tar": tar, "offset": offset, "size": size}, schema)))
 
     dense, sparse = clips(offset), clips(offset * 100)
     pieces = [(dense.place(i).uri, dense.place(i).first, dense.place(i).last) for i in range(20)]

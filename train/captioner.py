@@ -87,7 +87,7 @@ class TrainCaptionerConfig:
 def run(config: TrainCaptionerConfig) -> None:
     """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
     clips, config = _check(config)
-    identity = {"content": data.fingerprint(clips)}
+    identity: dict[str, object] = {"content": data.fingerprint(clips), "init_audio_revision": None}
     if config.freeze_audio and not config.init_audio:
         raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
     if config.init_audio:
@@ -176,7 +176,7 @@ def train(job: dict[str, Any], context: Context) -> None:
 
 def _held_out(config: TrainCaptionerConfig, unheard: Collection[str]) -> ListedClips | None:
     """Return the clips to validate on that can be read."""
-    return ListedClips(validation.read(config.validation).clips, (), unheard) if config.validation else None
+    return validation.read(config.validation, unheard) if config.validation else None
 
 
 def _objective(config: TrainCaptionerConfig, network: TagGuidedCaptioner, context: Context, steps: int) -> Backward:
@@ -215,7 +215,7 @@ def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerCon
     clips = _clips(config, ())
     if config.validation:
         held_out = validation.read(storage.resolve(config.validation))
-        heldout.refuse_test_split(storage.resolve(config.validation), [clip.fold for clip in held_out.clips])
+        heldout.refuse_test_split(storage.resolve(config.validation), held_out.folds)
         config = dataclasses.replace(config, validation=storage.resolve(config.validation))
         if shared := sorted(set(held_out.keys) & set(clips.keys)):
             told = f"{len(shared)} of its clips are trained on, such as {shared[:3]}; give others, or --exclude-folds"

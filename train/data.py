@@ -1,25 +1,65 @@
-"""What is trained on: captioned clips of shards, of an index of foreign tars, or of a listing; one numbering for all."""
+"""What is trained on: captioned clips of shards, of an index of foreign tars, or of a listing; one numbering for all.
 
+The clips of a dataset are rows of an Arrow table, not Python objects. Those that train/datasets.py opens lie in a file that
+all processes of a machine share.
+"""
+
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import add
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from pipeline import audio, foreign_index, shards, sources, storage
+from pipeline import audio, sources
 from pipeline.cli import InputError
 from pipeline.clip import Clip
-from pipeline.selection import SelectionConfig, select
+from train import clip_file
+from train.clip_file import ROWS
+from train.columns import Column, Joined, Picked
 from train.loader import Clips
 from train.order import BLOCK
 from train.reading import Member
 
 CHECKERS = 4  # threads
 SPARSE = 4  # a piece with more than so many times the bytes that are used of it is not read whole
+TARS = b"tars"  # in the metadata of a schema: their URIs, as JSON
+CLIPS = pa.schema([("key", pa.string()), ("text", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
+PLACE = ("tar", "offset", "size")
+UNREAD = ("key", "tags", "mids", "captions")  # fields of a Clip that the reading of its audio does not need
 
 
-class ListedClips:
+class TableClips:
+    """Clips as rows of a table: members of tars by the place of each, or clips of a listing in the column `clip`."""
+
+    def __init__(self, table: pa.Table, name: str = "") -> None:
+        """Take a table in batches of `ROWS` rows, and the name of its file where it has one."""
+        self.table, self.name = table, name
+        self.keys: Sequence[str] = Column(table["key"])
+        self.texts: Sequence[list[str]] = Column(table["text"])
+        self.tags: Sequence[list[str]] = Column(table["tags"])
+        self.tars: list[str] = json.loads((table.schema.metadata or {}).get(TARS, b"[]"))
+        self.places = [[batch[name].to_numpy() for name in PLACE] for batch in table.to_batches()] if self.tars else []
+        self.digests = table["sha256"] if "sha256" in table.column_names else None
+
+    def place(self, index: int) -> Member | Clip:
+        """Return where the audio of a clip lies; what lies together in a tar is read together."""
+        if not self.tars:
+            located = self.table["clip"][index].as_py()
+            fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in located.items()}
+            return Clip(key=self.keys[index], **fields)
+        batch, row = divmod(index, ROWS)
+        tar, offset, size = self.places[batch]
+        first, last = _piece(tar, offset, size, row)
+        sha256 = "" if self.digests is None else self.digests[index].as_py().hex()
+        return Member(self.tars[tar[row]], int(offset[row]), int(size[row]), sha256, first, last)
+
+
+class ListedClips(TableClips):
     """Clips of a source, read from their own files; rows without captions get the label phrases, or are left out."""
 
     def __init__(
@@ -31,18 +71,18 @@ class ListedClips:
             for clip, text in zip(clips, texts, strict=True)
             if keep_all or (text and (clip.captions or clip.tags) and clip.key not in broken)
         ]
-        self.keys = [clip.key for clip, _ in kept]
-        self.texts = [text for _, text in kept]
-        self.tags = [list(clip.tags) for clip, _ in kept]
-        self.clips = [clip for clip, _ in kept]
-
-    def place(self, index: int) -> Clip:
-        """Return the clip itself, which tells where its audio is."""
-        return self.clips[index]
+        rows = [{"key": clip.key, "text": text, "tags": clip.tags} for clip, text in kept]
+        read = [field.name for field in dataclasses.fields(Clip) if field.name not in UNREAD]
+        located = pa.array([{name: getattr(clip, name) for name in read} for clip, _ in kept])
+        table = pa.Table.from_pylist(rows, schema=CLIPS).append_column("clip", located)
+        super().__init__(clip_file.batched(table))
+        self.folds = {clip.fold for clip, _ in kept}
 
     def samples(self, index: int) -> np.ndarray:
         """Read and decode one clip."""
-        return sources.read_samples(self.clips[index])
+        clip = self.place(index)
+        assert isinstance(clip, Clip)
+        return sources.read_samples(clip)
 
     def find_broken(self) -> dict[str, str]:
         """Decode every clip once; return {key: reason} of those that cannot be used."""
@@ -58,41 +98,15 @@ class ListedClips:
         return ""
 
 
-class TarClips:
-    """Clips inside tars, by the place of each; what lies together is read together."""
-
-    def __init__(
-        self,
-        keys: list[str],
-        texts: list[list[str]],
-        tags: list[list[str]],
-        tars: Sequence[str],
-        tar: np.ndarray,
-        offset: np.ndarray,
-        size: np.ndarray,
-        sha256: list[str],
-    ) -> None:
-        """Take the columns, a row for each clip: `tar` is a number in `tars`, `sha256` may be '' where there is none."""
-        self.keys, self.texts, self.tags = keys, texts, tags
-        self.tars, self.tar, self.offset, self.size, self.sha256 = tars, tar, offset, size, sha256
-        self.first, self.last = _pieces(tar, offset, size)
-
-    def place(self, index: int) -> Member:
-        """Return where in which tar a clip lies."""
-        columns = (self.offset, self.size, self.first, self.last)
-        offset, size, first, last = (int(column[index]) for column in columns)
-        return Member(self.tars[int(self.tar[index])], offset, size, self.sha256[index], first, last)
-
-
 class Mixture:
     """Several datasets under one numbering, each after the other; `sizes` tells where one ends."""
 
     def __init__(self, parts: Sequence[Clips]) -> None:
         self.parts, self.sizes = parts, tuple(len(part.keys) for part in parts)
         self.starts = np.cumsum([0, *self.sizes])
-        self.keys = [key for part in parts for key in part.keys]
-        self.texts = [texts for part in parts for texts in part.texts]
-        self.tags = [tags for part in parts for tags in part.tags]
+        self.keys: Sequence[str] = Joined([part.keys for part in parts], self.starts)
+        self.texts: Sequence[list[str]] = Joined([part.texts for part in parts], self.starts)
+        self.tags: Sequence[list[str]] = Joined([part.tags for part in parts], self.starts)
 
     def place(self, index: int) -> Member | Clip:
         """Return where the audio of a clip lies."""
@@ -103,15 +117,15 @@ class Mixture:
 class Chosen:
     """Some clips of others."""
 
-    def __init__(self, clips: Clips, rows: Sequence[int]) -> None:
-        self.clips, self.rows = clips, rows
-        self.keys = [clips.keys[row] for row in rows]
-        self.texts = [clips.texts[row] for row in rows]
-        self.tags = [clips.tags[row] for row in rows]
+    def __init__(self, clips: Clips, rows: Sequence[int] | np.ndarray) -> None:
+        self.clips, self.rows = clips, np.asarray(rows, np.int32)
+        self.keys: Sequence[str] = Picked(clips.keys, self.rows)
+        self.texts: Sequence[list[str]] = Picked(clips.texts, self.rows)
+        self.tags: Sequence[list[str]] = Picked(clips.tags, self.rows)
 
     def place(self, index: int) -> Member | Clip:
         """Return where the audio of a clip lies."""
-        return self.clips.place(self.rows[index])
+        return self.clips.place(int(self.rows[index]))
 
 
 def fingerprint(clips: Clips) -> str:
@@ -122,27 +136,12 @@ def fingerprint(clips: Clips) -> str:
     return digest.hexdigest()
 
 
-def open_data(data: Sequence[str], selection: SelectionConfig, label_phrases: Sequence[str] = ()) -> list[Clips]:
-    """Open datasets for training, each one clips that have a caption.
-
-    Args:
-        data: of each a folder of shards that `pipeline caption` wrote, an index that `pipeline index` wrote, or any listing
-            of captioned clips that `pipeline.sources` reads.
-        selection: which clips and captions of shards.
-        label_phrases: captions for clips of a listing that have tags alone.
-
-    Raises:
-        InputError: when there is none, one is not there, is empty, or an overlay is missing.
-    """
-    if not data:
-        raise InputError("--data", "", "give the --out of a finished `python -m pipeline caption`")
-    return [_open(each, selection, label_phrases) for each in data]
-
-
 def hold_out(clips: Clips, count: int, seed: int) -> set[str]:
     """Return the keys of `count` clips, the same whatever the order of the clips."""
-    keys = sorted(set(clips.keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    return set(keys[:count])
+    digests = (hashlib.sha256(f"{seed} {key}".encode()).digest()[:8] for key in clips.keys)
+    places = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(clips.keys))
+    limits = np.unique(places)[:count]  # a key that several datasets have counts once
+    return {clips.keys[int(row)] for row in np.flatnonzero(places <= limits[-1])} if len(limits) else set()
 
 
 def check_distinct(
@@ -174,96 +173,24 @@ def _all_same(values: Iterable[object]) -> bool:
     return all(each == first for each in rest)
 
 
-def check_present(clips: Sequence[Clips]) -> None:
-    """Raise InputError when a tar is missing, or shorter than what is to be read of it."""
+def tables_of(clips: Sequence[Clips]) -> list[TableClips]:
+    """Return the datasets that clips lie in, chosen ones or all of each."""
     whole = [part.clips if isinstance(part, Chosen) else part for part in clips]
-    for part in whole:
-        if not isinstance(part, TarClips):
-            continue
-        needed = np.zeros(len(part.tars), np.int64)
-        np.maximum.at(needed, part.tar, part.offset + part.size)
-        sizes = [size for size, _ in storage.stamps(part.tars)]
-        short = [
-            f"{tar} has {size} bytes of {least}"
-            for tar, size, least in zip(part.tars, sizes, needed, strict=True)
-            if size < least
-        ]
-        if short:
-            raise InputError("--data", short[0], f"{len(short)} of {len(part.tars)} tars are missing or cut short")
+    return [part for part in whole if isinstance(part, TableClips)]
 
 
-def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str]) -> Clips:
-    clips: Clips
-    uri = storage.resolve(data)
-    if foreign_index.exists(uri):
-        _refuse_selection(data, selection)
-        clips = _indexed(uri)
-    elif storage.exists(storage.join(uri, "sizes.json")):
-        clips = _shards(data, selection)
-    else:
-        _refuse_selection(data, selection)
-        try:
-            clips = ListedClips(sources.read_clips(data, flag="--data"), label_phrases)
-        except InputError as error:
-            told = f"no finished dataset of shards, and as a listing it {error.args[2]}"
-            raise InputError("--data", data, told) from None
-    if not clips.keys:
-        raise InputError("--data", data, "no clip has a caption to train on")
-    return clips
-
-
-def _refuse_selection(data: str, selection: SelectionConfig) -> None:
-    if selection.captions or selection.filter.audit:
-        name = selection.captions or selection.filter.audit
-        raise InputError("--data", data, f"has no overlay {name!r}: it is no dataset that `pipeline caption` finished")
-
-
-def _shards(data: str, selection: SelectionConfig) -> TarClips:
-    try:
-        index = shards.Index(data)
-    except FileNotFoundError as error:
-        remedy = f"{error}; write tars that others made into an index first, with `python -m pipeline index`"
-        raise InputError("--data", data, remedy) from None
-    chosen, tags = select(index, selection), index.tags()
-    rows = [clip.row for clip in chosen]
-    columns = {
-        name: index.written[name].to_numpy(zero_copy_only=False)[rows] for name in ("shard", "flac_offset", "flac_size")
-    }
-    numbers, tar = np.unique(columns["shard"], return_inverse=True)
-    return TarClips(
-        keys=[index.keys[row] for row in rows],
-        texts=[clip.texts for clip in chosen],
-        tags=[tags[row] for row in rows],
-        tars=[storage.join(index.data, shards.tar_name(int(number))) for number in numbers],
-        tar=tar,
-        offset=columns["flac_offset"],
-        size=columns["flac_size"],
-        sha256=index.written["sha256"].take(rows).to_pylist(),
-    )
-
-
-def _indexed(uri: str) -> TarClips:
-    table = foreign_index.read(uri)
-    tars, tar = np.unique(table["uri"].to_numpy(), return_inverse=True)
-    return TarClips(
-        keys=table["key"].to_pylist(),
-        texts=table["text"].to_pylist(),
-        tags=table["tags"].to_pylist(),
-        tars=[str(each) for each in tars],
-        tar=tar,
-        offset=table["offset"].to_numpy(),
-        size=table["size"].to_numpy(),
-        sha256=[""] * len(table),
-    )
-
-
-def _pieces(tar: np.ndarray, offset: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first byte and the end of the piece that each clip is read with: those of its block in its tar."""
-    if not len(tar):
-        return offset, size
-    block = np.arange(len(tar)) // BLOCK
-    starts = np.flatnonzero(np.r_[True, (np.diff(block) != 0) | (np.diff(tar) != 0)])
-    count = np.diff(np.r_[starts, len(tar)])
-    first, last = np.minimum.reduceat(offset, starts), np.maximum.reduceat(offset + size, starts)
-    whole = np.repeat(last - first <= SPARSE * np.add.reduceat(size, starts), count)
-    return np.where(whole, np.repeat(first, count), offset), np.where(whole, np.repeat(last, count), offset + size)
+def _piece(tar: np.ndarray, offset: np.ndarray, size: np.ndarray, row: int) -> tuple[int, int]:
+    """Return the first byte and the end of the piece that a clip is read with: that of its block in its tar."""
+    start = row - row % BLOCK
+    tars, begins, sizes = (column[start : start + BLOCK].tolist() for column in (tar, offset, size))
+    at = row - start
+    first = last = at
+    while first and tars[first - 1] == tars[at]:
+        first -= 1
+    while last + 1 < len(tars) and tars[last + 1] == tars[at]:
+        last += 1
+    begin = min(begins[first : last + 1])
+    end = max(map(add, begins[first : last + 1], sizes[first : last + 1]))
+    if end - begin <= SPARSE * sum(sizes[first : last + 1]):
+        return begin, end
+    return begins[at], begins[at] + sizes[at]

@@ -4,7 +4,7 @@ Shapes: N = clips, C = classes, D = embedding size.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class Heard(NamedTuple):
         return self.vectors
 
 
-def refuse_test_split(source: str, folds: Sequence[str], flag: str = "--validation") -> None:
+def refuse_test_split(source: str, folds: Collection[str], flag: str = "--validation") -> None:
     """Raise InputError when a source is a test split by its name or the folds of its clips: nothing is selected on one."""
     told = "is a test split by its name"
     *_, folder, name = ["", *source.rstrip("/").split("/")]

@@ -51,9 +51,9 @@ class LoaderConfig:
 class Clips(Protocol):
     """Captioned clips by number."""
 
-    keys: list[str]
-    texts: list[list[str]]
-    tags: list[list[str]]
+    keys: Sequence[str]
+    texts: Sequence[list[str]]
+    tags: Sequence[list[str]]
 
     def place(self, index: int) -> Member | Clip:
         """Return where the audio of a clip lies."""

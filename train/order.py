@@ -42,16 +42,17 @@ class Order:
         return epoch, _slots(self, epoch)[:, position]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)  # steps are asked for in order, and each rank holds this by itself
 def _slots(order: Order, epoch: int) -> np.ndarray:
-    """Return the clips of an epoch, (batch_size, steps)."""
+    """Return the clips of an epoch, (batch_size, steps) int32."""
     offsets = np.cumsum([0, *order.sizes])
     streams = [
         offsets[dataset] + _take(order, dataset, epoch * count, (epoch + 1) * count)
         for dataset, count in enumerate(order.draws)
     ]
     steps = order.steps_per_epoch
-    return np.concatenate(streams)[: steps * order.batch_size].reshape(order.batch_size, steps)
+    whole = np.concatenate(streams)[: steps * order.batch_size].astype(np.int32)
+    return whole.reshape(order.batch_size, steps)
 
 
 def _take(order: Order, dataset: int, first: int, last: int) -> np.ndarray:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from pipeline import audio, cli, shards, sources, storage
 from pipeline.cli import InputError
 from pipeline.selection import SelectionConfig
-from train import checkpoint, contrast, data, heldout, report, speed, state, towers
+from train import checkpoint, contrast, data, datasets, heldout, report, speed, state, towers
 from train.augment import AugmentConfig
 from train.data import Chosen, ListedClips, Mixture
 from train.launch import ScaleConfig, check, launch
@@ -87,7 +89,8 @@ def run(config: PretrainConfig) -> None:
     config = dataclasses.replace(config, data=tuple(map(storage.resolve, config.data)))
     parts, held_out = _clips(config)
     _check_clips(config, parts, held_out)
-    identity = {"content": data.fingerprint(Mixture(parts))}
+    absent = dict.fromkeys(("held_out", "init_audio_revision", "init_revision"))
+    identity: dict[str, object] = {"content": data.fingerprint(Mixture(parts)), **absent}
     if held_out is not None:
         identity["held_out"] = data.fingerprint(held_out)
     if config.init_audio:
@@ -106,10 +109,11 @@ def run(config: PretrainConfig) -> None:
         state.clear(out)
         log.info("pretrain: %s is complete already", out)
         return
-    data.check_present(parts)
+    datasets.check_present(parts)
     counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, config.data, strict=True))
     log.info("pretrain: clips: %s; held out: %d", counts, len(held_out.keys) if held_out is not None else 0)
-    launch(train, {"config": config, "out": out}, config.scale, out, config.loader.ingest)
+    job = {"config": config, "out": out, "clip_files": datasets.names(parts)}
+    launch(train, job, config.scale, out, config.loader.ingest)
     if not checkpoint.exists(out):
         raise cli.JobError(f"training ended without a checkpoint in {out}")
     state.clear(out)
@@ -120,7 +124,7 @@ def run(config: PretrainConfig) -> None:
 def train(job: dict[str, Any], context: Context) -> None:
     """Train on one worker; rank 0 publishes the checkpoint."""
     config: PretrainConfig = job["config"]
-    parts, held_out = _clips(config)
+    parts, held_out = _clips(config, job["clip_files"])
     clips = Mixture(parts)
     network = towers.build(config, clips)
     pair = towers.flops_per_pair(network, config)
@@ -177,15 +181,15 @@ def _order(config: PretrainConfig, parts: Sequence[Clips]) -> Order:
     return Order(sizes=sizes, batch_size=config.optim.batch_size, seed=config.optim.seed, weights=tuple(config.weights))
 
 
-def _clips(config: PretrainConfig) -> tuple[list[Clips], Clips | None]:
+def _clips(config: PretrainConfig, clip_files: Sequence[str] = ()) -> tuple[list[Clips], Clips | None]:
     """Return what is trained on, and what is held out of it or given to validate on."""
-    parts = data.open_data(config.data, config, config.label_phrases)
+    parts: list[Clips] = [*datasets.open_data(config.data, config, config.label_phrases, clip_files)]
     if config.hold_out:
-        held = data.hold_out(Mixture(parts), config.hold_out, config.optim.seed)
         whole = Mixture(parts)
+        held = data.hold_out(whole, config.hold_out, config.optim.seed)
         chosen = {key: row for row, key in enumerate(whole.keys) if key in held}
-        kept = [Chosen(part, [row for row, key in enumerate(part.keys) if key not in held]) for part in parts]
-        if not all(part.keys for part in kept):
+        kept = [Chosen(part, np.flatnonzero([key not in held for key in part.keys])) for part in parts]
+        if not all(len(part.keys) for part in kept):
             raise InputError("--hold-out", config.hold_out, "leaves nothing of one of --data to train on; use fewer")
         return list(kept), Chosen(whole, sorted(chosen.values()))
     if not config.validation:
@@ -193,7 +197,8 @@ def _clips(config: PretrainConfig) -> tuple[list[Clips], Clips | None]:
     listed = sources.read_clips(config.validation, flag="--validation")
     heldout.refuse_test_split(storage.resolve(config.validation), [clip.fold for clip in listed])
     held_out = ListedClips(listed, (), keep_all=True)
-    if shared := sorted(set(held_out.keys) & {key for part in parts for key in part.keys}):
+    validated = set(held_out.keys)
+    if shared := sorted({key for part in parts for key in part.keys if key in validated}):
         told = f"{len(shared)} of its clips are trained on, such as {shared[:3]}; give others"
         raise InputError("--validation", config.validation, told)
     if not any(held_out.texts) and not any(held_out.tags):

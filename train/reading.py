@@ -29,7 +29,7 @@ class Member(NamedTuple):
     uri: str
     offset: int
     size: int
-    sha256: str  # of the bytes, as the ledger has it; '' is not checked
+    sha256: str  # of the bytes, or how it begins; '' is not checked
     first: int  # bytes of the tar that are read together with its neighbours
     last: int
 
@@ -72,7 +72,7 @@ def read(place: Member | Clip, cache: Cache) -> np.ndarray:
         data = _bytes(place, cache)
     except OSError as error:
         raise audio.AudioError("unreadable", str(error)) from error
-    if place.sha256 and hashlib.sha256(data).hexdigest() != place.sha256:
+    if place.sha256 and not hashlib.sha256(data).hexdigest().startswith(place.sha256):
         raise audio.AudioError("unreadable", f"{place.size} bytes at {place.offset} of {place.uri} are not as written")
     return audio.decode(data)
 

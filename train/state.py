@@ -1,13 +1,13 @@
 """What a run that is not finished needs to go on: weights, moments, average, history; without pickle.
 
 <out>/training_state/00000042.safetensors   weights, optimizer moments, the average where there is one; whole, never sharded
-<out>/training_state/00000042.json          step, history, how many times were averaged; published after the tensors
+<out>/training_state/00000042.json          step, pieces of the history (train/history.py), how many times were averaged;
+                                            published after the tensors and the pieces
 <out>/history.json                          of a finished run: {"loss": [each step's], "epochs": [...], "steps": [...]}
 
 Random numbers and the order of the data are functions of the step, and bfloat16 needs no loss scale: nothing else is state.
 """
 
-import json
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pipeline import storage
+from train import history
+from train.history import Piece, Pieces
 
 log = logging.getLogger("train.state")
 FOLDER, HISTORY_FILE = "training_state", "history.json"
@@ -31,7 +33,7 @@ class TrainingState:
         """Take the bare network: its state has the same names on any number of workers, and `keep` states are kept."""
         self.model, self.optimizer, self.out, self.keep = model, optimizer, out, keep
         self.step = 0
-        self.history: dict[str, Any] = {"loss": [], "epochs": [], "steps": [], "skipped": {}}
+        self.history, self.pieces = history.empty(), Pieces(storage.join(out, FOLDER))
         self.average: dict[str, Tensor] = {}
         self.averaged = 0
         self.writer = ThreadPoolExecutor(1)
@@ -64,8 +66,9 @@ class TrainingState:
         if not writes:
             return
         self.wait()
-        about = json.loads(json.dumps({"step": self.step, "averaged": self.averaged, "history": self.history}))
-        self.pending = self.writer.submit(self._publish, self.step, copies, about)
+        piece = self.pieces.cut(self.history)
+        about = {"step": self.step, "averaged": self.averaged, "pieces": self.pieces.names}
+        self.pending = self.writer.submit(self._publish, self.step, copies, piece, about)
 
     def wait(self) -> None:
         """Wait for what is being published. Raises OSError when it could not be."""
@@ -77,12 +80,16 @@ class TrainingState:
         """Let what is being published end, and take no more."""
         self.writer.shutdown(wait=True)
 
-    def _publish(self, step: int, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    def _publish(self, step: int, tensors: dict[str, Tensor], piece: Piece, about: dict[str, Any]) -> None:
         storage.publish(self._uri(f"{step:08d}.safetensors"), save_tensors(tensors))
+        self.pieces.publish(piece)
         storage.publish_json(self._uri(f"{step:08d}.json"), about)
-        for name in _complete(self.out)[: -self.keep]:
+        states = _complete(self.out)
+        for name in states[: -self.keep]:
             storage.remove(self._uri(f"{name}.json"))
             storage.remove(self._uri(f"{name}.safetensors"))
+        kept = [storage.read_json(self._uri(f"{name}.json")) for name in states[-self.keep :]]
+        self.pieces.clean_up({piece for each in kept for piece in each.get("pieces", ())})
         log.info("saved the state after step %d", step)
 
     def load(self) -> None:
@@ -104,7 +111,11 @@ class TrainingState:
             example = parameters[int(index)]
             moments.setdefault(int(index), {})[field] = value if value.dim() == 0 else _like(value, example)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.step, self.averaged, self.history = about["step"], about["averaged"], about["history"]
+        self.step, self.averaged = about["step"], about["averaged"]
+        if "history" in about:  # a state of before there were pieces holds it whole
+            self.history = about["history"]
+        else:
+            self.history = self.pieces.read(about["pieces"])
 
     def _uri(self, name: str) -> str:
         return storage.join(self.out, FOLDER, name)

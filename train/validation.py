@@ -3,7 +3,7 @@
 CIDEr-D is pycocoevalcap's, over our PTB words: the number that `python -m eval captioning` gives for the same captions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
@@ -21,13 +21,17 @@ BATCH_SIZE = 32
 MISSING = "pip install 'blat-ray[captioning]' brings what scores captions"
 
 
-def read(source: str) -> ListedClips:
-    """Return the captioned clips of a held-out source. Raises InputError when it has none or nothing can score them."""
+def read(source: str, broken: Collection[str] = ()) -> ListedClips:
+    """Return the captioned clips of a held-out source, without the broken ones.
+
+    Raises:
+        InputError: when it has none, or nothing can score them.
+    """
     try:
         import pycocoevalcap  # noqa: F401
     except ImportError:
         raise InputError("--validation", source, MISSING) from None
-    clips = ListedClips(sources.read_clips(source, flag="--validation"), ())
+    clips = ListedClips(sources.read_clips(source, flag="--validation"), (), broken)
     if not clips.keys:
         raise InputError("--validation", source, "none of its clips has a caption")
     return clips
