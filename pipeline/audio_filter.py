@@ -17,6 +17,9 @@ class AudioFilterConfig:
     """Leave out clips without a sample above this, in dB of full scale, as `silent`; None keeps them."""
     min_s: float = 0.0
     """Leave out clips shorter than this many seconds, as `too_short`."""
+    drop_copies: bool = False
+    """Leave out clips that hold the recording of an earlier one, as `audio_copy`. All clips are read once more, before
+    the first is captioned."""
 
     def check(self) -> None:
         """Raise InputError for a threshold that cannot be."""
@@ -40,6 +43,12 @@ class AudioFilterConfig:
         if peak > 10 ** (self.silence_dbfs / 20):
             return None
         return "silent", f"the loudest sample has {20 * math.log10(peak):.1f} dBFS" if peak else "every sample is 0"
+
+    def __str__(self) -> str:
+        silent = [] if self.silence_dbfs is None else [f"silent: no sample above {self.silence_dbfs:g} dBFS"]
+        short = [f"too short: below {self.min_s:g} s"] if self.min_s else []
+        copies = ["copies of the recording of an earlier clip"] if self.drop_copies else []
+        return "; ".join([*silent, *short, *copies]) or "nothing"
 
 
 OFF = AudioFilterConfig(silence_dbfs=None)  # what jobs did that began before there was a filter

@@ -11,15 +11,13 @@ clip, and in whatever order the shards are written, the same clips are left out.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline import audio, engine, fingerprint, storage
+from pipeline import storage
 from pipeline.fingerprint import FEWEST_FRAMES, MOST_ERRORS, SILENCE
-from pipeline.progress import Progress
-from pipeline.reader import Reader
 
 log = logging.getLogger("pipeline.copies")
 FOLDER = "copies"
@@ -40,43 +38,35 @@ class Copy(NamedTuple):
     bit_error_rate: float  # between the two that were compared
 
 
-class Fingerprinter:
-    """What a task of the pass does; pickled to each."""
-
-    def __init__(self, reader: Reader, tags: frozenset[str] | None) -> None:
-        """Take the job's reader, and the tags of which a clip needs one; None: it needs none."""
-        self.reader, self.tags = reader, tags
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Publish the fingerprints of the clips of one shard that would be captioned."""
-        (shard,) = batch["shard"].to_pylist()
-        rows = []
-        for row, samples in self.reader.decoded(shard):
-            if row["status"] == "written" and (self.tags is None or self.tags & set(row["tags"])):
-                words = fingerprint.fingerprint(samples, audio.SAMPLE_RATE_HZ)
-                rows.append({"key": row["key"], "words": words.astype("<u4").tobytes()})
-        storage.publish_table(_words_uri(self.reader.out, shard), pa.Table.from_pylist(rows, schema=WORDS))
-        return pa.table({"clips": [len(rows)]})
+def write_words(out: str, shard: int, rows: list[dict[str, Any]]) -> None:
+    """Publish the fingerprints of a shard's clips, rows of WORDS."""
+    storage.publish_table(_uri(out, shard, "-words"), pa.Table.from_pylist(rows, schema=WORDS))
 
 
-def prepare(out: str, num_shards: int, task: Fingerprinter) -> None:
-    """Fix which clips of a plan are copies. Shards that a retry added since are compared with all before them."""
-    have = set(storage.list_names(storage.join(out, FOLDER)))
-    todo = [shard for shard in range(num_shards) if f"{shard:05d}.parquet" not in have]
-    if not todo:
-        return
-    unread = [shard for shard in todo if f"{shard:05d}-words.parquet" not in have]
-    if unread:
-        progress = Progress("copies", "shards", len(unread))
-        for _ in engine.rows(engine.map_tasks(engine.shard_numbers(unread), task)):
-            progress.add(1)
+def without_words(out: str, shards: Iterable[int]) -> list[int]:
+    """Return the shards whose fingerprints are not there."""
+    return _without(out, shards, "-words")
+
+
+def without_copies(out: str, shards: Iterable[int]) -> list[int]:
+    """Return the shards whose copies are not fixed."""
+    return _without(out, shards, "")
+
+
+def fix(out: str, num_shards: int) -> None:
+    """Look for copies over all fingerprints, and fix those of the shards where none are fixed yet."""
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda shard: storage.read_table(_words_uri(out, shard)), range(num_shards)))
+        tables = list(pool.map(lambda shard: storage.read_table(_uri(out, shard, "-words")), range(num_shards)))
         keys = [key for table in tables for key in table["key"].to_pylist()]
-        words = (np.frombuffer(data, "<u4") for table in tables for data in table["words"].to_pylist())
-        found = find(keys, words)
-        first = np.cumsum([0, *map(len, tables)]).tolist()
-        list(pool.map(lambda shard: _publish(out, shard, keys, found, range(first[shard], first[shard + 1])), todo))
+        found = find(keys, (np.frombuffer(data, "<u4") for table in tables for data in table["words"].to_pylist()))
+        ends = np.cumsum([len(table) for table in tables]).tolist()
+        todo = without_copies(out, range(num_shards))
+        list(
+            pool.map(
+                lambda shard: _publish(out, shard, keys, found, range(ends[shard] - len(tables[shard]), ends[shard])),
+                todo,
+            )
+        )
     log.info("copies: %d of %d clips hold the recording of an earlier one", len(found), len(keys))
 
 
@@ -86,12 +76,12 @@ def _publish(out: str, shard: int, keys: list[str], found: dict[int, Copy], clip
         for clip in clips
         if (copy := found.get(clip))
     ]
-    storage.publish_table(_copies_uri(out, shard), pa.Table.from_pylist(rows, schema=COPIES))
+    storage.publish_table(_uri(out, shard), pa.Table.from_pylist(rows, schema=COPIES))
 
 
 def of_shard(out: str, shard: int) -> dict[str, str]:
     """Return the clips of a shard that are copies: key -> what they are copies of."""
-    return {row["key"]: row["detail"] for row in storage.read_table(_copies_uri(out, shard)).to_pylist()}
+    return {row["key"]: row["detail"] for row in storage.read_table(_uri(out, shard)).to_pylist()}
 
 
 def find(keys: Sequence[str], fingerprints: Iterable[np.ndarray]) -> dict[int, Copy]:
@@ -122,7 +112,9 @@ def _candidates(clips: list[np.ndarray]) -> Iterator[tuple[int, int, int]]:
     lengths = np.array([len(words) for words in clips], np.int64)
     words = np.concatenate([*clips, np.zeros(1, np.uint32)])[:-1]
     parts = (words * np.uint32(2_654_435_761) >> np.uint32(32 - PART_BITS)).astype(np.uint8)  # equal words, one part
-    votes = [_votes(words, lengths, np.flatnonzero((parts == part) & (words != SILENCE))) for part in range(2**PART_BITS)]
+    votes = [
+        _votes(words, lengths, np.flatnonzero((parts == part) & (words != SILENCE))) for part in range(2**PART_BITS)
+    ]
     pairs, count = np.unique(np.concatenate(votes), return_counts=True)
     for vote in pairs[count >= MIN_VOTES].tolist():
         both, shift = divmod(vote, 2 * MAX_SHIFT)
@@ -160,9 +152,10 @@ def _compare(words: np.ndarray, earlier: np.ndarray, shift: int) -> float | None
     return errors if errors <= MOST_ERRORS else None
 
 
-def _words_uri(out: str, shard: int) -> str:
-    return storage.join(out, FOLDER, f"{shard:05d}-words.parquet")
+def _without(out: str, shards: Iterable[int], suffix: str) -> list[int]:
+    have = set(storage.list_names(storage.join(out, FOLDER)))
+    return [shard for shard in shards if f"{shard:05d}{suffix}.parquet" not in have]
 
 
-def _copies_uri(out: str, shard: int) -> str:
-    return storage.join(out, FOLDER, f"{shard:05d}.parquet")
+def _uri(out: str, shard: int, suffix: str = "") -> str:
+    return storage.join(out, FOLDER, f"{shard:05d}{suffix}.parquet")

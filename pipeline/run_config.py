@@ -22,7 +22,7 @@ def restore(kind: type[Config], held: Mapping[str, Any]) -> Config:
 
 
 def _value(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return restore(hint, value)
     if typing.get_origin(hint) is tuple:  # all tuples of configs are of one type, and of any length
         return tuple(_value(typing.get_args(hint)[0], item) for item in value)
