@@ -16,9 +16,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from pipeline import accounts, audio, cli, commit, engine, plan, reader, shards, sources, storage
+from pipeline import (
+    accounts,
+    audio,
+    audio_filter,
+    cli,
+    commit,
+    copy_pass,
+    engine,
+    plan,
+    reader,
+    shards,
+    sources,
+    storage,
+)
+from pipeline.audio_filter import AudioFilterConfig
 from pipeline.captioner import Captioner, CaptionerConfig
 from pipeline.cli import InputError
+from pipeline.copy_pass import Fingerprinter
 from pipeline.cut import MAX_SHARD_MB
 from pipeline.firewall import FirewallConfig
 from pipeline.reader import Reader
@@ -59,6 +74,9 @@ class CaptionConfig(CaptionerConfig):
     """Licence of the audio and captions, as the dataset card states it; an identifier of the Hugging Face hub."""
     firewall: FirewallConfig = field(default_factory=FirewallConfig)
     """The leakage firewall."""
+    audio_filter: AudioFilterConfig = audio_filter.OFF
+    """Which clips are left out for their sound. The named configs leave out silence; jobs that began before there was
+    this field go on without."""
 
 
 def run(config: CaptionConfig) -> None:
@@ -67,9 +85,22 @@ def run(config: CaptionConfig) -> None:
     config = dataclasses.replace(
         config, source=storage.resolve(config.source), captioner=storage.resolve(config.captioner)
     )
+    config = _as_begun(config)
     identity = {"captioner_revision": about["revision"], "arithmetic": config.arithmetic}
     out = cli.claim(config.out, config, identity, ignore=FREE)
     fill(config, out, plan.publish(out, drawn), about)
+
+
+def _as_begun(config: CaptionConfig) -> CaptionConfig:
+    """Return the config without a filter where the job began before there was one. Raises InputError for thresholds."""
+    marker = storage.join(cli.writable(config.out), cli.RUN_FILE)
+    if not storage.exists(marker) or "audio_filter" in storage.read_json(marker):
+        return config
+    if config.audio_filter not in (audio_filter.OFF, AudioFilterConfig()):
+        remedy = "this job began before there was a filter, and goes on without; drop the flag or choose another --out"
+        raise InputError("--audio-filter", config.audio_filter, remedy)
+    log.info("caption: this job began before there was --audio-filter; it goes on without")
+    return dataclasses.replace(config, audio_filter=audio_filter.OFF)
 
 
 def fill(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> None:
@@ -86,6 +117,9 @@ def write_shards(config: CaptionConfig, out: str, planned: dict[str, Any], about
     todo = plan.missing(out, planned)
     num_shards = plan.num_shards(planned)
     log.info("caption: %d clips, %d shards, %d committed", planned["num_clips"], num_shards, num_shards - len(todo))
+    if todo and config.audio_filter.drop_copies:
+        task = Fingerprinter(make_reader(config, out, planned, about), _guiding_tags(config))
+        copy_pass.run(out, num_shards, task)
     if todo:
         max_mb = planned["made_from"].get("max_shard_mb") or 0
         live = accounts.Live(plan.clips_in(out, planned, todo), config.actors.device, max_mb)
@@ -107,7 +141,16 @@ def build_graph(
 def make_reader(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> Reader:
     """Return what the reading tasks of a job do."""
     heard = round(about["network"]["clip_s"] * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
-    return Reader(out, planned, tuple(storage.resolve(uri) for uri in config.firewall.fingerprints), heard)
+    tables = tuple(storage.resolve(uri) for uri in config.firewall.fingerprints)
+    return Reader(out, planned, tables, heard, config.audio_filter)
+
+
+def _guiding_tags(config: CaptionConfig) -> frozenset[str] | None:
+    """Return the tags of which a clip needs one to be captioned, or None where it needs none."""
+    from train import checkpoint
+
+    needed = config.guidance == ("tags",)
+    return frozenset(storage.read_json(storage.join(config.captioner, checkpoint.TAGS_FILE))) if needed else None
 
 
 def write(batch: pa.Table, out: str, planned: dict[str, Any]) -> pa.Table:
@@ -141,6 +184,7 @@ def check_command(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
 def check(config: CaptionConfig, about: dict[str, Any]) -> None:
     """Raise InputError for a field that cannot be; `about` is the captioner's config.json."""
     config.check(about["network"])
+    config.audio_filter.check()
     if not 0 <= config.max_bad_fraction <= 1:
         raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")
 

@@ -171,7 +171,7 @@ class Captioner:
                 if used is not None or guidance != "tags":
                     clip["captions"] += [_record(c, guidance, decoding, used) for c in found]
         for clip in clips:
-            clip["captions"] = list({c["text"]: c for c in reversed(clip["captions"])}.values())[::-1]
+            clip["captions"] = distinct(clip["captions"])
             if not clip["captions"]:
                 clip.update(status="failed", stage="caption", reason="no_caption", detail="every caption was empty")
 
@@ -186,6 +186,14 @@ class Captioner:
         given = [[tag for tag in clip["tags"] if tag in self.known] if guidance == "tags" else [] for clip in clips]
         tags = torch.nn.functional.pad(self.model.multi_hot(given), (0, 0, 0, rows - len(clips)))
         return tags.to(self.device), [names or None for names in given]
+
+
+def distinct(captions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of captions in the order in which they were made; of those with one text the first stays."""
+    first: dict[str, dict[str, Any]] = {}
+    for record in captions:
+        first.setdefault(record["text"], record)
+    return list(first.values())
 
 
 def _record(caption: Any, guidance: Guidance, decoding: Decoding, tags: list[str] | None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline import cli, plan, shards, storage
+from pipeline import cli, plan, run_config, shards, storage
+from pipeline.audio_filter import OFF, AudioFilterConfig
 from pipeline.statistics import Statistics, quantile
 from train.models.decoding import Decoding
 
@@ -87,6 +88,10 @@ def _provenance(owner: dict[str, Any], planned: dict[str, Any]) -> str:
         ("guidance", ", ".join(owner["guidance"])),
         ("decoding, and captions for each guidance", decodings),
         ("arithmetic", owner.get("arithmetic", "float32")),
+        (
+            "left out for its sound",
+            run_config.restore(AudioFilterConfig, owner["audio_filter"]) if "audio_filter" in owner else OFF,
+        ),
         ("plan", f"`{planned['hash']}`"),
         ("licence", f"{owner['licence']}; that of the audio is its source's"),
     ]

@@ -1,5 +1,6 @@
 """Named pipeline configs. Each is the same code path; small ones differ only in numbers."""
 
+from pipeline.audio_filter import AudioFilterConfig
 from pipeline.audit import AuditConfig
 from pipeline.caption import CaptionConfig
 from pipeline.cli import ONLY
@@ -34,22 +35,27 @@ PLAN: dict[str, tuple[str, PlanConfig]] = {
     "tiny": ("8 clips to a shard, for tests", PlanConfig(clips_per_shard=8)),
     "audioset": ("512 clips of 10 s to a shard, about 250 MB", PlanConfig(firewall=AUDIOSET_FIREWALL)),
 }
+AUDIBLE = AudioFilterConfig()
 CAPTION: dict[str, tuple[str, CaptionConfig]] = {
     "demo": (
         "one CPU actor, 64 clips to a shard, three captions a clip",
-        CaptionConfig(clips_per_shard=64, decoding=Decoding(num_captions=3)),
+        CaptionConfig(clips_per_shard=64, decoding=Decoding(num_captions=3), audio_filter=AUDIBLE),
     ),
     "esc50": (
         "one CPU actor, 100 clips to a shard, ESC-50 folds 1 to 3",
-        CaptionConfig(folds=("1", "2", "3"), clips_per_shard=100, decoding=Decoding(num_captions=3)),
+        CaptionConfig(
+            folds=("1", "2", "3"), clips_per_shard=100, decoding=Decoding(num_captions=3), audio_filter=AUDIBLE
+        ),
     ),
     "tiny": (
         "8 clips to a shard, for tests",
-        CaptionConfig(clips_per_shard=8, batch_size=4, decoding=Decoding(num_captions=2)),
+        CaptionConfig(clips_per_shard=8, batch_size=4, decoding=Decoding(num_captions=2), audio_filter=AUDIBLE),
     ),
     "audioset": (
         "GPU actors that scale from 1 to 64, 512 clips to a shard",
-        CaptionConfig(actors=ActorConfig(max=64, gpus=1.0), batch_size=128, firewall=AUDIOSET_FIREWALL),
+        CaptionConfig(
+            actors=ActorConfig(max=64, gpus=1.0), batch_size=128, firewall=AUDIOSET_FIREWALL, audio_filter=AUDIBLE
+        ),
     ),
 }
 PROBE: dict[str, tuple[str, ProbeConfig]] = {

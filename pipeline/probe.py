@@ -45,7 +45,8 @@ def run(config: ProbeConfig) -> None:
         raise InputError("--seconds", config.seconds, "use a time above 0")
     out = cli.writable(config.out)
     about, drawn = caption.check_command(dataclasses.replace(config, out=""))
-    config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
+    audio_filter = dataclasses.replace(config.audio_filter, drop_copies=False)  # which a job finds before it reads
+    config = dataclasses.replace(config, captioner=storage.resolve(config.captioner), audio_filter=audio_filter)
     trial = storage.join(out, f"trial-{uuid.uuid4().hex[:8]}")  # nobody else's: it is removed
     try:
         planned = plan.publish(trial, drawn)

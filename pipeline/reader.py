@@ -4,9 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline import audio, fingerprint, fingerprints, plan, sources
+from pipeline import audio, copies, fingerprint, fingerprints, plan, sources
+from pipeline.audio_filter import AudioFilterConfig
 
 READERS = 4  # threads of a task; reading waits for the store, and the codecs release the interpreter lock
 CAPTION = pa.struct(
@@ -40,27 +42,47 @@ SHARD = pa.schema([("shard", pa.int32()), ("clips", pa.list_(CLIP)), ("actor", p
 class Reader:
     """What a reading task does; pickled to each."""
 
-    def __init__(self, out: str, planned: dict[str, Any], fingerprints: tuple[str, ...], decoded_samples: int) -> None:
-        """Take a dataset and its plan, fingerprint tables, and how many samples to pass on decoded (0: actors decode)."""
+    def __init__(
+        self,
+        out: str,
+        planned: dict[str, Any],
+        fingerprints: tuple[str, ...],
+        decoded_samples: int,
+        audio_filter: AudioFilterConfig,
+    ) -> None:
+        """Take a dataset, its plan, fingerprint tables, how many samples to pass on decoded (0: actors decode), a filter."""
         self.out, self.planned, self.fingerprints, self.decoded_samples = out, planned, fingerprints, decoded_samples
+        self.audio_filter = audio_filter
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Turn a shard number into its clips; one that cannot be read becomes a failed row."""
         (shard,) = batch["shard"].to_pylist()
+        copied = copies.of_shard(self.out, shard) if self.audio_filter.drop_copies else {}
+        rows = plan.read_shard(self.out, self.planned, shard)
         with ThreadPoolExecutor(READERS) as pool:
-            return pack(shard, list(pool.map(self._read, plan.read_shard(self.out, self.planned, shard))))
+            return pack(shard, list(pool.map(lambda row: self._read(row, copied.get(row["key"], "")), rows)))
 
-    def _read(self, row: dict[str, Any]) -> dict[str, Any]:
+    def check(self, row: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
+        """Return a planned clip as far as reading it decides what becomes of it, and its samples where it goes on."""
         if row["excluded"]:
-            detail = f"by its id a clip of {row['excluded']}"
-            return {**row, "status": "filtered", "stage": "plan", "reason": "evaluation_clip", "detail": detail}
+            return _ended(row, "filtered", "plan", "evaluation_clip", f"by its id a clip of {row['excluded']}"), None
         try:
             samples = sources.read_place(**{name: row[name] for name in sources.PLACE if row.get(name) is not None})
         except audio.AudioError as error:
-            return {**row, "status": "failed", "stage": "read", "reason": error.reason, "detail": error.detail}
+            return _ended(row, "failed", "read", error.reason, error.detail), None
+        if rejected := self.audio_filter.reject(samples):
+            return _ended(row, "filtered", "read", *rejected), None
         if known := self._known(samples):
-            return {**row, "status": "filtered", "stage": "read", "reason": "evaluation_audio", "detail": known}
-        row |= {"status": "written", "num_samples": len(samples), "flac": audio.encode_flac(samples)}
+            return _ended(row, "filtered", "read", "evaluation_audio", known), None
+        return {**row, "status": "written"}, samples
+
+    def _read(self, row: dict[str, Any], copied: str) -> dict[str, Any]:
+        if copied:
+            return _ended(row, "filtered", "read", "audio_copy", copied)
+        row, samples = self.check(row)
+        if samples is None:
+            return row
+        row |= {"num_samples": len(samples), "flac": audio.encode_flac(samples)}
         if self.decoded_samples:
             row["samples"] = samples[: self.decoded_samples].tobytes()
         return row
@@ -73,6 +95,10 @@ class Reader:
         if match is None:
             return ""
         return f"sounds like {match.name} for {match.seconds:.1f} s, {match.bit_error_rate:.0%} of bits differ"
+
+
+def _ended(row: dict[str, Any], status: str, stage: str, reason: str, detail: str) -> dict[str, Any]:
+    return {**row, "status": status, "stage": stage, "reason": reason, "detail": detail}
 
 
 def pack(shard: int, clips: list[dict[str, Any]], actor: str = "", busy_s: float = 0.0) -> pa.Table:

@@ -5,16 +5,15 @@ order; from then on a clip counts as it ended last. Shards of the plan that are 
 interrupted retry goes on with the same command, or with `caption`.
 """
 
+import dataclasses
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import caption, cli, fingerprints, ledgers, plan, sources, storage
+from pipeline import caption, cli, fingerprints, ledgers, plan, run_config, sources, storage
 from pipeline.cli import InputError
 from pipeline.engine import ActorConfig
-from pipeline.firewall import FirewallConfig
-from train.models.decoding import Decoding
 
 log = logging.getLogger("pipeline.retry")
 
@@ -72,21 +71,19 @@ def _goes_on(data: str, planned: dict[str, Any]) -> bool:
 
 
 def _restore(config: RetryConfig, owner: dict[str, Any], planned: dict[str, Any]) -> caption.CaptionConfig:
-    """Rebuild the config that the dataset was made with."""
-    as_made = ("tag_threshold", "samples", "batch_size", "licence")
-    return caption.CaptionConfig(
-        **{name: owner[name] for name in as_made},
+    """Rebuild the config that the dataset was made with; only what the flags of a retry say is of this run."""
+    as_made = run_config.restore(caption.CaptionConfig, owner)
+    return dataclasses.replace(
+        as_made,
         source=storage.resolve(config.source or planned["made_from"]["source"]),
         folds=tuple(planned["made_from"]["folds"]),
         clips_per_shard=planned["clips_per_shard"],
         max_shard_mb=planned["made_from"].get("max_shard_mb") or 0,
-        precision=owner["arithmetic"],
-        captioner=storage.resolve(config.captioner or owner["captioner"]),
-        guidance=tuple(owner["guidance"]),
-        decoding=Decoding(**owner["decoding"]),
+        precision=owner["arithmetic"],  # what `auto` came to: the actors may be of another kind now
+        captioner=storage.resolve(config.captioner or as_made.captioner),
         actors=config.actors,
         max_bad_fraction=config.max_bad_fraction,
-        firewall=FirewallConfig(fingerprints=config.fingerprints),
+        firewall=dataclasses.replace(as_made.firewall, fingerprints=config.fingerprints),
     )
 
 

@@ -99,8 +99,13 @@ class Scorer:
             found[i].append((cosine, text))
         return [
             {"key": row["key"], "text": [t for _, t in best], "score": [s for s, _ in best]}
-            for row, best in zip(rows, (sorted(f, reverse=True) for f in found), strict=True)
+            for row, best in zip(rows, map(_best_first, found), strict=True)
         ]
+
+
+def _best_first(scored: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Sort captions by their cosines; those with one cosine stay in the order in which they were made."""
+    return sorted(scored, key=lambda pair: -pair[0])
 
 
 def _check(config: ScoreConfig) -> tuple[shards.Index, dict[str, Any]]:

@@ -1,0 +1,58 @@
+"""The order of a clip's captions: that in which they were made, each text once."""
+
+from typing import Any
+
+import pytest
+
+from pipeline import reader, sources, storage
+from pipeline.captioner import Captioner, CaptionerConfig, Guidance, distinct
+from pipeline.score import _best_first
+from train.models.decoding import Decoding
+
+
+def test_a_caption_made_again_stays_in_its_first_place() -> None:
+    """As with several kinds of guidance, and with samples: the record that stays is that of the first."""
+    records = [{"text": text, "guidance": guidance} for text, guidance in zip("ABCAD", "tttnn", strict=True)]
+    assert distinct(records) == [records[0], records[1], records[2], records[4]]
+
+
+def test_scores_that_tie_keep_the_order_of_the_captions() -> None:
+    assert _best_first([(0.5, "b"), (0.9, "z"), (0.5, "c"), (0.5, "a")]) == [
+        (0.9, "z"),
+        (0.5, "b"),
+        (0.5, "c"),
+        (0.5, "a"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def clips(corpus: str) -> list[dict[str, Any]]:
+    """Clips as a reader passes them on."""
+    listed = sources.read_clips(storage.join(corpus, "tagged_segments.csv"))[:6]
+    row = {"status": "written", "num_samples": 64_000, "samples": None}
+    return [{**row, "key": c.key, "tags": list(c.tags), "flac": storage.read(c.uri)} for c in listed]
+
+
+def captions(clips: list[dict[str, Any]], config: CaptionerConfig) -> list[list[dict[str, Any]]]:
+    batch = reader.pack(0, clips)
+    return [clip["captions"] for clip in reader.unpack(Captioner(config)(batch))[1]]
+
+
+def test_merged_passes_are_the_passes_one_after_the_other(captioner: str, clips: list[dict[str, Any]]) -> None:
+    """Two kinds of guidance, each decoded by beam search and by sampling; each of the four by itself, in this order."""
+    both: tuple[Guidance, ...] = ("tags", "none")
+    beam, drawn = Decoding(num_captions=3), Decoding(method="nucleus", num_captions=5, top_p=0.5)
+    merged = CaptionerConfig(
+        captioner=captioner, guidance=both, samples=5, decoding=Decoding(num_captions=3, top_p=0.5)
+    )
+    alone = [
+        captions(clips, CaptionerConfig(captioner=captioner, guidance=(guidance,), decoding=decoding))
+        for guidance in both
+        for decoding in (beam, drawn)
+    ]
+    wanted = [[record for made in passes for record in made] for passes in zip(*alone, strict=True)]
+    assert any(len({record["text"] for record in records}) < len(records) for records in wanted), "no caption repeats"
+    texts = [[record["text"] for record in distinct(records)] for records in wanted]
+    got = captions(clips, merged)
+    assert [[record["text"] for record in records] for records in got] == texts
+    assert [records[0]["guidance"] for records in got] == ["tags"] * len(clips)
