@@ -1,6 +1,6 @@
 """The Parquet tables of a plan: a row for each clip, a row group for each shard.
 
-    <data>/plan/<hash>/00000.parquet   64 shards; <hash> are the first letters of the hash of the plan, or of one retry
+    <data>/plan/<hash>/00000.parquet   48 shards; <hash> are the first letters of the hash of the plan, or of one retry
     <data>/plan.parquet, plan-1.parquet   every shard of a plan, and of its first retry: datasets of before December 2026
 
 A part of a plan (the plan itself, or a retry) is a dict with `hash`, `first_shard`, `num_shards`, and `shards_per_table` or,
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 
 FOLDER = "plan"
-SHARDS_PER_TABLE = 64  # whoever reads one shard reads the footer too, which grows with the shards: 70 KB at 64
+SHARDS_PER_TABLE = 48  # whoever reads one shard reads the footer too; up to 64 KiB Arrow fetches it in one read
 MEMORY_BYTES = 64 * 2**20  # of tables that are not published yet; larger ones wait in a temporary file
 READERS = 16  # footers read at a time
 
