@@ -43,6 +43,8 @@ class TrainCaptionerConfig:
     """Captioned clips, one source after the other: CSVs, MACS.yaml, folders of shards."""
     labelled: tuple[str, ...] = ()
     """CSVs of clips whose tags are to be trusted and whose captions, if any, are not: --label-phrases stand in for them."""
+    columns: str = ""
+    """Columns of these tables that are named otherwise, as in file=path,captions=said."""
     validation: str = ""
     """Captioned clips, never trained on, that are captioned with beam 3 after each epoch; CIDEr-D tells the best epoch."""
     exclude_folds: tuple[str, ...] = ()
@@ -94,7 +96,7 @@ def run(config: TrainCaptionerConfig) -> None:
         config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
         revision = checkpoint.describe_audio(config.init_audio, "--init-audio", config.network.audio)
         identity["init_audio_revision"] = revision
-    free = ("scale", "source", "labelled", "max_bad_fraction", "init_audio", "loader", "watch", "speed")
+    free = ("scale", "source", "labelled", "max_bad_fraction", "init_audio", "loader", "watch", "speed", "columns")
     out = cli.claim(config.out, config, identity, ignore=free)
     if checkpoint.exists(out):
         state.clear(out)
@@ -104,9 +106,11 @@ def run(config: TrainCaptionerConfig) -> None:
     clips = _clips(config, broken)
     unheard = {}
     if config.validation:
-        unheard = _find_broken(validation.read(config.validation), out, config.max_bad_fraction, UNHEARD_FILE)
+        unheard = _find_broken(
+            validation.read(config.validation, columns=config.columns), out, config.max_bad_fraction, UNHEARD_FILE
+        )
     _check_clips(config, clips)
-    log.info("captioner: %d captioned clips", len(clips.keys))
+    log.info("captioner: %d captioned clips, %d more without a caption or broken", len(clips.keys), clips.left_out)
     job = {"config": config, "out": out, "broken": broken, "unheard": unheard}
     launch(train, job, config.scale, out, config.loader.ingest)
     if not checkpoint.exists(out):
@@ -176,7 +180,7 @@ def train(job: dict[str, Any], context: Context) -> None:
 
 def _held_out(config: TrainCaptionerConfig, unheard: Collection[str]) -> ListedClips | None:
     """Return the clips to validate on that can be read."""
-    return validation.read(config.validation, unheard) if config.validation else None
+    return validation.read(config.validation, unheard, config.columns) if config.validation else None
 
 
 def _objective(config: TrainCaptionerConfig, network: TagGuidedCaptioner, context: Context, steps: int) -> Backward:
@@ -214,7 +218,7 @@ def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerCon
     config = dataclasses.replace(config, source=source, labelled=labelled)
     clips = _clips(config, ())
     if config.validation:
-        held_out = validation.read(storage.resolve(config.validation))
+        held_out = validation.read(storage.resolve(config.validation), columns=config.columns)
         heldout.refuse_test_split(storage.resolve(config.validation), held_out.folds)
         config = dataclasses.replace(config, validation=storage.resolve(config.validation))
         if shared := sorted(set(held_out.keys) & set(clips.keys)):
@@ -274,8 +278,9 @@ def _find_broken(clips: ListedClips, out: str, max_bad_fraction: float, name: st
 
 
 def _clips(config: TrainCaptionerConfig, broken: Collection[str]) -> ListedClips:
-    captioned = [clip for source in config.source for clip in sources.read_clips(source)]
-    labelled = [clip for source in config.labelled for clip in sources.read_clips(source, flag="--labelled")]
+    names = config.columns
+    captioned = [clip for source in config.source for clip in sources.read_clips(source, column_names=names)]
+    labelled = [clip for source in config.labelled for clip in sources.read_clips(source, (), "--labelled", names)]
     listed = captioned + [dataclasses.replace(clip, captions=()) for clip in labelled]
     folds = {clip.fold for clip in listed}
     for fold in config.exclude_folds:

@@ -77,6 +77,7 @@ class ListedClips(TableClips):
         table = pa.Table.from_pylist(rows, schema=CLIPS).append_column("clip", located)
         super().__init__(clip_file.batched(table))
         self.folds = {clip.fold for clip, _ in kept}
+        self.left_out = len(clips) - len(kept)  # without a caption, or broken
 
     def samples(self, index: int) -> np.ndarray:
         """Read and decode one clip."""

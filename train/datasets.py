@@ -4,6 +4,7 @@ The clips of each go to a file that all processes of the machine map (train/clip
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from train import clip_file
 from train.data import CLIPS, TARS, ListedClips, TableClips, tables_of
 from train.loader import Clips
 
+log = logging.getLogger("train.datasets")
 DIGEST_BYTES = 16  # of a clip's SHA-256: enough to find any damage
 MEMBERS = pa.schema([*CLIPS, ("tar", pa.int32()), ("offset", pa.int64()), ("size", pa.int64())])
 
@@ -27,6 +29,7 @@ def open_data(
     selection: SelectionConfig,
     label_phrases: Sequence[str] = (),
     names: Sequence[str] = (),
+    columns: str = "",
 ) -> list[TableClips]:
     """Open datasets for training, each one clips that have a caption.
 
@@ -35,6 +38,7 @@ def open_data(
             of captioned clips that `pipeline.sources` reads.
         selection: which clips and captions of shards.
         label_phrases: captions for clips of a listing that have tags alone.
+        columns: of listings, where they are named otherwise, as in file=path.
         names: of the files (train/clip_file.py) that another process wrote of these datasets, maybe on this machine.
 
     Raises:
@@ -44,7 +48,8 @@ def open_data(
     if not data:
         raise InputError("--data", "", "give the --out of a finished `python -m pipeline caption`")
     return [
-        _open(uri, selection, label_phrases, name) for uri, name in zip(data, names or [""] * len(data), strict=True)
+        _open(uri, selection, label_phrases, name, columns)
+        for uri, name in zip(data, names or [""] * len(data), strict=True)
     ]
 
 
@@ -68,19 +73,22 @@ def check_present(clips: Sequence[Clips]) -> None:
             raise InputError("--data", short[0], f"{len(short)} of {len(read)} tars are missing or cut short")
 
 
-def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str) -> TableClips:
+def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str, columns: str) -> TableClips:
     def build() -> str:
-        return clip_file.write(*_tables(data, selection, label_phrases))
+        return clip_file.write(*_tables(data, selection, label_phrases, columns))
 
+    opened_here = not name
     name = name or build()
     clips = TableClips(clip_file.share(name, build), name)
+    if opened_here:
+        _log_left_out(data, len(clips.keys))
     if not len(clips.keys):
         raise InputError("--data", data, "no clip has a caption to train on")
     return clips
 
 
 def _tables(
-    data: str, selection: SelectionConfig, label_phrases: Sequence[str]
+    data: str, selection: SelectionConfig, label_phrases: Sequence[str], columns: str
 ) -> tuple[pa.Schema, Iterable[pa.Table]]:
     """Return the clips of a dataset as tables that come one by one, and their schema."""
     uri = storage.resolve(data)
@@ -91,11 +99,21 @@ def _tables(
         return _shards(data, selection)
     _refuse_selection(data, selection)
     try:
-        table = ListedClips(sources.read_clips(data, flag="--data"), label_phrases).table
+        clips = ListedClips(sources.read_clips(data, flag="--data", column_names=columns), label_phrases)
     except InputError as error:
+        if error.args[0] != "--data":
+            raise
         told = f"no finished dataset of shards, and as a listing it {error.args[2]}"
         raise InputError("--data", data, told) from None
-    return table.schema, [table]
+    log.info("%s: %d clips used + %d without a caption", data, len(clips.keys), clips.left_out)
+    return clips.table.schema, [clips.table]
+
+
+def _log_left_out(data: str, used: int) -> None:
+    """Log how many clips of a dataset of shards are left out; listings are logged where they are read."""
+    if storage.exists(storage.join(storage.resolve(data), "sizes.json")):
+        written = sum(shards.sizes(data).values())
+        log.info("%s: %d clips = %d used + %d without a caption that is chosen", data, written, used, written - used)
 
 
 def _refuse_selection(data: str, selection: SelectionConfig) -> None:

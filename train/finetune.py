@@ -45,6 +45,8 @@ class FinetuneConfig:
 
     data: str = ""
     """Listing of labelled clips."""
+    columns: str = ""
+    """Columns of it that are named otherwise, as in file=path,labels=tags."""
     folds: tuple[str, ...] = ()
     """Train on these folds of it; empty takes all that are not validated on."""
     validation_folds: tuple[str, ...] = ()
@@ -93,7 +95,7 @@ class Labelled:
 
 def run(config: FinetuneConfig) -> None:
     """Fine-tune and publish a classifier; a finished one is left alone, an interrupted one goes on."""
-    listed = sources.read_clips(config.data, flag="--data")
+    listed = sources.read_clips(config.data, flag="--data", column_names=config.columns)
     if config.validation_folds:
         heldout.refuse_test_split(storage.resolve(config.data), config.validation_folds, "--validation-folds")
     chosen = [c for c in listed if c.fold in config.validation_folds]
@@ -113,7 +115,7 @@ def finetune(config: FinetuneConfig, told: Labelled) -> None:
     revision = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)["revision"]
     content = data.fingerprint(ListedClips([*told.training, *told.validation], ("{}",), keep_all=True))
     identity = {"content": content, "init_audio_revision": revision, "labels": list(told.labels)}
-    free = ("scale", "data", "init_audio", "loader", "watch", "speed")
+    free = ("scale", "data", "init_audio", "loader", "watch", "speed", "columns")
     out = cli.claim(config.out, config, identity, ignore=free)
     if checkpoint.exists(out):
         state.clear(out)

@@ -35,6 +35,8 @@ class PretrainConfig(SelectionConfig):
 
     data: tuple[str, ...] = ()
     """Datasets of shards that `pipeline caption` wrote, indexes of `pipeline index`, or listings of captioned clips."""
+    columns: str = ""
+    """Columns of listings that are named otherwise, as in file=path,captions=said."""
     weights: tuple[float, ...] = ()
     """Passes over each of them in an epoch, such as 1 0.5; one each when left out."""
     label_phrases: tuple[str, ...] = ()
@@ -103,7 +105,7 @@ def run(config: PretrainConfig) -> None:
         identity["init_revision"] = _describe_init(config)
     else:
         _check_text(config.network.text)
-    free = ("scale", "data", "init", "init_audio", "loader", "watch", "speed", "validation")
+    free = ("scale", "data", "init", "init_audio", "loader", "watch", "speed", "validation", "columns")
     out = cli.claim(config.out, config, identity, ignore=free)
     if checkpoint.exists(out):
         state.clear(out)
@@ -183,7 +185,7 @@ def _order(config: PretrainConfig, parts: Sequence[Clips]) -> Order:
 
 def _clips(config: PretrainConfig, clip_files: Sequence[str] = ()) -> tuple[list[Clips], Clips | None]:
     """Return what is trained on, and what is held out of it or given to validate on."""
-    parts: list[Clips] = [*datasets.open_data(config.data, config, config.label_phrases, clip_files)]
+    parts: list[Clips] = [*datasets.open_data(config.data, config, config.label_phrases, clip_files, config.columns)]
     if config.hold_out:
         whole = Mixture(parts)
         held = data.hold_out(whole, config.hold_out, config.optim.seed)
@@ -194,7 +196,7 @@ def _clips(config: PretrainConfig, clip_files: Sequence[str] = ()) -> tuple[list
         return list(kept), Chosen(whole, sorted(chosen.values()))
     if not config.validation:
         return parts, None
-    listed = sources.read_clips(config.validation, flag="--validation")
+    listed = sources.read_clips(config.validation, flag="--validation", column_names=config.columns)
     heldout.refuse_test_split(storage.resolve(config.validation), [clip.fold for clip in listed])
     held_out = ListedClips(listed, (), keep_all=True)
     validated = set(held_out.keys)

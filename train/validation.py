@@ -21,7 +21,7 @@ BATCH_SIZE = 32
 MISSING = "pip install 'blat-ray[captioning]' brings what scores captions"
 
 
-def read(source: str, broken: Collection[str] = ()) -> ListedClips:
+def read(source: str, broken: Collection[str] = (), columns: str = "") -> ListedClips:
     """Return the captioned clips of a held-out source, without the broken ones.
 
     Raises:
@@ -31,7 +31,7 @@ def read(source: str, broken: Collection[str] = ()) -> ListedClips:
         import pycocoevalcap  # noqa: F401
     except ImportError:
         raise InputError("--validation", source, MISSING) from None
-    clips = ListedClips(sources.read_clips(source, flag="--validation"), (), broken)
+    clips = ListedClips(sources.read_clips(source, flag="--validation", column_names=columns), (), broken)
     if not clips.keys:
         raise InputError("--validation", source, "none of its clips has a caption")
     return clips
