@@ -1,9 +1,9 @@
 """Clips -> a plan: which clip goes into which shard, fixed once from the listing alone, and hashed.
 
 Tables hold the clips (pipeline/plan_tables.py), `plan.json` the hash and counts; it is published last. The hash covers
-everything that decides what a shard holds, but not where the audio lies. Shards end as pipeline/cut.py says; a listing that
-renews a plan is cut where the plan was, since sizes of files may have changed. Clips that the leakage firewall excludes stay
-in the plan, with the evaluation set that they belong to.
+everything that decides what a shard holds, but not where the audio lies. pipeline/cut.py decides where shards end; a listing
+that renews a plan is cut where the plan was, since sizes of files may have changed. Clips that the leakage firewall excludes
+stay in the plan, with the evaluation set that they belong to.
 """
 
 import hashlib
@@ -190,7 +190,7 @@ def publish(data: str, drawn: Draft) -> dict[str, Any]:
             held = storage.read_json(marker)
             if held["hash"] != plan["hash"]:
                 plan_tables.remove(data, plan["hash"])
-                remedy = "another job planned other clips there just now; choose another folder"
+                remedy = "another job has just planned it otherwise; start again to fill that plan, or use another folder"
                 raise cli.InputError("--out", data, remedy)
             plan = {**plan, "retries": held["retries"]}
             storage.publish_json(marker, plan)

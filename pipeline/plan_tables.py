@@ -48,7 +48,7 @@ class TableWriter:
             self._finish_table()
 
     def tables(self) -> Iterator[bytes]:
-        """Yield the Parquet files made so far, in their order; the next shard begins a new one."""
+        """Yield the Parquet files in their order, when all shards are added."""
         self._finish_table()
         for start, end in pairwise(self._ends):
             self._spool.seek(start)

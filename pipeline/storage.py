@@ -72,7 +72,10 @@ def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
     filesystem, path = locate(folder)
     if filesystem is _LOCAL:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
-            yield from ((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
+            for entry in entries:
+                with suppress(FileNotFoundError):  # gone since
+                    if entry.is_file():
+                        yield entry.name, entry.stat().st_size
     elif folder.startswith("s3://"):
         yield from s3.file_sizes(path)
     else:

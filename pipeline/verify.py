@@ -56,7 +56,7 @@ def run(config: VerifyConfig) -> None:
         raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
     wrong = list(_check_names(data, planned))
     numbers = [shard for shard in shards.committed(data) if shard < plan.num_shards(planned)]
-    progress = Progress("verify", "clips", plan.clips_in(data, planned, numbers))
+    progress = Progress("verify", "clips", sum(part["num_clips"] for part in (planned, *planned["retries"])))
     keys: list[np.ndarray] = []
     sizes: dict[str, int] = {}
     if numbers:

@@ -166,8 +166,8 @@ def main() -> None:
             seconds, peak, said = measure(command)
             print(f"| {what} | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
         small, large = bytes_of_a_shard(few), bytes_of_a_shard(out)
-        told = f"{large:,.0f} bytes of {rows:,} clips, {small:,.0f} of {FEW_ROWS:,}: {large / small:.2f} times as many"
-        print(f"| read the plan of one shard | | | {told} |", flush=True)
+        said = f"{large:,.0f} bytes of {rows:,} clips, {small:,.0f} of {FEW_ROWS:,}: {large / small:.2f} times as many"
+        print(f"| read the plan of one shard | | | {said} |", flush=True)
         commit_all_but(out, left=round(rows / 512 / 100))
         seconds, peak, said = measure(["-c", RESUME, command[command.index("--source") + 1], out])
         print(f"| find what is left of a job 99 % done | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)

@@ -225,7 +225,7 @@ def test_of_two_plans_at_once_one_is_published(tmp_path: Path) -> None:
     other = drawn(data, listing(tmp_path / "two", ROWS[:5]))
     made = plan.publish(data, ours)
     longer = plan.extend(data, made, plan.read_shard(data, made, 0), {"missing": 4})
-    with pytest.raises(InputError, match="another job planned other clips there"):
+    with pytest.raises(InputError, match="has just planned it otherwise; start again"):
         plan.publish(data, other)
     assert plan.read(data) == longer
     assert plan.publish(data, same)["retries"] == longer["retries"], "a retry since is kept"

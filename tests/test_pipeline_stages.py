@@ -79,6 +79,13 @@ def test_verify_goes_on_past_what_cannot_be_read(copy: str) -> None:
     assert "shard 00000" not in told
 
 
+def test_verify_names_the_shards_whose_plan_is_gone(copy: str) -> None:
+    shutil.rmtree(Path(copy, "plan"))
+    with pytest.raises(JobError) as caught:
+        verify.run(VerifyConfig(data=copy))
+    assert all(f"shard {shard:05d}: FileNotFoundError" in str(caught.value) for shard in range(3))
+
+
 def test_verify_looks_inside_a_tar_whose_hash_was_made_to_fit(copy: str) -> None:
     ledger = storage.read_table(storage.join(copy, "00001.parquet"))
     row = ledger.to_pylist()[3]
