@@ -70,7 +70,9 @@ def check_present(clips: Sequence[Clips]) -> None:
 
 def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str) -> TableClips:
     def build() -> str:
-        return clip_file.write(*_tables(data, selection, label_phrases))
+        name = clip_file.write(*_tables(data, selection, label_phrases))
+        pa.default_memory_pool().release_unused()  # what the reading of ledgers took
+        return name
 
     name = name or build()
     clips = TableClips(clip_file.share(name, build), name)
