@@ -75,7 +75,9 @@ def check_present(clips: Sequence[Clips]) -> None:
 
 def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str, columns: str) -> TableClips:
     def build() -> str:
-        return clip_file.write(*_tables(data, selection, label_phrases, columns))
+        name = clip_file.write(*_tables(data, selection, label_phrases, columns))
+        pa.default_memory_pool().release_unused()  # what the reading of ledgers took
+        return name
 
     opened_here = not name
     name = name or build()
