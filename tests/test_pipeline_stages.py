@@ -118,7 +118,7 @@ def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFacto
         data = storage.read(clip.uri)
         if i != 4:
             (folder / "audio" / f"{i}.flac").write_bytes(data[: len(data) // 2] if i == 7 else data)
-        lines.append(f"{i}.flac,{'|'.join(clip.tags)}")
+        lines.append(f'{i}.flac,"{"|".join(clip.tags)}"')
     (folder / "metadata.csv").write_text("file,labels\n" + "\n".join(lines) + "\n")
     out = str(folder / "out")
     config = dataclasses.replace(caption_config, source=str(folder), out=out, max_bad_fraction=0.5, max_shard_mb=0.25)
