@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import accounts, capacity, caption, commit, engine, plan, preview, reader, storage
+from pipeline import accounts, audio_filter, capacity, caption, commit, engine, plan, preview, reader, storage
 from pipeline.__main__ import STAGES
 from pipeline.capacity import CapacityConfig, estimate
 from pipeline.cli import InputError, main
@@ -180,7 +180,7 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
         before = Counter(proxy.requests)
         commit.settle(out)
         for shard in plan.missing(out, planned):
-            batch = Reader(out, planned, (), 0)(pa.table({"shard": [shard]}))
+            batch = Reader(out, planned, (), 0, audio_filter.OFF)(pa.table({"shard": [shard]}))
             clips = reader.unpack(batch)[1]
             said = {"text": "a", "score": 0.0, "guidance": "none", "decoding": "", "tags": None}
             caption.write(reader.pack(shard, [clip | {"captions": [said]} for clip in clips]), out, planned)
