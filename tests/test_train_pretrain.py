@@ -161,9 +161,12 @@ def test_too_few_clips_to_contrast_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_validation_on_one_clip_is_refused(dataset: str, tmp_path: Path) -> None:
+def test_validation_on_one_clip_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "val.csv").write_text("file,caption\nother.wav,rain\n")
+    config = tiny(listing(tmp_path, ["rain", "wind"]), tmp_path / "out", validation=str(tmp_path / "held" / "val.csv"))
     with pytest.raises(InputError, match=r"--validation .*validate on 2 or more"):
-        run(tiny(dataset, tmp_path / "out", validation=listing(tmp_path, ["rain"])))
+        run(dataclasses.replace(config, optim=OptimConfig(batch_size=2)))
 
 
 def test_validation_on_a_test_split_or_on_trained_clips_is_refused(dataset: str, corpus: str, tmp_path: Path) -> None:
