@@ -190,7 +190,9 @@ def publish(data: str, drawn: Draft) -> dict[str, Any]:
             held = storage.read_json(marker)
             if held["hash"] != plan["hash"]:
                 plan_tables.remove(data, plan["hash"])
-                remedy = "another job has just planned it otherwise; start again to fill that plan, or use another folder"
+                remedy = (
+                    "another job has just planned it otherwise; start again to fill that plan, or use another folder"
+                )
                 raise cli.InputError("--out", data, remedy)
             plan = {**plan, "retries": held["retries"]}
             storage.publish_json(marker, plan)
