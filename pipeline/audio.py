@@ -4,7 +4,6 @@ Shapes: T = samples of one clip.
 """
 
 import io
-import math
 import re
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import soundfile
 import soxr
 
 from pipeline import containers, ffmpeg, mpeg
+from pipeline.part import MISSING_S, Part
 
 SAMPLE_RATE_HZ = 32_000  # rate of every clip in a shard; PANNs and BLAT work at 32 kHz
 MAX_DURATION_S = 600  # of what is decoded; a header that states more is refused before anything is allocated
@@ -28,7 +28,6 @@ KNOWN_START = re.compile(rb"(?s)fLaC|OggS|caff|RF64|RIFX|RIFF....WAVE|FORM....AI
 UNKNOWN_LENGTH = 2**40  # libsndfile gives a number near 2**63 for a header without a length
 MPEG_FRAME_SAMPLES = 1_152  # an MPEG header's length is a whole number of frames; decoders drop a part of the last
 SEEKABLE = re.compile(r"PCM_\w+|FLOAT|DOUBLE|[UA]LAW")  # subtypes whose samples do not depend on where reading starts
-MISSING_S = 0.1  # by which a file may end before a part of it does: listed times are rounded
 
 
 class AudioError(Exception):
@@ -89,13 +88,14 @@ def decode(
         raise AudioError("empty", "0 bytes")
     if len(data) > MAX_BYTES:
         raise AudioError("too_large", f"{len(data)} bytes")
-    if not (0 <= start_s < math.inf and (end_s == 0 or start_s < end_s < math.inf)):
-        raise AudioError("out_of_range", f"a part cannot begin at {start_s} s and end at {end_s} s")
+    part = Part(start_s, end_s)
+    if what := part.impossible():
+        raise AudioError("out_of_range", what)
     if what := containers.bad_header(data):
         raise AudioError("bad_header", what)
     if what := containers.cut_short(data):
         raise AudioError("truncated", what)
-    samples = _decode(data, _Request(sample_rate_hz, timeout_s, start_s, end_s))
+    samples = _decode(data, _Request(sample_rate_hz, timeout_s, part))
     if len(samples) == 0:
         raise AudioError("zero_length", f"no sample at {sample_rate_hz} Hz")
     return samples
@@ -106,8 +106,7 @@ class _Request(NamedTuple):
 
     sample_rate_hz: int
     timeout_s: float
-    start_s: float
-    end_s: float  # 0: the end of the file
+    part: Part
 
 
 class _Bytes(io.BytesIO):
@@ -168,10 +167,10 @@ def _read(file: soundfile.SoundFile, request: _Request, stated: int) -> np.ndarr
 def _blocks(file: soundfile.SoundFile, request: _Request, stated: int) -> Iterator[np.ndarray]:
     """Yield mono samples (T,) of a part: int16 where the file has just those, else float32."""
     started = time.monotonic()
-    first, last = _edges(file.samplerate, request, stated)
+    first, last = _edges(file.samplerate, request.part, stated)
     plain, odd = file.subtype == "PCM_16" and file.channels == 1, file.subtype in ("FLOAT", "DOUBLE")
     most = MAX_DURATION_S * file.samplerate
-    end = last or (file.frames and first + most + 1)
+    end = last if last is not None else file.frames and first + most + 1
     size = min(BLOCK_S * file.samplerate, BLOCK_VALUES // file.channels)
     place = file.seek(first) if first and stated and SEEKABLE.fullmatch(file.subtype) else 0
     while place < end:
@@ -186,35 +185,22 @@ def _blocks(file: soundfile.SoundFile, request: _Request, stated: int) -> Iterat
         if len(block := block[max(0, first - place + len(block)) :]):  # what lies before the part is dropped
             yield block[:, 0] if file.channels == 1 else (_clean(block) if odd else block).mean(axis=1)
     if place + (MPEG_FRAME_SAMPLES if "MPEG" in file.subtype else 0) < min(stated, end):
-        raise AudioError("truncated", f"header states {stated} samples, {place} could be decoded")
-    if not stated and place < end:
-        _check_range(request, file.samplerate, place)
+        raise AudioError("truncated", f"{stated} samples are stated, {place} could be decoded")
+    if not stated and place < end and (what := request.part.outside(file.samplerate, place)):
+        raise AudioError("out_of_range", what)
 
 
-def _edges(rate_hz: int, request: _Request, stated: int) -> tuple[int, int]:
-    """Return the first sample of a part, and the one after its last; 0 where only the end of the file will show it.
-
-    Raises AudioError before anything is allocated for seconds of absurd length.
-    """
+def _edges(rate_hz: int, part: Part, stated: int) -> tuple[int, int | None]:
+    """Return the edges of a part, as `Part.edges`. Raises before anything is allocated for seconds of absurd length."""
     if what := containers.bad_rate(rate_hz):
         raise AudioError("bad_header", what)
-    first, last = round(request.start_s * rate_hz), round(request.end_s * rate_hz)
-    if stated:
-        _check_range(request, rate_hz, stated)
-        last = min(last, stated) if last else stated
-    if last - first > MAX_DURATION_S * rate_hz:
-        whole = f"header states {stated / rate_hz:.0f} s" if stated else "no length is stated"
-        raise AudioError("too_long", f"{whole}; {(last - first) / rate_hz:.0f} s are wanted")
+    if stated and (what := part.outside(rate_hz, stated)):
+        raise AudioError("out_of_range", what)
+    first, last = part.edges(rate_hz, stated)
+    if last is not None and last - first > MAX_DURATION_S * rate_hz:
+        whole = f"{stated / rate_hz:.0f} s are stated, " if stated else ""
+        raise AudioError("too_long", f"{whole}{(last - first) / rate_hz:.0f} s are wanted")
     return first, last
-
-
-def _check_range(request: _Request, rate_hz: int, num_samples: int) -> None:
-    """Raise when a file of so many samples does not have the part."""
-    has_s = num_samples / rate_hz
-    begins, ends = request.start_s < has_s or not request.start_s, request.end_s <= has_s + MISSING_S
-    if not (begins and ends):
-        part = f"{request.start_s:g} s to {f'{request.end_s:g} s' if request.end_s else 'the end'}"
-        raise AudioError("out_of_range", f"the part is {part}, the file has {has_s:.2f} s")
 
 
 def _resample(blocks: Iterator[np.ndarray], rate_hz: int, sample_rate_hz: int) -> Iterator[np.ndarray]:

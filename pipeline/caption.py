@@ -85,26 +85,22 @@ def run(config: CaptionConfig) -> None:
     config = dataclasses.replace(
         config, source=storage.resolve(config.source), captioner=storage.resolve(config.captioner)
     )
-    config, unrecorded = _as_begun(config)
+    config = _as_begun(config)
     identity = {"captioner_revision": about["revision"], "arithmetic": config.arithmetic}
-    out = cli.claim(config.out, config, identity, ignore=(*FREE, *unrecorded))
+    out = cli.claim(config.out, config, identity, ignore=FREE)
     fill(config, out, plan.publish(out, drawn), about)
 
 
-def _as_begun(config: CaptionConfig) -> tuple[CaptionConfig, tuple[str, ...]]:
-    """Return the config, without a filter where the job began before there was one, and the fields that its run.json lacks.
-
-    Raises:
-        InputError: when such a job is given thresholds.
-    """
+def _as_begun(config: CaptionConfig) -> CaptionConfig:
+    """Return the config, without a filter where the job began before there was one. Raises InputError for thresholds."""
     marker = storage.join(cli.writable(config.out), cli.RUN_FILE)
     if not storage.exists(marker) or "audio_filter" in storage.read_json(marker):
-        return config, ()
+        return config
     if config.audio_filter not in (audio_filter.OFF, AudioFilterConfig()):
         remedy = "this job began before there was a filter, and goes on without; drop the flag or choose another --out"
         raise InputError("--audio-filter", str(config.audio_filter), remedy)
     log.info("caption: this job began before there was --audio-filter; it goes on without")
-    return dataclasses.replace(config, audio_filter=audio_filter.OFF), ("audio_filter",)
+    return dataclasses.replace(config, audio_filter=audio_filter.OFF)
 
 
 def fill(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> None:

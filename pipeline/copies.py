@@ -61,12 +61,8 @@ def fix(out: str, num_shards: int) -> None:
         found = find(keys, (np.frombuffer(data, "<u4") for table in tables for data in table["words"].to_pylist()))
         ends = np.cumsum([len(table) for table in tables]).tolist()
         todo = without_copies(out, range(num_shards))
-        list(
-            pool.map(
-                lambda shard: _publish(out, shard, keys, found, range(ends[shard] - len(tables[shard]), ends[shard])),
-                todo,
-            )
-        )
+        clips = [range(end - len(table), end) for end, table in zip(ends, tables, strict=True)]
+        list(pool.map(lambda shard: _publish(out, shard, keys, found, clips[shard]), todo))
     log.info("copies: %d of %d clips hold the recording of an earlier one", len(found), len(keys))
 
 
@@ -98,7 +94,7 @@ def find(keys: Sequence[str], fingerprints: Iterable[np.ndarray]) -> dict[int, C
     root = list(range(len(clips)))
     found: dict[int, Copy] = {}
     for clip, earlier, shift in _candidates(clips):
-        if root[clip] != clip or keys[clip] == keys[earlier]:
+        if root[clip] != clip or keys[clip] == keys[root[earlier]]:
             continue
         errors = _compare(clips[clip], clips[earlier], shift)
         if errors is not None:

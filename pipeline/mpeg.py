@@ -29,7 +29,7 @@ ID3_HEADER_BYTES = 10
 
 
 def states_length(data: bytes) -> bool:
-    """Tell whether the first frame of a whole file says how many frames follow; without, decoders guess by its size."""
+    """Return whether the first frame of a whole file says how many frames follow; without, decoders guess by its size."""
     place = _after_id3(data)
     place = place if _frame_bytes(data, place) >= 0 else _next(data, place)
     if place < 0:
@@ -104,7 +104,7 @@ def _next(data: bytes, place: int, like: int | None = None) -> int:
 
 
 def _is_run(data: bytes, place: int) -> bool:
-    """Tell whether enough frames begin at a place, one after the other: two are found by chance in a cover image."""
+    """Return whether enough frames begin at a place, one after the other: two are found by chance in a cover image."""
     for _ in range(RUN - 1):
         after = place + _frame_bytes(data, place)
         if after <= place or not _follows(data, place, after):
@@ -114,7 +114,7 @@ def _is_run(data: bytes, place: int) -> bool:
 
 
 def _follows(data: bytes, place: int, after: int) -> bool:
-    """Tell whether a frame of the same stream as the one at `place` begins at `after`."""
+    """Return whether a frame of the same stream as the one at `place` begins at `after`."""
     return (
         _frame_bytes(data, after) >= 0
         and not (data[place + 1] ^ data[after + 1]) & VERSION_AND_LAYER

@@ -6,6 +6,7 @@
     <data>/00000_stats.json    in = written + filtered + failed, by reason, sha256 of the tar; published last: commit mark
     <data>/plan.json, plan/<hash>/00000.parquet, ...   which clip goes into which shard (pipeline/plan_tables.py)
     <data>/sizes.json          {"00000.tar": clips}, published when every shard is committed
+    <data>/copies/             fingerprints and copies, where these are left out (pipeline/copies.py)
     <data>/attempts/           what is being written; gone when the dataset is finished (pipeline/commit.py)
     <data>/overlays/<name>/00000.parquet   captions, scores (OVERLAY) or verdicts (AUDIT) by key; audio is never rewritten
     <data>/overlays/<name>/overlay.json    where they came from; published last

@@ -74,6 +74,8 @@ def test_two_tries_at_one_clip_and_silence_are_no_copies() -> None:
     (one,) = noises(1)
     nothing = np.zeros_like(one)
     assert copies.find(["a", "a", "b", "c"], [words(one), words(one), words(nothing), words(nothing)]) == {}
+    again = copies.find(["a", "b", "a"], [words(one)] * 3)
+    assert {clip: copy.kept for clip, copy in again.items()} == {1: 0}, "not that of its own copy either"
     assert copies.find([], []) == {}
     assert copies.find(["a"], [np.zeros(0, np.uint32)]) == {}
 

@@ -88,6 +88,7 @@ def test_a_part_that_ffmpeg_decodes(eleven_minutes: bytes) -> None:
         (float("nan"), 1.0, "out_of_range"),
         (0.0, float("inf"), "out_of_range"),
         (1.0, 1.000001, "zero_length"),
+        (0.0, 0.000001, "zero_length"),
     ],
 )
 def test_what_is_no_part_of_three_seconds_has_a_reason(kind: str, start_s: float, end_s: float, reason: str) -> None:

@@ -74,10 +74,10 @@ def test_a_field_that_json_lacks_has_its_default(name: str) -> None:
 
 
 def test_a_retry_changes_nothing_but_what_its_flags_say() -> None:
-    owner = storage.plain(dataclasses.asdict(ODD)) | {"arithmetic": "bfloat16"}
+    held = storage.plain(dataclasses.asdict(ODD)) | {"arithmetic": "bfloat16"}
     planned = {"clips_per_shard": 7, "made_from": {"source": "/moved", "folds": ["9"], "max_shard_mb": 3.0}}
     flags = RetryConfig(fingerprints=("t.parquet",), actors=ActorConfig(max=3), max_bad_fraction=0.5)
-    restored = retry._restore(flags, owner, planned)
+    restored = retry._restore(flags, held, planned)
     same = {each.name for each in dataclasses.fields(CaptionConfig)} - OF_THE_RUN - OF_THE_PLAN - {"firewall"}
     assert {name: getattr(restored, name) for name in same} == {name: getattr(ODD, name) for name in same}
     assert restored.decode == "reader", "which was forgotten once"
