@@ -74,7 +74,15 @@ WRONG = [  # command, what the one line must name
     ("train captioner tiny --source {captioned} --optim.batch-size 99 --out {tmp}", "--optim.batch-size 99"),
     ("train pretrain tiny --data {tmp} --out {tmp}", "no finished dataset"),
     ("train pretrain tiny --out {tmp}", "--data is missing"),
-    ("eval zero-shot demo --task nope --model {clap} --task-dir {tmp} --out {tmp}", "--task 'nope'"),
+    (
+        "eval zero-shot demo --task esc51 --model {clap} --task-dir {tmp} --out {tmp}",
+        "--task 'esc51': did you mean esc50",
+    ),
+    (
+        "eval zero-shot demo --task mine --model {clap} --task-dir {tmp}/no --out {tmp}",
+        "--task-dir '{tmp}/no': no such file",
+    ),
+    ("pipeline inspect --source {tmp}/no.csv", "no.csv': no such file"),
     ("eval zero-shot demo --model {clap} --task-dir {tmp} --out {tmp}", "holds no evaluation_segments.csv"),
     ("eval retrieval demo --model {tmp} --task-dir {corpus} --out {tmp}", "no checkpoint there"),
     ("eval report demo --results {tmp} --out {tmp}", "holds no results; run an evaluation"),
@@ -95,10 +103,10 @@ def test_wrong_input_is_one_line_and_exit_2(
     }
     room, *words = command.format(**places).split()
     assert call(room, *words) == 2
-    shown = capfd.readouterr().err.strip()
-    assert said in shown
-    assert len(shown.splitlines()) == 1
-    assert shown.startswith(f"{room} {words[0]}: ")
+    *listed, error = capfd.readouterr().err.strip().splitlines()
+    assert said.format(**places) in error
+    assert error.startswith(f"{room} {words[0]}: ")
+    assert all(": read " in line for line in listed)  # the account of a source that could be listed
 
 
 def test_ctrl_c_saves_and_the_same_command_continues(corpus: str, tmp_path: Path) -> None:
