@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline import cli, plan, run_config, shards, storage
 from pipeline.audio_filter import OFF, AudioFilterConfig
+from pipeline.sources import ListingStats
 from pipeline.statistics import Statistics, quantile
 from train.models.decoding import Decoding
 
@@ -28,6 +29,11 @@ def render(
         "## Where it comes from\n",
         _provenance(owner, planned),
         "## What was left out\n",
+        *(
+            [f"Listing the source: {ListingStats.from_json(planned['listing']).sentence()}.\n"]
+            if "listing" in planned
+            else []
+        ),
         _table(("reason", "clips"), sorted(reasons.items(), key=lambda item: -item[1]) or [("nothing", 0)]),
         _retries(planned),
         "### Evaluation clips\n",

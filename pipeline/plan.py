@@ -196,6 +196,8 @@ def publish(data: str, drawn: Draft) -> dict[str, Any]:
                 raise cli.InputError("--out", data, remedy)
             plan = {**plan, "retries": held["retries"]}
             storage.publish_json(marker, plan)
+    if "listing" in plan:
+        log.info("plan: %s", sources.ListingStats.from_json(plan["listing"]).sentence())
     log.info("plan: %d clips in %d shards, hash %s", plan["num_clips"], plan["num_shards"], plan["hash"][:12])
     return plan
 
