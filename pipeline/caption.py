@@ -36,6 +36,7 @@ from pipeline.cli import InputError
 from pipeline.copy_pass import Fingerprinter
 from pipeline.cut import MAX_SHARD_MB
 from pipeline.firewall import FirewallConfig
+from pipeline.plan_draft import Draft
 from pipeline.reader import Reader
 from pipeline.sources.tables import LABEL_SEPARATOR
 
@@ -168,7 +169,7 @@ def write(batch: pa.Table, out: str, planned: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([told | {"reasons": list(told["reasons"].items())}], schema=accounts.TOLD)
 
 
-def check_command(config: CaptionConfig) -> tuple[dict[str, Any], plan.Draft]:
+def check_command(config: CaptionConfig) -> tuple[dict[str, Any], Draft]:
     """Find out what is wrong with the command before any engine starts; return the captioner's config and the plan."""
     from train import checkpoint
     from train.models.captioner import TagGuidedCaptioner

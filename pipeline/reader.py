@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline import audio, copies, fingerprint, fingerprints, plan, sources
 from pipeline.audio_filter import AudioFilterConfig
+from pipeline.plan_draft import SCHEMA
 
 READERS = 4  # threads of a task; reading waits for the store, and the codecs release the interpreter lock
 CAPTION = pa.struct(
@@ -22,7 +23,7 @@ CAPTION = pa.struct(
 )
 CLIP = pa.struct(  # one clip on its way; a row of the graph holds a list of these
     [
-        *plan.SCHEMA,
+        *SCHEMA,
         ("status", pa.string()),
         ("stage", pa.string()),
         ("reason", pa.string()),

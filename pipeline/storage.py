@@ -1,8 +1,7 @@
 """Open, list and publish files on local disk, s3://, gs:// and hf:// (to read). Nothing else knows a URI scheme.
 
-A published name always holds whole contents: local files are written under a temporary name and renamed, object stores
-replace an object in one request. Readers therefore never see a half-written file. What a passing fault of a remote store
-breaks is tried again; an OSError means that it stayed broken.
+A published name holds whole contents: local files are written under a temporary name and renamed, object stores replace an
+object in one request. What a passing fault of a remote store breaks is tried again; an OSError means that it stayed broken.
 """
 
 import gzip
@@ -67,22 +66,6 @@ def names(folder: str) -> Iterator[str]:
         yield from (info.base_name for info in patiently(filesystem.get_file_info, selector))
 
 
-def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
-    """Yield name and bytes of each file directly inside a folder, in no order; none when the folder is absent."""
-    filesystem, path = locate(folder)
-    if filesystem is _LOCAL:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # gone since
-                    if entry.is_file():
-                        yield entry.name, entry.stat().st_size
-    elif folder.startswith("s3://"):
-        yield from s3.file_sizes(path)
-    else:
-        found = patiently(filesystem.get_file_info, pafs.FileSelector(path, allow_not_found=True))
-        yield from ((info.base_name, info.size) for info in found if info.type == pafs.FileType.File)
-
-
 def list_names(folder: str) -> list[str]:
     """Return the sorted names directly inside a folder; empty when the folder is absent."""
     return sorted(names(folder))
@@ -110,13 +93,9 @@ def read(uri: str, offset: int = 0, size: int | None = None, most: int | None = 
 
 
 def read_start(uri: str, size: int) -> bytes:
-    """Read the first bytes of a file: `size`, or all where it has fewer. Raises as `read` does."""
-    filesystem, path = locate(uri)
-    if filesystem is _LOCAL:
-        with open(uri, "rb") as local:
-            return local.read(size)
-    data: bytes = patiently(_read_remote, filesystem, path, 0, size, None)
-    return data
+    """Read the first bytes of a file, `size` at most."""
+    with open_stream(uri) as stream:
+        return stream.read(size)
 
 
 class TooLarge(Exception):

@@ -134,7 +134,7 @@ def test_clips_that_a_model_was_selected_on_are_told(corpus: str, captioner: str
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"task": "x"}, "--task 'x'"),
+        ({"task": "clotho2"}, "did you mean clotho"),
         ({"guidance": ()}, "--guidance"),
         ({"guidance": ("tags", "tags")}, "each once"),
         ({"clap": "/nowhere"}, "--clap '/nowhere'"),

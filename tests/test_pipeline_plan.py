@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import fingerprints, plan, sources, storage
+from pipeline import fingerprints, plan, plan_draft, sources, storage
 from pipeline.cli import InputError
 from pipeline.firewall import FirewallConfig
 from pipeline.plan import PlanConfig
+from pipeline.plan_tables import TableWriter
 
 OPEN = FirewallConfig()
 
@@ -27,7 +28,7 @@ def listing(folder: Path, rows: Sequence[str], name: str = "clips.csv", root: st
 ROWS = [f"{i}.wav,{'Rain' if i % 2 else ''}" for i in range(10)]
 
 
-def drawn(out: Path | str, source: str, size: int = 4, folds: tuple[str, ...] = ()) -> plan.Draft:
+def drawn(out: Path | str, source: str, size: int = 4, folds: tuple[str, ...] = ()) -> plan_draft.Draft:
     return plan.draft(str(out), source, folds, size, OPEN)
 
 
@@ -152,8 +153,8 @@ def test_a_plan_with_fingerprints_is_another_plan(tmp_path: Path) -> None:
 def as_before(data: str, source: str) -> dict[str, Any]:
     """Publish a plan as datasets of before December 2026 have it: one table, and no bound but by clips."""
     made = drawn(data, source)
-    rows = [row for table in (made.tables or plan.TableWriter(plan.SCHEMA)).tables() for row in rows_of(table)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=plan.SCHEMA), f"{data}/plan.parquet", row_group_size=4)
+    rows = [row for table in (made.tables or TableWriter(plan_draft.SCHEMA)).tables() for row in rows_of(table)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=plan_draft.SCHEMA), f"{data}/plan.parquet", row_group_size=4)
     old = {name: value for name, value in made.plan.items() if name != "shards_per_table"}
     old["made_from"] = {name: value for name, value in old["made_from"].items() if name != "max_shard_mb"}
     storage.publish_json(f"{data}/plan.json", old)
@@ -188,7 +189,7 @@ def test_the_hash_is_that_of_datasets_of_before(tmp_path: Path) -> None:
     clips = sources.read_clips(source := listing(tmp_path, ROWS))
     digest = hashlib.sha256(b"[4, []]")
     for shard in (clips[:4], clips[4:8], clips[8:]):
-        columns = [[getattr(clip, name) for clip in shard] for name in plan.HASHED]
+        columns = [[getattr(clip, name) for clip in shard] for name in plan_draft.HASHED]
         digest.update(json.dumps([columns, [""] * len(shard)]).encode())
     assert drawn("", source).plan["hash"] == digest.hexdigest()
 

@@ -132,14 +132,10 @@ def test_numbers_that_cannot_be_are_named(corpus: str, tmp_path: Path, changes: 
         run(released(corpus, tmp_path, **changes))
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"), [(["rain"], "fewer than 2 clips"), (["rain"] * 9, "all clips have the same captions")]
-)
-def test_too_few_clips_are_refused(corpus: str, tmp_path: Path, rows: list[str], said: str) -> None:
-    table = "".join(f"{i}.wav,Rain,{caption}\n" for i, caption in enumerate(rows))
-    (tmp_path / "clips.csv").write_text(f"file,labels,caption\n{table}")
+def test_one_clip_is_refused(corpus: str, tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("file,labels,caption\n0.wav,Rain,rain\n")
     config = dataclasses.replace(released(corpus, tmp_path / "out"), source=(str(tmp_path / "clips.csv"),))
-    with pytest.raises(InputError, match=rf"--source .*{said}"):
+    with pytest.raises(InputError, match=r"--source .*fewer than 2 clips"):
         run(config)
     assert not (tmp_path / "out").exists()
 

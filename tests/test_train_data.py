@@ -7,7 +7,7 @@ from pipeline import audio, shards, storage
 from pipeline.cli import InputError
 from pipeline.clip import Clip
 from pipeline.selection import SelectionConfig, keep_best
-from train import reading
+from train import data, reading
 from train.data import ListedClips
 from train.datasets import open_data
 
@@ -72,3 +72,11 @@ def test_filtering_needs_scores(tmp_path) -> None:
     dataset(str(tmp_path))
     with pytest.raises(InputError, match="--keep-fraction"):
         open_data([str(tmp_path)], SelectionConfig(keep_fraction=0.5))
+
+
+def test_captions_that_are_all_the_same_bring_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    data.warn_alike([["a", "b"], ["b", "a"]], "--data", "x")
+    assert "--data x: all clips have the same captions" in caplog.text
+    caplog.clear()
+    data.warn_alike([["a"], ["b"]], "--data", "x")
+    assert not caplog.text

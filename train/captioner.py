@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline import audio, cli, sources, storage
 from pipeline.cli import InputError
+from train import broken as broken_clips
 from train import checkpoint, data, heldout, losses, parallel, report, speed, state, validation
 from train.data import ListedClips
 from train.launch import ScaleConfig, check, launch
@@ -31,8 +32,6 @@ from train.watch import Sinks, WatchConfig
 
 log = logging.getLogger("train.captioner")
 BEST = "best"  # folder of the checkpoint that validated best
-BROKEN_FILE = "broken.json"  # {key: reason} of listed clips that are not trained on
-UNHEARD_FILE = "broken_validation.json"  # the same of those that are not validated on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +101,15 @@ def run(config: TrainCaptionerConfig) -> None:
         state.clear(out)
         log.info("captioner: %s is complete already", out)
         return
-    broken = _find_broken(clips, out, config.max_bad_fraction)
+    broken = broken_clips.find(clips, out, config.max_bad_fraction)
     clips = _clips(config, broken)
     unheard = {}
     if config.validation:
-        unheard = _find_broken(
-            validation.read(config.validation, columns=config.columns), out, config.max_bad_fraction, UNHEARD_FILE
+        unheard = broken_clips.find(
+            validation.read(config.validation, columns=config.columns),
+            out,
+            config.max_bad_fraction,
+            broken_clips.VALIDATION_FILE,
         )
     _check_clips(config, clips)
     log.info("captioner: %d captioned clips, %d more without a caption or broken", len(clips.keys), clips.left_out)
@@ -241,7 +243,8 @@ def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerCon
 
 
 def _check_clips(config: TrainCaptionerConfig, clips: ListedClips) -> None:
-    data.check_distinct(clips.keys, clips.texts, "--source", config.source, "captions")
+    data.check_several(clips.keys, "--source", config.source)
+    data.warn_alike(clips.texts, "--source", config.source)
     check(config.scale, config.optim, len(clips.keys))
 
 
@@ -259,22 +262,6 @@ def _check_numbers(config: TrainCaptionerConfig) -> None:
         raise InputError("--num-subwords", config.num_subwords, "use 50 or more: letters and signs are parts too")
     if config.min_word_count < 1:
         raise InputError("--min-word-count", config.min_word_count, "use 1 or more")
-
-
-def _find_broken(clips: ListedClips, out: str, max_bad_fraction: float, name: str = BROKEN_FILE) -> dict[str, str]:
-    """Return {key: reason} of clips that cannot be used; found once and kept, so that a resumed run has the same clips."""
-    marker = storage.join(out, name)
-    if storage.exists(marker):
-        return dict(storage.read_json(marker))
-    log.info("captioner: checking %d clips", len(clips.keys))
-    broken = clips.find_broken()
-    told = f"{len(broken)} of {len(clips.keys)} clips cannot be used, such as {dict(list(broken.items())[:5])}"
-    if len(broken) > max_bad_fraction * len(clips.keys):
-        raise cli.JobError(f"{told}: more than {max_bad_fraction:.0%}; allow more with --max-bad-fraction")
-    if broken:
-        log.warning("captioner: %s; they are left out", told)
-    storage.publish_json(marker, broken)
-    return broken
 
 
 def _clips(config: TrainCaptionerConfig, broken: Collection[str]) -> ListedClips:

@@ -7,6 +7,7 @@ all processes of a machine share.
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import add
@@ -25,6 +26,7 @@ from train.loader import Clips
 from train.order import BLOCK
 from train.reading import Member
 
+log = logging.getLogger("train.data")
 CHECKERS = 4  # threads
 SPARSE = 4  # a piece with more than so many times the bytes that are used of it is not read whole
 TARS = b"tars"  # in the metadata of a schema: their URIs, as JSON
@@ -145,26 +147,21 @@ def hold_out(clips: Clips, count: int, seed: int) -> set[str]:
     return {clips.keys[int(row)] for row in np.flatnonzero(places <= limits[-1])} if len(limits) else set()
 
 
-def check_distinct(
-    keys: Iterable[str], learned: Iterable[Collection[str]], flag: str, value: object, noun: str
-) -> None:
-    """Raise InputError unless there are two different clips to train on, and not all have the same captions or labels.
-
-    A loss would fall all the same, and the model would have learned nothing of audio.
-
-    Args:
-        keys: of the clips.
-        learned: the captions or labels of each clip.
-        flag: where the clips were named.
-        value: what was given there.
-        noun: "captions" or "labels".
-    """
+def check_several(keys: Iterable[str], flag: str, value: object) -> None:
+    """Raise InputError unless there are two different clips to train on, by their keys."""
     if _all_same(keys):
         raise InputError(flag, value, "leaves fewer than 2 clips to train on; give more")
-    if _all_same(map(frozenset, learned)):
-        raise InputError(
-            flag, value, f"all clips have the same {noun}, so that nothing tells them apart; give others too"
-        )
+
+
+def warn_alike(texts: Iterable[Collection[str]], flag: str, value: object) -> None:
+    """Warn when all clips have the same captions: the loss falls all the same, and nothing of audio is learned."""
+    if _all_same(map(frozenset, texts)):
+        log.warning("%s %s: all clips have the same captions; nothing of audio can be learned from them", flag, value)
+
+
+def alike(labels: Iterable[Collection[str]]) -> bool:
+    """Return whether all clips have the same labels."""
+    return _all_same(map(frozenset, labels))
 
 
 def _all_same(values: Iterable[object]) -> bool:

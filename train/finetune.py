@@ -270,8 +270,9 @@ def _check(config: FinetuneConfig, told: Labelled) -> None:
     checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
     if len(told.labels) < 2:
         raise InputError("--data", config.data, f"its clips have {len(told.labels)} labels; at least 2 are needed")
-    keys, labels = [clip.key for clip in told.training], [clip.tags for clip in told.training]
-    data.check_distinct(keys, labels, "--data", config.data, "labels")
+    data.check_several((clip.key for clip in told.training), "--data", config.data)
+    if data.alike(clip.tags for clip in told.training):
+        raise InputError("--data", config.data, "all clips have the same labels, so that nothing tells them apart")
     if not config.several_labels and (several := [clip.key for clip in told.training if len(clip.tags) > 1]):
         raise InputError("--data", config.data, f"clips such as {several[0]} have several labels; use --several-labels")
     if shared := {clip.key for clip in told.training} & {clip.key for clip in told.validation}:

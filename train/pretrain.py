@@ -210,9 +210,8 @@ def _clips(config: PretrainConfig, clip_files: Sequence[str] = ()) -> tuple[list
 
 def _check_clips(config: PretrainConfig, parts: Sequence[Clips], held_out: Clips | None) -> None:
     """Find out whether there are enough clips to contrast, and to validate on."""
-    keys = (key for part in parts for key in part.keys)
-    texts = (own for part in parts for own in part.texts)
-    data.check_distinct(keys, texts, "--data", config.data, "captions")
+    data.check_several((key for part in parts for key in part.keys), "--data", config.data)
+    data.warn_alike((own for part in parts for own in part.texts), "--data", config.data)
     if config.optim.batch_size == 1:
         raise InputError("--optim.batch-size", 1, "a clip is compared with the others of its batch; use 2 or more")
     check(config.scale, config.optim, sum(_order(config, parts).draws))
