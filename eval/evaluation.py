@@ -50,11 +50,15 @@ class EvaluationConfig(RunConfig):
     folds: tuple[str, ...] = ()
     """Evaluate only these folds; empty takes the official test split, or all folds."""
 
+    @property
+    def listing(self) -> dict[str, str]:
+        """Return how the task is listed, as `tasks.read` takes it."""
+        return {"columns": self.columns, "classes": self.classes}
+
 
 def check(config: EvaluationConfig, *kinds: type[Network], read: Read = tasks.read) -> tuple[Task, list[Clip]]:
     """Return the task and its clips. Raises InputError for what is wrong with the command, before any model is loaded."""
-    listing = {"columns": config.columns, "classes": config.classes}
-    task, clips = read(config.task, config.task_dir, config.folds, **listing)
+    task, clips = read(config.task, config.task_dir, config.folds, **config.listing)
     results.check(config.out, checkpoint.describe(config.model, "--model", *kinds)["revision"])
     embed.device(config.device)
     if config.batch_size < 1:

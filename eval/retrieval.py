@@ -39,18 +39,18 @@ def run(config: RetrievalConfig) -> None:
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
     about = evaluation.load(config.model, "--model", config.device)
-    heard = embed(config, about, clips)
-    texts = [caption for clip in heard.clips for caption in clip.captions]
-    vectors = (heard.outputs, embed_text(about.model, texts))
+    embedded = embed(config, about, clips)
+    texts = [caption for clip in embedded.clips for caption in clip.captions]
+    vectors = (embedded.outputs, embed_text(about.model, texts))
     audio, text = (each.astype(np.float64) for each in vectors)  # as train/ranking.py has it
-    found = measure(audio @ text.T, caption_owners(heard.clips))
+    found = measure(audio @ text.T, caption_owners(embedded.clips))
     entry = {
         **found.metrics,
         "num_captions": len(texts),
         "fold_rule": task.fold_rule,
-        **results.protocol(heard.clips, len(clips), heard.missing, about, config),
+        **results.protocol(embedded.clips, len(clips), embedded.missing, about, config),
     }
-    outcomes = {"keys": results.keys(heard.clips), **found.outcomes}
+    outcomes = {"keys": results.keys(embedded.clips), **found.outcomes}
     uri = results.publish(config.out, f"retrieval {task.name}", about, config.model, entry, outcomes)
     t2a, a2t = (entry[way]["R@10"] for way in ("text_to_audio", "audio_to_text"))
     log.info(

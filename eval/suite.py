@@ -73,7 +73,7 @@ class Plan(NamedTuple):
 
 
 def run(config: SuiteConfig) -> None:
-    """Run what has no results yet, then the report; an evaluation that fails is told and the others go on."""
+    """Run what has no results yet, then the report; an evaluation that fails is named and the others go on."""
     about = checkpoint.describe(config.model, "--model", *checkpoint.KINDS)
     results.check(config.out, about["revision"])
     for folder in config.beside:

@@ -72,8 +72,7 @@ def _classes(config: ZeroShotConfig, task: Task, clips: list[Clip]) -> list[str]
     """Return the classes of the whole listing: folds narrow what is evaluated, not what there is to choose from."""
 
     def listed() -> Iterator[Clip]:  # read only where the task has no list of its classes
-        listing = {"columns": config.columns, "classes": config.classes}
-        yield from tasks.read(config.task, config.task_dir, (), training=True, **listing)[1]
+        yield from tasks.read(config.task, config.task_dir, (), training=True, **config.listing)[1]
         yield from clips
 
     return tasks.classes(task, config.task_dir, listed())

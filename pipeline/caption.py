@@ -141,9 +141,9 @@ def build_graph(
 
 def make_reader(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> Reader:
     """Return what the reading tasks of a job do."""
-    heard = round(about["network"]["clip_s"] * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
+    num_decoded = round(about["network"]["clip_s"] * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
     tables = tuple(storage.resolve(uri) for uri in config.firewall.fingerprints)
-    return Reader(out, planned, tables, heard, config.audio_filter)
+    return Reader(out, planned, tables, num_decoded, config.audio_filter)
 
 
 def _guiding_tags(config: CaptionConfig) -> frozenset[str] | None:

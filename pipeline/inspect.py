@@ -69,12 +69,7 @@ def _list(config: InspectConfig, options: Options) -> Found:
     started = time.monotonic()
     for part in parts:
         stats, clips = kinds.list_part(part, options)
-        for clip in clips:
-            if config.folds and clip.fold not in config.folds:
-                stats.skipped["in another fold"] += 1
-                continue
-            stats.clips += 1
-            stats.faults += bool(clip.fault)
+        for clip in kinds.kept(clips, config.folds, stats):
             found.clips.append(clip)
             if time.monotonic() - started > LIMIT_S:
                 break

@@ -1,27 +1,20 @@
 """The ledgers of a dataset one after the other, several read ahead; none is held longer than it is looked at."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import shards, storage
+from pipeline.ahead import ahead
 
 READERS = 8  # ledgers read at a time
 
 
 def read(data: str, numbers: Iterable[int]) -> Iterator[pa.Table]:
     """Yield the ledgers of some shards in their order."""
-    with ThreadPoolExecutor(READERS) as pool:
-        rest = iter(numbers)
-        ahead = deque(pool.submit(_ledger, data, shard) for shard in islice(rest, READERS))
-        while ahead:
-            table = ahead.popleft().result()
-            ahead.extend(pool.submit(_ledger, data, shard) for shard in islice(rest, 1))
-            yield table
+    return ahead(partial(_ledger, data), numbers, READERS)
 
 
 def written(data: str, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:

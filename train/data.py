@@ -155,13 +155,13 @@ def check_several(keys: Iterable[str], flag: str, value: object) -> None:
 
 def warn_alike(texts: Iterable[Collection[str]], flag: str, value: object) -> None:
     """Warn when all clips have the same captions: the loss falls all the same, and nothing of audio is learned."""
-    if _all_same(map(frozenset, texts)):
+    if alike(texts):
         log.warning("%s %s: all clips have the same captions; nothing of audio can be learned from them", flag, value)
 
 
-def alike(labels: Iterable[Collection[str]]) -> bool:
-    """Return whether all clips have the same labels."""
-    return _all_same(map(frozenset, labels))
+def alike(learned: Iterable[Collection[str]]) -> bool:
+    """Return whether all clips have the same captions, or labels."""
+    return _all_same(map(frozenset, learned))
 
 
 def _all_same(values: Iterable[object]) -> bool:

@@ -79,11 +79,8 @@ def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], n
         pa.default_memory_pool().release_unused()  # what the reading of ledgers took
         return name
 
-    opened_here = not name
     name = name or build()
     clips = TableClips(clip_file.share(name, build), name)
-    if opened_here:
-        _log_left_out(data, len(clips.keys))
     if not len(clips.keys):
         raise InputError("--data", data, "no clip has a caption to train on")
     return clips
@@ -111,13 +108,6 @@ def _tables(
     return clips.table.schema, [clips.table]
 
 
-def _log_left_out(data: str, used: int) -> None:
-    """Log how many clips of a dataset of shards are left out; listings are logged where they are read."""
-    if storage.exists(storage.join(storage.resolve(data), "sizes.json")):
-        written = sum(shards.sizes(data).values())
-        log.info("%s: %d clips = %d used + %d without a caption that is chosen", data, written, used, written - used)
-
-
 def _refuse_selection(data: str, selection: SelectionConfig) -> None:
     if selection.captions or selection.filter.audit:
         name = selection.captions or selection.filter.audit
@@ -126,17 +116,20 @@ def _refuse_selection(data: str, selection: SelectionConfig) -> None:
 
 def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.Table]]:
     try:
-        numbers = list(shards.sizes(data))
+        sizes = shards.sizes(data)
         chosen = select(data, config, ("tags", "shard", "flac_offset", "flac_size", "sha256"))
     except FileNotFoundError as error:
         remedy = f"{error}; write tars that others made into an index first, with `python -m pipeline index`"
         raise InputError("--data", data, remedy) from None
+    numbers = list(sizes)
     tars = [storage.join(storage.resolve(data), shards.tar_name(number)) for number in numbers]
     schema = MEMBERS.append(pa.field("sha256", pa.binary(DIGEST_BYTES))).with_metadata({TARS: json.dumps(tars)})
 
     def tables() -> Iterator[pa.Table]:
+        used, written = 0, sum(sizes.values())
         try:
             for rows in chosen:
+                used += len(rows)
                 tar = np.searchsorted(numbers, rows["shard"].to_numpy())
                 digest = [bytes.fromhex(each)[:DIGEST_BYTES] for each in rows["sha256"].to_pylist()]
                 columns = [rows[name] for name in ("key", "text", "tags")]
@@ -144,6 +137,7 @@ def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.
         except FileNotFoundError as error:
             remedy = f"the dataset is not whole, it lacks {error}; see `python -m pipeline verify --data {data}`"
             raise InputError("--data", data, remedy) from None
+        log.info("%s: %d clips = %d used + %d without a caption that is chosen", data, written, used, written - used)
 
     return schema, tables()
 

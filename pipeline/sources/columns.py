@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.cli import InputError
+from pipeline.sources.rows import ListingError
 
 ROLES = {  # role -> the usual names, the first that a table has is used
     "file": (
@@ -44,14 +45,14 @@ def parse(text: str) -> dict[str, str]:
     return chosen
 
 
-def choose(header: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-    """Return {role: column} of normalised names. Raises ValueError when a column of --columns is absent."""
+def choose(uri: str, header: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
+    """Return {role: column} of a table, by normalised names. Raises ListingError when a column of --columns is absent."""
     have = list(header)
     found: dict[str, str] = {}
     for role, names in ROLES.items():
         if role in given:
             if given[role] and given[role] not in have:
-                raise ValueError(f"no column {given[role]!r}, which --columns names; columns are {have}")
+                raise ListingError(uri, 0, f"no column {given[role]!r}, which --columns names; columns are {have}")
             wanted: Sequence[str] = (given[role],)
         else:
             wanted = [name for name in names if name not in given.values()]

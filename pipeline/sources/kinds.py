@@ -8,12 +8,11 @@ from typing import Any
 from pipeline import audioset, storage
 from pipeline.clip import Clip, key_of, origin_of, suffix_of
 from pipeline.sources import columns, manifests, official, published, youtube
-from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.parquet import list_parquet
 from pipeline.sources.resolve import KINDS, Part
 from pipeline.sources.rows import ListingError, Record, delimited, json_rows
 from pipeline.sources.stats import ListingStats, end_of
-from pipeline.sources.tables import NUMBERED, Options, Row, RowReader, distinct
+from pipeline.sources.tables import NUMBERED, Options, Row, RowReader, distinct, note_columns
 from pipeline.sources.tars import list_tar
 from pipeline.sources.youtube import YoutubeTable
 
@@ -30,6 +29,17 @@ def list_part(part: Part, options: Options) -> tuple[ListingStats, Iterable[Clip
     if part.fold or part.label:
         clips = _placed(part, clips)
     return stats, list(clips) if part.kind in PACKED else clips
+
+
+def kept(clips: Iterable[Clip], folds: Iterable[str], stats: ListingStats) -> Iterator[Clip]:
+    """Yield the clips that are in one of the folds, all where there is none to choose; counts them and the others."""
+    for clip in clips:
+        if folds and clip.fold not in folds and not (clip.fault and not clip.fold):  # a damaged file has no fold
+            stats.skipped["in another fold"] += 1
+            continue
+        stats.clips += 1
+        stats.faults += bool(clip.fault)
+        yield clip
 
 
 def _placed(part: Part, clips: Iterable[Clip]) -> Iterator[Clip]:
@@ -98,17 +108,14 @@ def _table(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
 
 
 def _headed(uri: str, header: list[str], rows: Iterable[Row], stats: ListingStats, options: Options) -> Iterator[Clip]:
-    reader = RowReader(uri, AudioFolder(*uri.rpartition("/")[::2]), stats, options)
-    try:
-        chosen = columns.choose(header, options.columns)
-    except ValueError as error:
-        raise ListingError(uri, 0, str(error)) from None
+    chosen = columns.choose(uri, header, options.columns)
     if set(header) >= youtube.STRONG_COLUMNS:
         yield from YoutubeTable(uri, stats, options).strong(rows)
     elif youtube.is_youtube(chosen):
-        reader.note_columns(header, chosen)
+        note_columns(stats, header, chosen)
         yield from YoutubeTable(uri, stats, options).rows(rows, chosen)
     else:
+        reader = RowReader(uri, stats, options)
         reader.roles(dict.fromkeys(header))  # a table without a row, too, must name a file
         reader.place = published.place_of(uri, header)
         if chosen.get("mids") == "mids" and "labels" in chosen:
@@ -132,11 +139,11 @@ def _json(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
     if manifests.is_lhotse(first[1]):
         lines = ((line, manifests.from_lhotse(fields)) for line, fields in lines)
     if published.is_wavcaps(first[1]):
-        yield from published.list_wavcaps(uri, lines, stats, options)
-    elif youtube.is_youtube(columns.choose(first[1], options.columns)):
+        yield from published.list_wavcaps(uri, lines, stats)
+    elif youtube.is_youtube(columns.choose(uri, first[1], options.columns)):
         yield from _headed(uri, list(first[1]), lines, stats, options)
     else:
-        yield from RowReader(uri, AudioFolder(*uri.rpartition("/")[::2]), stats, options).clips(lines)
+        yield from RowReader(uri, stats, options).clips(lines)
 
 
 def _header(uri: str, record: Record) -> list[str]:

@@ -5,20 +5,18 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
-from itertools import islice
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from pipeline import audioset, storage
+from pipeline.ahead import ahead
 from pipeline.cli import InputError
 from pipeline.clip import MAX_KEY, Clip
 from pipeline.sources import columns, kinds, resolve, youtube
 from pipeline.sources.audio_folder import AudioFolder
-from pipeline.sources.resolve import Part
 from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import Options
 
@@ -54,15 +52,9 @@ def list_clips(
     options = Options(columns=columns.parse(column_names), holds_all=holds_all)
     total = ListingStats() if stats is None else stats
     with readable(source, flag):
-        for part_stats, clips in _list(resolve.parts_of(storage.resolve(source)), options):
-            for clip in clips:
-                if (
-                    folds and clip.fold not in folds and not (clip.fault and not clip.fold)
-                ):  # a damaged file has no fold
-                    total.skipped["in another fold"] += 1
-                    continue
-                total.clips += 1
-                total.faults += bool(clip.fault)
+        parts = resolve.parts_of(storage.resolve(source))
+        for part_stats, clips in ahead(partial(kinds.list_part, options=options), parts, LISTERS):
+            for clip in kinds.kept(clips, folds, part_stats):
                 if not clip.key:
                     raise InputError(flag, source, f"{clip.source_id!r} gives an empty key; rename it")
                 assert len(clip.key.encode()) <= MAX_KEY, clip.key
@@ -157,16 +149,6 @@ def readable(source: str, flag: str) -> Iterator[None]:
         raise InputError(flag, source, f"a table has no column {error}") from None
     except (ValueError, OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
         raise InputError(flag, source, f"cannot be read: {error}") from None
-
-
-def _list(parts: list[Part], options: Options) -> Iterator[tuple[ListingStats, Iterable[Clip]]]:
-    """List parts in their order, several packed ones at a time."""
-    with ThreadPoolExecutor(LISTERS) as pool:
-        rest = iter(parts)
-        ahead = [pool.submit(kinds.list_part, part, options) for part in islice(rest, LISTERS)]
-        while ahead:
-            yield ahead.pop(0).result()
-            ahead += [pool.submit(kinds.list_part, part, options) for part in islice(rest, 1)]
 
 
 def _read_beside(uri: str) -> list[str]:

@@ -5,7 +5,7 @@ become one clip with several captions. A row group that is damaged becomes a cli
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.clip import Clip
 from pipeline.sources import columns
-from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.described import damaged, described, times
 from pipeline.sources.stats import ListingStats
-from pipeline.sources.tables import Options, Row, RowReader, merged, text_of
+from pipeline.sources.tables import Options, Row, RowReader, merge, text_of
 
 AUDIO_COLUMNS = ("audio", "flac", "wav", "mp3", "bytes")
 ID_COLUMNS = ("video_id", "youtube_id", "ytid", "key", "id", "file", "filename", "path")
@@ -60,34 +59,26 @@ def read_row(uri: str, row: int) -> bytes | None:
 
 def _packed(uri: str, file: pq.ParquetFile, column: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
     wanted = [name for name in file.schema_arrow.names if name != column]
-    _note_columns(wanted, column, stats, options)
+    _note_columns(uri, wanted, column, stats, options)
     wanted += [f"{column}.path"] if pa.types.is_struct(file.schema_arrow.field(column).type) else []
-    held: dict[tuple[object, ...], Clip] = {}
-    for row, fields in _rows(uri, file, wanted, stats):
-        if isinstance(fields, Clip):
-            yield from held.values()
-            held.clear()
-            yield fields
-            continue
-        stats.read["rows"] += 1
-        path = (fields.pop(column, None) or {}).get("path") or ""
-        clip = described(uri, _row_id(uri, row, fields, path), fields, options, offset=row)
-        identity = _identity(row, clip.key, columns.renamed(fields, options.columns), path)
-        if identity in held:
-            stats.merged += 1
-            held[identity] = merged(held[identity], clip, uri, row)
-            continue
-        if not options.holds_all:
-            yield from held.values()
-            held.clear()
-        held[identity] = clip
-    yield from held.values()
+
+    def rows() -> Iterator[tuple[Hashable, int, Clip]]:
+        for row, fields in _rows(uri, file, wanted, stats):
+            if isinstance(fields, Clip):
+                yield fields.key, row, fields
+                continue
+            stats.read["rows"] += 1
+            path = (fields.pop(column, None) or {}).get("path") or ""
+            clip = described(uri, _row_id(uri, row, fields, path), fields, options, offset=row)
+            yield _identity(row, clip.key, columns.renamed(fields, options.columns), path), row, clip
+
+    yield from merge(rows(), uri, stats, options.holds_all)
 
 
 def _named(uri: str, file: pq.ParquetFile, stats: ListingStats, options: Options) -> Iterator[Clip]:
     """Yield the clips of a table that names files; rows count from 1, as lines do."""
     header = [columns.normalise(name) for name in file.schema_arrow.names]
-    if "file" not in columns.choose(header, options.columns):
+    if "file" not in columns.choose(uri, header, options.columns):
         wanted = f"want one of {list(AUDIO_COLUMNS)}, or a column of files: --columns {columns.WANTED}"
         raise ValueError(f"no column of audio bytes: columns are {file.schema_arrow.names}, {wanted}")
     faults: list[Clip] = []
@@ -99,7 +90,7 @@ def _named(uri: str, file: pq.ParquetFile, stats: ListingStats, options: Options
             else:
                 yield row + 1, columns.lowered(fields)
 
-    yield from RowReader(uri, AudioFolder(*uri.rpartition("/")[::2]), stats, options).clips(lines())
+    yield from RowReader(uri, stats, options).clips(lines())
     yield from faults
 
 
@@ -146,9 +137,9 @@ def _labels(value: Any, names: list[str]) -> list[str]:
     return [names[n] for n in numbers if isinstance(n, int) and 0 <= n < len(names)]
 
 
-def _note_columns(names: Iterable[str], audio: str, stats: ListingStats, options: Options) -> None:
+def _note_columns(uri: str, names: Iterable[str], audio: str, stats: ListingStats, options: Options) -> None:
     plain = {columns.normalise(name): name for name in names}
-    chosen = columns.choose(plain, options.columns)
+    chosen = columns.choose(uri, plain, options.columns)
     stats.columns |= {"file": audio} | {role: name for role, name in chosen.items() if role != "file"}
     used = {*chosen.values(), *ID_COLUMNS}
     stats.unused_columns |= {name: None for key, name in plain.items() if key not in used}

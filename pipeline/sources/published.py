@@ -12,7 +12,7 @@ from pipeline.clip import Clip, key_of, origin_of, stem
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.rows import ListingError
 from pipeline.sources.stats import ListingStats
-from pipeline.sources.tables import CAPTION_SEPARATOR, Options, text_of, texts
+from pipeline.sources.tables import CAPTION_SEPARATOR, Row, text_of, texts
 
 FSD50K_FOLDER = "FSD50K.ground_truth"
 WAVCAPS_ID = re.compile(r"Y([\w-]{11})(\.\w+)?")  # of its AudioSet part
@@ -48,9 +48,7 @@ def is_wavcaps(fields: Mapping[str, Any]) -> bool:
     return {"id", "caption", "duration"} <= set(fields) and not {"audio", "file", "path"} & set(fields)
 
 
-def list_wavcaps(
-    uri: str, rows: Iterable[tuple[int, Mapping[str, Any]]], stats: ListingStats, options: Options
-) -> Iterator[Clip]:
+def list_wavcaps(uri: str, rows: Iterable[Row], stats: ListingStats) -> Iterator[Clip]:
     """Yield the clips of one of WavCaps' JSON files; the audio is looked for beside it and in its `<part>_flac` folder."""
     folder, _, name = uri.rpartition("/")
     files = AudioFolder(folder, name)

@@ -7,7 +7,7 @@ Freesound): then they are the place in that recording, and the file holds just t
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +35,9 @@ class Options:
 class RowReader:
     """Turns the rows of one table into clips."""
 
-    def __init__(self, uri: str, files: AudioFolder, stats: ListingStats, options: Options) -> None:
-        self.uri, self.files, self.stats, self.options = uri, files, stats, options
+    def __init__(self, uri: str, stats: ListingStats, options: Options) -> None:
+        self.uri, self.stats, self.options = uri, stats, options
+        self.files = AudioFolder(*uri.rpartition("/")[::2])
         self.place: Callable[[Mapping[str, Any]], str] | None = None  # where published layouts have their audio
         self.names: dict[str, str] = {}  # {mid: display name}, where a table has ids alone
         self.label_separator = LABEL_SEPARATOR
@@ -44,20 +45,9 @@ class RowReader:
 
     def clips(self, rows: Iterable[Row]) -> Iterator[Clip]:
         """Yield the clips; rows of one clip become one, with all of their captions and labels."""
-        if self.options.holds_all:
-            yield from self._gathered(rows)
-            return
-        held: tuple[int, Clip] | None = None
-        for line, fields in rows:
-            clip = self.clip(line, fields)
-            if held and _identity(held[1]) == _identity(clip):
-                held = line, self._merged(held, (line, clip))
-                continue
-            if held:
-                yield held[1]
-            held = line, clip
-        if held:
-            yield held[1]
+        clips = ((line, self.clip(line, fields)) for line, fields in rows)
+        identified = (((clip.uri, clip.cut_start_s, clip.cut_end_s), line, clip) for line, clip in clips)
+        yield from merge(identified, self.uri, self.stats, self.options.holds_all)
 
     def clip(self, line: int, fields: Mapping[str, Any]) -> Clip:
         """Return the clip of one row. Raises ListingError for a row that names no file, and for a time that is no number."""
@@ -93,61 +83,70 @@ class RowReader:
         """Return {role: column} of a row. Raises ListingError when no column names a file."""
         header = tuple(fields)
         if header not in self._chosen:
-            try:
-                chosen = columns.choose(header, self.options.columns)
-            except ValueError as error:
-                raise ListingError(self.uri, 0, str(error)) from None
+            chosen = columns.choose(self.uri, header, self.options.columns)
             if "file" not in chosen:
                 wanted = f"want one of {list(columns.ROLES['file'])}, or name yours: --columns {columns.WANTED}"
                 raise ListingError(self.uri, 0, f"no file column: columns are {list(header)}, {wanted}")
             if "start" not in chosen:  # a length by itself cuts nothing
                 chosen = {role: name for role, name in chosen.items() if role not in ("end", "duration")}
-            self.note_columns(header, chosen)
+            note_columns(self.stats, header, chosen)
             self._chosen[header] = chosen
         return self._chosen[header]
 
-    def note_columns(self, header: Iterable[str], chosen: Mapping[str, str]) -> None:
-        """Remember which columns are used."""
-        self.stats.columns |= chosen
-        used = set(chosen.values())
-        self.stats.unused_columns |= {n: None for n in header if n and n not in used and not NUMBERED.fullmatch(n)}
-
-    def named(self, mids: Iterable[str]) -> tuple[str, ...]:
-        """Return the display names of ids; those without one are counted."""
-        found = []
-        for mid in mids:
-            if mid in self.names:
-                found.append(self.names[mid])
-            else:
-                self.stats.unknown_labels[mid] += 1
-        return tuple(found)
-
     def _tags(self, own: Mapping[str, Any], mids: list[str]) -> tuple[str, ...]:
         tags = [tag.replace("_", " ") for tag in texts(own.get("labels"), self.label_separator)]
-        return tuple(dict.fromkeys(tags)) or (self.named(mids) if self.names else ())
+        return tuple(dict.fromkeys(tags)) or named(mids, self.names, self.stats)
 
     def _times(self, line: int, own: Mapping[str, Any]) -> tuple[float, float]:
         """Return where a clip begins and ends, seconds; 0 where that is not listed."""
-        start_s, end_s, duration_s = (self._number(line, name, own.get(name)) for name in ("start", "end", "duration"))
+        start_s, end_s, duration_s = (number(self.uri, line, n, own.get(n)) for n in ("start", "end", "duration"))
         end_s = end_s or (start_s + duration_s if duration_s else 0.0)
         if start_s < 0 or (end_s and end_s <= start_s):
             raise ListingError(self.uri, line, f"a clip from {start_s} s to {end_s} s cannot be")
         return start_s, end_s
 
-    def _number(self, line: int, name: str, value: Any) -> float:
-        return number(self.uri, line, name, value)
 
-    def _gathered(self, rows: Iterable[Row]) -> Iterator[Clip]:
-        found: dict[tuple[str, float, float], tuple[int, Clip]] = {}
-        for line, fields in rows:
-            clip = self.clip(line, fields)
-            held = found.get(_identity(clip))
-            found[_identity(clip)] = (line, self._merged(held, (line, clip))) if held else (line, clip)
-        yield from (clip for _, clip in found.values())
+def note_columns(stats: ListingStats, header: Iterable[str], chosen: Mapping[str, str]) -> None:
+    """Remember which columns of a table are used, and which are not."""
+    stats.columns |= chosen
+    used = set(chosen.values())
+    stats.unused_columns |= {
+        name: None for name in header if name and name not in used and not NUMBERED.fullmatch(name)
+    }
 
-    def _merged(self, one: tuple[int, Clip], other: tuple[int, Clip]) -> Clip:
-        self.stats.merged += 1
-        return merged(one[1], other[1], self.uri, other[0])
+
+def named(mids: Iterable[str], names: Mapping[str, str], stats: ListingStats) -> tuple[str, ...]:
+    """Return the display names of ids; those without one are counted. Without any names there is nothing to look up."""
+    if not names:
+        return ()
+    mids = tuple(mids)
+    stats.unknown_labels.update(mid for mid in mids if mid not in names)
+    return tuple(names[mid] for mid in mids if mid in names)
+
+
+def merge(rows: Iterable[tuple[Hashable, int, Clip]], uri: str, stats: ListingStats, holds_all: bool) -> Iterator[Clip]:
+    """Yield the clips of rows; rows of one clip become one clip, with all of their captions and labels.
+
+    Args:
+        rows: what tells clips apart, the line, and the clip of each row.
+        uri: of the table.
+        stats: counts what is merged.
+        holds_all: rows of one clip may lie apart, and all clips are held; otherwise they are neighbours.
+
+    Raises:
+        ListingError: as `merged` does.
+    """
+    held: dict[Hashable, Clip] = {}
+    for identity, line, clip in rows:
+        if identity in held:
+            stats.merged += 1
+            held[identity] = merged(held[identity], clip, uri, line)
+            continue
+        if not holds_all:
+            yield from held.values()
+            held.clear()
+        held[identity] = clip
+    yield from held.values()
 
 
 def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
@@ -192,10 +191,6 @@ def numbered(fields: Mapping[str, Any]) -> list[str]:
 def text_of(value: Any) -> str:
     """Return a cell as text, '' for none."""
     return "" if value is None else str(value).strip()
-
-
-def _identity(clip: Clip) -> tuple[str, float, float]:
-    return clip.uri, clip.cut_start_s, clip.cut_end_s
 
 
 def _timed(key: str, start_s: float, end_s: float) -> str:

@@ -14,7 +14,17 @@ from pipeline.sources import columns
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.rows import ListingError, Record, delimited
 from pipeline.sources.stats import ListingStats
-from pipeline.sources.tables import CAPTION_SEPARATOR, LABEL_SEPARATOR, Options, Row, merged, number, texts
+from pipeline.sources.tables import (
+    CAPTION_SEPARATOR,
+    LABEL_SEPARATOR,
+    Options,
+    Row,
+    merge,
+    named,
+    number,
+    text_of,
+    texts,
+)
 
 CLIP_S = 10.0  # length of a clip whose end is not listed
 CAPTIONS_OF_SEGMENTS = "_captions.csv"
@@ -48,16 +58,9 @@ class YoutubeTable:
 
     def clip(self, segment: audioset.Segment, **fields: Any) -> Clip:
         """Return the clip of a segment; ids without a name are counted, and the clip keeps its other tags."""
-        for mid in segment.mids if self.names else ():
-            if mid not in self.names:
-                self.stats.unknown_labels[mid] += 1
-        tags = tuple(self.names[mid] for mid in segment.mids if mid in self.names)
-        listed = {
-            "key": audioset.key(segment.ytid, segment.start_s, segment.end_s),
-            "source_id": segment.ytid,
-            "tags": tags,
-        }
+        listed = {"source_id": segment.ytid, "tags": named(segment.mids, self.names, self.stats)}
         return Clip(
+            key=audioset.key(segment.ytid, segment.start_s, segment.end_s),
             uri=self.files.find(segment),
             origin=f"youtube:{segment.ytid}",
             start_s=segment.start_s,
@@ -85,27 +88,17 @@ class YoutubeTable:
 
     def rows(self, rows: Iterable[Row], chosen: Mapping[str, str]) -> Iterator[Clip]:
         """Yield the clips of a table with a header, all captions of a clip together; {role: column} are given."""
-        if "captions" in chosen:
-            rows = list(rows)  # captions of one clip may lie apart, and the labels of all are looked up at once
-            labels = (
-                self._labels({str(fields.get(chosen["youtube"])) for _, fields in rows}) if "mids" not in chosen else {}
-            )
-        else:
-            labels = {}
+        captioned = "captions" in chosen
+        labels: dict[str, tuple[str, ...]] = {}
         if "mids" in chosen:
-            self.names = self._class_names(required=not {"captions", "labels"} & set(chosen))
-        held: dict[str, Clip] = {}
-        for line, fields in rows:
-            self.stats.read["rows"] += 1
-            clip = self._row(line, {role: fields.get(column) for role, column in chosen.items()}, labels)
-            if "captions" not in chosen and not self.options.holds_all:
-                yield clip
-            elif clip.key in held:
-                self.stats.merged += 1
-                held[clip.key] = merged(held[clip.key], clip, self.uri, line)
-            else:
-                held[clip.key] = clip
-        yield from held.values()
+            self.names = self._class_names(required=not (captioned or "labels" in chosen))
+        elif captioned:
+            rows = list(rows)  # the labels of all are looked up at once
+            labels = self._labels({text_of(fields.get(chosen["youtube"])) for _, fields in rows})
+        own = ((line, {role: fields.get(column) for role, column in chosen.items()}) for line, fields in rows)
+        clips = ((line, self._row(line, roles, labels)) for line, roles in own)
+        holds_all = captioned or self.options.holds_all  # captions of one clip may lie apart
+        yield from merge(((clip.key, line, clip) for line, clip in clips), self.uri, self.stats, holds_all)
 
     def strong(self, rows: Iterable[Row]) -> Iterator[Clip]:
         """Yield the clips of AudioSet's strong labels: the rows are events of a clip `<ytid>_<start in ms>`."""
@@ -116,20 +109,17 @@ class YoutubeTable:
         else:
             self.names = self._class_names(required=True)
         self.stats.columns |= {"youtube": "segment_id", "mids": "label"}
-        held: dict[str, Clip] = {}
-        for line, fields in rows:
-            self.stats.read["rows"] += 1
-            ytid, sign, start = str(fields["segment_id"]).rpartition("_")
-            if not sign or not start.isdigit():
-                raise ListingError(self.uri, line, f"segment_id is {fields['segment_id']!r}, want <ytid>_<start in ms>")
-            start_s = int(start) / 1000
-            segment = audioset.Segment(ytid, start_s, start_s + CLIP_S, (str(fields["label"]).strip(),))
-            clip = self.clip(segment)
-            if clip.key in held:
-                self.stats.merged += 1
-                clip = merged(held[clip.key], clip, self.uri, line)
-            held[clip.key] = clip
-        yield from held.values()
+        clips = ((line, self._event(line, fields)) for line, fields in rows)
+        yield from merge(((clip.key, line, clip) for line, clip in clips), self.uri, self.stats, holds_all=True)
+
+    def _event(self, line: int, fields: Mapping[str, Any]) -> Clip:
+        """Return the clip of a row of strong labels, with the one label of the row."""
+        self.stats.read["rows"] += 1
+        ytid, sign, start = text_of(fields["segment_id"]).rpartition("_")
+        if not sign or not start.isdigit():
+            raise ListingError(self.uri, line, f"segment_id is {fields['segment_id']!r}, want <ytid>_<start in ms>")
+        start_s = int(start) / 1000
+        return self.clip(audioset.Segment(ytid, start_s, start_s + CLIP_S, (text_of(fields["label"]),)))
 
     def vggsound(self, records: Iterable[Record]) -> Iterator[Clip]:
         """Yield the clips of VGGSound's tables: `ytid,start,label,split`, or `<ytid>_<start>.mp4,label` of test clips."""
@@ -153,14 +143,15 @@ class YoutubeTable:
         return audioset.Segment(ytid.strip(), start_s, end_s, audioset.split_mids(mids))
 
     def _row(self, line: int, own: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]]) -> Clip:
-        ytid = str(own["youtube"]).strip()
+        self.stats.read["rows"] += 1
+        ytid = text_of(own["youtube"])
         if not ytid:
             raise ListingError(self.uri, line, "has no YouTube id")
         start_s, end_s, duration_s = (number(self.uri, line, n, own.get(n)) for n in ("start", "end", "duration"))
-        mids = audioset.split_mids(str(own.get("mids") or "")) or labels.get(ytid, ())
+        mids = audioset.split_mids(text_of(own.get("mids"))) or labels.get(ytid, ())
         fields: dict[str, Any] = {
             "captions": tuple(texts(own.get("captions"), CAPTION_SEPARATOR)),
-            "fold": str(own.get("fold") or "").strip(),
+            "fold": text_of(own.get("fold")),
         }
         if tags := texts(own.get("labels"), LABEL_SEPARATOR):
             fields["tags"] = tuple(tag.replace("_", " ") for tag in tags)
