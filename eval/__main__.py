@@ -6,15 +6,21 @@ from eval import configs
 from pipeline.cli import Stage, main
 
 STAGES = {
-    "zero-shot": Stage("eval.zero_shot", "Classify and tag by similarity to class names.", configs.ZERO_SHOT),
-    "retrieval": Stage("eval.retrieval", "Find clips by captions and captions by clips.", configs.RETRIEVAL),
-    "captioning": Stage("eval.captioning", "Caption clips and score it; the ablation of tags.", configs.CAPTIONING),
-    "linear-probe": Stage(
-        "eval.linear_probe", "A linear layer over frozen embeddings, by official folds.", configs.LINEAR_PROBE
+    "zero-shot": Stage("eval.stages.zero_shot", "Classify and tag by similarity to class names.", configs.ZERO_SHOT),
+    "retrieval": Stage("eval.stages.retrieval", "Find clips by captions and captions by clips.", configs.RETRIEVAL),
+    "captioning": Stage(
+        "eval.stages.captioning", "Caption clips and score it; the ablation of tags.", configs.CAPTIONING
     ),
-    "finetune": Stage("eval.finetune", "The encoder fine-tuned on each official fold, and tested.", configs.FINETUNE),
-    "suite": Stage("eval.suite", "Every task that is there, every stage that fits, and the report.", configs.SUITE),
-    "report": Stage("eval.report", "Show several models side by side.", configs.REPORT),
+    "linear-probe": Stage(
+        "eval.stages.linear_probe", "A linear layer over frozen embeddings, by official folds.", configs.LINEAR_PROBE
+    ),
+    "finetune": Stage(
+        "eval.stages.finetune", "The encoder fine-tuned on each official fold, and tested.", configs.FINETUNE
+    ),
+    "suite": Stage(
+        "eval.stages.suite", "Every task that is there, every stage that fits, and the report.", configs.SUITE
+    ),
+    "report": Stage("eval.stages.report", "Show several models side by side.", configs.REPORT),
 }
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from pipeline import storage
 from train import checkpoint
-from train.models.captioner import TagGuidedCaptioner
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap
 from train.models.classifier import Classifier
-from train.models.encoder import AudioEncoder
+from train.models.encoders.encoder import AudioEncoder
 from train.models.tagger import WINDOW_S, Tagger
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class HearModel(nn.Module):
 
     def scene_embeddings(self, audio: Tensor) -> Tensor:
         """Return the clip embeddings (N, E) of sounds (N, T), the same that `eval linear-probe` takes."""
-        features: Tensor = self.network.hear(list(audio.cpu().numpy()), self.sample_rate).features
+        features: Tensor = self.network.encode_clips(list(audio.cpu().numpy()), self.sample_rate).features
         return features
 
 
@@ -161,7 +161,7 @@ class MtebEncoder:
         return ModelMeta.create_empty(told)
 
     def _hear(self, sounds: list[dict[str, Any]]) -> Tensor:
-        heard = self.model.hear([np.asarray(each["array"], np.float32) for each in sounds])
+        heard = self.model.encode_clips([np.asarray(each["array"], np.float32) for each in sounds])
         vectors: Tensor = heard.outputs if isinstance(self.model, Clap) else heard.features
         return vectors
 

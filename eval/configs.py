@@ -1,12 +1,12 @@
 """Named evaluation configs."""
 
-from eval.captioning import CaptioningConfig, Guidance
-from eval.finetune import FinetuneTaskConfig
-from eval.linear_probe import LinearProbeConfig
-from eval.report import ReportConfig
-from eval.retrieval import RetrievalConfig
-from eval.suite import SuiteConfig
-from eval.zero_shot import ZeroShotConfig
+from eval.stages.captioning import CaptioningConfig, Guidance
+from eval.stages.finetune import FinetuneTaskConfig
+from eval.stages.linear_probe import LinearProbeConfig
+from eval.stages.report import ReportConfig
+from eval.stages.retrieval import RetrievalConfig
+from eval.stages.suite import SuiteConfig
+from eval.stages.zero_shot import ZeroShotConfig
 from pipeline.cli import ONLY
 from train.configs import FINETUNE as RECIPES
 

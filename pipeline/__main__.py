@@ -6,20 +6,20 @@ from pipeline import configs
 from pipeline.cli import Stage, main
 
 STAGES = {
-    "synth": Stage("pipeline.synth", "Write the procedural corpus.", configs.SYNTH),
-    "inspect": Stage("pipeline.inspect", "Show how a source is understood.", configs.INSPECT),
-    "fingerprint": Stage("pipeline.fingerprints", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
-    "plan": Stage("pipeline.plan", "Fix which clip goes into which shard.", configs.PLAN),
-    "probe": Stage("pipeline.probe", "Measure how fast each stage of caption is.", configs.PROBE),
-    "caption": Stage("pipeline.caption", "Tagged audio -> caption shards.", configs.CAPTION),
-    "retry": Stage("pipeline.retry", "Caption failed clips again, into new shards.", configs.RETRY),
-    "verify": Stage("pipeline.verify", "Check every byte of a dataset.", configs.VERIFY),
-    "score": Stage("pipeline.score", "Score captions with a language-audio model.", configs.SCORE),
-    "audit": Stage("pipeline.audit", "Judge captions by their words and tags.", configs.AUDIT),
-    "recaption": Stage("pipeline.recaption", "Write new captions for a dataset.", configs.RECAPTION),
-    "index": Stage("pipeline.index", "List the captioned clips of others' tars, to train from.", configs.INDEX),
-    "export": Stage("pipeline.export", "Write chosen clips and captions as plain tars.", configs.EXPORT),
-    "listen": Stage("pipeline.listen", "Write a page of clips to hear beside their captions.", configs.LISTEN),
+    "synth": Stage("pipeline.stages.synth", "Write the procedural corpus.", configs.SYNTH),
+    "inspect": Stage("pipeline.stages.inspect", "Show how a source is understood.", configs.INSPECT),
+    "fingerprint": Stage("pipeline.stages.fingerprint", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
+    "plan": Stage("pipeline.planning.plan", "Fix which clip goes into which shard.", configs.PLAN),
+    "probe": Stage("pipeline.stages.probe", "Measure how fast each stage of caption is.", configs.PROBE),
+    "caption": Stage("pipeline.stages.caption", "Tagged audio -> caption shards.", configs.CAPTION),
+    "retry": Stage("pipeline.stages.retry", "Caption failed clips again, into new shards.", configs.RETRY),
+    "verify": Stage("pipeline.stages.verify", "Check every byte of a dataset.", configs.VERIFY),
+    "score": Stage("pipeline.stages.score", "Score captions with a language-audio model.", configs.SCORE),
+    "audit": Stage("pipeline.stages.audit", "Judge captions by their words and tags.", configs.AUDIT),
+    "recaption": Stage("pipeline.stages.recaption", "Write new captions for a dataset.", configs.RECAPTION),
+    "index": Stage("pipeline.stages.index", "List the captioned clips of others' tars, to train from.", configs.INDEX),
+    "export": Stage("pipeline.stages.export", "Write chosen clips and captions as plain tars.", configs.EXPORT),
+    "listen": Stage("pipeline.stages.listen", "Write a page of clips to hear beside their captions.", configs.LISTEN),
 }
 
 if __name__ == "__main__":

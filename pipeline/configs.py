@@ -1,24 +1,24 @@
 """Named pipeline configs. Each is the same code path; small ones differ only in numbers."""
 
-from pipeline.audio_filter import AudioFilterConfig
-from pipeline.audit import AuditConfig
-from pipeline.caption import CaptionConfig
 from pipeline.cli import ONLY
-from pipeline.engine import ActorConfig
-from pipeline.export import ExportConfig
-from pipeline.fingerprints import FingerprintConfig
-from pipeline.firewall import FirewallConfig
-from pipeline.index import IndexConfig
-from pipeline.inspect import InspectConfig
-from pipeline.listen import ListenConfig
-from pipeline.plan import PlanConfig
-from pipeline.probe import ProbeConfig
-from pipeline.recaption import RecaptionConfig
-from pipeline.retry import RetryConfig
-from pipeline.score import ScoreConfig
-from pipeline.synth import SynthConfig
-from pipeline.verify import VerifyConfig
-from train.models.decoding import Decoding
+from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.engine import ActorConfig
+from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.quality.audio_filter import AudioFilterConfig
+from pipeline.stages.audit import AuditConfig
+from pipeline.stages.export import ExportConfig
+from pipeline.stages.fingerprint import FingerprintConfig
+from pipeline.stages.index import IndexConfig
+from pipeline.stages.inspect import InspectConfig
+from pipeline.stages.listen import ListenConfig
+from pipeline.stages.plan import PlanConfig
+from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.recaption import RecaptionConfig
+from pipeline.stages.retry import RetryConfig
+from pipeline.stages.score import ScoreConfig
+from pipeline.stages.synth import SynthConfig
+from pipeline.stages.verify import VerifyConfig
+from train.models.captioner.decoding import Decoding
 
 SYNTH: dict[str, tuple[str, SynthConfig]] = {
     "demo": ("1,360 clips of 5 s with 20 sound classes, in about 20 seconds", SynthConfig()),
@@ -27,7 +27,7 @@ SYNTH: dict[str, tuple[str, SynthConfig]] = {
         SynthConfig(num_captioned=24, num_tagged=24, num_evaluation=24, clip_s=2.0),
     ),
 }
-AUDIOSET_FIREWALL = FirewallConfig(
+AUDIOSET_FIREWALL = DecontaminationConfig(
     required=("audioset-eval", "audiocaps", "vggsound")
 )  # the sets that share its recordings
 PLAN: dict[str, tuple[str, PlanConfig]] = {

@@ -7,7 +7,7 @@ from ray.autoscaler.v2 import autoscaler as v2
 from ray.autoscaler.v2.scheduler import SchedulingRequest
 from ray.core.generated import autoscaler_pb2 as pb
 
-from pipeline.engine import TASK_CPUS, TASK_MEMORY
+from pipeline.graph.engine import TASK_CPUS, TASK_MEMORY
 
 MODEL, READING = (  # what two actors or two tasks wait for
     [pb.ResourceRequestByCount(request=pb.ResourceRequest(resources_bundle=shape), count=2)]

@@ -19,7 +19,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline import audioset, plan, shards, sources, storage
+from pipeline import sources, storage
+from pipeline.dataset import shards
+from pipeline.planning import plan
+from pipeline.sources import audioset
 from tests import bench_clips
 
 LABELS = 527

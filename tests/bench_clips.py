@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import shards, storage
-from train import clip_file
+from pipeline import storage
+from pipeline.dataset import shards
+from train.data import clip_file
 
 CLIPS_PER_SHARD, RANKS = 4096, 8
 TEXT_COLUMNS = ("text", "tags")

@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pipeline import shards
+from pipeline.dataset import shards
 
 KINDS = ("driver", "worker", "node")
 PATIENCE_S = 240.0  # without a new shard or an end

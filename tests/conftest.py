@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from pipeline import sources, storage
-from pipeline.caption import CaptionConfig
-from pipeline.caption import run as run_caption
 from pipeline.configs import CAPTION, SYNTH
-from pipeline.synth import SynthConfig
-from pipeline.synth import run as run_synth
+from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.stages.caption import run as run_caption
+from pipeline.stages.synth import SynthConfig
+from pipeline.stages.synth import run as run_synth
 from train import checkpoint
-from train.captioner import train as train_captioner
 from train.configs import CAPTIONER, TINY_CLAP
-from train.loop import Context
 from train.models import text
 from train.models.clap import Clap
+from train.stages.captioner import train as train_captioner
+from train.trainer.loop import Context
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"

@@ -18,17 +18,18 @@ from torch import nn
 from torch.nn import functional as nnf
 
 from tests.gpu_table import BUDGET_S, FULL, QUICK, Bench, Inputs, Row, table
-from train.models import audio, text
+from train.models import text
 from train.models.blocks import blocks
-from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.decoding import Decoding
+from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.vocabulary import SPECIALS, Vocabulary
 from train.models.clap import Clap, ClapConfig
-from train.models.cnn14 import Cnn14Config
-from train.models.decoding import Decoding
-from train.models.frontend import EfficientLogMel, LogMel, prepare
-from train.models.mobilenet import WIDTHS, MobileNetConfig
+from train.models.encoders import registry
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.frontend import EfficientLogMel, LogMel, prepare
+from train.models.encoders.mobilenet import WIDTHS, MobileNetConfig
+from train.models.encoders.transformer import TransformerConfig
 from train.models.text import TextConfig
-from train.models.transformer import TransformerConfig
-from train.models.words import SPECIALS, Vocabulary
 
 RATE_HZ, CLIP_S = 32_000, 10
 ENCODERS = {
@@ -69,7 +70,7 @@ def front_ends(bench: Bench) -> Iterator[Row]:
 def encoders(bench: Bench) -> Iterator[Row]:
     """int16 waveform to clip embedding."""
     for name in bench.size.encoders:
-        model = audio.build(ENCODERS[name]).to(bench.device).eval()
+        model = registry.build(ENCODERS[name]).to(bench.device).eval()
         for mode, run, batch in bench.modes(model):
             yield bench.row(name, mode, batch, lambda x: run(*x, RATE_HZ), lambda: clips(batch))
 
@@ -83,13 +84,13 @@ def captions(bench: Bench) -> Iterator[Row]:
     for batch in bench.size.batches:
         tags = (torch.rand(batch, 527) < 0.005).float().to(bench.device)
         keys = [str(i) for i in range(batch)]
-        heard = model.listen(*(tensor.to(bench.device) for tensor in clips(batch)), RATE_HZ)
+        heard = model.encode_audio(*(tensor.to(bench.device) for tensor in clips(batch)), RATE_HZ)
         for how in (Decoding(), Decoding(method="nucleus")):
             decode = partial(model.generate, heard, tags, how, keys)
             yield bench.row(f"decode, {how.method}", "eager", batch, lambda _: decode(), tuple)
         yield bench.row(
             "audio to caption, beam 3", "eager", batch,
-            lambda x: model.generate(model.listen(*x, RATE_HZ), tags, Decoding(), keys), lambda: clips(batch),
+            lambda x: model.generate(model.encode_audio(*x, RATE_HZ), tags, Decoding(), keys), lambda: clips(batch),
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel
+from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel
 
 BUDGET_S = 540.0
 Inputs = tuple[Tensor, ...]

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import engine
-from pipeline.engine import ActorConfig
+from pipeline.graph import engine
+from pipeline.graph.engine import ActorConfig
 
 SHARD_S = 2.0  # that an actor takes for a shard: 512 clips at 256 a second
 ACTORS = {  # by MB of a shard: nothing but the scheduling; what the memory of this machine lets pass

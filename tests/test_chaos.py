@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.caption import CaptionConfig
+from pipeline.graph.caption_graph import CaptionConfig
 
 ROUNDS = 10
 

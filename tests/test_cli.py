@@ -14,7 +14,7 @@ import pytest
 import eval.__main__ as eval_room
 import pipeline.__main__ as pipeline_room
 import train.__main__ as train_room
-from pipeline import cli, storage
+from pipeline import cli, errors, run_dir, storage
 from train.configs import PRETRAIN
 
 ROOMS = {"pipeline": pipeline_room.STAGES, "train": train_room.STAGES, "eval": eval_room.STAGES}
@@ -135,13 +135,13 @@ def test_ctrl_c_saves_and_the_same_command_continues(corpus: str, tmp_path: Path
 def test_a_field_added_since_is_at_its_default_in_an_older_run(tmp_path: Path) -> None:
     """A job that was begun before a flag was there goes on by the same command, and not with another value of the flag."""
     config = PRETRAIN["tiny"][1]
-    out = cli.claim(str(tmp_path), config)
-    held = storage.read_json(storage.join(out, cli.RUN_FILE))
+    out = run_dir.claim(str(tmp_path), config)
+    held = storage.read_json(storage.join(out, run_dir.RUN_FILE))
     del held["network"]["padding"], held["hold_out"]
-    storage.publish_json(storage.join(out, cli.RUN_FILE), held)
-    assert cli.claim(str(tmp_path), config) == out
-    with pytest.raises(cli.InputError, match="hold_out was 0, now 3"):
-        cli.claim(str(tmp_path), dataclasses.replace(config, hold_out=3))
-    with pytest.raises(cli.InputError, match="network was"):
+    storage.publish_json(storage.join(out, run_dir.RUN_FILE), held)
+    assert run_dir.claim(str(tmp_path), config) == out
+    with pytest.raises(errors.InputError, match="hold_out was 0, now 3"):
+        run_dir.claim(str(tmp_path), dataclasses.replace(config, hold_out=3))
+    with pytest.raises(errors.InputError, match="network was"):
         network = dataclasses.replace(config.network, padding="none")
-        cli.claim(str(tmp_path), dataclasses.replace(config, network=network))
+        run_dir.claim(str(tmp_path), dataclasses.replace(config, network=network))

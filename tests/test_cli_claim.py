@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli, storage
-from pipeline.cli import InputError
+from pipeline import run_dir, storage
+from pipeline.errors import InputError
 
 FOLDERS, COMMANDS = 10, 4
 
@@ -32,7 +32,7 @@ def race(root: str, number: int, start: "multiprocessing.synchronize.Barrier", a
     for folder in range(FOLDERS):
         start.wait()
         try:
-            cli.claim(f"{root}/{folder}", Config(number=number))
+            run_dir.claim(f"{root}/{folder}", Config(number=number))
             answers.put((folder, number, ""))
         except InputError as error:
             answers.put((folder, number, str(error)))
@@ -73,7 +73,7 @@ def test_a_disk_without_hard_links_takes_a_claim(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "link", no_links)
     out = str(tmp_path / "out")
-    assert cli.claim(out, Config()) == cli.claim(out, Config()) == out
+    assert run_dir.claim(out, Config()) == run_dir.claim(out, Config()) == out
     assert os.listdir(out) == ["run.json"]
     assert not storage.create(f"{out}/run.json", b"other")
 
@@ -83,24 +83,24 @@ def test_a_field_that_run_json_lacks_counts_as_its_default(tmp_path: Path) -> No
     out = str(tmp_path)
     storage.publish_json(f"{out}/run.json", {"out": "/elsewhere", "inner": {"width": 3}})
     config = Config(inner=Inner(width=3))
-    assert cli.claim(out, config) == out
+    assert run_dir.claim(out, config) == out
     for changed, said in (
         (dataclasses.replace(config, number=7), "number was 0, now 7"),
         (Config(inner=Inner(width=3, names=("a",))), r"inner was .*'names': \[\].*now .*'names': \['a'\]"),
         (Config(inner=Inner(width=2)), "inner was"),
     ):
         with pytest.raises(InputError, match=said):
-            cli.claim(out, changed)
+            run_dir.claim(out, changed)
     assert storage.read_json(f"{out}/run.json") == {"out": "/elsewhere", "inner": {"width": 3}}
 
 
 def test_an_identity_that_is_gone_or_new_is_a_difference(tmp_path: Path) -> None:
     """A revision that run.json lacks counts as None."""
     old, new = str(tmp_path / "old"), str(tmp_path / "new")
-    cli.claim(old, Config(), {"content": "a"})
-    assert cli.claim(old, Config(), {"content": "a", "revision": None}) == old
+    run_dir.claim(old, Config(), {"content": "a"})
+    assert run_dir.claim(old, Config(), {"content": "a", "revision": None}) == old
     with pytest.raises(InputError, match="revision was None, now 'r'"):
-        cli.claim(old, Config(), {"content": "a", "revision": "r"})
-    cli.claim(new, Config(), {"revision": "r"})
+        run_dir.claim(old, Config(), {"content": "a", "revision": "r"})
+    run_dir.claim(new, Config(), {"revision": "r"})
     with pytest.raises(InputError, match="revision was 'r', now None"):
-        cli.claim(new, Config(), {"revision": None})
+        run_dir.claim(new, Config(), {"revision": None})

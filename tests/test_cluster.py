@@ -17,9 +17,9 @@ import promql_parser
 import pytest
 import yaml
 
-from pipeline import shards
+from pipeline.dataset import shards
 from tests.nodes import CPU_NODE, GPU_NODE, Cluster, free_port
-from train import watch
+from train.trainer import monitor
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
     told, _ = job.communicate(timeout=300)
     assert job.returncode == 0, told
     assert "24 clips = 24 written" in told
-    assert len(shards.Index(f"{tmp_path}/out")) == 24
+    assert len(shards.ClipIndex(f"{tmp_path}/out")) == 24
     assert cluster.placed() == {"Reader": {"cpu": 3}, "Captioner": {"gpu": 3}, "write": {"cpu": 3}}
 
 
@@ -51,7 +51,9 @@ def test_the_dashboard_shows_what_there_is(cluster: Cluster) -> None:
     """Every query parses, and asks for metrics and labels that the nodes have after a job."""
     board = json.loads(Path("cluster/grafana.json").read_text())
     told = cluster.until(lambda: "ray_blat_clips_total" in (found := cluster.metrics()) and found, "metrics of a job")
-    trained = {f"ray_blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(watch))}
+    trained = {
+        f"ray_blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(monitor))
+    }
     told |= {name: {"run", "SessionName"} for name in trained}
     told["ray_node_gpus_utilization"] = told["ray_node_cpu_utilization"]  # only where there are GPUs
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]

@@ -19,8 +19,8 @@ from ray.autoscaler.v2 import autoscaler as v2
 from ray.autoscaler.v2.instance_manager import config as v2_config
 from ray.scripts import scripts
 
-from pipeline.capacity import STAGES, CapacityConfig, estimate
-from pipeline.engine import TASK_CPUS, TASK_MEMORY
+from pipeline.graph.engine import TASK_CPUS, TASK_MEMORY
+from pipeline.planning.capacity import STAGES, CapacityConfig, estimate
 from tests.autoscaling import MODEL, READING, asked, chosen
 from train import configs
 

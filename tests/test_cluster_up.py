@@ -20,7 +20,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config, with_envs
 from ray.autoscaler.v2 import autoscaler as v2
 
-from pipeline.engine import TASK_CPUS, TASK_MEMORY
+from pipeline.graph.engine import TASK_CPUS, TASK_MEMORY
 from tests.autoscaling import MODEL, READING, asked, chosen
 
 TEXTS = {name: Path(f"cluster/{name}.yaml").read_text() for name in ("aws", "gcp", "on_prem")}

@@ -9,10 +9,10 @@ import soxr
 import torch
 
 from eval import adapters
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from tests import sounds50
 from train import checkpoint
-from train.models.mobilenet import MobileNetConfig
+from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig
 
 RATE_HZ = 32_000
@@ -57,7 +57,7 @@ def test_hear_is_given_sounds_at_a_rate_it_knows_and_hears_the_same(kind: str, r
     assert model.sample_rate == 48_000
     own = sounds(1, 4.0)
     resampled = torch.from_numpy(soxr.resample(own[0].numpy(), RATE_HZ, model.sample_rate))[None]
-    expected = model.network.hear([own[0].numpy()]).features
+    expected = model.network.encode_clips([own[0].numpy()]).features
     heard = adapters.get_scene_embeddings(resampled, model)
     assert torch.allclose(heard, expected, atol=0.02 * float(expected.abs().max()))
     frames, times = adapters.get_timestamp_embeddings(resampled, model)

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from eval import results
-from eval.captioning import CaptioningConfig, run
 from eval.configs import CAPTIONING
-from eval.report import ReportConfig
-from eval.report import run as run_report
+from eval.stages.captioning import CaptioningConfig, run
+from eval.stages.report import ReportConfig
+from eval.stages.report import run as run_report
 from pipeline import sources, storage
-from pipeline.cli import InputError
 from pipeline.configs import SYNTH
-from pipeline.synth import run as run_synth
+from pipeline.errors import InputError
+from pipeline.stages.synth import run as run_synth
 from train import checkpoint
-from train.captioner import train as train_captioner
 from train.configs import CAPTIONER
-from train.loop import Context
+from train.stages.captioner import train as train_captioner
+from train.trainer.loop import Context
 
 ABLATION: CaptioningConfig = CAPTIONING["demo"][1]
 

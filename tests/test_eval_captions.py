@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import captions
-from eval.captions import NAMES, score
+from eval.metrics import captions
+from eval.metrics.captions import NAMES, score
 
 REFERENCES = [
     ["a dog barks loudly", "a dog is barking"],
@@ -129,7 +129,7 @@ def test_every_interval_stays_in_the_range_of_its_metric() -> None:
 
 
 def test_meteor_of_any_choice_of_clips_is_the_programs() -> None:
-    from eval import meteor
+    from eval.metrics import meteor
 
     rng = np.random.default_rng(0)
     words = ["a", "the", "dog", "dogs", "barks", "barking", "rains", "falls", "on", "roof", "man", "person", "speaks"]

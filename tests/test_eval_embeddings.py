@@ -8,19 +8,20 @@ import pyarrow as pa
 import pytest
 
 import eval.__main__ as eval_room
-from eval import embeddings, evaluation, tasks
-from eval.embed import embed_audio, embed_text
-from eval.evaluation import EvaluationConfig
+from eval import tasks
+from eval.embedding import cache, evaluation
+from eval.embedding.evaluation import EvaluationConfig
+from eval.embedding.in_process import embed_audio, embed_text
 from pipeline import cli, storage
-from pipeline.cli import InputError, JobError
+from pipeline.errors import InputError, JobError
 from tests import sounds50
 from train import checkpoint
 
 
-def embed(clap: str, folder: Path, out: Path, **options: object) -> embeddings.Embeddings:
+def embed(clap: str, folder: Path, out: Path, **options: object) -> cache.Embeddings:
     config = EvaluationConfig(model=clap, task="esc50", task_dir=str(folder), out=str(out), **options)  # type: ignore[arg-type]
     _, clips = tasks.read("esc50", str(folder), ())
-    return embeddings.embed(config, evaluation.load(config.model, "--model", config.device), clips)
+    return cache.embed(config, evaluation.load(config.model, "--model", config.device), clips)
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(clap: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> embeddings.Embeddings:
+def alone(clap: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> cache.Embeddings:
     return embed(clap, folder, tmp_path_factory.mktemp("alone"), batch_size=1)
 
 
-def test_every_clip_has_its_vectors(alone: embeddings.Embeddings) -> None:
+def test_every_clip_has_its_vectors(alone: cache.Embeddings) -> None:
     assert len(alone.clips) == 36 and not alone.missing
     assert alone.outputs.shape == (36, 16) and alone.features.shape[0] == 36
     assert np.allclose(np.linalg.norm(alone.outputs, axis=1), 1, atol=1e-5)
@@ -42,7 +43,7 @@ def test_every_clip_has_its_vectors(alone: embeddings.Embeddings) -> None:
 
 @pytest.mark.parametrize("size", [5, 64])
 def test_the_batch_size_changes_nothing(
-    clap: str, folder: Path, alone: embeddings.Embeddings, tmp_path: Path, size: int
+    clap: str, folder: Path, alone: cache.Embeddings, tmp_path: Path, size: int
 ) -> None:
     other = embed(clap, folder, tmp_path, batch_size=size)
     assert [clip.key for clip in other.clips] == [clip.key for clip in alone.clips]
@@ -51,7 +52,7 @@ def test_the_batch_size_changes_nothing(
 
 
 def test_ray_actors_give_the_same(
-    ray_session: None, clap: str, folder: Path, alone: embeddings.Embeddings, tmp_path: Path
+    ray_session: None, clap: str, folder: Path, alone: cache.Embeddings, tmp_path: Path
 ) -> None:
     other = embed(clap, folder, tmp_path, batch_size=8, workers=2)
     assert [clip.key for clip in other.clips] == [clip.key for clip in alone.clips]

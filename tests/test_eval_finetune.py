@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from eval import finetune, results
+from eval import results
 from eval.configs import FINETUNE
-from eval.finetune import FinetuneTaskConfig
-from pipeline.cli import JobError
+from eval.stages import finetune
+from eval.stages.finetune import FinetuneTaskConfig
+from pipeline.errors import JobError
 from tests import sounds50
 from train import checkpoint
-from train.optim import OptimConfig
+from train.trainer.optim import OptimConfig
 
 LABELS = {"Hum": 200, "Tone": 900, "Whistle": 4_000}
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from eval import embeddings, linear_probe, results, splits
-from eval.linear_probe import LinearProbeConfig
-from eval.tasks import TASKS
-from pipeline.cli import InputError
-from pipeline.clip import Clip
+from eval import results
+from eval.embedding import cache
+from eval.stages import linear_probe
+from eval.stages.linear_probe import LinearProbeConfig
+from eval.tasks import TASKS, splits
+from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
 from tests import sounds50
-from train import linear
+from train.models import linear
 
 
 def blobs(classes: int, per_class: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +133,7 @@ def test_of_penalties_that_do_as_well_the_strongest_is_taken(clap: str, folder: 
 def test_folds_that_cannot_be_probed_are_told_before_anything_is_embedded(
     clap: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: tuple[str, ...], told: str
 ) -> None:
-    monkeypatch.setattr(embeddings, "_listen", None)
+    monkeypatch.setattr(cache, "_listen", None)
     with pytest.raises(InputError, match=told):
         probe(clap, folder, tmp_path / "out", folds=folds)
 

@@ -7,9 +7,10 @@ import torch
 from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
-from eval import metrics, scoring
-from eval.retrieval import measure
-from train import ranking
+from eval import metrics
+from eval.results import scoring
+from eval.stages.retrieval import measure
+from train.metrics import ranking
 
 
 def test_top_k_and_ties() -> None:

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from eval import headline, overlap
-from pipeline import fingerprints, sources
-from pipeline.cli import InputError
-from pipeline.clip import Clip
-from pipeline.fingerprints import FingerprintConfig
-from train import checkpoint, convert
+from eval.report import headline
+from eval.results import overlap
+from pipeline import sources
+from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
+from pipeline.stages import fingerprint
+from pipeline.stages.fingerprint import FingerprintConfig
+from train import checkpoint
+from train.stages import convert
 
 
 def clip(key: str, origin: str = "") -> Clip:
@@ -97,7 +100,7 @@ def test_a_renamed_and_resampled_clip_is_found_by_its_sound(blat_data: Path, mod
     soundfile.write(tmp_path / "training" / "innocent.ogg", (leaked * 0.6).astype(np.int16), 22_050)
     soundfile.write(tmp_path / "training" / "other.ogg", other, 22_050)
     table = str(tmp_path / "training.parquet")
-    fingerprints.run(FingerprintConfig(source=str(tmp_path / "training"), name="training", out=table))
+    fingerprint.run(FingerprintConfig(source=str(tmp_path / "training"), name="training", out=table))
     assert overlap.count(evaluated, model, {}, (table,)) == {"model": 0, "model_sounds": 1}
     missing = [dataclasses.replace(each, uri=str(tmp_path / "gone.wav")) for each in evaluated]
     assert overlap.count(missing, model, {}, (table,))["model_sounds"] == 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from eval import headline, page, sections, tables
+from eval.report import headline, page, sections, tables
 from tests.test_eval_report import metric, new_entry, run_of, zero_shot
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval import charts, compare, headline, page, references, report, tables
-from eval.report import ReportConfig
+from eval.report import charts, headline, page, tables
+from eval.results import compare, references
+from eval.stages import report
+from eval.stages.report import ReportConfig
 
 CLASSES = ["dog", "cat & <kitten>"]
 WEIRD = "a_b|<c>&$d*"

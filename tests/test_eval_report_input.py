@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import eval.__main__ as eval_room
-from eval import headline, report
-from eval.report import ReportConfig
+from eval.report import headline
+from eval.stages import report
+from eval.stages.report import ReportConfig
 from pipeline import cli
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from tests.test_eval_report import new_entry, run_of, write
 
 

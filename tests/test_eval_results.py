@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from eval import report, results, tasks
-from eval.report import ReportConfig
+from eval import results, tasks
+from eval.stages import report
+from eval.stages.report import ReportConfig
 from pipeline import storage
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from tests import sounds50
 from train.checkpoint import Checkpoint
 

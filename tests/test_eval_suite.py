@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import eval.__main__ as eval_room
-from eval import results, zero_shot
-from eval.zero_shot import ZeroShotConfig
-from pipeline import cli, storage
+from eval import results
+from eval.stages import zero_shot
+from eval.stages.zero_shot import ZeroShotConfig
+from pipeline import cli, errors, storage
 from tests import sounds50
 from train import checkpoint
-from train.models.mobilenet import MobileNetConfig
+from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig
 
 
@@ -254,5 +255,5 @@ def test_prompts_that_say_nothing_are_refused(clap: str, datasets: Path, tmp_pat
     config = ZeroShotConfig(
         model=clap, task="esc50", task_dir=str(datasets / "ESC-50-master"), out=str(tmp_path), prompts=("sound",)
     )
-    with pytest.raises(cli.InputError, match="--prompts"):
+    with pytest.raises(errors.InputError, match="--prompts"):
         zero_shot.run(config)

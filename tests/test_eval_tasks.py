@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eval import tasks
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 
 
 def official(blat_data: Path, name: str, target: Path) -> int:

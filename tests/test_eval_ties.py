@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from eval import metrics, results, retrieval
-from eval.retrieval import RECALL_AT, RetrievalConfig, caption_owners, measure
-from pipeline.clip import Clip
+from eval import metrics, results
+from eval.stages import retrieval
+from eval.stages.retrieval import RECALL_AT, RetrievalConfig, caption_owners, measure
+from pipeline.sources.clip import Clip
 from tests import sounds50
-from train import heldout, ranking
+from train.metrics import ranking
+from train.validation import pairs
 
 
 def in_every_order(similarity: np.ndarray, relevant: np.ndarray, k: int) -> tuple[float, float, float]:
@@ -143,7 +145,7 @@ def test_ten_clips_with_the_same_five_captions_have_a_tenth() -> None:
     found = measure(np.repeat(np.random.default_rng(0).random((10, 1)), 50, axis=1), owners).metrics
     assert {found[way]["R@1"]["value"] for way in found} == {0.1}
     heard = torch.from_numpy(unit(np.random.default_rng(0), 10)[:, :2])
-    trained = heldout.retrieval(heard, Same(), [["a dog barks"] * 5] * 10)  # type: ignore[arg-type]
+    trained = pairs.retrieval(heard, Same(), [["a dog barks"] * 5] * 10)  # type: ignore[arg-type]
     assert [round(trained[f"{way}_R@1"], 6) for way in ("text_to_audio", "audio_to_text")] == [0.1, 0.1]
 
 

@@ -20,7 +20,9 @@ import pytest
 import soundfile
 import webdataset
 
-from pipeline import audio, audioset, shards, storage
+from pipeline import audio, storage
+from pipeline.dataset import shards
+from pipeline.sources import audioset
 
 CLIPS_PER_SHARD = 5
 # AudioSet ids may begin with - or _; captions as people write them, and one that looks like JSON

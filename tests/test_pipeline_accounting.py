@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import sources
-from pipeline.cli import InputError
-from pipeline.clip import Clip
+from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
 
 NUM_LISTINGS = 100  # of each kind
 TITLES = ("a{}", "{} Track 2.0 (Clean Version)", "dir.v1/b{}", "v1.2.{}", "\u00fcber {}", "UPPER{}", "./c{}")

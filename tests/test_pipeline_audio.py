@@ -12,8 +12,9 @@ import pytest
 import soundfile
 import soxr
 
-from pipeline import audio, ffmpeg, sources
-from pipeline.clip import Clip
+from pipeline import audio, sources
+from pipeline.audio import ffmpeg
+from pipeline.sources.clip import Clip
 from tests import zoo
 
 

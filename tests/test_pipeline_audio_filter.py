@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import audio, caption, copies, fingerprint, plan, retry, shards, sources, storage, verify
-from pipeline.audio_filter import OFF, AudioFilterConfig
-from pipeline.caption import CaptionConfig
-from pipeline.cli import InputError
+from pipeline import audio, sources, storage
+from pipeline.audio import fingerprint
 from pipeline.configs import CAPTION
-from pipeline.retry import RetryConfig
-from pipeline.verify import VerifyConfig
+from pipeline.dataset import shards
+from pipeline.errors import InputError
+from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.planning import plan
+from pipeline.quality import deduplication
+from pipeline.quality.audio_filter import OFF, AudioFilterConfig
+from pipeline.stages import caption, retry, verify
+from pipeline.stages.retry import RetryConfig
+from pipeline.stages.verify import VerifyConfig
 from tests import zoo
 
 
@@ -63,7 +68,7 @@ def test_copies_are_found_whatever_was_done_to_them() -> None:
     one, two, three = noises(3)
     mp3 = audio.decode(zoo.encoded(one[:, None], kind="MP3")) / audio.INT16_FULL_SCALE
     clips = [one, two, one, three, mp3, one * 0.3, one[3_200:], one[: len(one) // 2], np.tile(two, 2)]
-    found = copies.find([str(i) for i in range(len(clips))], [words(clip) for clip in clips])
+    found = deduplication.find([str(i) for i in range(len(clips))], [words(clip) for clip in clips])
     assert {clip: copy.kept for clip, copy in found.items()} == {2: 0, 4: 0, 5: 0, 6: 0}, (
         "halves and more are no copies"
     )
@@ -73,11 +78,11 @@ def test_copies_are_found_whatever_was_done_to_them() -> None:
 def test_two_tries_at_one_clip_and_silence_are_no_copies() -> None:
     (one,) = noises(1)
     nothing = np.zeros_like(one)
-    assert copies.find(["a", "a", "b", "c"], [words(one), words(one), words(nothing), words(nothing)]) == {}
-    again = copies.find(["a", "b", "a"], [words(one)] * 3)
+    assert deduplication.find(["a", "a", "b", "c"], [words(one), words(one), words(nothing), words(nothing)]) == {}
+    again = deduplication.find(["a", "b", "a"], [words(one)] * 3)
     assert {clip: copy.kept for clip, copy in again.items()} == {1: 0}, "not that of its own copy either"
-    assert copies.find([], []) == {}
-    assert copies.find(["a"], [np.zeros(0, np.uint32)]) == {}
+    assert deduplication.find([], []) == {}
+    assert deduplication.find(["a"], [np.zeros(0, np.uint32)]) == {}
 
 
 def test_the_copies_of_many_clips_in_any_order_are_those_of_the_earliest() -> None:
@@ -86,7 +91,7 @@ def test_the_copies_of_many_clips_in_any_order_are_those_of_the_earliest() -> No
     order = rng.integers(len(recordings), size=1_000).tolist()
     flipped = [recordings[i] ^ (np.uint32(1) << rng.integers(32, size=100, dtype=np.uint32)) for i in order]
     mixed = [np.where(rng.random(100) < 0.5, one, recordings[i]) for one, i in zip(flipped, order, strict=True)]
-    found = copies.find([str(i) for i in range(len(order))], mixed)
+    found = deduplication.find([str(i) for i in range(len(order))], mixed)
     first = {recording: order.index(recording) for recording in set(order)}
     wanted = {clip: first[recording] for clip, recording in enumerate(order) if first[recording] != clip}
     assert {clip: copy.kept for clip, copy in found.items()} == wanted
@@ -118,7 +123,7 @@ def source(caption_config: CaptionConfig, tmp_path: Path) -> Path:
 
 
 def outcomes(out: str) -> dict[str, tuple[str, str]]:
-    return {row["key"]: (row["status"], row["reason"]) for row in shards.Index(out).ledger.to_pylist()}
+    return {row["key"]: (row["status"], row["reason"]) for row in shards.FingerprintIndex(out).ledger.to_pylist()}
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -144,7 +149,7 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
         "late": ("failed", "missing"),
     }
     assert outcomes(out) == wanted
-    details = {row["key"]: row["detail"] for row in shards.Index(out).ledger.to_pylist()}
+    details = {row["key"]: row["detail"] for row in shards.FingerprintIndex(out).ledger.to_pylist()}
     assert details["copy"].startswith("the recording of one, ")
     card = storage.read_text(storage.join(out, "README.md"))
     assert "| audio_copy | 1 |" in card and "no sample above -70 dBFS; too short: below 0.2 s; copies" in card

@@ -12,13 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import accounts, audio_filter, capacity, caption, commit, engine, plan, preview, reader, storage
+from pipeline import storage
 from pipeline.__main__ import STAGES
-from pipeline.capacity import CapacityConfig, estimate
-from pipeline.cli import InputError, main
+from pipeline.cli import main
 from pipeline.configs import CAPTION
-from pipeline.firewall import FirewallConfig
-from pipeline.reader import Reader
+from pipeline.dataset import commit
+from pipeline.errors import InputError
+from pipeline.graph import caption_graph, engine, job_stats, reader
+from pipeline.graph.reader import Reader
+from pipeline.planning import capacity, plan, report
+from pipeline.planning.capacity import CapacityConfig, estimate
+from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.quality import audio_filter
 from tests.faults import FaultyProxy
 
 RATES = {"read": 50, "caption": 100, "write": 200}
@@ -174,7 +179,7 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
         connection.cache_clear()
     try:
         source = f"{s3}/capacity/tagged_segments.csv"
-        planned = plan.publish(out, plan.draft(out, source, (), clips_per_shard, FirewallConfig()))
+        planned = plan.publish(out, plan.draft(out, source, (), clips_per_shard, DecontaminationConfig()))
         owner = {**dataclasses.asdict(CAPTION["tiny"][1]), "captioner_revision": "", "arithmetic": ""}
         storage.publish_json(f"{out}/run.json", storage.plain(owner))
         before = Counter(proxy.requests)
@@ -183,8 +188,8 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
             batch = Reader(out, planned, (), 0, audio_filter.OFF)(pa.table({"shard": [shard]}))
             clips = reader.unpack(batch)[1]
             said = {"text": "a", "score": 0.0, "guidance": "none", "decoding": "", "tags": None}
-            caption.write(reader.pack(shard, [clip | {"captions": [said]} for clip in clips]), out, planned)
-        accounts.conclude(out, planned, 0.0)
+            caption_graph.write(reader.pack(shard, [clip | {"captions": [said]} for clip in clips]), out, planned)
+        job_stats.finalize(out, planned, 0.0)
         return Counter(proxy.requests) - before
     finally:
         for connection in (remote.connect, store._client):
@@ -192,4 +197,4 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
 
 
 def test_plans_are_estimated_without_what_the_firewall_leaves_out() -> None:
-    assert preview.kept({"num_clips": 10, "firewall": {"excluded": {"esc50": 2, "vggsound": 1}}}) == 7
+    assert report.kept({"num_clips": 10, "firewall": {"excluded": {"esc50": 2, "vggsound": 1}}}) == 7

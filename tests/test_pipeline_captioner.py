@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import reader, sources, storage
-from pipeline.captioner import Captioner, CaptionerConfig, Guidance, distinct
-from pipeline.score import _best_first
-from train.models.decoding import Decoding
+from pipeline import sources, storage
+from pipeline.graph import reader
+from pipeline.graph.caption_actor import CaptionActor, CaptionActorConfig, Guidance, distinct
+from pipeline.stages.score import _best_first
+from train.models.captioner.decoding import Decoding
 
 
 def test_a_caption_made_again_stays_in_its_first_place() -> None:
@@ -33,20 +34,20 @@ def clips(corpus: str) -> list[dict[str, Any]]:
     return [{**row, "key": c.key, "tags": list(c.tags), "flac": storage.read(c.uri)} for c in listed]
 
 
-def captions(clips: list[dict[str, Any]], config: CaptionerConfig) -> list[list[dict[str, Any]]]:
+def captions(clips: list[dict[str, Any]], config: CaptionActorConfig) -> list[list[dict[str, Any]]]:
     batch = reader.pack(0, clips)
-    return [clip["captions"] for clip in reader.unpack(Captioner(config)(batch))[1]]
+    return [clip["captions"] for clip in reader.unpack(CaptionActor(config)(batch))[1]]
 
 
 def test_merged_passes_are_the_passes_one_after_the_other(captioner: str, clips: list[dict[str, Any]]) -> None:
     """Two kinds of guidance, each decoded by beam search and by sampling; each of the four by itself, in this order."""
     both: tuple[Guidance, ...] = ("tags", "none")
     beam, drawn = Decoding(num_captions=3), Decoding(method="nucleus", num_captions=5, top_p=0.5)
-    merged = CaptionerConfig(
+    merged = CaptionActorConfig(
         captioner=captioner, guidance=both, samples=5, decoding=Decoding(num_captions=3, top_p=0.5)
     )
     alone = [
-        captions(clips, CaptionerConfig(captioner=captioner, guidance=(guidance,), decoding=decoding))
+        captions(clips, CaptionActorConfig(captioner=captioner, guidance=(guidance,), decoding=decoding))
         for guidance in both
         for decoding in (beam, drawn)
     ]

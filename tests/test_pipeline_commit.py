@@ -14,8 +14,9 @@ from typing import Any
 import boto3
 import pytest
 
-from pipeline import commit, storage
 from pipeline import s3 as s3_room
+from pipeline import storage
+from pipeline.dataset import commit
 from tests.faults import FaultyProxy
 
 NAMES = ("00003.tar", "00003.parquet", "00003_stats.json")
@@ -46,7 +47,7 @@ def test_of_many_writers_at_once_exactly_one_shows(data: str) -> None:
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(write, range(6)))
         assert held(folder) in [files(writer) for writer in range(6)]
-        commit.sweep(folder)
+        commit.clean_up(folder)
         assert storage.list_names(folder) == sorted(NAMES)
 
 
@@ -66,7 +67,7 @@ def test_who_comes_next_finishes_a_winner_that_died(data: str, moved: int) -> No
         storage.publish(place, content)
     decision = {"attempt": "00003-dead", "files": list(NAMES)}
     storage.publish_json(storage.join(data, commit.FOLDER, "00003.json"), decision)
-    commit.settle(data)
+    commit.recover(data)
     assert held(data) == whole
 
 
@@ -103,10 +104,10 @@ def test_a_refusal_that_settles_nothing_is_tried_again(
 
 def test_a_dead_loser_leaves_no_trace_in_the_result(data: str) -> None:
     storage.publish(storage.join(data, commit.FOLDER, "00003-dead", NAMES[0]), b"half of it")
-    commit.settle(data)
+    commit.recover(data)
     assert not storage.exists(storage.join(data, NAMES[0]))
     commit.publish(data, "00003", files(1))
-    commit.sweep(data)
+    commit.clean_up(data)
     assert held(data) == files(1) and storage.list_names(data) == sorted(NAMES)
 
 
@@ -131,7 +132,7 @@ def test_writers_killed_at_any_moment_leave_whole_shards(tmp_path: Path) -> None
         for victim in (process, rival):
             victim.send_signal(signal.SIGKILL)
             victim.wait()
-    commit.settle(data)
+    commit.recover(data)
     marks = list(tmp_path.glob("*_stats.json"))
     assert marks, "no writer came as far as one shard"
     for mark in marks:

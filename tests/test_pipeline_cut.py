@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import audio, cut, plan, sources, storage
-from pipeline.cli import InputError
-from pipeline.clip import Clip
-from pipeline.firewall import FirewallConfig
+from pipeline import audio, sources, storage
+from pipeline.errors import InputError
+from pipeline.planning import cut, plan
+from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.sources.clip import Clip
 
-OPEN = FirewallConfig()
+OPEN = DecontaminationConfig()
 
 
 def lasting(*seconds: float) -> list[Clip]:

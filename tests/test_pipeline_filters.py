@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import audioset, lexicon
-from pipeline.filters import Lexicon, normalise, num_words, stem
+from pipeline.quality import lexicon
+from pipeline.quality.tag_consistency import Lexicon, normalise, num_words, stem
+from pipeline.sources import audioset
 
 ONTOLOGY = {
     "Human voice": ["Speech", "Laughter", "Singing"],
@@ -184,11 +185,13 @@ def whole(blat_data: Path, names: dict[str, str]) -> Lexicon:
 
 
 def test_tables_name_real_labels(names: dict[str, str]) -> None:
-    senses = [text for table in (lexicon.EVENTS, lexicon.CUES) for text in table.values()]
-    lists = [lexicon.VAGUE, lexicon.COMPANIONS, lexicon.AMBIENCE, lexicon.UBIQUITOUS, lexicon.WIDE]
-    used = {label for text in (*senses, *lists, *itertools.chain(*lexicon.KIN)) for label in text.split("|")}
+    senses = [text for table in (lexicon.EVENTS, lexicon.WEAK_EVIDENCE) for text in table.values()]
+    lists = [lexicon.AMBIGUOUS, lexicon.BACKGROUND, lexicon.AMBIENCE, lexicon.UBIQUITOUS, lexicon.SUPERCLASSES]
+    used = {
+        label for text in (*senses, *lists, *itertools.chain(*lexicon.CONFUSABLE_GROUPS)) for label in text.split("|")
+    }
     assert used - set(names.values()) == {"rooster", "mouse click"}  # ESC-50's
-    assert not set(lexicon.VAGUE.split("|")) & set(lexicon.COMPANIONS.split("|"))
+    assert not set(lexicon.AMBIGUOUS.split("|")) & set(lexicon.BACKGROUND.split("|"))
 
 
 def test_tag_names_as_caption_agree(whole: Lexicon, names: dict[str, str]) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import audio, audioset, plan, shards
-from pipeline.cli import InputError
-from pipeline.clip import Clip, stem
-from pipeline.firewall import SETS, Firewall, FirewallConfig
+from pipeline import audio
+from pipeline.dataset import shards
+from pipeline.errors import InputError
+from pipeline.planning import plan
+from pipeline.planning.decontamination import SETS, Decontamination, DecontaminationConfig
+from pipeline.sources import audioset
+from pipeline.sources.clip import Clip, stem
 
 METADATA = {  # file name -> (evaluation set, contents in its official layout, id that it must exclude)
     "eval_segments.csv": (
@@ -51,8 +54,8 @@ IGNORED = {  # files that lie beside those and are no evaluation lists
 }
 
 
-def wall(tmp_path: Path, **config: object) -> Firewall:
-    return Firewall(FirewallConfig(**config), str(tmp_path / "source" / "clips.csv"))  # type: ignore[arg-type]
+def wall(tmp_path: Path, **config: object) -> Decontamination:
+    return Decontamination(DecontaminationConfig(**config), str(tmp_path / "source" / "clips.csv"))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_our_own_shards_as_a_source_keep_where_their_clips_come_from(tmp_path: P
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "00000.tar").write_bytes(shards.pack(samples))
     (tmp_path / "source" / "esc50.csv").write_text(METADATA["esc50.csv"][1])
-    drawn = plan.draft("", str(tmp_path / "source"), (), 8, FirewallConfig()).plan
+    drawn = plan.draft("", str(tmp_path / "source"), (), 8, DecontaminationConfig()).plan
     assert drawn["firewall"]["excluded"] == {"esc50": 1}
 
 
@@ -134,7 +137,7 @@ def test_lists_beside_the_source_are_found_without_a_flag(tmp_path: Path) -> Non
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "eval_segments.csv").write_text(METADATA["eval_segments.csv"][1])
     assert wall(tmp_path).verdict(clip("youtube:-aaaaaaaaaa")) == "audioset-eval"
-    own = Firewall(FirewallConfig(), str(tmp_path / "source" / "eval_segments.csv"))
+    own = Decontamination(DecontaminationConfig(), str(tmp_path / "source" / "eval_segments.csv"))
     assert own.lists == [], "who captions the evaluation set itself has asked for it"
 
 
@@ -185,7 +188,11 @@ def official(blat_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_real_lists_against_the_real_training_table(official: Path, blat_data: Path) -> None:
     """AudioCaps draws from the unbalanced set: none of its test clips is in the balanced one; 18 of VGGSound's are."""
     drawn = plan.draft(
-        "", str(official / "balanced_train_segments.csv"), (), 512, FirewallConfig(lists=(str(blat_data / "meta"),))
+        "",
+        str(official / "balanced_train_segments.csv"),
+        (),
+        512,
+        DecontaminationConfig(lists=(str(blat_data / "meta"),)),
     )
     told = drawn.plan["firewall"]
     assert drawn.plan["num_clips"] == 22_160
@@ -199,10 +206,10 @@ def test_the_real_lists_against_the_real_training_table(official: Path, blat_dat
 
 def test_esc50_shares_recordings_with_urbansound8k(blat_data: Path) -> None:
     lists = (str(blat_data / "meta" / "UrbanSound8K.csv.gz"),)
-    found = plan.draft("", str(blat_data / "esc50"), (), 512, FirewallConfig(lists=lists)).plan["firewall"]
+    found = plan.draft("", str(blat_data / "esc50"), (), 512, DecontaminationConfig(lists=lists)).plan["firewall"]
     assert found["excluded"]["urbansound8k"] > 50
     esc50 = (str(blat_data / "meta" / "esc50.csv.gz"),)
-    every = plan.draft("", str(blat_data / "esc50"), (), 512, FirewallConfig(lists=esc50)).plan
+    every = plan.draft("", str(blat_data / "esc50"), (), 512, DecontaminationConfig(lists=esc50)).plan
     assert every["firewall"]["excluded"] == {"esc50": 1600}
 
 
@@ -213,5 +220,5 @@ def test_a_table_of_segments_keeps_its_odd_ids(tmp_path: Path) -> None:
     shutil.copy(__file__, tmp_path / "audio" / "Y-F9Zr37h-RQ.wav")
     (tmp_path / "class_labels_indices.csv").write_text("index,mid,display_name\n")
     (tmp_path / "eval_segments.csv").write_text(audioset.write_segments(segments))
-    drawn = plan.draft("", str(tmp_path / "train.csv"), (), 4, FirewallConfig())
+    drawn = plan.draft("", str(tmp_path / "train.csv"), (), 4, DecontaminationConfig())
     assert drawn.plan["firewall"]["excluded"] == {"audioset-eval": 1}

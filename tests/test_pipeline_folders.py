@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import InputError
-from pipeline.inspect import InspectConfig, describe
+from pipeline.errors import InputError
+from pipeline.stages.inspect import InspectConfig, describe
 from tests.test_pipeline_layouts import ROWS, parquet, read, tar, write
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import audio, foreign_index, index
-from pipeline.cli import InputError, JobError
-from pipeline.index import IndexConfig
-from pipeline.selection import SelectionConfig
-from train import reading
-from train.datasets import check_present, open_data
+from pipeline import audio
+from pipeline.dataset import external_index
+from pipeline.dataset.selection import SelectionConfig
+from pipeline.errors import InputError, JobError
+from pipeline.stages import index
+from pipeline.stages.index import IndexConfig
+from train.data import reading
+from train.data.datasets import check_present, open_data
 
 
 def write_tar(path: Path, samples: dict[str, bytes]) -> None:
@@ -50,7 +52,7 @@ def test_an_index_leads_to_every_clip_and_its_caption(foreign: Path, tmp_path: P
     assert list(clips.texts) == [[f"sound {i}"] for i in range(10)]
     assert clips.tags[0] == ["Dog"]
     for i in range(10):
-        assert set(reading.read(clips.place(i), reading.Cache()).tolist()) == {i}
+        assert set(reading.read(clips.place(i), reading.CacheConfig()).tolist()) == {i}
     check_present([clips])
     index.run(IndexConfig(source=f"{foreign}/train-{{000000..000001}}.tar", out=out))  # complete: nothing to do
 
@@ -69,7 +71,7 @@ def test_samples_without_caption_or_audio_are_counted_and_too_many_refused(forei
     index.run(IndexConfig(source=str(foreign), out=config.out, max_bad_fraction=0.2))
     about = json.loads((tmp_path / "index" / "index.json").read_text())
     assert about["clips"] == 10 and about["left_out"] == {"no caption": 1, "missing": 1}
-    assert len(foreign_index.read(config.out)) == 10
+    assert len(external_index.read(config.out)) == 10
 
 
 def test_a_tar_that_is_gone_or_short_is_an_error_before_the_start(foreign: Path, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import audioset, sources
-from pipeline.cli import InputError, main
-from pipeline.clip import Clip
-from pipeline.plan import PlanConfig
-from pipeline.plan import run as run_plan
+from pipeline import sources
+from pipeline.cli import main
+from pipeline.errors import InputError
+from pipeline.sources import audioset
+from pipeline.sources.clip import Clip
+from pipeline.stages.plan import PlanConfig
+from pipeline.stages.plan import run as run_plan
 
 ROWS = "a.wav,Rain,it rains\nb.wav,Wind|Rain,wind blows\n"
 

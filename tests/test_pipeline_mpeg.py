@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import audio, ffmpeg, mpeg
+from pipeline import audio
+from pipeline.audio import ffmpeg, mpeg
 from tests import zoo
 
 

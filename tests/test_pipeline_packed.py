@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import audio, shards, sources, storage
-from pipeline.cli import InputError
-from pipeline.clip import Clip
+from pipeline import audio, sources, storage
+from pipeline.dataset import shards
+from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
 from tests.hub import Hub
 
 
@@ -69,7 +70,7 @@ def test_laion_and_img2dataset_tars(tmp_path: Path, request: pytest.FixtureReque
 
 
 def test_our_own_shards_are_a_source(dataset: str) -> None:
-    index = shards.Index(dataset)
+    index = shards.ClipIndex(dataset)
     clips = sources.read_clips(dataset)
     assert [clip.key for clip in clips] == index.keys
     assert [list(clip.captions) for clip in clips] == index.texts() and [list(c.tags) for c in clips] == index.tags()
@@ -250,7 +251,7 @@ def test_threads_that_read_one_row_group_load_it_once(tmp_path: Path, monkeypatc
 def test_a_row_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.Table.from_pylist([{"audio": {"bytes": flac(1)}}]), tmp_path / "a.parquet")
     (clip,) = sources.read_clips(str(tmp_path / "a.parquet"))
-    monkeypatch.setattr(audio, "MAX_BYTES", len(flac(1)) - 1)
+    monkeypatch.setattr("pipeline.audio.decode.MAX_BYTES", len(flac(1)) - 1)
     with pytest.raises(audio.AudioError, match="too_large"):
         audio_of(clip)
 

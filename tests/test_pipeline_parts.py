@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import soxr
 
-from pipeline import audio, ffmpeg
+from pipeline import audio
+from pipeline.audio import ffmpeg
 from tests import zoo
 
 SECONDS = 2.5 * audio.BLOCK_S

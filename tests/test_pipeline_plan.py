@@ -10,13 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import fingerprints, plan, plan_draft, sources, storage
-from pipeline.cli import InputError
-from pipeline.firewall import FirewallConfig
-from pipeline.plan import PlanConfig
-from pipeline.plan_tables import TableWriter
+from pipeline import sources, storage
+from pipeline.audio import fingerprint_table
+from pipeline.errors import InputError
+from pipeline.planning import draft, plan
+from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.planning.tables import TableWriter
+from pipeline.stages.plan import PlanConfig
+from pipeline.stages.plan import run as run_plan
 
-OPEN = FirewallConfig()
+OPEN = DecontaminationConfig()
 
 
 def listing(folder: Path, rows: Sequence[str], name: str = "clips.csv", root: str = "/a") -> str:
@@ -28,7 +31,7 @@ def listing(folder: Path, rows: Sequence[str], name: str = "clips.csv", root: st
 ROWS = [f"{i}.wav,{'Rain' if i % 2 else ''}" for i in range(10)]
 
 
-def drawn(out: Path | str, source: str, size: int = 4, folds: tuple[str, ...] = ()) -> plan_draft.Draft:
+def drawn(out: Path | str, source: str, size: int = 4, folds: tuple[str, ...] = ()) -> draft.PlanDraft:
     return plan.draft(str(out), source, folds, size, OPEN)
 
 
@@ -86,7 +89,7 @@ def test_a_source_without_clips_is_an_error(tmp_path: Path, rows: str, said: str
 
 def test_a_dry_run_tells_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = listing(tmp_path, ROWS)
-    plan.run(PlanConfig(source=source, out=str(tmp_path / "out"), clips_per_shard=4, dry_run=True))
+    run_plan(PlanConfig(source=source, out=str(tmp_path / "out"), clips_per_shard=4, dry_run=True))
     told = capsys.readouterr().out
     assert "5  Rain" in told and "10 clips, 10 after exclusions, 5 without tags" in told and "3 shards" in told
     assert "not checked: audioset-eval, audiocaps, clotho" in told
@@ -94,7 +97,7 @@ def test_a_dry_run_tells_and_writes_nothing(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_hours_and_size_of_audioset_rows_are_told(corpus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    plan.run(PlanConfig(source=storage.join(corpus, "tagged_segments.csv"), dry_run=True))
+    run_plan(PlanConfig(source=storage.join(corpus, "tagged_segments.csv"), dry_run=True))
     assert "24 clips" in (told := capsys.readouterr().out)
     assert "0.0 h as listed" in told and "GB" in told
 
@@ -115,13 +118,13 @@ def test_a_retry_adds_shards_and_leaves_the_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("out", "said"), [("foo://x/y", "Unrecognized filesystem type"), ("hf://a/b", "read only")])
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, out: str, said: str) -> None:
     with pytest.raises(InputError, match=f"--out '{out}'.*{said}"):
-        plan.run(PlanConfig(source=listing(tmp_path, ROWS), out=out))
+        run_plan(PlanConfig(source=listing(tmp_path, ROWS), out=out))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"--out .*file/out.*cannot be written"):
-        plan.run(PlanConfig(source=listing(tmp_path, ROWS), out=str(tmp_path / "file" / "out")))
+        run_plan(PlanConfig(source=listing(tmp_path, ROWS), out=str(tmp_path / "file" / "out")))
 
 
 def test_what_comes_beside_a_table_renews_the_plan(tmp_path: Path) -> None:
@@ -143,18 +146,20 @@ def test_what_comes_beside_a_table_renews_the_plan(tmp_path: Path) -> None:
 
 def test_a_plan_with_fingerprints_is_another_plan(tmp_path: Path) -> None:
     data, source, table = str(tmp_path / "out"), listing(tmp_path, ROWS), str(tmp_path / "eval.parquet")
-    storage.publish_table(table, pa.Table.from_pylist([{"name": "x", "words": b"0000"}], schema=fingerprints.SCHEMA))
-    plan.publish(data, plan.draft(data, source, (), 4, FirewallConfig(fingerprints=(table,))))
+    storage.publish_table(
+        table, pa.Table.from_pylist([{"name": "x", "words": b"0000"}], schema=fingerprint_table.SCHEMA)
+    )
+    plan.publish(data, plan.draft(data, source, (), 4, DecontaminationConfig(fingerprints=(table,))))
     with pytest.raises(InputError, match=r"fingerprints was .*, now"):
         drawn(data, source)
-    assert plan.draft(data, source, (), 4, FirewallConfig(fingerprints=(table,))).tables is None
+    assert plan.draft(data, source, (), 4, DecontaminationConfig(fingerprints=(table,))).tables is None
 
 
 def as_before(data: str, source: str) -> dict[str, Any]:
     """Publish a plan as datasets of before December 2026 have it: one table, and no bound but by clips."""
     made = drawn(data, source)
-    rows = [row for table in (made.tables or TableWriter(plan_draft.SCHEMA)).tables() for row in rows_of(table)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=plan_draft.SCHEMA), f"{data}/plan.parquet", row_group_size=4)
+    rows = [row for table in (made.tables or TableWriter(draft.SCHEMA)).tables() for row in rows_of(table)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=draft.SCHEMA), f"{data}/plan.parquet", row_group_size=4)
     old = {name: value for name, value in made.plan.items() if name != "shards_per_table"}
     old["made_from"] = {name: value for name, value in old["made_from"].items() if name != "max_shard_mb"}
     storage.publish_json(f"{data}/plan.json", old)
@@ -189,7 +194,7 @@ def test_the_hash_is_that_of_datasets_of_before(tmp_path: Path) -> None:
     clips = sources.read_clips(source := listing(tmp_path, ROWS))
     digest = hashlib.sha256(b"[4, []]")
     for shard in (clips[:4], clips[4:8], clips[8:]):
-        columns = [[getattr(clip, name) for clip in shard] for name in plan_draft.HASHED]
+        columns = [[getattr(clip, name) for clip in shard] for name in draft.HASHED]
         digest.update(json.dumps([columns, [""] * len(shard)]).encode())
     assert drawn("", source).plan["hash"] == digest.hexdigest()
 

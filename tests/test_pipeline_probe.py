@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import capacity, probe
 from pipeline.__main__ import STAGES
-from pipeline.cli import InputError, JobError, main
+from pipeline.cli import main
 from pipeline.configs import CAPTION, PROBE
-from pipeline.probe import ProbeConfig
+from pipeline.errors import InputError, JobError
+from pipeline.planning import capacity
+from pipeline.stages import probe
+from pipeline.stages.probe import ProbeConfig
 
 
 @pytest.fixture(scope="module")

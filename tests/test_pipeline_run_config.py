@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import retry, run_config, storage
-from pipeline.caption import CaptionConfig
+from pipeline import run_dir, storage
 from pipeline.configs import CAPTION
-from pipeline.engine import ActorConfig
-from pipeline.retry import RetryConfig
+from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.engine import ActorConfig
+from pipeline.stages import retry
+from pipeline.stages.retry import RetryConfig
 
 OF_THE_RUN = {"actors", "max_bad_fraction", "precision", "source", "captioner"}  # what a retry's own flags decide
 OF_THE_PLAN = {"folds", "clips_per_shard", "max_shard_mb"}
@@ -62,14 +63,14 @@ def test_every_field_is_other_than_by_default() -> None:
 @pytest.mark.parametrize("config", [ODD, *(config for _, config in CAPTION.values())])
 def test_json_gives_back_every_field(config: CaptionConfig) -> None:
     held = storage.plain(dataclasses.asdict(config)) | {"captioner_revision": "f00"}
-    assert run_config.restore(CaptionConfig, held) == config
+    assert run_dir.restore(CaptionConfig, held) == config
 
 
 @pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(CaptionConfig)])
 def test_a_field_that_json_lacks_has_its_default(name: str) -> None:
     held = storage.plain(dataclasses.asdict(ODD))
     del held[name]
-    restored = run_config.restore(CaptionConfig, held)
+    restored = run_dir.restore(CaptionConfig, held)
     assert restored == dataclasses.replace(ODD, **{name: getattr(CaptionConfig(), name)})
 
 

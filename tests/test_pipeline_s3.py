@@ -9,8 +9,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline import shards, storage
-from pipeline.caption import CaptionConfig
+from pipeline import storage
+from pipeline.dataset import shards
+from pipeline.graph.caption_graph import CaptionConfig
 from tests.faults import KINDS, MORE, FaultyProxy
 
 SHARE = 0.05
@@ -66,4 +67,4 @@ def test_two_drivers_at_once_through_broken_requests_write_what_one_writes_on_di
     assert not uploads.get("Uploads"), "an upload was left open"
     assert not storage.exists(f"{out}/attempts")
     assert "whole" in end(start(proxy, "verify", "--data", out))
-    assert len(shards.Index(out)) == 24
+    assert len(shards.ClipIndex(out)) == 24

@@ -9,8 +9,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from pipeline import commit, remote, storage
+from pipeline import remote, storage
 from pipeline import s3 as store
+from pipeline.dataset import commit
 from tests.faults import FaultyProxy
 
 MIB = 2**20
@@ -66,7 +67,7 @@ def test_a_large_shard_is_committed(root: str, large: bytes) -> None:
     commit.publish(root, "00003", files)
     assert {name: storage.read(f"{root}/{name}") for name in files} == files
     assert parts(f"{root}/00003.tar") == PARTS
-    commit.sweep(root)
+    commit.clean_up(root)
     assert storage.list_names(root) == sorted(files)
 
 

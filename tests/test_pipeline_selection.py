@@ -3,9 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from pipeline import audio, shards, storage
-from pipeline.cli import InputError
-from pipeline.selection import FilterConfig, SelectionConfig, select
+from pipeline import audio, storage
+from pipeline.dataset import shards
+from pipeline.dataset.selection import FilterConfig, SelectionConfig, select
+from pipeline.errors import InputError
 from tests.zoo import tone
 
 TEXTS = {"a": ["a dog barks", "dog"], "b": ["rain and a cat"], "c": ["rain"], "d": ["a copy of a"]}
@@ -13,7 +14,7 @@ SCORES = {"a": [0.9, 0.2], "b": [0.5], "c": [0.1]}  # d has none
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> shards.Index:
+def index(tmp_path_factory: pytest.TempPathFactory) -> shards.ClipIndex:
     """Four clips with a score overlay and an audit."""
     data = str(tmp_path_factory.mktemp("data"))
     flac = audio.encode_flac(audio.to_int16(tone(0.1)[:, 0]))
@@ -42,10 +43,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> shards.Index:
         folder = shards.overlay_folder(data, name)
         storage.publish_table(storage.join(folder, "00000.parquet"), pa.Table.from_pylist(rows, schema=schema))
         storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
-    return shards.Index(data)
+    return shards.ClipIndex(data)
 
 
-def chosen(index: shards.Index, **config: object) -> dict[str, list[str]]:
+def chosen(index: shards.ClipIndex, **config: object) -> dict[str, list[str]]:
     limits = {name: config.pop(name) for name in list(config) if name in FilterConfig.__dataclass_fields__}
     selection = SelectionConfig(filter=FilterConfig(**limits), **config)  # type: ignore[arg-type]
     return {row["key"]: row["text"] for part in select(index.data, selection) for row in part.to_pylist()}
@@ -68,7 +69,7 @@ def chosen(index: shards.Index, **config: object) -> dict[str, list[str]]:
         ({"captions": "scores", "min_score": 0.3, "audit": "audit", "max_foreign": 0}, {"a": ["a dog barks"]}),
     ],
 )
-def test_thresholds(index: shards.Index, config: dict[str, object], kept: dict[str, list[str]]) -> None:
+def test_thresholds(index: shards.ClipIndex, config: dict[str, object], kept: dict[str, list[str]]) -> None:
     assert chosen(index, **config) == kept
 
 
@@ -84,13 +85,13 @@ def test_thresholds(index: shards.Index, config: dict[str, object], kept: dict[s
     ],
 )
 def test_a_threshold_without_what_it_reads_is_an_error(
-    index: shards.Index, config: dict[str, object], said: str
+    index: shards.ClipIndex, config: dict[str, object], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
         chosen(index, **config)
 
 
-def test_a_clip_without_a_verdict_does_not_pass(index: shards.Index) -> None:
+def test_a_clip_without_a_verdict_does_not_pass(index: shards.ClipIndex) -> None:
     folder = shards.overlay_folder(index.data, "partial")
     verdicts = storage.read_table(storage.join(shards.overlay_folder(index.data, "audit"), "00000.parquet"))
     storage.publish_table(storage.join(folder, "00000.parquet"), verdicts.slice(0, 2))
@@ -99,7 +100,7 @@ def test_a_clip_without_a_verdict_does_not_pass(index: shards.Index) -> None:
 
 
 @pytest.mark.parametrize("flag", ["captions", "audit"])
-def test_an_overlay_from_before_a_retry_is_an_error(index: shards.Index, flag: str) -> None:
+def test_an_overlay_from_before_a_retry_is_an_error(index: shards.ClipIndex, flag: str) -> None:
     folder = shards.overlay_folder(index.data, "early")
     storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
     with pytest.raises(InputError, match=rf"{flag} 'early': has no part for the shards \[0\].*run the stage .* again"):

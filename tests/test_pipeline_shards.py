@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import webdataset
 
-from pipeline import audio, shards, storage
+from pipeline import audio, storage
+from pipeline.dataset import shards
 
 
 def outcomes(count: int = 3) -> list[shards.Outcome]:
@@ -64,7 +65,7 @@ def test_members_of_a_sample_are_adjacent_and_fixed_in_time(tmp_path) -> None:
 
 def test_index_reads_members_by_offset(tmp_path) -> None:
     publish(str(tmp_path))
-    index = shards.Index(str(tmp_path))
+    index = shards.ClipIndex(str(tmp_path))
     assert len(index) == 3
     assert index.flac(1) == outcomes()[2].flac
     assert index.meta(2)["tag"] == ["Rain", "Wind"]
@@ -75,7 +76,7 @@ def test_index_reads_members_by_offset(tmp_path) -> None:
 def test_unfinished_dataset_is_no_dataset(tmp_path) -> None:
     shards.write(str(tmp_path), 0, outcomes(), "hash")
     with pytest.raises(FileNotFoundError, match=r"sizes\.json"):
-        shards.Index(str(tmp_path))
+        shards.ClipIndex(str(tmp_path))
 
 
 def test_a_shard_without_written_clips_is_a_valid_tar(tmp_path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import audioset, sources
-from pipeline.cli import InputError
-from pipeline.clip import MAX_KEY
+from pipeline import sources
+from pipeline.errors import InputError
+from pipeline.sources import audioset
+from pipeline.sources.clip import MAX_KEY
 
 
 def write(folder: Path, name: str, text: str) -> str:

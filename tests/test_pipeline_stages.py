@@ -10,34 +10,23 @@ import pytest
 import soundfile
 import webdataset
 
-from pipeline import (
-    accounts,
-    audio,
-    audit,
-    caption,
-    export,
-    fingerprints,
-    listen,
-    plan,
-    recaption,
-    retry,
-    shards,
-    sources,
-    storage,
-    verify,
-)
-from pipeline.audit import AuditConfig
-from pipeline.caption import CaptionConfig
-from pipeline.cli import InputError, JobError
+from pipeline import audio, sources, storage
 from pipeline.configs import RECAPTION
-from pipeline.export import ExportConfig
-from pipeline.fingerprints import FingerprintConfig
-from pipeline.firewall import FirewallConfig
-from pipeline.listen import ListenConfig
-from pipeline.recaption import RecaptionConfig
-from pipeline.retry import RetryConfig
-from pipeline.selection import FilterConfig
-from pipeline.verify import VerifyConfig
+from pipeline.dataset import shards
+from pipeline.dataset.selection import FilterConfig
+from pipeline.errors import InputError, JobError
+from pipeline.graph import job_stats
+from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.planning import plan
+from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.stages import audit, caption, export, fingerprint, listen, recaption, retry, verify
+from pipeline.stages.audit import AuditConfig
+from pipeline.stages.export import ExportConfig
+from pipeline.stages.fingerprint import FingerprintConfig
+from pipeline.stages.listen import ListenConfig
+from pipeline.stages.recaption import RecaptionConfig
+from pipeline.stages.retry import RetryConfig
+from pipeline.stages.verify import VerifyConfig
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -133,7 +122,7 @@ def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFacto
 def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, dict[str, bytes]]) -> None:
     out, before = mended
     assert {name: Path(out, name).read_bytes() for name in before} == before
-    index = shards.Index(out)
+    index = shards.ClipIndex(out)
     assert len(index) == 11 and index.keys[-1] == "4" and index.written["shard"][-1].as_py() == 3
     sizes = {"00000.tar": 3, "00001.tar": 4, "00002.tar": 3, "00003.tar": 1}
     assert storage.read_json(storage.join(out, "sizes.json")) == sizes
@@ -145,7 +134,7 @@ def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, 
 def test_a_shard_that_came_out_far_larger_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     """Shards 1 and 2 do, by the twofold and more; it is whole all the same."""
     counts = {"in": 8, "written": 8, "filtered": 0, "failed": 0, "reasons": [], "duration_s": 9.0}
-    live = accounts.Live(24, "cpu", 0.5)
+    live = job_stats.ProgressReporter(24, "cpu", 0.5)
     for shard, tar_size in enumerate((999_000, 1_001_000, 9_000_000)):
         live.add({**counts, "shard": shard, "tar_size": tar_size, "actor": "a", "busy_s": 1.0})
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -177,7 +166,7 @@ def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config:
     with pytest.raises(InputError, match=r"--max-bad-fraction 7\.0"):
         retry.run(dataclasses.replace(again, max_bad_fraction=7.0))
     retry.run(again)
-    ledger = {row["key"]: row["status"] for row in shards.Index(out).ledger.to_pylist()}
+    ledger = {row["key"]: row["status"] for row in shards.ClipIndex(out).ledger.to_pylist()}
     assert ledger["2"] == "written", "the clip that came late"
     planned = plan.read(out)
     assert planned is not None and [retry["reasons"] for retry in planned["retries"]] == [{"missing": 5}]
@@ -201,7 +190,7 @@ def audited(dataset: str) -> str:
 
 def test_an_audit_stores_verdicts_on_every_caption(dataset: str, audited: str) -> None:
     verdicts, about = shards.read_overlay(dataset, audited)
-    index = shards.Index(dataset)
+    index = shards.ClipIndex(dataset)
     assert list(verdicts) == index.keys
     for key, texts in zip(index.keys, index.texts(), strict=True):
         row = verdicts[key]
@@ -221,7 +210,7 @@ def test_recaptions_are_an_overlay_with_their_own_provenance(dataset: str, capti
     )
     recaption.run(config)
     told, about = shards.read_overlay(dataset, "v2")
-    index = shards.Index(dataset)
+    index = shards.ClipIndex(dataset)
     assert list(told) == index.keys and about["guidance"] == ["tags", "none"]
     made = [json.loads(row["captions"]) for row in told.values()]
     kinds = {(c["decoding"].split()[0], c["tags_given"]) for clip in made for c in clip}
@@ -233,7 +222,7 @@ def test_recaptions_are_an_overlay_with_their_own_provenance(dataset: str, capti
 
 
 def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, tmp_path: Path) -> None:
-    index = shards.Index(dataset)
+    index = shards.ClipIndex(dataset)
     verdicts, _ = shards.read_overlay(dataset, audited)
     limit = sorted(words for row in verdicts.values() for words in row["words"])[len(verdicts) // 2]
     out = str(tmp_path)
@@ -271,7 +260,7 @@ def test_the_page_to_listen_to_shows_clips_and_flags(dataset: str, audited: str)
     listen.run(ListenConfig(data=dataset, audit=audited, clips=4))
     page = storage.read_text(storage.join(dataset, "listen.html"))
     assert page.count("data:audio/flac;base64,") >= 8 and "Worst-scored clips" in page
-    index = shards.Index(dataset)
+    index = shards.ClipIndex(dataset)
     assert sum(key in page for key in index.keys) >= 4
 
 
@@ -283,10 +272,10 @@ def test_clips_that_sound_like_evaluation_audio_are_left_out(caption_config: Cap
         samples = audio.decode(storage.read(clip.uri), 22_050)
         soundfile.write(folder / f"{clip.source_id}.ogg", samples // 2, 22_050)
     table = str(tmp_path / "evaluation.parquet")
-    fingerprints.run(FingerprintConfig(source=str(folder), name="ours", out=table))
+    fingerprint.run(FingerprintConfig(source=str(folder), name="ours", out=table))
     out = str(tmp_path / "out")
-    caption.run(dataclasses.replace(caption_config, out=out, firewall=FirewallConfig(fingerprints=(table,))))
-    ledger = {row["key"]: row for row in shards.Index(out).ledger.to_pylist()}
+    caption.run(dataclasses.replace(caption_config, out=out, firewall=DecontaminationConfig(fingerprints=(table,))))
+    ledger = {row["key"]: row for row in shards.ClipIndex(out).ledger.to_pylist()}
     left_out = {key: row["detail"] for key, row in ledger.items() if row["reason"] == "evaluation_audio"}
     assert {clip.key for clip in clips[2:4]} <= set(left_out)
     assert f"sounds like ours {clips[2].source_id}.ogg" in left_out[clips[2].key]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import sources, storage
-from pipeline.plan import PlanConfig
-from pipeline.plan import run as run_plan
+from pipeline.stages.plan import PlanConfig
+from pipeline.stages.plan import run as run_plan
 
 
 def check_folder(root: str) -> None:

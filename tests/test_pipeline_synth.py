@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import audio, audioset, phrases, sounds, sources, storage, synth
+from pipeline import audio, sources, storage
+from pipeline.corpus import phrases, sounds
+from pipeline.sources import audioset
+from pipeline.stages import synth
 
 
 @pytest.mark.parametrize("name", sorted(sounds.SOUNDS))

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from train import augment
-from train.models import audio
-from train.models.cnn14 import Cnn14Config
-from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel
-from train.models.mobilenet import MobileNetConfig
+from train.data import augment
+from train.models.encoders import registry
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel
+from train.models.encoders.mobilenet import MobileNetConfig
 
 FRONT_ENDS = [LogMel(32_000, 320, 64), EfficientLogMel(32_000, 320, 64, jitter=False), KaldiFbank(64)]
 
@@ -34,7 +34,7 @@ def test_two_stripes_each_way_are_blank_in_training(front_end: nn.Module) -> Non
 
 @pytest.mark.parametrize("config", [Cnn14Config(channels=(4, 8)), MobileNetConfig(width=0.1)])
 def test_encoders_get_the_masks_and_keep_their_weights_names(config: Cnn14Config | MobileNetConfig) -> None:
-    encoder = audio.build(config)
+    encoder = registry.build(config)
     names = list(encoder.state_dict())
     augment.add_spec_augment(encoder)
     assert list(encoder.state_dict()) == names

@@ -15,16 +15,17 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from pipeline import shards, sources, storage
-from pipeline.cli import InputError
+from pipeline import sources, storage
+from pipeline.dataset import shards
+from pipeline.errors import InputError
 from train import checkpoint
-from train import validation as validation_room
-from train.captioner import TrainCaptionerConfig, run, train
 from train.configs import CAPTIONER
-from train.loop import Context
-from train.models.mobilenet import MobileNetConfig
+from train.models.captioner.vocabulary import Subwords
+from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig
-from train.models.words import Subwords
+from train.stages.captioner import TrainCaptionerConfig, run, train
+from train.trainer.loop import Context
+from train.validation import captions as validation_room
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_subwords_train_and_load(corpus: str, tmp_path: Path) -> None:
 def test_shards_are_a_source(dataset: str, tmp_path: Path) -> None:
     tiny = CAPTIONER["tiny"][1]
     run(dataclasses.replace(tiny, source=(dataset,), out=str(tmp_path)))
-    assert set(checkpoint.trained_on(str(tmp_path))) == set(shards.Index(dataset).keys)
+    assert set(checkpoint.trained_on(str(tmp_path))) == set(shards.ClipIndex(dataset).keys)
 
 
 def one_rank(rank: int, folder: str, config: TrainCaptionerConfig) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pipeline import storage
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from train import checkpoint
-from train.models.captioner import TagGuidedCaptioner
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap
 
 

@@ -10,10 +10,10 @@ import torch
 from train.configs import TINY_CLAP
 from train.models import text
 from train.models.clap import TEXT_BATCH, Clap, ClapConfig
-from train.models.cnn14 import Cnn14Config
-from train.models.mobilenet import MobileNetConfig
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.mobilenet import MobileNetConfig
+from train.models.encoders.transformer import TransformerConfig
 from train.models.text import TextConfig
-from train.models.transformer import TransformerConfig
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 AUDIO = [

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 
 from pipeline import storage
-from pipeline.cli import InputError, JobError
-from pipeline.clip import Clip
-from pipeline.selection import SelectionConfig
+from pipeline.dataset.selection import SelectionConfig
+from pipeline.errors import InputError, JobError
+from pipeline.sources.clip import Clip
 from tests import bench_clips
-from train import clip_file, data, datasets
-from train.data import TARS, Chosen, ListedClips, Mixture, TableClips
-from train.datasets import MEMBERS
-from train.order import BLOCK
+from train.data import clip_file, clip_sets, datasets
+from train.data.clip_sets import TARS, ClipSubset, ListedClips, Mixture, TableClips
+from train.data.datasets import MEMBERS
+from train.data.order import BLOCK
 
 BYTES_A_CLIP = 60  # beyond captions and tags
 SCHEMA = MEMBERS.with_metadata({TARS: '["a.tar", "b.tar"]'})
@@ -88,7 +88,7 @@ def test_mixtures_and_choices_have_the_values_of_their_parts() -> None:
     first, second = (TableClips(clip_file.batched(rows(count, seed))) for count, seed in ((30, 1), (50, 2)))
     listed = ListedClips([Clip(key="x", uri="/x.wav", source_id="x", captions=("hm",), fold="3", size=7)], ())
     picked = [7, 3, 3, 49]
-    whole = Mixture([first, Chosen(second, picked), listed])
+    whole = Mixture([first, ClipSubset(second, picked), listed])
     assert list(whole.keys) == [*first.keys, *(second.keys[i] for i in picked), "x"] == whole.keys[:]
     assert [whole.texts[i] for i in (29, 30, 34)] == [first.texts[29], second.texts[7], ["hm"]]
     assert list(whole.tags) == [whole.tags[i] for i in range(35)]
@@ -101,10 +101,12 @@ def test_what_is_trained_on_has_the_hash_that_it_had_as_lists() -> None:
     clips = Mixture([TableClips(clip_file.batched(rows(40, 3))), TableClips(clip_file.batched(rows(60, 4)))])
     lists = zip(list(clips.keys), list(clips.texts), list(clips.tags), strict=True)
     expected = hashlib.sha256("".join(json.dumps(row) for row in lists).encode()).hexdigest()
-    assert data.fingerprint(clips) == expected
+    assert clip_sets.fingerprint(clips) == expected
     for count, seed in ((1, 0), (7, 1), (60, 2), (99, 3)):
         keys = sorted(set(clips.keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-        assert data.hold_out(clips, count, seed) == set(keys[:count]), "clips of two datasets share their keys here"
+        assert clip_sets.hold_out(clips, count, seed) == set(keys[:count]), (
+            "clips of two datasets share their keys here"
+        )
 
 
 RANK = """

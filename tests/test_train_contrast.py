@@ -11,13 +11,14 @@ import torch.multiprocessing as mp
 from torch import Tensor, distributed, nn
 from torch.nn import functional as nnf
 
-from train import contrast, parallel
-from train.accumulate import backward
-from train.contrast import Pairs
+from train import parallel
+from train.losses import contrastive
+from train.losses.contrastive import Pairs
+from train.losses.grad_cache import backward
 from train.models.clap import Towers
 
 TOTAL, DIM = 11, 4
-KINDS: tuple[contrast.Kind, ...] = ("global", "local", "sigmoid")
+KINDS: tuple[contrastive.Kind, ...] = ("global", "local", "sigmoid")
 CASES = list(product(KINDS, (False, True), (1, 2)))  # kind, mask, parts
 
 
@@ -48,14 +49,14 @@ def inputs() -> dict[str, Tensor]:
     }
 
 
-def gradients(model: nn.Module, rows: Any, kind: contrast.Kind, mask: bool, parts: int) -> dict[str, Tensor]:
+def gradients(model: nn.Module, rows: Any, kind: contrastive.Kind, mask: bool, parts: int) -> dict[str, Tensor]:
     batch = {name: value[rows] for name, value in inputs().items()}
     model.zero_grad()
     split = [batch[name].tensor_split(parts) for name in ("audio", "text")]
 
     def loss(towers: Towers) -> Tensor:
         pairs = Pairs(towers.audio, towers.text, batch["clip"], batch["caption"], batch["valid"])
-        return contrast.loss(kind, pairs, towers.scale, towers.bias, parallel.Ranks(TOTAL), mask)
+        return contrastive.loss(kind, pairs, towers.scale, towers.bias, parallel.Ranks(TOTAL), mask)
 
     value = backward(model, list(zip(*split, strict=True)), loss, seed=0)
     found = {name: p.grad.clone() for name, p in parallel.unwrap(model).named_parameters() if p.grad is not None}
@@ -91,13 +92,13 @@ def pairs(audio: Tensor, text: Tensor, **changes: Tensor) -> Pairs:
     return Pairs(audio, text, ids, ids, torch.ones(count, dtype=torch.bool))._replace(**changes)
 
 
-def value(kind: contrast.Kind, given: Pairs, scale: float = 1.0, bias: float = 0.0, mask: bool = False) -> float:
+def value(kind: contrastive.Kind, given: Pairs, scale: float = 1.0, bias: float = 0.0, mask: bool = False) -> float:
     ranks = parallel.Ranks(len(given.audio))
-    return contrast.loss(kind, given, torch.tensor(scale), torch.tensor(bias), ranks, mask).item()
+    return contrastive.loss(kind, given, torch.tensor(scale), torch.tensor(bias), ranks, mask).item()
 
 
 @pytest.mark.parametrize("kind", ["global", "local"])
-def test_infonce_is_zero_for_perfect_pairs_and_log_n_for_equal_ones(kind: contrast.Kind) -> None:
+def test_infonce_is_zero_for_perfect_pairs_and_log_n_for_equal_ones(kind: contrastive.Kind) -> None:
     eye, same = torch.eye(4), torch.ones(4, 4) / 2
     assert value(kind, pairs(eye, eye), 100.0) == pytest.approx(0, abs=1e-6)
     assert value(kind, pairs(same, same), 14.0) == pytest.approx(math.log(4), abs=1e-5)
@@ -112,7 +113,7 @@ def test_sigmoid_of_one_orthogonal_pair_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shared", ["clip", "caption"])
-def test_pairs_that_share_a_clip_or_caption_are_no_negatives(kind: contrast.Kind, shared: str) -> None:
+def test_pairs_that_share_a_clip_or_caption_are_no_negatives(kind: contrastive.Kind, shared: str) -> None:
     """Rows 0 and 1 are the same: unmasked they push each other away, masked they are as good as apart."""
     audio = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
     given = pairs(audio, audio, **{shared: torch.tensor([0, 0, 1])})
@@ -121,7 +122,7 @@ def test_pairs_that_share_a_clip_or_caption_are_no_negatives(kind: contrast.Kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_that_do_not_count_change_nothing(kind: contrast.Kind) -> None:
+def test_rows_that_do_not_count_change_nothing(kind: contrastive.Kind) -> None:
     random = torch.Generator().manual_seed(0)
     audio, text = (nnf.normalize(torch.randn(5, 4, generator=random)) for _ in range(2))
     some = torch.tensor([True, False, True, True, False])
@@ -144,7 +145,7 @@ def test_parts_draw_the_same_dropout_twice_and_move_batchnorm_once() -> None:
     def loss(towers: Towers) -> Tensor:
         seen.append(towers)
         given = pairs(towers.audio, towers.text)
-        return contrast.loss("global", given, towers.scale, towers.bias, parallel.Ranks(TOTAL), False)
+        return contrastive.loss("global", given, towers.scale, towers.bias, parallel.Ranks(TOTAL), False)
 
     cached, plain = Noisy().double(), Noisy().double()
     backward(cached, parts, loss, seed=3)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from pipeline import audio, shards, storage
-from pipeline.cli import InputError
-from pipeline.clip import Clip
-from pipeline.selection import SelectionConfig, keep_best
-from train import data, reading
-from train.data import ListedClips
-from train.datasets import open_data
+from pipeline import audio, storage
+from pipeline.dataset import shards
+from pipeline.dataset.selection import SelectionConfig, keep_best
+from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
+from train.data import clip_sets, reading
+from train.data.clip_sets import ListedClips
+from train.data.datasets import open_data
 
 
 def test_broken_files_are_found_and_left_out(tmp_path) -> None:
@@ -65,7 +66,7 @@ def test_overlay_replaces_captions_and_its_scores_filter(tmp_path) -> None:
     (clips,) = open_data([str(tmp_path)], SelectionConfig(captions="r1", keep_fraction=0.5, best_only=True))
     assert list(clips.keys) == ["k2", "k3"]
     assert list(clips.texts) == [["b"], ["b"]]
-    assert len(reading.read(clips.place(0), reading.Cache())) == 3200
+    assert len(reading.read(clips.place(0), reading.CacheConfig())) == 3200
 
 
 def test_filtering_needs_scores(tmp_path) -> None:
@@ -75,8 +76,8 @@ def test_filtering_needs_scores(tmp_path) -> None:
 
 
 def test_captions_that_are_all_the_same_bring_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    data.warn_alike([["a", "b"], ["b", "a"]], "--data", "x")
+    clip_sets.warn_alike([["a", "b"], ["b", "a"]], "--data", "x")
     assert "--data x: all clips have the same captions" in caplog.text
     caplog.clear()
-    data.warn_alike([["a"], ["b"]], "--data", "x")
+    clip_sets.warn_alike([["a"], ["b"]], "--data", "x")
     assert not caplog.text

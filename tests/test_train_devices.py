@@ -14,18 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from train.models import audio, search, text
-from train.models.audio import AudioConfig
-from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
+from train.models import text
+from train.models.captioner import search
+from train.models.captioner.decoder import DecoderCache
+from train.models.captioner.decoding import Decoding
+from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.vocabulary import MAX_WORDS, SPECIALS, Vocabulary
 from train.models.clap import Clap, ClapConfig
-from train.models.cnn14 import Cnn14Config
-from train.models.decoder import Cache
-from train.models.decoding import Decoding
-from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
-from train.models.mobilenet import MobileNetConfig
+from train.models.encoders import registry
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
+from train.models.encoders.mobilenet import MobileNetConfig
+from train.models.encoders.registry import AudioConfig
+from train.models.encoders.transformer import TransformerConfig
 from train.models.text import TextConfig
-from train.models.transformer import TransformerConfig
-from train.models.words import MAX_WORDS, SPECIALS, Vocabulary
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 RATE_HZ = 32_000
@@ -121,7 +123,7 @@ def test_resampling(place: Place) -> None:
 
 @pytest.mark.parametrize("config", ENCODERS, ids=lambda config: config.encoder)
 def test_encoder(place: Place, config: AudioConfig) -> None:
-    model = audio.build(config)
+    model = registry.build(config)
     settle(model)
     waveform, length = clips()
     with torch.no_grad():
@@ -197,7 +199,7 @@ def test_cached_decoding_equals_whole_prefixes(place: Place, captioner: TagGuide
     guidance = torch.randn(4, 32).to(place.device)
     with torch.no_grad(), place.autocast():
         whole = decoder(words, memory, num_frames, guidance).float().log_softmax(dim=-1)
-        cache = Cache(decoder, memory, num_frames, guidance, 1, MAX_WORDS)
+        cache = DecoderCache(decoder, memory, num_frames, guidance, 1, MAX_WORDS)
         found = torch.stack([cache.step(words[:, t], rows) for t in range(20)], dim=1)
     place.close(found, whole.cpu())
 
@@ -221,10 +223,10 @@ def test_captions_of_a_batch_and_of_its_clips(place: Place, captioner: TagGuided
     """In float32 the texts are those of the CPU; in bfloat16 a near-tie may fall otherwise, so scores are compared."""
     waveform, length = clips()
     tags, keys = captioner.multi_hot([["Rain"], [], ["Dog", "Clock"], []]), list("abcd")
-    expected = captioner.cpu().generate(captioner.listen(waveform, length), tags, how, keys)
+    expected = captioner.cpu().generate(captioner.encode_audio(waveform, length), tags, how, keys)
     captioner.to(place.device)
     with place.autocast():
-        heard = captioner.listen(waveform.to(place.device), length.to(place.device))
+        heard = captioner.encode_audio(waveform.to(place.device), length.to(place.device))
         found = captioner.generate(heard, tags.to(place.device), how, keys)
     if place.dtype == torch.float32:
         assert [[c.text for c in clip] for clip in found] == [[c.text for c in clip] for clip in expected]

@@ -10,17 +10,19 @@ import pytest
 import torch
 
 from pipeline import sources, storage
-from pipeline.cli import InputError, JobError
+from pipeline.errors import InputError, JobError
 from tests import sounds50
-from train import augment, checkpoint, finetune
+from train import checkpoint
 from train.configs import FINETUNE, TINY_CNN
-from train.finetune import FinetuneConfig
+from train.data import augment
 from train.launch import ScaleConfig
 from train.models.classifier import Classifier, ClassifierConfig
-from train.models.cnn14 import Cnn14Config
-from train.models.mobilenet import MobileNetConfig
-from train.models.transformer import TransformerConfig
-from train.optim import OptimConfig
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.mobilenet import MobileNetConfig
+from train.models.encoders.transformer import TransformerConfig
+from train.stages import finetune
+from train.stages.finetune import FinetuneConfig
+from train.trainer.optim import OptimConfig
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_two_workers_learn_what_is_easy_to_hear(ray_session: None, config: Finet
     best = checkpoint.load(str(tmp_path / "out" / "best"))
     assert best.model.labels == sorted(name.replace("_", " ") for name in sounds50.PITCHES_HZ)
     clips = [clip for clip in sources.read_clips(config.data) if clip.fold == "3"]
-    heard = best.model.hear([sources.read_samples(clip) for clip in clips]).outputs
+    heard = best.model.encode_clips([sources.read_samples(clip) for clip in clips]).outputs
     assert torch.allclose(heard.sum(dim=1), torch.ones(len(clips)), atol=1e-5)
     right = [best.model.labels[guess] in clip.tags for guess, clip in zip(heard.argmax(dim=1), clips, strict=True)]
     assert np.mean(right) > 0.9
@@ -197,12 +199,12 @@ def test_a_clip_is_heard_the_same_in_any_batch(tmp_path: Path) -> None:
     model = Classifier(ClassifierConfig(audio=MobileNetConfig(width=0.1), clip_s=1.0), ["a", "b", "c"]).eval()
     rng = np.random.default_rng(0)
     clips = [(3000 * rng.standard_normal(n)).astype(np.int16) for n in (16_000, 32_000, 80_001)]
-    together = model.hear(clips)
+    together = model.encode_clips(clips)
     for row, clip in enumerate(clips):
-        alone = model.hear([clip])
+        alone = model.encode_clips([clip])
         assert torch.allclose(alone.outputs[0], together.outputs[row], atol=1e-5)
-    windows = [model.hear([clips[2][a : a + 32_000]]).outputs[0] for a in (0, 32_000, 64_000)]
+    windows = [model.encode_clips([clips[2][a : a + 32_000]]).outputs[0] for a in (0, 32_000, 64_000)]
     mean = (windows[0] * 32_000 + windows[1] * 32_000 + windows[2] * 16_001) / 80_001
     assert torch.allclose(together.outputs[2], mean, atol=1e-5)
     checkpoint.save(str(tmp_path), model, {}, [])
-    assert torch.equal(checkpoint.load(str(tmp_path)).model.hear(clips).outputs, together.outputs)
+    assert torch.equal(checkpoint.load(str(tmp_path)).model.encode_clips(clips).outputs, together.outputs)

@@ -12,19 +12,20 @@ import pytest
 import torch
 
 from pipeline import storage
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from tests.released import CHANNELS, Malicious, blat_state, body, captioner_state, front_end
-from train import checkpoint, foreign
+from train import checkpoint
 from train.__main__ import STAGES
-from train.convert import run
-from train.models import audio
-from train.models.captioner import TagGuidedCaptioner
+from train.checkpoint import released as foreign
+from train.models.captioner.decoding import Decoding
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap
-from train.models.cnn14 import Cnn14Config
-from train.models.decoding import Decoding
-from train.models.mobilenet import MobileNetConfig
+from train.models.encoders import registry
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.mobilenet import MobileNetConfig
+from train.models.encoders.transformer import TransformerConfig
 from train.models.tagger import Tagger, TaggerConfig
-from train.models.transformer import TransformerConfig
+from train.stages.convert import run
 
 NARROW = Cnn14Config(channels=CHANNELS)
 LABELS = "index,mid,display_name\n" + "".join(f'{i},/m/{i},"Sound {i}, of a kind"\n' for i in range(5))
@@ -189,7 +190,7 @@ def test_a_released_captioner_loads_over_its_cnn(
     assert all(torch.equal(held[name], tensor) for name, tensor in file["model"].items())
     assert torch.equal(held["encoder.cnn.fc1.weight"], body()["fc1.weight"])
     tags = model.multi_hot([["Sound 1, of a kind"]])
-    heard = model.listen(torch.randn(1, 320_000), torch.tensor([320_000]))
+    heard = model.encode_audio(torch.randn(1, 320_000), torch.tensor([320_000]))
     (captions,) = model.generate(heard, tags, Decoding())
     assert set(" ".join(c.text for c in captions).split()) <= set(WORDS)
 
@@ -248,9 +249,9 @@ def test_training_starts_from_the_encoder_of_any_checkpoint(
         convert("cnn14", "--weights", panns, "--out", uri, *channels())
     else:
         uri = request.getfixturevalue(kind)
-    wanted = audio.restore(storage.read_json(storage.join(uri, "config.json"))["network"]["audio"])
+    wanted = registry.restore(storage.read_json(storage.join(uri, "config.json"))["network"]["audio"])
     checkpoint.describe_audio(uri, "--init-audio", wanted)
-    fresh = audio.build(wanted)
+    fresh = registry.build(wanted)
     checkpoint.start_audio(fresh, uri)
     held = checkpoint.load_tensors((Path(uri) / "model.safetensors").read_bytes())
     prefix = {"tagger": "encoder.", "captioner": "encoder.cnn.", "clap": "audio_encoder."}[kind]

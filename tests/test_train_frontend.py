@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchaudio
 
-from train.models.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
+from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
 
 
 def noise(samples: int, clips: int = 1) -> torch.Tensor:

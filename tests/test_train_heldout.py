@@ -7,12 +7,12 @@ import pytest
 import soundfile
 import torch
 
-from eval.retrieval import measure
-from pipeline.cli import InputError, JobError
-from pipeline.clip import Clip
-from train import heldout
-from train.data import ListedClips
-from train.loop import Context
+from eval.stages.retrieval import measure
+from pipeline.errors import InputError, JobError
+from pipeline.sources.clip import Clip
+from train.data.clip_sets import ListedClips
+from train.trainer.loop import Context
+from train.validation import pairs
 
 
 class Said:
@@ -29,7 +29,7 @@ def test_recalls_by_hand() -> None:
     """Two clips with two captions each. Caption b1 is closer to clip a: of four queries three find their clip first."""
     heard = torch.eye(2)
     said = Said({"a1": [1, 0], "a2": [0.9, 0.1], "b1": [0.6, 0.4], "b2": [0, 0.8]})
-    found = heldout.retrieval(heard, said, [["a1", "a2"], ["b1", "b2"]])  # type: ignore[arg-type]
+    found = pairs.retrieval(heard, said, [["a1", "a2"], ["b1", "b2"]])  # type: ignore[arg-type]
     assert found["text_to_audio_R@1"] == 0.75 and found["text_to_audio_R@5"] == 1.0
     assert found["audio_to_text_R@1"] == 1.0
     assert found["recall_geometric_mean"] == pytest.approx(0.75 ** (1 / 3))
@@ -43,27 +43,23 @@ def test_recalls_are_those_of_the_evaluation_ties_included(seed: int) -> None:
     texts = [[f"{clip}-{i}" for i in range(rng.integers(1, 4))] for clip in range(12)]
     flat = [text for own in texts for text in own]
     vectors = {text: rng.integers(-2, 3, 3).astype(float).tolist() for text in flat}
-    found = heldout.retrieval(torch.tensor(heard), Said(vectors), texts)  # type: ignore[arg-type]
+    found = pairs.retrieval(torch.tensor(heard), Said(vectors), texts)  # type: ignore[arg-type]
     similarity = heard @ np.array([vectors[text] for text in flat], np.float32).T
     relevant = np.array([clip for clip, own in enumerate(texts) for _ in own])[None, :] == np.arange(12)[:, None]
     owners = relevant.argmax(axis=0)
     for way, expected in measure(similarity, owners).metrics.items():
-        for k in heldout.RECALL_AT:
+        for k in pairs.RECALL_AT:
             assert found[f"{way}_R@{k}"] == pytest.approx(expected[f"R@{k}"]["value"], abs=1e-6), (way, k)
 
 
 def test_one_tag_a_clip_gives_accuracy_more_give_average_precision() -> None:
     said = Said(
-        {
-            p.format(name): [1.0, 0.0] if name == "dog" else [0.0, 1.0]
-            for p in heldout.PROMPTS
-            for name in ("dog", "rain")
-        }
+        {p.format(name): [1.0, 0.0] if name == "dog" else [0.0, 1.0] for p in pairs.PROMPTS for name in ("dog", "rain")}
     )
     heard = torch.tensor([[1.0, 0.2], [0.3, 1.0], [0.9, 0.1]])
-    single = heldout.zero_shot(heard, said, [["Dog"], ["Rain"], ["Rain"]])  # type: ignore[arg-type]
+    single = pairs.zero_shot(heard, said, [["Dog"], ["Rain"], ["Rain"]])  # type: ignore[arg-type]
     assert single == {"zeroshot_top1": pytest.approx(2 / 3)}
-    both = heldout.zero_shot(heard, said, [["Dog", "Rain"], ["Rain"], ["Dog"]])  # type: ignore[arg-type]
+    both = pairs.zero_shot(heard, said, [["Dog", "Rain"], ["Rain"], ["Dog"]])  # type: ignore[arg-type]
     assert both == {"zeroshot_mAP": pytest.approx(1.0)}
 
 
@@ -72,19 +68,19 @@ def test_one_tag_a_clip_gives_accuracy_more_give_average_precision() -> None:
 )
 def test_a_test_split_is_refused_by_its_name(source: str) -> None:
     with pytest.raises(InputError, match=r"is a test split by its name; .*validation split"):
-        heldout.refuse_test_split(source, [])
+        pairs.refuse_test_split(source, [])
 
 
 @pytest.mark.parametrize(
     "source", ["x/val.csv", "latest/validation.csv", "contest/metadata.csv", "test/run/valid/m.csv"]
 )
 def test_other_names_pass(source: str) -> None:
-    heldout.refuse_test_split(source, ["val", "dev", ""])
+    pairs.refuse_test_split(source, ["val", "dev", ""])
 
 
 def test_a_test_split_is_refused_by_its_folds() -> None:
     with pytest.raises(InputError, match="holds clips of the fold 'test'"):
-        heldout.refuse_test_split("x/metadata.csv", ["dev", "test"])
+        pairs.refuse_test_split("x/metadata.csv", ["dev", "test"])
 
 
 def test_clips_that_cannot_be_read_are_named_and_the_others_heard(tmp_path: Path) -> None:
@@ -94,13 +90,13 @@ def test_clips_that_cannot_be_read_are_named_and_the_others_heard(tmp_path: Path
         listed.append(Clip(key=name, uri=str(tmp_path / f"{name}.wav"), source_id=name, tags=("dog",)))
     (tmp_path / "gone.wav").unlink()
 
-    def listen(arrays: list[np.ndarray]) -> torch.Tensor:
+    def embed(arrays: list[np.ndarray]) -> torch.Tensor:
         return torch.tensor([[float(len(array))] for array in arrays])
 
-    heard = heldout.hear(listen, ListedClips(listed, ("{}",)), Context())
+    heard = pairs.embed_clips(embed, ListedClips(listed, ("{}",)), Context())
     assert heard.rows == [1, 3] and heard.vectors.tolist() == [[320.0], [640.0]]
     assert list(heard.faults) == ["gone", "empty"] and "missing" in heard.faults["gone"]
     with pytest.raises(JobError, match="held-out clip gone cannot be read"):
         heard.whole()
-    none = heldout.hear(listen, ListedClips(listed[:1], ("{}",)), Context())
+    none = pairs.embed_clips(embed, ListedClips(listed[:1], ("{}",)), Context())
     assert none.rows == [] and list(none.faults) == ["gone"]

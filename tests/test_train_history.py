@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline import storage
-from train.history import Pieces, empty
-from train.state import TrainingState
+from train.trainer.history import HistoryPieces, empty
+from train.trainer.state import TrainingState
 
 
 def grow(history: dict[str, Any], until: int) -> None:
@@ -81,7 +81,7 @@ def test_an_older_state_has_its_pieces_still(tmp_path: Path) -> None:
 
 def test_a_save_writes_what_is_new_and_little_more(tmp_path: Path) -> None:
     """A thousand saves of ten steps: a whole history each time is five million losses, in pieces two percent."""
-    history, made, written = empty(), Pieces(str(tmp_path)), 0
+    history, made, written = empty(), HistoryPieces(str(tmp_path)), 0
     for step in range(10, 10_001, 10):
         grow(history, step)
         written += len(made.cut(history).history["loss"])

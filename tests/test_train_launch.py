@@ -4,9 +4,9 @@ import pytest
 
 import train.__main__ as train_room
 from pipeline import cli, storage
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from train.launch import ScaleConfig, check
-from train.optim import OptimConfig
+from train.trainer.optim import OptimConfig
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pipeline import audio, sources
-from pipeline.cli import JobError
-from pipeline.clip import Clip
-from train.data import ListedClips
-from train.loader import Batch, Loader, LoaderConfig
-from train.order import Order
+from pipeline.errors import JobError
+from pipeline.sources.clip import Clip
+from train.data.clip_sets import ListedClips
+from train.data.loader import Batch, Loader, LoaderConfig
+from train.data.order import Order
 
 COUNT, LENGTH = 22, 5
 

@@ -12,14 +12,14 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from pipeline import audio
-from pipeline.cli import JobError
-from pipeline.clip import Clip
-from train.data import ListedClips
-from train.loader import Batch, Loader
-from train.loop import STOP, Backward, Context, Hooks, Step, Stopped, fit
-from train.optim import Group, OptimConfig
-from train.order import Order
-from train.speed import prepare
+from pipeline.errors import JobError
+from pipeline.sources.clip import Clip
+from train.data.clip_sets import ListedClips
+from train.data.loader import Batch, Loader
+from train.data.order import Order
+from train.trainer.loop import STOP, Backward, Context, Hooks, Step, Stopped, fit
+from train.trainer.optim import Group, OptimConfig
+from train.trainer.performance import prepare
 
 CONFIG = OptimConfig(epochs=3, batch_size=4, lr=1e-2, save_every_s=0.0)
 

@@ -2,19 +2,21 @@
 
 import torch
 
-from train import losses
+from train.losses import captioning
 
 
 def test_caption_loss_ignores_padding() -> None:
     logits = torch.randn(1, 3, 7)
     words = torch.tensor([[4, 2, 0]])
-    assert torch.allclose(losses.caption(logits, words, 0, 0.1), losses.caption(logits[:, :2], words[:, :2], 0, 0.1))
+    assert torch.allclose(
+        captioning.caption(logits, words, 0, 0.1), captioning.caption(logits[:, :2], words[:, :2], 0, 0.1)
+    )
 
 
 def test_tagging_loss_leaves_untagged_clips_out() -> None:
     logits, tags = torch.randn(2, 3), torch.tensor([[1.0, 0, 0], [0, 0, 0]])
-    assert torch.allclose(losses.tagging(logits, tags), losses.tagging(logits[:1], tags[:1]))
-    assert losses.tagging(logits[1:], tags[1:]).item() == 0
+    assert torch.allclose(captioning.tagging(logits, tags), captioning.tagging(logits[:1], tags[:1]))
+    assert captioning.tagging(logits[1:], tags[1:]).item() == 0
 
 
 def test_label_smoothing_spreads_over_the_other_words_and_leaves_out_padding() -> None:
@@ -28,4 +30,4 @@ def test_label_smoothing_spreads_over_the_other_words_and_leaves_out_padding() -
                 share = torch.full((5,), 0.1 / 4)
                 share[word] = 0.9
                 terms.append(-(share * log_probs[row, place]).sum())
-    assert torch.allclose(losses.caption(logits, words, 0, 0.1), torch.stack(terms).mean())
+    assert torch.allclose(captioning.caption(logits, words, 0, 0.1), torch.stack(terms).mean())

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from train.configs import TINY_CAPTIONER
-from train.models.captioner import CaptionerConfig, TagEncoder, TagGuidedCaptioner
-from train.models.decoding import Decoding
-from train.models.mobilenet import MobileNetConfig
-from train.models.words import END, MAX_WORDS, SPECIALS, Vocabulary
+from train.models.captioner.decoding import Decoding
+from train.models.captioner.model import CaptionerConfig, TagEncoder, TagGuidedCaptioner
+from train.models.captioner.vocabulary import END, MAX_WORDS, SPECIALS, Vocabulary
+from train.models.encoders.mobilenet import MobileNetConfig
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 KEYS = ["first", "second", "third"]
@@ -65,7 +65,7 @@ def test_tags_change_the_caption_distribution_at_every_word(clips: tuple[torch.T
 def test_the_plain_captioner_ignores_tags(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = tiny(guided=False, tagger=False)
     assert not any(name.startswith(("label_encoder", "tagger")) for name in model.state_dict())
-    heard = model.listen(*clips)
+    heard = model.encode_audio(*clips)
     told = [model.generate(heard, model.multi_hot([tags] * 3), Decoding()) for tags in (["Rain"], [])]
     assert told[0] == told[1]
     with pytest.raises(ValueError, match="no tagging head"):
@@ -77,9 +77,9 @@ def test_predicted_tags_are_those_above_the_threshold(clips: tuple[torch.Tensor,
     with torch.no_grad():
         model.tagger.weight.zero_()
         model.tagger.bias.copy_(torch.tensor([2.0, -2.0, 0.5]))
-    hot = model.predict_tags(model.listen(*clips), 0.6)
+    hot = model.predict_tags(model.encode_audio(*clips), 0.6)
     assert hot.tolist() == [[1, 0, 1]] * 3
-    assert model.predict_tags(model.listen(*clips), 0.95).sum() == 0
+    assert model.predict_tags(model.encode_audio(*clips), 0.95).sum() == 0
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_predicted_tags_are_those_above_the_threshold(clips: tuple[torch.Tensor,
 def test_a_batch_is_captioned_as_its_clips_alone(how: Decoding, clips: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = tiny()
     tags = model.multi_hot([["Rain"], [], ["Dog", "Clock"]])
-    together = model.generate(model.listen(*clips), tags, how, KEYS)
+    together = model.generate(model.encode_audio(*clips), tags, how, KEYS)
     for i in range(3):
-        heard = model.listen(clips[0][i : i + 1], clips[1][i : i + 1])
+        heard = model.encode_audio(clips[0][i : i + 1], clips[1][i : i + 1])
         (alone,) = model.generate(heard, tags[i : i + 1], how, KEYS[i : i + 1])
         assert [caption.text for caption in alone] == [caption.text for caption in together[i]]
         assert [c.score for c in alone] == pytest.approx([c.score for c in together[i]], abs=1e-4)
@@ -110,7 +110,7 @@ def test_a_caption_carries_its_words_log_probabilities(clips: tuple[torch.Tensor
     tags = model.multi_hot([["Rain"]] * 3)
     with torch.no_grad():  # so that an untrained model says words and comes to an end
         model.decoder.classifier.bias.copy_(torch.tensor([-9.0, -9.0, 1.0, -9.0, *[0.0] * (len(model.vocabulary) - 4)]))
-    heard = model.listen(*clips)
+    heard = model.encode_audio(*clips)
     for i, captions in enumerate(model.generate(heard, tags, Decoding(method="nucleus", num_captions=4), KEYS)):
         for told in captions:
             assert told.score == pytest.approx(sum(told.log_probs) / len(told.log_probs), abs=1e-5)
@@ -125,7 +125,7 @@ def test_an_empty_caption_gives_way_to_the_best_one_with_words(clips: tuple[torc
     model = tiny(classifier_bias=True)
     with torch.no_grad():
         model.decoder.classifier.bias[END] = 10.0
-    heard, tags = model.listen(*clips), model.multi_hot([[]] * 3)
+    heard, tags = model.encode_audio(*clips), model.multi_hot([[]] * 3)
     for captions in model.generate(heard, tags, Decoding()):
         assert captions and all(each.text for each in captions)
         assert captions[0].score == max(each.score for each in captions)
@@ -134,7 +134,7 @@ def test_an_empty_caption_gives_way_to_the_best_one_with_words(clips: tuple[torc
 
 def test_nucleus_sampling_repeats_for_a_seed_and_varies_with_it(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = tiny()
-    heard, tags = model.listen(*clips), model.multi_hot([[]] * 3)
+    heard, tags = model.encode_audio(*clips), model.multi_hot([[]] * 3)
     told = [model.generate(heard, tags, Decoding(method="nucleus", seed=seed), KEYS) for seed in (0, 0, 1)]
     assert told[0] == told[1]
     assert told[0] != told[2]
@@ -142,7 +142,7 @@ def test_nucleus_sampling_repeats_for_a_seed_and_varies_with_it(clips: tuple[tor
 
 def test_any_encoder_fits_under_the_gru(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = tiny(audio=MobileNetConfig(width=0.1))
-    (captions, *_) = model.generate(model.listen(*clips), model.multi_hot([["Dog"]] * 3), Decoding())
+    (captions, *_) = model.generate(model.encode_audio(*clips), model.multi_hot([["Dog"]] * 3), Decoding())
     assert captions[0].text
 
 

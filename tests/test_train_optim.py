@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import InputError
-from train.optim import OptimConfig, exponential, schedule
+from pipeline.errors import InputError
+from train.trainer.optim import OptimConfig, exponential, schedule
 
 
 def test_schedule_rises_then_falls_to_zero() -> None:

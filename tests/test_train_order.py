@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from train.order import BLOCK, Order
+from train.data.order import BLOCK, Order
 
 
 def epoch(order: Order, number: int) -> np.ndarray:

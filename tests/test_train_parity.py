@@ -16,9 +16,9 @@ from pipeline import storage
 from pipeline.cli import parse
 from tests.released import CHANNELS, PIECES, blat_state, body, google_bert, official_embedding
 from train.__main__ import STAGES
-from train.convert import run
-from train.models.cnn14 import Cnn14, Cnn14Config
+from train.models.encoders.cnn14 import Cnn14, Cnn14Config
 from train.pretrained import Embedder
+from train.stages.convert import run
 
 pytest.importorskip("torchlibrosa")
 

@@ -11,21 +11,25 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from pipeline import audio, shards, sources, storage
-from pipeline.cli import InputError
+from pipeline import audio, sources, storage
+from pipeline.dataset import shards
+from pipeline.errors import InputError
 from tests.released import google_bert
-from train import checkpoint, contrast, datasets, heldout, parallel
+from train import checkpoint, parallel
 from train.configs import PRETRAIN, SMALL_CLAP
-from train.data import ListedClips
-from train.loader import Loader
-from train.loop import Context, Step, fit
+from train.data import datasets
+from train.data.clip_sets import ListedClips
+from train.data.loader import Loader
+from train.data.order import Order
+from train.losses import contrastive
 from train.models.clap import ClapConfig
 from train.models.text import TextConfig
-from train.optim import OptimConfig
-from train.order import Order
-from train.pretrain import PretrainConfig, run, train
-from train.speed import prepare
-from train.towers import build, objective
+from train.stages.pretrain import PretrainConfig, run, train
+from train.stages.towers import build, objective
+from train.trainer.loop import Context, Step, fit
+from train.trainer.optim import OptimConfig
+from train.trainer.performance import prepare
+from train.validation import pairs
 
 TINY: PretrainConfig = PRETRAIN["tiny"][1]
 
@@ -39,7 +43,7 @@ def history(out: Path | str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["global", "local"])
-def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrast.Kind) -> None:
+def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrastive.Kind) -> None:
     """Towers that know nothing, at scale 1: every pair is as likely as any other."""
     config = tiny(dataset, "", loss=kind, optim=OptimConfig(epochs=1, batch_size=24))
     (clips,) = [ListedClips(sources.read_clips(dataset), ())]
@@ -66,7 +70,7 @@ def test_several_datasets_are_mixed_by_weight_and_named_in_the_lineage(
 def test_held_out_clips_choose_the_best_and_are_never_trained_on(dataset: str, tmp_path: Path) -> None:
     run(tiny(dataset, tmp_path, hold_out=8, validate_every_steps=1))
     trained = checkpoint.trained_on(str(tmp_path))
-    assert len(trained) == 16 and trained < set(shards.Index(dataset).keys)
+    assert len(trained) == 16 and trained < set(shards.ClipIndex(dataset).keys)
     epochs = history(tmp_path)["epochs"]
     assert [each["step"] for each in epochs] == [1, 2, 3, 4]
     assert {f"{way}_R@{k}" for way in ("text_to_audio", "audio_to_text") for k in (1, 5, 10)} <= set(epochs[0])
@@ -199,7 +203,7 @@ def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Pa
     loader = Loader(clips, Order(sizes=(64,), batch_size=32, seed=0), 5 * audio.SAMPLE_RATE_HZ)
     steps = objective(config, network, Context())
     fit(prepare(network, torch.device("cpu")), steps, loader, optim, Context(), str(tmp_path))
-    found = heldout.measure(clips, Context())(network.eval())
+    found = pairs.measure(clips, Context())(network.eval())
     assert found["text_to_audio_R@1"] == found["audio_to_text_R@1"] == 1.0, found
 
 

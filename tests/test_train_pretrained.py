@@ -14,11 +14,11 @@ import torch
 
 from pipeline import storage
 from pipeline.audio import AudioError
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from tests.hub import Hub
 from train import checkpoint
-from train.models.decoding import Decoding
-from train.models.mobilenet import MobileNetConfig
+from train.models.captioner.decoding import Decoding
+from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig
 from train.pretrained import AudioTagger, Captioner, Embedder
 

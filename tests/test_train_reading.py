@@ -11,10 +11,10 @@ import pytest
 
 from pipeline import audio, storage
 from pipeline.audio import AudioError
-from train import clip_file, reading
-from train.data import TARS, TableClips
-from train.datasets import MEMBERS
-from train.reading import Cache, Member, Pieces
+from train.data import clip_file, reading
+from train.data.clip_sets import TARS, TableClips
+from train.data.datasets import MEMBERS
+from train.data.reading import CacheConfig, RangeCache, TarMember
 
 DATA = bytes(range(256)) * 40
 
@@ -35,7 +35,7 @@ def fetched(s3: str, monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]
 
 
 def test_a_piece_is_fetched_once_for_all_threads(s3: str, fetched: Counter[tuple[int, int]]) -> None:
-    pieces = Pieces(Cache())
+    pieces = RangeCache(CacheConfig())
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: pieces.read(f"{s3}/pieces.bin", 100, 900), range(40)))
     assert set(found) == {DATA[100:900]} and fetched == {(100, 800): 1}
@@ -45,7 +45,7 @@ def test_memory_holds_the_latest_pieces(
     s3: str, fetched: Counter[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "HELD_BYTES", 2000)
-    pieces = Pieces(Cache())
+    pieces = RangeCache(CacheConfig())
     for first in (0, 1000, 0, 2000, 0, 1000):  # the third piece pushes out the second, which is then read again
         assert pieces.read(f"{s3}/pieces.bin", first, first + 1000) == DATA[first : first + 1000]
     assert fetched == {(0, 1000): 1, (1000, 1000): 2, (2000, 1000): 1}
@@ -55,26 +55,26 @@ def test_the_disk_serves_the_next_process_and_stays_bounded(
     s3: str, tmp_path: Path, fetched: Counter[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "EVICT_EVERY", 1)
-    cache = Cache(str(tmp_path / "cache"), 2500)
+    cache = CacheConfig(str(tmp_path / "cache"), 2500)
     for _ in range(2):
-        assert Pieces(cache).read(f"{s3}/pieces.bin", 0, 1000) == DATA[:1000]
+        assert RangeCache(cache).read(f"{s3}/pieces.bin", 0, 1000) == DATA[:1000]
     assert fetched == {(0, 1000): 1}
     for first in (1000, 2000, 3000):
-        Pieces(cache).read(f"{s3}/pieces.bin", first, first + 1000)
+        RangeCache(cache).read(f"{s3}/pieces.bin", first, first + 1000)
     kept = list((tmp_path / "cache").iterdir())
     assert len(kept) == 2 and sum(path.stat().st_size for path in kept) <= 2500
 
 
 def test_a_cut_cache_file_is_read_again(s3: str, tmp_path: Path, fetched: Counter[tuple[int, int]]) -> None:
-    cache = Cache(str(tmp_path), 10**9)
-    Pieces(cache).read(f"{s3}/pieces.bin", 0, 1000)
+    cache = CacheConfig(str(tmp_path), 10**9)
+    RangeCache(cache).read(f"{s3}/pieces.bin", 0, 1000)
     (path,) = tmp_path.iterdir()
     os.truncate(path, 10)
-    assert Pieces(cache).read(f"{s3}/pieces.bin", 0, 1000) == DATA[:1000]
+    assert RangeCache(cache).read(f"{s3}/pieces.bin", 0, 1000) == DATA[:1000]
 
 
 def test_a_piece_that_cannot_be_read_is_tried_again_next_time(s3: str) -> None:
-    pieces = Pieces(Cache())
+    pieces = RangeCache(CacheConfig())
     with pytest.raises(FileNotFoundError):
         pieces.read(f"{s3}/late.bin", 0, 10)
     storage.publish(f"{s3}/late.bin", b"0123456789")
@@ -95,15 +95,15 @@ def test_neighbours_share_a_piece_and_sparse_ones_do_not() -> None:
     dense, sparse = clips(offset), clips(offset * 100)
     pieces = [(dense.place(i).uri, dense.place(i).first, dense.place(i).last) for i in range(20)]
     assert pieces == [("a.tar", 0, 1000)] * 10 + [("b.tar", 0, 600)] * 6 + [("b.tar", 600, 1000)] * 4
-    assert sparse.place(3) == Member("a.tar", 30_000, 100, "", 30_000, 30_100)
+    assert sparse.place(3) == TarMember("a.tar", 30_000, 100, "", 30_000, 30_100)
 
 
 def test_bytes_that_are_not_as_written_are_told(tmp_path: Path) -> None:
     flac = audio.encode_flac(np.arange(3200, dtype=np.int16))
     (tmp_path / "x.tar").write_bytes(flac)
-    place = Member(str(tmp_path / "x.tar"), 0, len(flac), "0" * 64, 0, len(flac))
+    place = TarMember(str(tmp_path / "x.tar"), 0, len(flac), "0" * 64, 0, len(flac))
     with pytest.raises(AudioError, match=r"unreadable: .* are not as written"):
-        reading.read(place, Cache())
-    assert len(reading.read(place._replace(sha256=""), Cache())) == 3200
+        reading.read(place, CacheConfig())
+    assert len(reading.read(place._replace(sha256=""), CacheConfig())) == 3200
     with pytest.raises(AudioError, match=r"unreadable: .*ends after"):
-        reading.read(place._replace(size=len(flac) + 9), Cache())
+        reading.read(place._replace(size=len(flac) + 9), CacheConfig())

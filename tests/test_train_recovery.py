@@ -17,17 +17,18 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from pipeline import shards, storage
+from pipeline import storage
+from pipeline.dataset import shards
 from tests.faults import FaultyProxy
 from tests.test_train_loader import Numbered
 from train import checkpoint
 from train.configs import PRETRAIN
-from train.loader import Batch, Loader
-from train.loop import Context, Hooks, Step, fit
-from train.optim import OptimConfig
-from train.order import Order
-from train.pretrain import PretrainConfig, run
-from train.speed import prepare
+from train.data.loader import Batch, Loader
+from train.data.order import Order
+from train.stages.pretrain import PretrainConfig, run
+from train.trainer.loop import Context, Hooks, Step, fit
+from train.trainer.optim import OptimConfig
+from train.trainer.performance import prepare
 
 TINY: PretrainConfig = PRETRAIN["tiny"][1]
 
@@ -118,7 +119,7 @@ def test_shards_and_checkpoints_on_a_store_that_breaks(dataset: str, s3: str, tm
     ):
         content = storage.read(f"{dataset}/{name}")
         storage.publish(f"{data}/{name}", content)
-    index = shards.Index(dataset)
+    index = shards.ClipIndex(dataset)
     row = index.written.slice(5, 1).to_pylist()[0]
     broken = bytearray(storage.read(f"{dataset}/{shards.tar_name(row['shard'])}"))
     broken[row["flac_offset"] + row["flac_size"] // 2] ^= 0xFF

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from train.configs import TINY_CNN
-from train.models import search
-from train.models.captioner import CaptionerConfig, TagGuidedCaptioner
-from train.models.decoder import Cache, WordDecoder
-from train.models.decoding import Decoding
-from train.models.words import END, MAX_WORDS, PAD, SPECIALS, START, Vocabulary
+from train.models.captioner import search
+from train.models.captioner.decoder import DecoderCache, WordDecoder
+from train.models.captioner.decoding import Decoding
+from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.vocabulary import END, MAX_WORDS, PAD, SPECIALS, START, Vocabulary
 
 WORDS = 9  # size of the random decoders' vocabulary
 
@@ -174,7 +174,7 @@ def test_the_cache_equals_decoding_whole_prefixes(rows: int) -> None:
         num_words=50, memory_dim=6, dim=16, layers=2, heads=4, feedforward=32, dropout=0.3, bias=True
     ).eval()
     memory, num_frames, guidance = torch.randn(4, 7, 6), torch.tensor([7, 1, 3, 5]), torch.randn(4, 16)
-    cache = Cache(decoder, memory, num_frames, guidance, rows, MAX_WORDS)
+    cache = DecoderCache(decoder, memory, num_frames, guidance, rows, MAX_WORDS)
     prefixes = torch.empty(4 * rows, 0, dtype=torch.long)
     first_row = torch.arange(4).repeat_interleave(rows) * rows
     generator = torch.Generator().manual_seed(1)

@@ -8,21 +8,23 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from tests.test_train_loader import Numbered
-from train import contrast, parallel, speed
-from train.accumulate import backward
+from train import parallel
 from train.configs import TINY_CLAP
-from train.contrast import Pairs
-from train.data import ListedClips
-from train.loader import Batch, Loader
-from train.loop import Context, Step, fit
+from train.data.clip_sets import ListedClips
+from train.data.loader import Batch, Loader
+from train.data.order import Order
+from train.losses import contrastive
+from train.losses.contrastive import Pairs
+from train.losses.grad_cache import backward
 from train.models import text
 from train.models.blocks import blocks
 from train.models.clap import Clap, Towers
-from train.optim import OptimConfig
-from train.order import Order
-from train.speed import SpeedConfig, prepare
+from train.trainer import performance
+from train.trainer.loop import Context, Step, fit
+from train.trainer.optim import OptimConfig
+from train.trainer.performance import PerformanceConfig, prepare
 
 CONFIG = OptimConfig(epochs=2, batch_size=6, lr=1e-2, save_every_s=0.0)
 CPU = torch.device("cpu")
@@ -33,7 +35,7 @@ def network() -> Clap:
     return Clap(TINY_CLAP, text.build(TINY_CLAP.text, ["text other 0 1 2 3 4 5 6 7 8 9"]))
 
 
-def train(folder: Path, out: str, config: SpeedConfig, epochs: int = 2, **where: int) -> dict[str, torch.Tensor]:
+def train(folder: Path, out: str, config: PerformanceConfig, epochs: int = 2, **where: int) -> dict[str, torch.Tensor]:
     """Train two towers on numbered clips; return the weights that are evaluated."""
     clips: ListedClips = Numbered(folder, 18).listed
     context = Context(**where)
@@ -47,7 +49,7 @@ def train(folder: Path, out: str, config: SpeedConfig, epochs: int = 2, **where:
 
         def loss(towers: Towers) -> torch.Tensor:
             pairs = Pairs(towers.audio, towers.text, rows, rows, batch.valid)
-            return contrast.loss("global", pairs, towers.scale, towers.bias, ranks, False)
+            return contrastive.loss("global", pairs, towers.scale, towers.bias, ranks, False)
 
         return backward(model, [inputs], loss, step.seed, sample_rate_hz=32_000)
 
@@ -59,8 +61,8 @@ def train(folder: Path, out: str, config: SpeedConfig, epochs: int = 2, **where:
 
 def test_recomputed_blocks_change_nothing(tmp_path: Path) -> None:
     """Not even the statistics of BatchNorm, which pass twice."""
-    plain = train(tmp_path, str(tmp_path / "plain"), SpeedConfig())
-    found = train(tmp_path, str(tmp_path / "found"), SpeedConfig(recompute=True))
+    plain = train(tmp_path, str(tmp_path / "plain"), PerformanceConfig())
+    found = train(tmp_path, str(tmp_path / "found"), PerformanceConfig(recompute=True))
     for name, value in plain.items():
         assert torch.allclose(value, found[name], atol=1e-6), name
 
@@ -72,7 +74,7 @@ def test_compiled_blocks_give_the_same_loss() -> None:
     inputs += net.text_encoder.tokenize(["text 1", "text 2", "other 3", "text 4"])
     names = list(net.state_dict())
     plain = net(*inputs, sample_rate_hz=32_000)
-    ready = prepare(network(), CPU, config=SpeedConfig(compile=True))
+    ready = prepare(network(), CPU, config=PerformanceConfig(compile=True))
     compiled = ready.model(*inputs, sample_rate_hz=32_000)
     assert any(block._compiled_call_impl is not None for block in blocks(ready.network))
     assert torch.allclose(plain.audio, compiled.audio, atol=1e-4) and torch.allclose(
@@ -81,7 +83,7 @@ def test_compiled_blocks_give_the_same_loss() -> None:
     assert list(ready.network.state_dict()) == names
 
 
-def one_rank(rank: int, folder: str, out: str, config: SpeedConfig, epochs: int) -> None:
+def one_rank(rank: int, folder: str, out: str, config: PerformanceConfig, epochs: int) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{out}-store-{epochs}", rank=rank, world_size=2)
     weights = train(Path(folder), out, config, epochs, rank=rank, world_size=2)
     torch.save(weights, f"{out}-{rank}.pt")
@@ -91,7 +93,7 @@ def one_rank(rank: int, folder: str, out: str, config: SpeedConfig, epochs: int)
 def test_sharded_weights_train_like_whole_ones_and_go_on_on_one_rank(tmp_path: Path) -> None:
     """FSDP2 over two ranks against DDP over two ranks (BatchNorm sees half a batch in both); the state has no shards."""
     found = {}
-    for name, config in (("ddp", SpeedConfig()), ("fsdp", SpeedConfig(shard=True))):
+    for name, config in (("ddp", PerformanceConfig()), ("fsdp", PerformanceConfig(shard=True))):
         out = str(tmp_path / name)
         mp.spawn(one_rank, args=(str(tmp_path), out, config, 2), nprocs=2)
         found[name] = torch.load(f"{out}-0.pt", weights_only=True)
@@ -101,7 +103,7 @@ def test_sharded_weights_train_like_whole_ones_and_go_on_on_one_rank(tmp_path: P
     states = sorted(path.name for path in (tmp_path / "fsdp" / "training_state").glob("*.json"))
     assert states == ["00000006.json"]
     alone = train(
-        tmp_path, str(tmp_path / "fsdp"), SpeedConfig(), epochs=2
+        tmp_path, str(tmp_path / "fsdp"), PerformanceConfig(), epochs=2
     )  # nothing is left to do: the state as it was
     for name, value in alone.items():
         assert torch.allclose(value.float(), found["fsdp"][name].float(), atol=1e-6), name
@@ -109,12 +111,12 @@ def test_sharded_weights_train_like_whole_ones_and_go_on_on_one_rank(tmp_path: P
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"--speed.shard True: needs --scale.num-workers"):
-        SpeedConfig(shard=True).check(1)
+        PerformanceConfig(shard=True).check(1)
     with pytest.raises(InputError, match=r"--speed.recompute"):
-        SpeedConfig(compile=True, recompute=True).check(1)
+        PerformanceConfig(compile=True, recompute=True).check(1)
 
 
 def test_operations_are_three_passes_forward() -> None:
     linear = torch.nn.Linear(10, 20)
-    assert speed.flops(linear, (torch.zeros(4, 10),)) == 3 * 2 * 4 * 10 * 20
-    assert speed.peak_flops(CPU) == 0.0
+    assert performance.flops(linear, (torch.zeros(4, 10),)) == 3 * 2 * 4 * 10 * 20
+    assert performance.peak_flops(CPU) == 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train.models.words import MAX_PARTS, SPECIALS, UNK, Subwords, Vocabulary, join, tokenize
+from train.models.captioner.vocabulary import MAX_PARTS, SPECIALS, UNK, Subwords, Vocabulary, join, tokenize
 
 HAND_MADE = {
     "A dog's bark, then: rain!": "a dog 's bark then rain",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from pipeline import ffmpeg
+from pipeline.audio import ffmpeg
 
 RATE_HZ = 32_000
 DAY_S = 86_400

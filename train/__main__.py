@@ -6,10 +6,12 @@ from pipeline.cli import Stage, main
 from train import configs
 
 STAGES = {
-    "captioner": Stage("train.captioner", "Captioned clips -> a tag-guided captioner.", configs.CAPTIONER),
-    "convert": Stage("train.convert", "Released weights -> a checkpoint of ours.", configs.CONVERT),
-    "pretrain": Stage("train.pretrain", "Caption shards -> a two-tower language-audio model.", configs.PRETRAIN),
-    "finetune": Stage("train.finetune", "Labelled clips -> a classifier over any audio encoder.", configs.FINETUNE),
+    "captioner": Stage("train.stages.captioner", "Captioned clips -> a tag-guided captioner.", configs.CAPTIONER),
+    "convert": Stage("train.stages.convert", "Released weights -> a checkpoint of ours.", configs.CONVERT),
+    "pretrain": Stage("train.stages.pretrain", "Caption shards -> a two-tower language-audio model.", configs.PRETRAIN),
+    "finetune": Stage(
+        "train.stages.finetune", "Labelled clips -> a classifier over any audio encoder.", configs.FINETUNE
+    ),
 }
 
 if __name__ == "__main__":

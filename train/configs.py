@@ -3,20 +3,20 @@
 from dataclasses import replace
 from typing import Any
 
-from train.augment import AugmentConfig
-from train.captioner import TrainCaptionerConfig
-from train.convert import ConvertConfig
-from train.finetune import FinetuneConfig
+from train.data.augment import AugmentConfig
+from train.data.loader import LoaderConfig
 from train.launch import ScaleConfig
-from train.loader import LoaderConfig
-from train.models.captioner import CaptionerConfig
+from train.models.captioner.model import CaptionerConfig
 from train.models.clap import ClapConfig
-from train.models.cnn14 import Cnn14Config
-from train.models.mobilenet import WIDTHS, MobileNetConfig
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.mobilenet import WIDTHS, MobileNetConfig
 from train.models.text import TextConfig
-from train.optim import OptimConfig
-from train.pretrain import PretrainConfig
-from train.speed import SpeedConfig
+from train.stages.captioner import TrainCaptionerConfig
+from train.stages.convert import ConvertConfig
+from train.stages.finetune import FinetuneConfig
+from train.stages.pretrain_config import PretrainConfig
+from train.trainer.optim import OptimConfig
+from train.trainer.performance import PerformanceConfig
 
 SMALL_CNN = Cnn14Config(
     hop_samples=960, num_mels=48, channels=(8, 16, 32, 64, 128), block_dropout=0.1, clip_dropout=0.1
@@ -178,7 +178,7 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
             optim=OptimConfig(
                 epochs=12, batch_size=1024, lr=1e-3, weight_decay=0.05, precision="bfloat16", ema_decay=0.999
             ),
-            speed=SpeedConfig(compile=True),
+            speed=PerformanceConfig(compile=True),
             scale=ONE_GPU,
             loader=MANY,
         ),

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import torch
 
 from pipeline import storage
-from pipeline.cli import InputError, JobError
-from train import reading
-from train.loop import STOP, Context
-from train.optim import OptimConfig
-from train.watch import Sink
+from pipeline.errors import InputError, JobError
+from train.data import reading
+from train.trainer.loop import STOP, Context
+from train.trainer.monitor import ScalarWriter
+from train.trainer.optim import OptimConfig
 
 SAVE_FILE = "save_now"  # under --out: the leading worker saves its state, and removes it
 LOOK_EVERY_S, WAIT_S = 2.0, 60.0
@@ -178,7 +178,9 @@ def _saving_on_sigterm(out: str, in_process: bool) -> Iterator[None]:
         storage.remove(marker)
 
 
-def _load_anywhere(wanted: list[reading.Wanted], num_samples: int, cache: reading.Cache) -> "Future[reading.Loaded]":
+def _load_anywhere(
+    wanted: list[reading.ClipRequest], num_samples: int, cache: reading.CacheConfig
+) -> "Future[reading.Loaded]":
     """Read and decode clips in a task on any node that has a CPU free; each clip alone, as no node keeps pieces."""
     import ray
 
@@ -188,7 +190,7 @@ def _load_anywhere(wanted: list[reading.Wanted], num_samples: int, cache: readin
     return future
 
 
-def _gauges(out: str) -> Sink:
+def _gauges(out: str) -> ScalarWriter:
     """Return what puts scalars among Ray's own metrics, for Prometheus."""
     from ray.util.metrics import Gauge
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from pipeline import audio, sources, storage
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from train import checkpoint
 from train.checkpoint import Network
-from train.models.captioner import Caption, TagGuidedCaptioner
+from train.models.captioner.decoding import Decoding
+from train.models.captioner.model import Caption, TagGuidedCaptioner
 from train.models.clap import Clap
-from train.models.decoding import Decoding
 from train.models.tagger import Tagger
 
 BATCH_SIZE = 32  # clips in one pass of a model

@@ -2,8 +2,9 @@
 
 from functools import cached_property
 
-from pipeline import audioset, storage
-from pipeline.clip import stem, suffix_of
+from pipeline import storage
+from pipeline.sources import audioset
+from pipeline.sources.clip import stem, suffix_of
 
 TIMES = (  # how times stand in file names: none, seconds, milliseconds; of start and end, or of the start alone
     "", "_{0.start_s:.0f}_{0.end_s:.0f}", "_{0.start_s:.3f}_{0.end_s:.3f}", "_{0.start_s:.1f}_{0.end_s:.1f}",

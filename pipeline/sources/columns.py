@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.cli import InputError
+from pipeline.errors import InputError
 from pipeline.sources.rows import ListingError
 
 ROLES = {  # role -> the usual names, the first that a table has is used

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline import audioset
-from pipeline.clip import Clip, key_of, origin_of
-from pipeline.sources import columns
+from pipeline.sources import audioset, columns
+from pipeline.sources.clip import Clip, key_of, origin_of
 from pipeline.sources.tables import Options, text_of, texts
 
 MID_STARTS = ("/m/", "/g/", "/t/")

@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from pipeline import audioset, storage
-from pipeline.clip import Clip, key_of, origin_of, suffix_of
-from pipeline.sources import columns, manifests, official, published, youtube
+from pipeline import storage
+from pipeline.sources import audioset, columns, manifests, official, published, youtube
+from pipeline.sources.clip import Clip, key_of, origin_of, suffix_of
 from pipeline.sources.parquet import list_parquet
 from pipeline.sources.resolve import KINDS, Part
 from pipeline.sources.rows import ListingError, Record, delimited, json_rows

@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline import audioset, storage
+from pipeline import storage
 from pipeline.ahead import ahead
-from pipeline.cli import InputError
-from pipeline.clip import MAX_KEY, Clip
-from pipeline.sources import columns, kinds, resolve, youtube
+from pipeline.errors import InputError
+from pipeline.sources import audioset, columns, kinds, resolve, youtube
 from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.clip import MAX_KEY, Clip
 from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import Options
 
-log = logging.getLogger("pipeline.sources")
+log = logging.getLogger(__name__)
 WANTED = "give the CSV, folder, tars or Parquet files of your clips"
 LISTERS = 16  # packed files listed at a time; from object storage listing waits for bytes
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from pipeline import storage
-from pipeline.clip import Clip, key_of, stem, suffix_of
+from pipeline.sources.clip import Clip, key_of, stem, suffix_of
 from pipeline.sources.stats import ListingStats, end_of
 
 SPLIT_LISTS = {  # name of a list -> the split of the files it names

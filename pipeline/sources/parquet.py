@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.clip import Clip
 from pipeline.sources import columns
+from pipeline.sources.clip import Clip
 from pipeline.sources.described import damaged, described, times
 from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import Options, Row, RowReader, merge, text_of

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline import storage
-from pipeline.clip import Clip, key_of, origin_of, stem
 from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.clip import Clip, key_of, origin_of, stem
 from pipeline.sources.rows import ListingError
 from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import CAPTION_SEPARATOR, Row, text_of, texts

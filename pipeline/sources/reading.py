@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, storage
-from pipeline.clip import Clip
 from pipeline.sources import parquet
+from pipeline.sources.clip import Clip
 
 PLACE = (
     "uri",

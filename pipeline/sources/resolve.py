@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from braceexpand import braceexpand
 
 from pipeline import storage
-from pipeline.clip import suffix_of
+from pipeline.sources.clip import suffix_of
 from pipeline.sources.official import GENRES, LISTINGS, SPLIT_LISTS
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a folder, as Hugging Face's AudioFolder has them

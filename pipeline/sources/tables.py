@@ -11,9 +11,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.clip import Clip, key_of, origin_of, told_apart
 from pipeline.sources import columns
 from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.clip import Clip, disambiguated_key, key_of, origin_of
 from pipeline.sources.rows import ListingError
 from pipeline.sources.stats import ListingStats
 
@@ -170,7 +170,7 @@ def distinct(clips: Iterable[Clip]) -> Iterator[Clip]:
     held = list(clips)
     counts = Counter(clip.key for clip in held)
     for clip in held:
-        yield dataclasses.replace(clip, key=told_apart(clip.source_id)) if counts[clip.key] > 1 else clip
+        yield dataclasses.replace(clip, key=disambiguated_key(clip.source_id)) if counts[clip.key] > 1 else clip
 
 
 def number(uri: str, line: int, name: str, value: Any) -> float:

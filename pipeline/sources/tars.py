@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pipeline import storage
-from pipeline.clip import SUFFIXES, Clip
+from pipeline.sources.clip import SUFFIXES, Clip
 from pipeline.sources.described import damaged, described
 from pipeline.sources.stats import ListingStats, end_of
 from pipeline.sources.tables import Options

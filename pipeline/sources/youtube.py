@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline import audioset, storage
-from pipeline.clip import Clip
-from pipeline.sources import columns
+from pipeline import storage
+from pipeline.sources import audioset, columns
 from pipeline.sources.audio_folder import AudioFolder
+from pipeline.sources.clip import Clip
 from pipeline.sources.rows import ListingError, Record, delimited
 from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import (

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.models import audio
-from train.models.audio import AudioConfig
-from train.models.cnn14 import Cnn14Config
-from train.models.encoder import Heard, Windows
+from train.models import encoders
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.encoder import ClipEmbeddings, Windows
+from train.models.encoders.registry import AudioConfig
 from train.models.text import TextConfig, TextEncoder
 
 INITIAL_TEMPERATURE = 0.07
@@ -59,7 +59,7 @@ class Clap(nn.Module):
     def __init__(self, config: ClapConfig, text_encoder: TextEncoder) -> None:
         super().__init__()
         self.config = config
-        self.audio_encoder = audio.build(config.audio)
+        self.audio_encoder = encoders.build(config.audio)
         self.text_encoder = text_encoder
         self.audio_proj = nn.Linear(self.audio_encoder.embedding_dim, config.joint_dim)
         self.text_proj = nn.Linear(self.text_encoder.embedding_dim, config.joint_dim)
@@ -87,7 +87,7 @@ class Clap(nn.Module):
         return _unit(self.audio_proj(self.audio_encoder(waveform, num_samples, sample_rate_hz).clip))
 
     @torch.no_grad()
-    def hear(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Heard:
+    def encode_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> ClipEmbeddings:
         """Embed clips of any length, each an int16 or float array (T,): the policy for everything but training.
 
         A clip is cut into windows of the fixed length, averaged by their true length. The last window is zero-padded, or
@@ -104,7 +104,7 @@ class Clap(nn.Module):
         rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
         if not clips:
             sizes = (self.audio_encoder.embedding_dim, self.config.joint_dim)
-            return Heard(*(torch.zeros(0, size, device=device) for size in sizes))
+            return ClipEmbeddings(*(torch.zeros(0, size, device=device) for size in sizes))
         windows = Windows(clips, round(self.config.clip_s * rate_hz))
 
         def encode(waveform: Tensor, num_samples: Tensor) -> Tensor:
@@ -115,11 +115,11 @@ class Clap(nn.Module):
             features = windows.unpadded(encode, device)
         else:
             features = encode(windows.padded().to(device), torch.tensor(windows.lengths, device=device))
-        return Heard(windows.mean(features.float()), _unit(windows.mean(_unit(self.audio_proj(features)))))
+        return ClipEmbeddings(windows.mean(features.float()), _unit(windows.mean(_unit(self.audio_proj(features)))))
 
     def embed_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Tensor:
         """Return the unit vectors (N, D) of clips of any length; see `hear`."""
-        return self.hear(clips, sample_rate_hz).outputs
+        return self.encode_clips(clips, sample_rate_hz).outputs
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Embed token ids (B, L)."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.models import audio
-from train.models.audio import AudioConfig
-from train.models.encoder import Heard, Windows
-from train.models.mobilenet import MobileNetConfig
+from train.models import encoders
+from train.models.encoders.encoder import ClipEmbeddings, Windows
+from train.models.encoders.mobilenet import MobileNetConfig
+from train.models.encoders.registry import AudioConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig, labels: Sequence[str]) -> None:
         super().__init__()
         self.config, self.labels = config, list(labels)
-        self.encoder = audio.build(config.audio)
+        self.encoder = encoders.build(config.audio)
         self.head = nn.Linear(self.encoder.embedding_dim, len(self.labels))
 
     @property
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         return logits.float()
 
     @torch.no_grad()
-    def hear(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Heard:
+    def encode_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> ClipEmbeddings:
         """Return embeddings (N, E) and probabilities (N, C) of clips of any length, the same for a clip in any batch."""
         rate_hz = sample_rate_hz or self.sample_rate_hz
         windows = Windows(clips, round(self.config.clip_s * rate_hz))
@@ -59,4 +59,4 @@ class Classifier(nn.Module):
             return torch.cat([features, logits.softmax(dim=1) if self.config.exclusive else logits.sigmoid()], dim=1)
 
         found = windows.mean(windows.unpadded(encode, self.head.weight.device))
-        return Heard(*found.split([self.encoder.embedding_dim, len(self.labels)], dim=1))
+        return ClipEmbeddings(*found.split([self.encoder.embedding_dim, len(self.labels)], dim=1))

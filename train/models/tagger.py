@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.models import audio
-from train.models.audio import AudioConfig
-from train.models.encoder import Heard, Windows
-from train.models.mobilenet import MobileNet, MobileNetConfig
+from train.models import encoders
+from train.models.encoders.encoder import ClipEmbeddings, Windows
+from train.models.encoders.mobilenet import MobileNet, MobileNetConfig
+from train.models.encoders.registry import AudioConfig
 
 WINDOW_S = 10.0  # of a clip that is longer: what AudioSet's taggers are trained on
 
@@ -32,7 +32,7 @@ class Tagger(nn.Module):
     def __init__(self, config: TaggerConfig, tags: Sequence[str]) -> None:
         super().__init__()
         self.config, self.tags = config, list(tags)
-        self.encoder = audio.build(config.audio)
+        self.encoder = encoders.build(config.audio)
         outputs = config.audio.num_classes if isinstance(config.audio, MobileNetConfig) else 0
         assert len(self.tags) == outputs, f"{len(self.tags)} names for the {outputs} outputs of the tagging head"
 
@@ -53,7 +53,7 @@ class Tagger(nn.Module):
         return self.encoder.tag_logits(self.encoder(waveform, num_samples, sample_rate_hz)).sigmoid()
 
     @torch.no_grad()
-    def hear(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Heard:
+    def encode_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> ClipEmbeddings:
         """Return embeddings (N, E) and probabilities (N, K) of clips of any length, each an int16 or float array (T,).
 
         Longer ones are averaged over windows of 10 s. Nothing is padded, so a clip gets the same in any batch. K is 0
@@ -69,4 +69,6 @@ class Tagger(nn.Module):
             return torch.cat([features.clip, self.encoder.tag_logits(features).sigmoid()], dim=1)
 
         found = windows.mean(windows.unpadded(encode, next(self.parameters()).device))
-        return Heard(*found.split([self.encoder.embedding_dim, found.shape[1] - self.encoder.embedding_dim], dim=1))
+        return ClipEmbeddings(
+            *found.split([self.encoder.embedding_dim, found.shape[1] - self.encoder.embedding_dim], dim=1)
+        )

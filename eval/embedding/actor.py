@@ -1,0 +1,55 @@
+"""A model that listens: rows of decoded clips -> rows of embeddings. Runs in a Ray Data actor or in this process."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline import audio, sources
+from train import checkpoint
+from train.checkpoint import Network
+
+DECODERS = 2  # threads of a reading task
+PLACE = ("id", *sources.PLACE)  # of a clip, all that reading needs to know
+
+
+def read(rows: pa.Table, sample_rate_hz: int) -> pa.Table:
+    """Decode clips, given their `PLACE`; adds `samples`, int16 bytes, or `reason` where there are none."""
+
+    def decode(row: dict[str, object]) -> tuple[bytes, str]:
+        try:
+            place = [row[name] for name in sources.PLACE]
+            return sources.read_place(*place, sample_rate_hz=sample_rate_hz).tobytes(), ""  # type: ignore[arg-type]
+        except audio.AudioError as error:
+            return b"", error.reason
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        found = list(pool.map(decode, rows.to_pylist()))
+    columns = {"id": rows["id"], "samples": [samples for samples, _ in found], "reason": [why for _, why in found]}
+    return pa.table(columns, schema=pa.schema([("id", "string"), ("samples", "large_binary"), ("reason", "string")]))
+
+
+class EmbeddingActor:
+    """Holds a model; called with rows of `read` it returns their `features` and `outputs`, see `encoder.Heard`."""
+
+    def __init__(self, model: str | Network, device: str) -> None:
+        """Take a loaded model, or the checkpoint to load it from, for an actor on another machine."""
+        self.model: Any = (checkpoint.load(model).model if isinstance(model, str) else model).to(device)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Listen to the clips that could be read; the others keep their reason and get empty lists."""
+        clips = [np.frombuffer(row.as_py(), np.int16) for row in rows["samples"]]
+        good = [i for i, clip in enumerate(clips) if len(clip)]
+        empty = np.zeros(0, np.float32)
+        features, outputs = [empty] * len(clips), [empty] * len(clips)
+        if good:
+            with torch.inference_mode():
+                heard = self.model.encode_clips([clips[i] for i in good])
+            for i, own, made in zip(good, heard.features.cpu().numpy(), heard.outputs.cpu().numpy(), strict=True):
+                features[i], outputs[i] = own, made
+        columns = {"id": rows["id"], "reason": rows["reason"], "features": features, "outputs": outputs}
+        vectors = pa.list_(pa.float32())
+        fields = [("id", pa.string()), ("reason", pa.string()), ("features", vectors), ("outputs", vectors)]
+        return pa.table(columns, schema=pa.schema(fields))

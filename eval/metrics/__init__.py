@@ -1,0 +1,37 @@
+"""Metrics as pure functions of arrays."""
+
+from eval.metrics.classification import (
+    Interval,
+    area_under_roc,
+    average_precision,
+    bootstrap,
+    bootstrap_median,
+    class_average_precision,
+    curves,
+    d_prime,
+    macro,
+    mean_area_under_roc,
+    mean_average_precision,
+    query_average_precision,
+    resamples,
+    tagging,
+    top_k,
+)
+
+__all__ = [
+    "Interval",
+    "area_under_roc",
+    "average_precision",
+    "bootstrap",
+    "bootstrap_median",
+    "class_average_precision",
+    "curves",
+    "d_prime",
+    "macro",
+    "mean_area_under_roc",
+    "mean_average_precision",
+    "query_average_precision",
+    "resamples",
+    "tagging",
+    "top_k",
+]

@@ -1,0 +1,1 @@
+"""Results of several models -> tables and one HTML page."""

@@ -1,0 +1,205 @@
+"""Every task whose data is there, every stage that fits the model, and the report: `python -m eval suite <config>`."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+from eval import results, tasks
+from eval.embedding.evaluation import RunConfig
+from eval.stages import captioning, finetune, linear_probe, report, retrieval, zero_shot
+from eval.stages.captioning import CaptioningConfig
+from eval.stages.finetune import FinetuneTaskConfig
+from eval.stages.linear_probe import LinearProbeConfig
+from eval.stages.report import ReportConfig
+from eval.stages.retrieval import RetrievalConfig
+from eval.stages.zero_shot import PROMPTS, ZeroShotConfig
+from eval.tasks import Task, splits
+from pipeline import storage
+from pipeline.errors import InputError, JobError
+from train import checkpoint
+from train.stages.finetune import FinetuneConfig
+
+log = logging.getLogger(__name__)
+StageName = Literal["zero-shot", "retrieval", "linear-probe", "finetune", "captioning"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+TRAINED: tuple[StageName, ...] = ("linear-probe", "finetune")
+WORDS = {"clap": "two towers", "tagger": "a tagger", "classifier": "a classifier", "captioner": "a captioner"}
+FITS: dict[StageName, tuple[str, ...]] = {  # kinds of checkpoint
+    "zero-shot": ("clap", "tagger"),
+    "retrieval": ("clap",),
+    "linear-probe": ("clap", "tagger", "classifier"),
+    "finetune": ("clap", "tagger", "classifier", "captioner"),
+    "captioning": ("captioner",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig(RunConfig):
+    """Run every evaluation that fits a checkpoint and the data at hand, and write the report."""
+
+    task_dir: str = ""
+    """Folder that holds a folder for each dataset, named as the task or as it is published; or one dataset's own."""
+    tasks: tuple[str, ...] = ()
+    """Only these tasks; empty takes all that are there."""
+    stages: tuple[StageName, ...] = ("zero-shot", "retrieval", "linear-probe", "captioning")
+    """Only these stages, of those that fit the model; finetune trains, and is left out unless it is named."""
+    text_encoder: str = ""
+    """Sentence encoder for zero-shot by a tagger, as in `eval zero-shot`."""
+    prompts: tuple[str, ...] = PROMPTS
+    """Prompt templates of zero-shot."""
+    recipe: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """How finetune trains."""
+    beside: tuple[str, ...] = ()
+    """Results folders of other models, to show in the report beside this one."""
+
+
+class Evaluation(NamedTuple):
+    """One stage on one task."""
+
+    name: str
+    run: Callable[[Any], None]
+    config: Any
+    source: str  # what it is about to read, see `results.source`
+
+
+class Plan(NamedTuple):
+    """What there is to do, and what becomes of the rest."""
+
+    evaluations: list[Evaluation]
+    left_out: dict[str, list[str]]  # reason -> names
+    failed: dict[str, str]  # name, or task -> what is wrong
+
+
+def run(config: SuiteConfig) -> None:
+    """Run what has no results yet, then the report; an evaluation that fails is named and the others go on."""
+    about = checkpoint.describe(config.model, "--model", *checkpoint.KINDS)
+    results.check(config.out, about["revision"])
+    for folder in config.beside:
+        results.read(folder, "--beside")
+    plan = _plan(config, about)
+    for reason, names in plan.left_out.items():
+        log.info("suite: leaves out %s: %s", ", ".join(names), reason)
+    for name, wrong in plan.failed.items():
+        log.warning("suite: %s failed: %s", name, wrong)
+    if not (plan.evaluations or plan.failed):
+        told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in plan.left_out.items())
+        raise InputError("--task-dir", config.task_dir, f"has nothing to evaluate: {told or 'it holds no task'}")
+    failed, count = dict(plan.failed), len(plan.evaluations)
+    log.info("suite: %d evaluations: %s", count, ", ".join(each.name for each in plan.evaluations))
+    for number, each in enumerate(plan.evaluations, start=1):
+        log.info("suite: %s (%d of %d)", each.name, number, count)
+        if wrong := _attempt(config.out, each):
+            failed[each.name] = wrong
+            log.warning("suite: %s failed: %s", each.name, wrong)
+    if not results.has(config.out):
+        raise JobError(f"every evaluation failed: {failed}")
+    page = storage.join(storage.resolve(config.out), "report")
+    report.run(ReportConfig(results=(config.out, *config.beside), out=page))
+    if failed:
+        total = count + len(plan.failed)
+        raise JobError(f"{len(failed)} of {total} evaluations failed, the report shows the others: {failed}")
+
+
+def _attempt(out: str, each: Evaluation) -> str:
+    """Run an evaluation that is not done yet; return what went wrong, '' where nothing did."""
+    try:
+        if results.done(out, each.name, each.config, each.source):
+            log.info("suite: %s is done already", each.name)
+        else:
+            each.run(each.config)
+            results.remember(out, each.name, each.source)
+    except Exception as error:  # whatever one evaluation runs into must not cost the others
+        return _told(each.name, error)
+    return ""
+
+
+def _told(name: str, error: Exception) -> str:
+    """Return what is told of an error; one that is neither the user's nor the disk's is logged with where it came from."""
+    if isinstance(error, (InputError, JobError, OSError)):
+        return str(error)
+    log.warning("suite: %s met an error of the program", name, exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _plan(config: SuiteConfig, about: dict[str, Any]) -> Plan:
+    """Find the tasks, and the stages that fit them; listings are read, so that what lacks clips is told beforehand."""
+    found, failed = _find(config)
+    plan, read = Plan([], {}, failed), functools.cache(_read)
+    for name, folder in found.items():
+        for stage in STAGES:
+            if why := _unfit(stage, tasks.TASKS[name], about["kind"], config):
+                plan.left_out.setdefault(why, []).append(f"{stage} {name}")
+                continue
+            try:
+                listing = read(name, folder, training=stage in ("zero-shot", *TRAINED))  # whose labels are its classes
+            except Exception as error:  # nor must one listing
+                plan.failed[f"{stage} {name}"] = _told(f"{stage} {name}", error)
+                continue
+            if stage in TRAINED and listing.unsplit:
+                plan.left_out.setdefault(listing.unsplit, []).append(f"{stage} {name}")
+                continue
+            made = _made(stage, config, name, folder, about)
+            plan.evaluations.append(Evaluation(f"{stage} {name}", *made, listing.source))
+    return plan
+
+
+class _Listing(NamedTuple):
+    source: str
+    unsplit: str  # why nothing can be trained and tested on its clips; '' where it can
+
+
+def _read(name: str, folder: str, training: bool) -> _Listing:
+    task, clips = tasks.read(name, folder, (), training=training)
+    try:
+        unsplit = "" if splits.split(task, clips) else "no clips to test"
+    except InputError as error:
+        unsplit = f"there is nothing to train on: {error}"
+    return _Listing(results.source(task, folder, clips), unsplit)
+
+
+def _find(config: SuiteConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Return {task: its folder} of the tasks asked for, and {task: what is wrong} where it cannot be looked into."""
+    found, failed = tasks.present(config.task_dir) if config.task_dir else ({}, {})
+    if unknown := [name for name in config.tasks if name not in {**found, **failed}]:
+        raise InputError(
+            "--tasks", unknown, f"not in --task-dir {config.task_dir!r}; it has {', '.join(found) or 'none'}"
+        )
+    wanted = config.tasks or (*found, *failed)
+    return {name: found[name] for name in found if name in wanted}, {n: failed[n] for n in failed if n in wanted}
+
+
+def _unfit(stage: StageName, task: Task, kind: str, config: SuiteConfig) -> str:
+    """Return why a stage is not for a task, a kind of model or this command; '' where it is."""
+    needs = "captions" if stage in ("retrieval", "captioning") else "labels"
+    if not (task.captioned if needs == "captions" else task.labels != "none"):
+        return f"the clips have no {needs}"
+    if kind not in FITS[stage]:
+        return f"it needs {' or '.join(WORDS[each] for each in FITS[stage])}, and this is {WORDS[kind]}"
+    if stage == "zero-shot" and kind == "tagger" and not config.text_encoder:
+        return "of a tagger it needs --text-encoder"
+    if stage not in config.stages:
+        return "it trains, and is run only where --stages names it" if stage == "finetune" else "not among --stages"
+    return ""
+
+
+def _made(
+    stage: StageName, config: SuiteConfig, name: str, folder: str, about: dict[str, Any]
+) -> tuple[Callable[[Any], None], Any]:
+    """Return what runs a stage, and its config."""
+    shared = {each.name: getattr(config, each.name) for each in dataclasses.fields(RunConfig)}
+    common = {**shared, "task": name, "task_dir": folder}
+    if stage == "zero-shot":
+        encoder = config.text_encoder if about["kind"] == "tagger" else ""
+        return zero_shot.run, ZeroShotConfig(**common, prompts=config.prompts, text_encoder=encoder)
+    if stage == "retrieval":
+        return retrieval.run, RetrievalConfig(**common)
+    if stage == "linear-probe":
+        return linear_probe.run, LinearProbeConfig(**common)
+    if stage == "finetune":
+        return finetune.run, FinetuneTaskConfig(**common, recipe=config.recipe)
+    known = {each.name for each in dataclasses.fields(CaptioningConfig)}
+    guidance = ("predicted",) if about["network"]["tagger"] else ("none",)
+    return captioning.run, CaptioningConfig(**{k: v for k, v in common.items() if k in known}, guidance=guidance)  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""Zero-shot classification and tagging: class names as prompts, no training: `python -m eval zero-shot <config>`."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eval import results, tasks
+from eval.embedding import evaluation, tag_transfer
+from eval.embedding.cache import embed
+from eval.embedding.evaluation import EvaluationConfig
+from eval.embedding.in_process import embed_text
+from eval.results import scoring
+from eval.tasks import Task
+from pipeline import cli
+from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
+from train.checkpoint import Checkpoint
+from train.models.clap import Clap
+from train.models.tagger import Tagger
+
+log = logging.getLogger(__name__)
+PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
+DESCRIPTION, ENSEMBLE = "{}: description in the ontology", "ensemble"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig(EvaluationConfig):
+    """Classify and tag the clips of a task by their similarity to the class names."""
+
+    text_encoder: str = ""
+    """Sentence encoder, a name on the hub or a folder, that carries the tags of a tagger, given as --model, to the
+    class names without training."""
+    prompts: tuple[str, ...] = PROMPTS
+    """Prompt templates with {} for the class name; each is reported, and the mean of their embeddings."""
+
+
+def run(config: ZeroShotConfig) -> None:
+    """Evaluate and write the numbers."""
+    task, clips = evaluation.check(config, Tagger if config.text_encoder else Clap)
+    if not config.prompts:
+        raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
+    for prompt in config.prompts:
+        cli.check_template("--prompts", prompt)
+    names = _classes(config, task, clips)
+    if len(names) < 2:
+        raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
+    about = evaluation.load(config.model, "--model", config.device)
+    texts = _texts(config, task, names)
+    by_prompt = (_bridge if config.text_encoder else _compare)(config, about, texts)
+    heard = embed(config, about, clips)
+    scores = {prompt: heard.outputs @ matrix.T for prompt, matrix in by_prompt.items()}  # (N, C) each
+    truth = scoring.truth(heard.clips, names)
+    rows = scoring.one_label(truth) if task.labels == "one" else np.zeros(0, int)
+    entry = {
+        "n_single_label": len(rows),
+        **_measure(scores, truth, rows),
+        **scoring.details(scores[ENSEMBLE], truth, names, rows),
+        "classes": names,
+        "prompts": list(texts),
+        **_by_fold(task, heard.clips, scores[ENSEMBLE], truth, rows),
+        "fold_rule": task.fold_rule,
+        **results.protocol(heard.clips, len(clips), heard.missing, about, config),
+    }
+    outcomes = scoring.outcomes(heard.clips, scores[ENSEMBLE], truth, rows)
+    uri = results.publish(config.out, f"zero-shot {task.name}", about, config.model, entry, outcomes)
+    kept = f", fold {', '.join(config.folds)}" if config.folds else ""
+    log.info("zero-shot %s%s: %s; wrote %s", task.name, kept, scoring.sentence(entry, ENSEMBLE), uri)
+
+
+def _classes(config: ZeroShotConfig, task: Task, clips: list[Clip]) -> list[str]:
+    """Return the classes of the whole listing: folds narrow what is evaluated, not what there is to choose from."""
+
+    def listed() -> Iterator[Clip]:  # read only where the task has no list of its classes
+        yield from tasks.read(config.task, config.task_dir, (), training=True, **config.listing)[1]
+        yield from clips
+
+    return tasks.classes(task, config.task_dir, listed())
+
+
+def _by_fold(
+    task: Task, clips: list[Clip], scores: np.ndarray, truth: np.ndarray, rows: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Return `per_fold` where a task has official folds: of the clips with one label, else of all."""
+    if not task.folds:
+        return {}
+    kept = rows if len(rows) else np.arange(len(clips))
+    found = scoring.by_fold([clips[row] for row in kept], scores[kept], truth[kept], exclusive=len(rows) > 0)
+    return {"per_fold": found} if found else {}
+
+
+Texts = dict[str, list[str]]  # prompt -> what it says of each class
+
+
+def _texts(config: ZeroShotConfig, task: Task, names: Sequence[str]) -> Texts:
+    """Fill the prompts with the class names; where the ontology describes all of them, that is one more prompt."""
+    texts = {prompt: [prompt.format(task.label_text(name)) for name in names] for prompt in config.prompts}
+    told = tasks.descriptions(task, config.task_dir)
+    if all(name in told for name in names):
+        texts[DESCRIPTION] = [f"{task.label_text(name)}: {told[name]}" for name in names]
+    return texts
+
+
+def _compare(config: ZeroShotConfig, about: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
+    """Return the embeddings of the classes (C, D), by prompt and for the ensemble."""
+    by_prompt = {prompt: embed_text(about.model, said) for prompt, said in texts.items()}
+    mean = np.mean(list(by_prompt.values()), axis=0)
+    return by_prompt | {ENSEMBLE: np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))}
+
+
+def _bridge(config: ZeroShotConfig, about: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
+    """Return what the tags of a tagger tell of the classes (C, K), by prompt and for the ensemble."""
+    if not about.model.tags:
+        raise InputError("--model", config.model, "has no tagging head; --text-encoder needs one")
+    try:
+        encoder = tag_transfer.open_text(config.text_encoder)
+    except ValueError as error:
+        raise InputError("--text-encoder", config.text_encoder, str(error)) from None
+    by_prompt = {prompt: tag_transfer.weights(encoder, about.model.tags, said) for prompt, said in texts.items()}
+    return by_prompt | {ENSEMBLE: np.asarray(np.mean(list(by_prompt.values()), axis=0))}
+
+
+def _measure(scores: dict[str, np.ndarray], truth: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    """Return metric -> prompt -> number: accuracy and top 5 of the rows with one label, tagging of all."""
+    found: dict[str, Any] = {}
+    for prompt, matrix in scores.items():
+        told = scoring.tagging(matrix, truth)
+        if len(rows):
+            told = scoring.classification(matrix[rows], truth[rows].argmax(axis=1)) | told
+        for name, metric in told.items():
+            found.setdefault(name, {})[prompt] = metric
+    return found

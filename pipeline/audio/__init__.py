@@ -1,0 +1,27 @@
+"""Any sound file -> mono 16-bit samples, and samples -> FLAC."""
+
+from pipeline.audio.decode import (
+    INT16_FULL_SCALE,
+    MAX_BYTES,
+    MAX_DURATION_S,
+    REASONS,
+    SAMPLE_RATE_HZ,
+    AudioError,
+    decode,
+    encode_flac,
+    fit,
+    to_int16,
+)
+
+__all__ = [
+    "INT16_FULL_SCALE",
+    "MAX_BYTES",
+    "MAX_DURATION_S",
+    "REASONS",
+    "SAMPLE_RATE_HZ",
+    "AudioError",
+    "decode",
+    "encode_flac",
+    "fit",
+    "to_int16",
+]

@@ -1,0 +1,1 @@
+"""The procedural corpus: sounds and the phrases that describe them."""

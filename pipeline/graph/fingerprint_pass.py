@@ -1,0 +1,50 @@
+"""The pass of `caption` that takes the fingerprint of every clip, before any is captioned, where copies are left out."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import audio
+from pipeline.audio import fingerprint
+from pipeline.graph import engine
+from pipeline.graph.reader import READERS, Reader
+from pipeline.planning import plan
+from pipeline.progress import Progress
+from pipeline.quality import deduplication
+
+
+class Fingerprinter:
+    """What a task of the pass does; pickled to each."""
+
+    def __init__(self, reader: Reader, tags: frozenset[str] | None) -> None:
+        """Take the job's reader, and the tags of which a clip needs one to be captioned; None: it needs none."""
+        self.reader, self.tags = reader, tags
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Publish the fingerprints of the clips of one shard that would be captioned: others must not be the kept ones."""
+        (shard,) = batch["shard"].to_pylist()
+        rows = plan.read_shard(self.reader.out, self.reader.planned, shard)
+        rows = [row for row in rows if self.tags is None or self.tags & set(row["tags"])]
+        with ThreadPoolExecutor(READERS) as pool:
+            words = list(filter(None, pool.map(self._words, rows)))
+        deduplication.write_words(self.reader.out, shard, words)
+        return pa.table({"shard": [shard]})
+
+    def _words(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        _, samples = self.reader.check(row)
+        if samples is None:
+            return None
+        words = fingerprint.fingerprint(samples, audio.SAMPLE_RATE_HZ)
+        return {"key": row["key"], "words": words.astype("<u4").tobytes()}
+
+
+def run(out: str, num_shards: int, task: Fingerprinter) -> None:
+    """Fix which clips of a plan are copies; shards that a retry added since are compared with all before them."""
+    if not deduplication.without_copies(out, range(num_shards)):
+        return
+    if todo := deduplication.without_words(out, range(num_shards)):
+        progress = Progress("copies", "shards", len(todo))
+        for _ in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
+            progress.add(1)
+    deduplication.fix(out, num_shards)

@@ -1,0 +1,1 @@
+"""What people read of a dataset: its card and its listening page."""

@@ -1,0 +1,1 @@
+"""A listing -> a plan: which clip goes into which shard, without the clips of evaluation sets."""

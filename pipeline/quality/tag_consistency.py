@@ -1,0 +1,229 @@
+"""Judge captions without a model: length, equality, and whether a caption agrees with its clip's tags.
+
+Pure functions of text: a verdict is stored beside the caption, and where to cut is the trainer's choice.
+
+The audit finds the phrases that name events, by the names of labels and the tables of pipeline/quality/lexicon.py. It asks
+of each whether a tag explains it: the same label, an ancestor or a descendant in the ontology, or one that listeners take
+for it. Siblings do not explain each other: a cat is not a dog. Tags are incomplete, so not every unexplained event is an
+accusation: what taggers leave out beside louder sounds (speech, wind, birds) is foreign only where nothing else in the
+caption agrees with the tags.
+"""
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+from pipeline.quality import lexicon
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+MAX_FREE_ORDER = 3  # words: up to here "birds chirp" is also "chirping birds"
+
+Stems = tuple[str, ...]
+
+
+class Verdict(NamedTuple):
+    """What a caption is found to be, against its clip's tags."""
+
+    num_words: int
+    foreign: list[str]  # events that the caption mentions and no tag explains: sorted display names
+    unmentioned: list[str]  # tags that no word of the caption mentions: sorted
+
+
+class _Phrase(NamedTuple):
+    """A run of stems that may mean any of `senses`."""
+
+    stems: Stems
+    senses: tuple[str, ...]  # display names, the plain one first
+    is_event: bool  # False: a cue, which mentions and explains but never accuses
+
+
+class _Tag(NamedTuple):
+    """A tag as the lexicon reads it."""
+
+    name: str
+    words: Stems
+    labels: tuple[str, ...]  # itself, or what the words of an unknown tag mention
+    is_known: bool
+
+
+def num_words(caption: str) -> int:
+    """Count the words: runs of letters and digits, with apostrophes inside."""
+    return len(WORD.findall(caption))
+
+
+def normalise(caption: str) -> str:
+    """Return the words in lower case, one space between, without punctuation: to count equal captions."""
+    return " ".join(WORD.findall(caption.lower()))
+
+
+@functools.lru_cache(maxsize=1 << 16)  # captions have few different words
+def stem(word: str) -> str:
+    """Return the base of an inflected English word in lower case: "barks", "barked", "barking" become "bark"."""
+    base = word = re.sub("['’].*", "", word)
+    if word in lexicon.IRREGULAR:
+        base = lexicon.IRREGULAR[word]
+    elif word.endswith(("ies", "ied")) and len(word) > 4:
+        base = word[:-3] + "y"
+    elif word.endswith(("sses", "shes", "ches", "xes", "zzes", "oes")):
+        base = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
+        base = word[:-1]
+    elif match := re.fullmatch(r"(\w*[aeiouy]\w*)(?:ing|(?<!e)ed)", word):
+        base = _restore_e(match[1])
+    return base[:-1] if len(base) > 2 and base[-1] == base[-2] and base[-1] not in "aeiou" else base
+
+
+def _restore_e(base: str) -> str:
+    """Give "typ", "rustl" and "vibrat" back the e that -ing and -ed took."""
+    short = re.fullmatch("[^aeiouy]*[aeiouy][^aeiouywx]", base)
+    regular = re.search("[cuvz]$|[bcdfgkptz]l$|[lnr]s$|rg$|[^aeiouy]at$", base)
+    return base + "e" if (short or regular) and base[-1] != base[-2] else base
+
+
+def _split(text: str) -> Stems:
+    return tuple(stem(word) for word in WORD.findall(text.lower()) if word not in lexicon.SKIPPED)
+
+
+class Lexicon:
+    """The words that name the events of one vocabulary, and which of its labels are relatives.
+
+    Args:
+        names: {mid: display name}, or {name: name} in a vocabulary without mids.
+        children: the ontology's children by mid; without it only equal labels are relatives.
+    """
+
+    def __init__(self, names: dict[str, str], children: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._tags: dict[str, _Tag] = {}  # as read: clips have few different tags
+        self._named = {key: name for name in names.values() for key in (_split(name), normalise(name))}
+        below = _descendants(children or {})
+        self._below = {name: {names[m] for m in below.get(mid, ()) if m in names} for mid, name in names.items()}
+        self._above = {name: {n for n, lower in self._below.items() if name in lower} for name in self._below}
+        self._explains = {name: {name} | self._below[name] | self._above[name] for name in self._below}
+        for group in lexicon.CONFUSABLE_GROUPS:
+            families = [{n for head in self._pick(member) for n in (head, *self._below[head])} for member in group]
+            for one, other in permutations(families, 2):
+                for name in one:
+                    self._explains[name] |= other
+        self._companions = set(self._pick(lexicon.BACKGROUND))
+        self._ambience = set(self._pick(lexicon.AMBIENCE))
+        self._no_vouchers = {*self._ambience, *self._pick(lexicon.AMBIGUOUS), *self._pick(lexicon.UBIQUITOUS)}
+        self._wide = set(self._pick(lexicon.SUPERCLASSES))
+        self._phrases: dict[str, list[_Phrase]] = {}
+        for phrase in sorted(self._collect(), key=lambda phrase: -len(phrase.stems)):
+            self._phrases.setdefault(phrase.stems[0], []).append(phrase)
+
+    def mentions(self, caption: str) -> set[str]:
+        """Return the display names of the events that the caption names, each word in its plain sense."""
+        return {phrase.senses[0] for phrase in self._find(_split(caption))[0] if phrase.is_event}
+
+    def audit(self, caption: str, tags: Sequence[str]) -> Verdict:
+        """Compare a caption with its clip's tags; tags unknown to the lexicon are compared by their own words.
+
+        Nothing is foreign to a clip without tags, or with no tags but of its acoustic environment.
+        """
+        stems = _split(caption)
+        phrases, heard = self._find(stems)
+        read = [self._read(tag) for tag in tags]
+        foreign = self._foreign(phrases, [tag for tag in read if self._ambience.isdisjoint(tag.labels)])
+        senses = {sense for phrase in heard for sense in phrase.senses}
+        missing = {tag.name for tag in read if not self._is_mentioned(tag, senses, set(stems))}
+        return Verdict(num_words(caption), sorted(foreign), sorted(missing))
+
+    def _foreign(self, phrases: Sequence[_Phrase], tags: Sequence[_Tag]) -> set[str]:
+        if not tags:
+            return set()
+        words = {word for tag in tags for word in tag.words}  # who repeats the tags is never wrong
+        labels = [label for tag in tags for label in tag.labels]
+        strange = [p for p in phrases if not words.issuperset(p.stems) and not self._is_explained(p, labels)]
+        events = {phrase.senses[0] for phrase in strange if phrase.is_event}
+        # every other clip has speech: sharing it tells nothing about the rest
+        vouchers = [label for label in labels if label not in self._no_vouchers]
+        agrees = any(self._is_explained(p, vouchers) for p in phrases) if vouchers else len(strange) < len(phrases)
+        return events - self._companions if agrees else events
+
+    def _is_explained(self, phrase: _Phrase, labels: Sequence[str]) -> bool:
+        for label in labels:
+            explains = self._explains[label]
+            if label in self._wide and not self._below[label].isdisjoint(labels):
+                explains = {label} | self._above[label]  # "Animal, Dog" explains no cat
+            if not explains.isdisjoint(phrase.senses):
+                return True
+        return False
+
+    def _is_mentioned(self, tag: _Tag, senses: set[str], stems: set[str]) -> bool:
+        if not tag.is_known:
+            return not stems.isdisjoint(tag.words)
+        wanted = self._below[tag.labels[0]].union(tag.labels)
+        return stems.issuperset(tag.words) or not wanted.isdisjoint(senses) or not wanted.isdisjoint(self._ambience)
+
+    def _read(self, tag: str) -> _Tag:
+        if tag not in self._tags:
+            words, name = _split(tag), self._label(tag)
+            labels = (name,) if name else tuple(phrase.senses[0] for phrase in self._find(words)[0])
+            self._tags[tag] = _Tag(tag, words, labels, bool(name))
+        return self._tags[tag]
+
+    def _find(self, stems: Stems) -> tuple[list[_Phrase], list[_Phrase]]:
+        """Return the phrases from left to right, the longest first, no word in two; and all that overlap as well."""
+        chosen, heard, free = [], [], 0
+        for at, first in enumerate(stems):
+            for phrase in self._phrases.get(first, ()):
+                if stems[at : at + len(phrase.stems)] == phrase.stems:
+                    heard.append(phrase)
+                    if at >= free:
+                        chosen.append(phrase)
+                        free = at + len(phrase.stems)
+        return chosen, heard
+
+    def _label(self, text: str) -> str | None:
+        """Return the label of this name; other inflections will do ("Insect" for "insects")."""
+        return self._named.get(normalise(text)) or self._named.get(_split(text))
+
+    def _pick(self, labels: str) -> list[str]:
+        """Return those of the labels in a "|"-joined list that this vocabulary has, under its own names."""
+        return [name for label in labels.split("|") if (name := self._label(label))]
+
+    def _collect(self) -> Iterator[_Phrase]:
+        """Yield one phrase for each run of stems in the tables and in the names."""
+        plain: defaultdict[Stems, list[str]] = defaultdict(list)  # phrases with a sense that can be accused
+        others: defaultdict[Stems, list[str]] = defaultdict(list)
+        for table in (lexicon.EVENTS, lexicon.WEAK_EVIDENCE):
+            for texts, labels in table.items():
+                senses = plain if table is lexicon.EVENTS and self._pick(labels.split("|")[0]) else others
+                for text in texts.split(", "):
+                    senses[_split(text)] += self._pick(labels)
+        for _, part, name in sorted((*ranked, label) for label in self._below for ranked in _parts(label)):
+            stems = _split(part)
+            for order in permutations(stems) if len(stems) <= MAX_FREE_ORDER else [stems]:
+                plain[order].append(name)
+        never = self._ambience.union(self._pick(lexicon.AMBIGUOUS))
+        cues = {_split(text) for texts in lexicon.WEAK_EVIDENCE for text in texts.split(", ")}
+        for stems in filter(None, plain | others):
+            if found := tuple(dict.fromkeys(plain[stems] + others[stems])):
+                yield _Phrase(stems, found, bool(plain[stems]) and stems not in cues and found[0] not in never)
+
+
+def _parts(name: str) -> Iterator[tuple[int, str]]:
+    """Yield the parts of a display name with a rank: 0 a plain name, 1 one of several, 2 a qualified one."""
+    head, _, qualifier = name.replace("_", " ").partition(" (")
+    parts = [re.sub("^(and|or) ", "", part.strip()) for part in head.split(",")]
+    for part in parts:
+        yield 2 if qualifier else min(1, len(parts) - 1), part
+        if qualifier:
+            yield 0, f"{part} {qualifier}"
+
+
+def _descendants(children: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Return all descendants of each node that has children."""
+    below: dict[str, set[str]] = {}
+    for node in children:
+        found, stack = below.setdefault(node, set()), list(children[node])
+        while stack:
+            child = stack.pop()
+            if child not in found:
+                found.add(child)
+                stack.extend(children.get(child, ()))
+    return below

@@ -1,0 +1,137 @@
+"""Score captions with a language-audio model on Ray Data: `python -m pipeline score <config>`.
+
+Writes an overlay: for every clip its captions, best first, with the cosine of audio and text. Audio shards stay as they
+are. Round 2 of the loop trains on such an overlay; where to cut by score is the trainer's choice.
+"""
+
+import dataclasses
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import audio, run_dir, storage
+from pipeline.dataset import shards
+from pipeline.errors import InputError
+from pipeline.graph import engine
+from pipeline.graph.engine import ActorConfig
+from pipeline.progress import Progress
+
+log = logging.getLogger(__name__)
+DECODERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Score the captions of a dataset of shards with a two-tower model."""
+
+    data: str = ""
+    """Dataset of shards that `pipeline caption` wrote."""
+    model: str = ""
+    """Checkpoint directory that `train pretrain` wrote."""
+    name: str = ""
+    """Name of the overlay, such as round1; becomes <data>/overlays/<name>."""
+    captions: str = ""
+    """Overlay whose captions to score, such as one that `pipeline recaption` wrote; empty takes the shards' own."""
+    batch_size: int = 64
+    """Clips in one pass of the model."""
+    actors: ActorConfig = field(default_factory=ActorConfig)
+    """The pool of scoring actors."""
+
+
+def run(config: ScoreConfig) -> None:
+    """Write the overlay, part by part; parts that are there are skipped."""
+    index, about = _check(config)
+    folder = shards.overlay_folder(config.data, config.name)
+    free = ("data", "model", "batch_size", "actors")  # where things lie and how fast; the revision stands for the model
+    run_dir.claim(folder, config, identity={"revision": about["revision"]}, ignore=free, flag="--name")
+    marker = storage.join(folder, shards.OVERLAY_FILE)
+    done = set(storage.list_names(folder))
+    todo = [shard for shard in index.shards if shards.ledger_name(shard) not in done]
+    if not todo and storage.exists(marker):
+        log.info("score: %s is complete already", folder)
+        return
+    if todo:
+        _fill(dataclasses.replace(config, model=storage.resolve(config.model)), index.data, folder, todo)
+    scores = np.array([row["score"][0] for row in _rows(folder) if row["score"]])
+    quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
+    origin = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": about["revision"]}
+    storage.publish_json(marker, {**origin, "num_clips": len(scores), "best_score": quantiles})
+    log.info("score: %s: %d clips, best scores %s", folder, len(scores), quantiles)
+
+
+class Scorer:
+    """The actor: holds the model and scores one shard at a time."""
+
+    def __init__(self, config: ScoreConfig, data: str, folder: str) -> None:
+        from train import checkpoint  # here, so that --help and the driver's checks start without torch
+
+        self.config, self.folder, self.data = config, folder, data
+        self.device = config.actors.torch_device()
+        self.model = checkpoint.load(config.model).model.to(self.device)
+        self.decoders = ThreadPoolExecutor(DECODERS)
+        self.model_lock = threading.Lock()  # one batch at a time on the model; Ray calls from two threads
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Score one shard and publish its part of the overlay."""
+        (shard,) = batch["shard"].to_pylist()
+        tar = storage.read(storage.join(self.data, shards.tar_name(shard)))
+        rows = [row for row in shards.read_rows(self.data, shard, self.config.captions) if row["text"]]
+        parts = [
+            self._score(rows[i : i + self.config.batch_size], tar) for i in range(0, len(rows), self.config.batch_size)
+        ]
+        table = pa.Table.from_pylist([row for part in parts for row in part], schema=shards.OVERLAY)
+        storage.publish_table(storage.join(self.folder, shards.ledger_name(shard)), table)
+        return pa.table({"shard": [shard], "clips": [len(rows)]})
+
+    def _score(self, rows: list[dict[str, Any]], tar: bytes) -> list[dict[str, Any]]:
+        flacs = [shards.member(tar, row, "flac") for row in rows]
+        decoded = list(self.decoders.map(audio.decode, flacs))
+        texts = [text for row in rows for text in row["text"]]
+        owner = [i for i, row in enumerate(rows) for _ in row["text"]]
+        with self.model_lock:
+            heard, said = self.model.embed_clips(decoded, audio.SAMPLE_RATE_HZ), self.model.embed_texts(texts)
+            cosines = (heard[owner] * said).sum(dim=1).tolist()
+        found: list[list[tuple[float, str]]] = [[] for _ in rows]
+        for i, text, cosine in zip(owner, texts, cosines, strict=True):
+            found[i].append((cosine, text))
+        return [
+            {"key": row["key"], "text": [t for _, t in best], "score": [s for s, _ in best]}
+            for row, best in zip(rows, map(_best_first, found), strict=True)
+        ]
+
+
+def _best_first(scored: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Sort captions by their cosines; those with one cosine stay in the order in which they were made."""
+    return sorted(scored, key=lambda pair: -pair[0])
+
+
+def _check(config: ScoreConfig) -> tuple[shards.ClipIndex, dict[str, Any]]:
+    from train import checkpoint
+    from train.models.clap import Clap
+
+    about = checkpoint.describe(config.model, "--model", Clap)
+    shards.check_overlay_name(config.name)
+    if not config.data:
+        raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
+    shards.check_captions(config.data, config.captions)
+    try:
+        return shards.ClipIndex(config.data), about
+    except FileNotFoundError as error:
+        raise InputError("--data", config.data, str(error)) from None
+
+
+def _fill(config: ScoreConfig, data: str, folder: str, todo: list[int]) -> None:
+    graph = engine.map_actors(engine.shard_numbers(todo), Scorer, (config, data, folder), config.actors)
+    progress = Progress("score", "shards", len(todo))
+    for row in engine.rows(graph):
+        progress.add(1, f"{row['clips']} clips in the last")
+
+
+def _rows(folder: str) -> list[dict[str, Any]]:
+    parts = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
+    return [row for part in parts for row in storage.read_table(storage.join(folder, part)).to_pylist()]

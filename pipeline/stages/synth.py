@@ -1,0 +1,140 @@
+"""Write the procedural corpus: AudioSet-like files to run the whole loop on, anywhere, in seconds.
+
+<out>/class_labels_indices.csv                                  AudioSet layout
+<out>/captioned_segments.csv   + captioned_segments_captions.csv    the AudioCaps role: tags and one human-style caption
+<out>/tagged_segments.csv                                           the AudioSet role: tags only
+<out>/evaluation_segments.csv  + evaluation_segments_captions.csv   tags and five captions, never trained on
+<out>/audio/Y<id>.flac                                              32 kHz mono FLAC
+<out>/config.json                                                   written last: its presence means complete
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import NamedTuple, get_args
+
+import numpy as np
+
+from pipeline import audio, run_dir, storage
+from pipeline.corpus import phrases, sounds
+from pipeline.errors import InputError
+from pipeline.sources import audioset
+
+log = logging.getLogger(__name__)
+SPLITS = ("captioned", "tagged", "evaluation")
+CAPTIONS_PER_CLIP = {"captioned": 1, "tagged": 0, "evaluation": 5}  # as in AudioCaps train, AudioSet, AudioCaps test
+LAYOUT_SHARES = {"single": 0.4, "sequence": 0.32, "overlap": 0.22, "overlap_then": 0.06}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthConfig:
+    """A procedural corpus in three disjoint splits."""
+
+    out: str = ""
+    """Folder or URI to write the corpus to."""
+    num_captioned: int = 400
+    """Clips with tags and one caption (the AudioCaps role)."""
+    num_tagged: int = 640
+    """Clips with tags only (the AudioSet role)."""
+    num_evaluation: int = 320
+    """Clips kept for evaluation, with five captions each."""
+    clip_s: float = 5.0
+    """Length of every clip, seconds; at least 2."""
+    seed: int = 0
+    """The same seed gives the same files, byte for byte."""
+
+
+class Scene(NamedTuple):
+    """One clip before rendering."""
+
+    ytid: str
+    names: tuple[str, ...]  # by onset
+    layout: phrases.Layout
+    captions: tuple[str, ...]
+
+
+def run(config: SynthConfig) -> None:
+    """Write the corpus; a corpus of the same config that is already complete is left alone."""
+    counts = (config.num_captioned, config.num_tagged, config.num_evaluation)
+    for name, value in zip(
+        ("num-captioned", "num-tagged", "num-evaluation", "seed"), (*counts, config.seed), strict=True
+    ):
+        if value < 0:
+            raise InputError(f"--{name}", value, "use 0 or more")
+    if not 2 <= config.clip_s <= audio.MAX_DURATION_S:
+        raise InputError("--clip-s", config.clip_s, f"events need room: use 2 to {audio.MAX_DURATION_S} seconds")
+    out = run_dir.claim(config.out, config)
+    marker = storage.join(out, "config.json")
+    if storage.exists(marker):
+        log.info("synth: %s is complete already", out)
+        return
+    names = {phrases.WORDINGS[name].mid: name for name in sounds.SOUNDS}
+    storage.publish(storage.join(out, audioset.LABELS_FILE), audioset.write_labels(names).encode())
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for split, count in zip(SPLITS, counts, strict=True):
+            _write_tables(out, split, list(_write_clips(pool, out, split, count, config)), config.clip_s)
+    storage.publish_json(marker, dataclasses.asdict(config))
+    log.info("synth: wrote %d clips of %g s, %d classes, to %s", sum(counts), config.clip_s, len(names), out)
+
+
+def _write_clips(pool: Executor, out: str, split: str, count: int, config: SynthConfig) -> Iterator[Scene]:
+    log.info("synth: %d %s clips", count, split)
+    return pool.map(partial(_write_clip, out, split, config), range(count), chunksize=16)
+
+
+def _write_tables(out: str, split: str, scenes: list[Scene], clip_s: float) -> None:
+    segments = [
+        audioset.Segment(s.ytid, 0.0, clip_s, tuple(phrases.WORDINGS[name].mid for name in s.names)) for s in scenes
+    ]
+    storage.publish(storage.join(out, f"{split}_segments.csv"), audioset.write_segments(segments).encode())
+    if CAPTIONS_PER_CLIP[split]:
+        rows = [f'{s.ytid},0,"{text}"\n' for s in scenes for text in s.captions]
+        text = "audiocap_id,youtube_id,start_time,caption\n" + "".join(f"{i},{row}" for i, row in enumerate(rows))
+        storage.publish(storage.join(out, f"{split}_segments_captions.csv"), text.encode())
+
+
+def _write_clip(out: str, split: str, config: SynthConfig, index: int) -> Scene:
+    rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
+    first = list(sounds.SOUNDS)[index % len(sounds.SOUNDS)]  # in turn: every class occurs, and about equally often
+    scene = draw_scene(rng, f"syn{split[:3]}{index:05d}", first, CAPTIONS_PER_CLIP[split])
+    samples = audio.to_int16(mix(rng, scene, config.clip_s))
+    storage.publish(storage.join(out, "audio", f"Y{scene.ytid}.flac"), audio.encode_flac(samples))
+    return scene
+
+
+def draw_scene(rng: np.random.Generator, ytid: str, first: str, num_captions: int) -> Scene:
+    """Draw which events sound beside `first` and how they lie in time, and write captions for it."""
+    layout = rng.choice(get_args(phrases.Layout), p=[LAYOUT_SHARES[name] for name in get_args(phrases.Layout)])
+    count = {"single": 1, "sequence": int(rng.choice([2, 2, 2, 3])), "overlap": 2, "overlap_then": 3}[layout]
+    others = rng.choice([name for name in sounds.SOUNDS if name != first], size=count - 1, replace=False)
+    names = tuple(str(name) for name in rng.permutation([first, *others]))
+    captions = tuple(phrases.caption(rng, names, layout) for _ in range(num_captions))
+    return Scene(ytid, names, layout, captions)
+
+
+def mix(rng: np.random.Generator, scene: Scene, clip_s: float) -> np.ndarray:
+    """Render a scene; float64 (T,) with |peak| <= 0.9, over a faint noise floor."""
+    wave = 1e-4 * rng.standard_normal(round(clip_s * audio.SAMPLE_RATE_HZ))
+    for name, (onset_s, duration_s) in zip(scene.names, _spans(rng, scene, clip_s), strict=True):
+        event = sounds.render(name, rng, duration_s) * 10 ** (rng.uniform(-4, 4) / 20)
+        start = round(onset_s * audio.SAMPLE_RATE_HZ)
+        wave[start : start + len(event)] += event[: len(wave) - start]
+    return wave * min(1.0, 0.9 / float(np.abs(wave).max()))
+
+
+def _spans(rng: np.random.Generator, scene: Scene, clip_s: float) -> list[tuple[float, float]]:
+    """Return (onset_s, duration_s) of each event; events in sequence do not overlap."""
+    count = len(scene.names)
+    if scene.layout == "single":
+        duration_s = clip_s * rng.uniform(0.5, 0.95)
+        return [(rng.uniform(0, clip_s - duration_s), duration_s)]
+    if scene.layout == "overlap":
+        return [(0.0, clip_s), (clip_s * rng.uniform(0.1, 0.3), clip_s * 0.6)]
+    if scene.layout == "overlap_then":
+        return [(0.0, clip_s * 0.6), (clip_s * 0.1, clip_s * 0.5), (clip_s * 0.65, clip_s * 0.33)]
+    slot_s = clip_s / count
+    return [(i * slot_s, slot_s * rng.uniform(0.8, 0.95)) for i in range(count)]

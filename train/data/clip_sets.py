@@ -1,0 +1,194 @@
+"""What is trained on: captioned clips of shards, of an index of foreign tars, or of a listing; one numbering for all.
+
+The clips of a dataset are rows of an Arrow table, not Python objects. train/data/datasets.py opens them from a file
+that all processes of a machine share.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from operator import add
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import audio, sources
+from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
+from train.data import clip_file
+from train.data.clip_file import ROWS
+from train.data.columns import Column, Joined, Picked
+from train.data.loader import Clips
+from train.data.order import BLOCK
+from train.data.reading import TarMember
+
+log = logging.getLogger(__name__)
+CHECKERS = 4  # threads
+SPARSE = 4  # a piece with more than so many times the bytes that are used of it is not read whole
+TARS = b"tars"  # in the metadata of a schema: their URIs, as JSON
+CLIPS = pa.schema([("key", pa.string()), ("text", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
+PLACE = ("tar", "offset", "size")
+UNREAD = ("key", "tags", "mids", "captions")  # fields of a Clip that the reading of its audio does not need
+
+
+class TableClips:
+    """Clips as rows of a table: members of tars by the place of each, or clips of a listing in the column `clip`."""
+
+    def __init__(self, table: pa.Table, name: str = "") -> None:
+        """Take a table in batches of `ROWS` rows, and the name of its file where it has one."""
+        self.table, self.name = table, name
+        self.keys: Sequence[str] = Column(table["key"])
+        self.texts: Sequence[list[str]] = Column(table["text"])
+        self.tags: Sequence[list[str]] = Column(table["tags"])
+        self.tars: list[str] = json.loads((table.schema.metadata or {}).get(TARS, b"[]"))
+        self.places = [[batch[name].to_numpy() for name in PLACE] for batch in table.to_batches()] if self.tars else []
+        self.digests = table["sha256"] if "sha256" in table.column_names else None
+
+    def place(self, index: int) -> TarMember | Clip:
+        """Return where the audio of a clip lies; what lies together in a tar is read together."""
+        if not self.tars:
+            located = self.table["clip"][index].as_py()
+            fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in located.items()}
+            return Clip(key=self.keys[index], **fields)
+        batch, row = divmod(index, ROWS)
+        tar, offset, size = self.places[batch]
+        first, last = _piece(tar, offset, size, row)
+        sha256 = "" if self.digests is None else self.digests[index].as_py().hex()
+        return TarMember(self.tars[tar[row]], int(offset[row]), int(size[row]), sha256, first, last)
+
+
+class ListedClips(TableClips):
+    """Clips of a source, read from their own files; rows without captions get the label phrases, or are left out."""
+
+    def __init__(
+        self, clips: Sequence[Clip], label_phrases: Sequence[str], broken: Collection[str] = (), keep_all: bool = False
+    ) -> None:
+        texts = [list(c.captions) or [p.format(" and ".join(c.tags).lower()) for p in label_phrases] for c in clips]
+        kept = [
+            (clip, text)
+            for clip, text in zip(clips, texts, strict=True)
+            if keep_all or (text and (clip.captions or clip.tags) and clip.key not in broken)
+        ]
+        rows = [{"key": clip.key, "text": text, "tags": clip.tags} for clip, text in kept]
+        read = [field.name for field in dataclasses.fields(Clip) if field.name not in UNREAD]
+        located = pa.array([{name: getattr(clip, name) for name in read} for clip, _ in kept])
+        table = pa.Table.from_pylist(rows, schema=CLIPS).append_column("clip", located)
+        super().__init__(clip_file.batched(table))
+        self.folds = {clip.fold for clip, _ in kept}
+        self.left_out = len(clips) - len(kept)  # without a caption, or broken
+
+    def samples(self, index: int) -> np.ndarray:
+        """Read and decode one clip."""
+        clip = self.place(index)
+        assert isinstance(clip, Clip)
+        return sources.read_samples(clip)
+
+    def find_broken(self) -> dict[str, str]:
+        """Decode every clip once; return {key: reason} of those that cannot be used."""
+        with ThreadPoolExecutor(CHECKERS) as pool:
+            reasons = pool.map(self._reason, range(len(self.keys)))
+            return {key: reason for key, reason in zip(self.keys, reasons, strict=True) if reason}
+
+    def _reason(self, index: int) -> str:
+        try:
+            self.samples(index)
+        except audio.AudioError as error:
+            return error.reason
+        return ""
+
+
+class Mixture:
+    """Several datasets under one numbering, each after the other; `sizes` tells where one ends."""
+
+    def __init__(self, parts: Sequence[Clips]) -> None:
+        self.parts, self.sizes = parts, tuple(len(part.keys) for part in parts)
+        self.starts = np.cumsum([0, *self.sizes])
+        self.keys: Sequence[str] = Joined([part.keys for part in parts], self.starts)
+        self.texts: Sequence[list[str]] = Joined([part.texts for part in parts], self.starts)
+        self.tags: Sequence[list[str]] = Joined([part.tags for part in parts], self.starts)
+
+    def place(self, index: int) -> TarMember | Clip:
+        """Return where the audio of a clip lies."""
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part].place(index - int(self.starts[part]))
+
+
+class ClipSubset:
+    """Some clips of others."""
+
+    def __init__(self, clips: Clips, rows: Sequence[int] | np.ndarray) -> None:
+        self.clips, self.rows = clips, np.asarray(rows, np.int32)
+        self.keys: Sequence[str] = Picked(clips.keys, self.rows)
+        self.texts: Sequence[list[str]] = Picked(clips.texts, self.rows)
+        self.tags: Sequence[list[str]] = Picked(clips.tags, self.rows)
+
+    def place(self, index: int) -> TarMember | Clip:
+        """Return where the audio of a clip lies."""
+        return self.clips.place(int(self.rows[index]))
+
+
+def fingerprint(clips: Clips) -> str:
+    """Return a hash of what is trained on: keys, captions and tags, but not where the audio lies."""
+    digest = hashlib.sha256()
+    for row in zip(clips.keys, clips.texts, clips.tags, strict=True):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def hold_out(clips: Clips, count: int, seed: int) -> set[str]:
+    """Return the keys of `count` clips, the same whatever the order of the clips."""
+    digests = (hashlib.sha256(f"{seed} {key}".encode()).digest()[:8] for key in clips.keys)
+    places = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(clips.keys))
+    limits = np.unique(places)[:count]  # a key that several datasets have counts once
+    return {clips.keys[int(row)] for row in np.flatnonzero(places <= limits[-1])} if len(limits) else set()
+
+
+def check_several(keys: Iterable[str], flag: str, value: object) -> None:
+    """Raise InputError unless there are two different clips to train on, by their keys."""
+    if _all_same(keys):
+        raise InputError(flag, value, "leaves fewer than 2 clips to train on; give more")
+
+
+def warn_alike(texts: Iterable[Collection[str]], flag: str, value: object) -> None:
+    """Warn when all clips have the same captions: the loss falls all the same, and nothing of audio is learned."""
+    if alike(texts):
+        log.warning("%s %s: all clips have the same captions; nothing of audio can be learned from them", flag, value)
+
+
+def alike(learned: Iterable[Collection[str]]) -> bool:
+    """Return whether all clips have the same captions, or labels."""
+    return _all_same(map(frozenset, learned))
+
+
+def _all_same(values: Iterable[object]) -> bool:
+    """Tell whether no two values differ; of very many only the first few are looked at, where they do."""
+    rest = iter(values)
+    first = next(rest, None)
+    return all(each == first for each in rest)
+
+
+def tables_of(clips: Sequence[Clips]) -> list[TableClips]:
+    """Return the datasets that clips lie in, chosen ones or all of each."""
+    whole = [part.clips if isinstance(part, ClipSubset) else part for part in clips]
+    return [part for part in whole if isinstance(part, TableClips)]
+
+
+def _piece(tar: np.ndarray, offset: np.ndarray, size: np.ndarray, row: int) -> tuple[int, int]:
+    """Return the first byte and the end of the piece that a clip is read with: that of its block in its tar."""
+    start = row - row % BLOCK
+    tars, begins, sizes = (column[start : start + BLOCK].tolist() for column in (tar, offset, size))
+    at = row - start
+    first = last = at
+    while first and tars[first - 1] == tars[at]:
+        first -= 1
+    while last + 1 < len(tars) and tars[last + 1] == tars[at]:
+        last += 1
+    begin = min(begins[first : last + 1])
+    end = max(map(add, begins[first : last + 1], sizes[first : last + 1]))
+    if end - begin <= SPARSE * sum(sizes[first : last + 1]):
+        return begin, end
+    return begins[at], begins[at] + sizes[at]

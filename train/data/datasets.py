@@ -1,0 +1,156 @@
+"""Datasets of three kinds -> clips to train on: shards, an index of foreign tars, a listing.
+
+The clips of each go to a file that all processes of the machine map (train/data/clip_file.py).
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import sources, storage
+from pipeline.dataset import external_index, shards
+from pipeline.dataset.selection import SelectionConfig, select
+from pipeline.errors import InputError
+from train.data import clip_file
+from train.data.clip_sets import CLIPS, TARS, ListedClips, TableClips, tables_of
+from train.data.loader import Clips
+
+log = logging.getLogger(__name__)
+DIGEST_BYTES = 16  # of a clip's SHA-256: enough to find any damage
+MEMBERS = pa.schema([*CLIPS, ("tar", pa.int32()), ("offset", pa.int64()), ("size", pa.int64())])
+
+
+def open_data(
+    data: Sequence[str],
+    selection: SelectionConfig,
+    label_phrases: Sequence[str] = (),
+    names: Sequence[str] = (),
+    columns: str = "",
+) -> list[TableClips]:
+    """Open datasets for training, each one clips that have a caption.
+
+    Args:
+        data: of each a folder of shards that `pipeline caption` wrote, an index that `pipeline index` wrote, or any listing
+            of captioned clips that `pipeline.sources` reads.
+        selection: which clips and captions of shards.
+        label_phrases: captions for clips of a listing that have tags alone.
+        columns: of listings, where they are named otherwise, as in file=path.
+        names: of the files (train/data/clip_file.py) that another process wrote of these datasets, maybe on this machine.
+
+    Raises:
+        InputError: when there is none, one is not there, is empty, or an overlay is missing.
+        JobError: when a dataset is another one than that of which its file was written.
+    """
+    if not data:
+        raise InputError("--data", "", "give the --out of a finished `python -m pipeline caption`")
+    return [
+        _open(uri, selection, label_phrases, name, columns)
+        for uri, name in zip(data, names or [""] * len(data), strict=True)
+    ]
+
+
+def names(clips: Sequence[Clips]) -> list[str]:
+    """Return the names of the files that hold the datasets which `open_data` opened, or of which clips were chosen."""
+    return [part.name for part in tables_of(clips)]
+
+
+def check_present(clips: Sequence[Clips]) -> None:
+    """Raise InputError when a tar is missing, or shorter than what is to be read of it."""
+    for part in tables_of(clips):
+        needed = np.zeros(len(part.tars), np.int64)
+        for tar, offset, size in part.places:
+            np.maximum.at(needed, tar, offset + size)
+        read = [(tar, int(least)) for tar, least in zip(part.tars, needed, strict=True) if least]
+        sizes = [size for size, _ in storage.stamps([tar for tar, _ in read])]
+        short = [
+            f"{tar} has {size} bytes of {least}" for (tar, least), size in zip(read, sizes, strict=True) if size < least
+        ]
+        if short:
+            raise InputError("--data", short[0], f"{len(short)} of {len(read)} tars are missing or cut short")
+
+
+def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str, columns: str) -> TableClips:
+    def build() -> str:
+        name = clip_file.write(*_tables(data, selection, label_phrases, columns))
+        pa.default_memory_pool().release_unused()  # what the reading of ledgers took
+        return name
+
+    name = name or build()
+    clips = TableClips(clip_file.share(name, build), name)
+    if not len(clips.keys):
+        raise InputError("--data", data, "no clip has a caption to train on")
+    return clips
+
+
+def _tables(
+    data: str, selection: SelectionConfig, label_phrases: Sequence[str], columns: str
+) -> tuple[pa.Schema, Iterable[pa.Table]]:
+    """Return the clips of a dataset as tables that come one by one, and their schema."""
+    uri = storage.resolve(data)
+    if external_index.exists(uri):
+        _refuse_selection(data, selection)
+        return _indexed(uri)
+    if storage.exists(storage.join(uri, "sizes.json")):
+        return _shards(data, selection)
+    _refuse_selection(data, selection)
+    try:
+        clips = ListedClips(sources.read_clips(data, flag="--data", column_names=columns), label_phrases)
+    except InputError as error:
+        if error.args[0] != "--data":
+            raise
+        told = f"no finished dataset of shards, and as a listing it {error.args[2]}"
+        raise InputError("--data", data, told) from None
+    log.info("%s: %d clips used + %d without a caption", data, len(clips.keys), clips.left_out)
+    return clips.table.schema, [clips.table]
+
+
+def _refuse_selection(data: str, selection: SelectionConfig) -> None:
+    if selection.captions or selection.filter.audit:
+        name = selection.captions or selection.filter.audit
+        raise InputError("--data", data, f"has no overlay {name!r}: it is no dataset that `pipeline caption` finished")
+
+
+def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.Table]]:
+    try:
+        sizes = shards.sizes(data)
+        chosen = select(data, config, ("tags", "shard", "flac_offset", "flac_size", "sha256"))
+    except FileNotFoundError as error:
+        remedy = f"{error}; write tars that others made into an index first, with `python -m pipeline index`"
+        raise InputError("--data", data, remedy) from None
+    numbers = list(sizes)
+    tars = [storage.join(storage.resolve(data), shards.tar_name(number)) for number in numbers]
+    schema = MEMBERS.append(pa.field("sha256", pa.binary(DIGEST_BYTES))).with_metadata({TARS: json.dumps(tars)})
+
+    def tables() -> Iterator[pa.Table]:
+        used, written = 0, sum(sizes.values())
+        try:
+            for rows in chosen:
+                used += len(rows)
+                tar = np.searchsorted(numbers, rows["shard"].to_numpy())
+                digest = [bytes.fromhex(each)[:DIGEST_BYTES] for each in rows["sha256"].to_pylist()]
+                columns = [rows[name] for name in ("key", "text", "tags")]
+                yield _table(schema, [*columns, tar, rows["flac_offset"], rows["flac_size"], digest])
+        except FileNotFoundError as error:
+            remedy = f"the dataset is not whole, it lacks {error}; see `python -m pipeline verify --data {data}`"
+            raise InputError("--data", data, remedy) from None
+        log.info("%s: %d clips = %d used + %d without a caption that is chosen", data, written, used, written - used)
+
+    return schema, tables()
+
+
+def _indexed(uri: str) -> tuple[pa.Schema, Iterable[pa.Table]]:
+    table = external_index.read(uri)
+    tars = pc.unique(table["uri"]).sort()
+    schema = MEMBERS.with_metadata({TARS: json.dumps(tars.to_pylist())})
+    tar = pc.index_in(table["uri"], tars)
+    columns = [table[name] for name in ("key", "text", "tags")]
+    return schema, [_table(schema, [*columns, tar, table["offset"], table["size"]])]
+
+
+def _table(schema: pa.Schema, columns: Sequence[Any]) -> pa.Table:
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)

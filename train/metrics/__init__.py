@@ -1,0 +1,1 @@
+"""Metrics that training and evaluation share, written once."""

@@ -1,0 +1,1 @@
+"""The tag-guided captioner: encoder, word decoder, search, vocabulary."""

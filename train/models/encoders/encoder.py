@@ -1,0 +1,110 @@
+"""What every audio encoder is: waveform -> frame embeddings with their mask, and one clip embedding.
+
+Shapes: B = clips, T = samples, S = frame embeddings in time, D = embedding size; N = whole clips, W = their windows.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from train.models.encoders import frontend
+
+
+class AudioFeatures(NamedTuple):
+    """What an audio encoder returns."""
+
+    frames: Tensor  # (B, S, D)
+    num_frames: Tensor  # (B,) valid frames of each clip, at least 1
+    clip: Tensor  # (B, D)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, S) bool: True where a frame is real."""
+        return frame_mask(self.num_frames, self.frames.shape[1])
+
+
+class ClipEmbeddings(NamedTuple):
+    """What a model makes of whole clips, averaged over their windows."""
+
+    features: Tensor  # (N, E) clip embeddings of the audio encoder
+    outputs: Tensor  # (N, D) of the model: unit vectors of the shared space, or probabilities of its tags
+
+
+class Windows:
+    """Clips of any length cut into stretches of at most one length; the last one of a clip may be shorter."""
+
+    def __init__(self, clips: Sequence[np.ndarray], size: int) -> None:
+        """Take N arrays (T,) of one type, and the most samples of a window."""
+        cut = [(i, clip[start : start + size]) for i, clip in enumerate(clips) for start in range(0, len(clip), size)]
+        self.num_clips, self.size = len(clips), size
+        self.owners, self.stretches = [i for i, _ in cut], [stretch for _, stretch in cut]
+        self.lengths = [len(stretch) for stretch in self.stretches]
+
+    def padded(self) -> Tensor:
+        """Return them (W, size), zero-padded."""
+        return torch.from_numpy(np.stack([np.pad(each, (0, self.size - len(each))) for each in self.stretches]))
+
+    def unpadded(self, network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> Tensor:
+        """Return what a network of waveforms (B, T) and lengths (B,) gives (W, D), windows of one length at a time."""
+        lengths = np.array(self.lengths)
+        found: dict[int, Tensor] = {}
+        for length in np.unique(lengths).tolist():
+            rows = np.flatnonzero(lengths == length).tolist()
+            waveform = torch.from_numpy(np.stack([self.stretches[row] for row in rows])).to(device)
+            found |= dict(zip(rows, network(waveform, torch.full((len(rows),), length, device=device)), strict=True))
+        return torch.stack([found[row] for row in range(len(lengths))])
+
+    def mean(self, vectors: Tensor) -> Tensor:
+        """Return the means (N, D) of what the windows became (W, D), weighted by their lengths."""
+        lengths = torch.tensor(self.lengths, device=vectors.device, dtype=vectors.dtype)
+        owners = torch.tensor(self.owners, device=vectors.device)
+        total = torch.zeros(self.num_clips, vectors.shape[1], device=vectors.device, dtype=vectors.dtype)
+        weight = torch.zeros(self.num_clips, device=vectors.device, dtype=vectors.dtype).index_add_(0, owners, lengths)
+        return total.index_add_(0, owners, vectors * lengths[:, None]) / weight[:, None]
+
+
+class AudioEncoder(nn.Module):
+    """Base of the encoders: rates and lengths are brought in order here, the subclass sees float32 at its own rate."""
+
+    sample_rate_hz: int
+    embedding_dim: int  # D, of frames and clip alike
+    statistics_kept = False  # BatchNorm stays in eval mode
+    only_for_clip: tuple[str, ...] = ()  # modules that the frame embeddings do without
+
+    def forward(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> AudioFeatures:
+        """Embed zero-padded clips.
+
+        Args:
+            waveform: (B, T) int16, or float in [-1, 1].
+            num_samples: (B,) true lengths before padding, in T.
+            sample_rate_hz: rate of `waveform`, resampled on its device; the encoder's own when left out.
+        """
+        rate_hz = sample_rate_hz or self.sample_rate_hz
+        return self.encode(*frontend.prepare(waveform, num_samples, rate_hz, self.sample_rate_hz))
+
+    def encode(self, waveform: Tensor, num_samples: Tensor) -> AudioFeatures:
+        """Embed float32 clips (B, T) at the encoder's own rate."""
+        raise NotImplementedError
+
+    def freeze(self) -> Self:
+        """Fix weights and BatchNorm statistics for good; dropout stays on in train mode, as in the captioner's recipe."""
+        self.statistics_kept = True
+        self.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train or eval mode; BatchNorm stays in eval mode where its statistics are kept, as in a frozen encoder."""
+        super().train(mode)
+        for module in self.modules():
+            if self.statistics_kept and isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+
+def frame_mask(num_frames: Tensor, size: int) -> Tensor:
+    """Return (B, size) bool: True where a frame is real, False where it is padding."""
+    return torch.arange(size, device=num_frames.device)[None, :] < num_frames[:, None]

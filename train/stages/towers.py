@@ -1,0 +1,89 @@
+"""The two towers in training: what they start from, what a step adds to their gradients, at what rates they learn."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import audio
+from train import checkpoint, parallel
+from train.data import augment
+from train.data.loader import Batch, Clips
+from train.losses import contrastive
+from train.losses.contrastive import Pairs
+from train.losses.grad_cache import backward
+from train.models import text
+from train.models.clap import Clap, Towers
+from train.stages.pretrain_config import PretrainConfig
+from train.trainer import performance
+from train.trainer.loop import Backward, Context, Step
+from train.trainer.optim import Group
+
+
+def build(config: PretrainConfig, clips: Clips) -> Clap:
+    """Make the model with the weights it starts from; the same on every rank."""
+    torch.manual_seed(config.optim.seed)
+    if config.init:
+        network: Clap = checkpoint.load(config.init).model
+        network.config = dataclasses.replace(network.config, padding=config.network.padding)
+    else:
+        captions = (caption for captions in clips.texts for caption in captions)
+        network = Clap(config.network, text.build(config.network.text, captions))
+    if config.init_audio:
+        checkpoint.start_audio(network.audio_encoder, config.init_audio)
+    if config.freeze_audio:
+        network.audio_encoder.freeze()
+    if config.freeze_text:
+        network.text_encoder.freeze()
+    if config.augment.spec_augment:
+        augment.add_spec_augment(network)
+    return network
+
+
+def groups(network: Clap, config: PretrainConfig) -> tuple[Group, ...]:
+    """Return the towers with their learning rates, and the rest."""
+    towers = (network.audio_encoder, network.text_encoder)
+    own = {id(parameter) for tower in towers for parameter in tower.parameters()}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in own]
+    scales = (config.audio_lr_scale, config.text_lr_scale)
+    return (*(Group(list(tower.parameters()), s) for tower, s in zip(towers, scales, strict=True)), Group(rest))
+
+
+def flops_per_pair(network: Clap, config: PretrainConfig) -> float:
+    """Return the operations of training on one pair, where there is a GPU to compare with; 0 elsewhere."""
+    if not torch.cuda.is_available():
+        return 0.0
+    size = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
+    inputs = (torch.zeros(1, size), torch.tensor([size]), *network.text_encoder.tokenize(["a dog barks"]))
+    return performance.flops(network, inputs, sample_rate_hz=audio.SAMPLE_RATE_HZ)
+
+
+def objective(config: PretrainConfig, network: Clap, context: Context) -> Backward:
+    """Return what adds the gradients of a step; see `loop.Backward`."""
+    ranks = parallel.Ranks(config.optim.batch_size)
+
+    def add(model: nn.Module, batch: Batch, step: Step) -> Tensor:
+        moved = [tensor.to(context.device, non_blocking=True) for tensor in (batch.waveform, batch.num_samples)]
+        texts = batch.texts
+        if config.augment.mix_fraction:
+            *moved, texts = augment.mix(moved[0], moved[1], texts, config.augment.mix_fraction, step.seed)
+        moved += [tensor.to(context.device, non_blocking=True) for tensor in network.text_encoder.tokenize(texts)]
+        clip, caption = (_numbers(names).to(context.device) for names in (batch.keys, texts))
+        valid = batch.valid.to(context.device)
+
+        def loss(towers: Towers) -> Tensor:
+            pairs = Pairs(towers.audio, towers.text, clip, caption, valid)
+            return contrastive.loss(config.loss, pairs, towers.scale, towers.bias, ranks, config.mask_duplicates)
+
+        inputs = list(zip(*(tensor.tensor_split(config.parts) for tensor in moved), strict=True))
+        return backward(model, inputs, loss, step.seed, sample_rate_hz=audio.SAMPLE_RATE_HZ)
+
+    return add
+
+
+def _numbers(names: Sequence[str]) -> Tensor:
+    """Return a number for each name, equal where they are; int64."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests])

@@ -1,0 +1,1 @@
+"""The training loop: optimizer, parallel processes, saved state, progress."""

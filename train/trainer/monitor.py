@@ -1,0 +1,182 @@
+"""What a run tells while it goes: a line every ten seconds, and the same numbers to TensorBoard, W&B, MLflow and Ray.
+
+Names are the field's (open_clip): train/loss, train/lr, train/logit_scale, train/samples_per_second_per_gpu,
+train/data_time, train/batch_time, train/mfu; val/<metric> of what is held out.
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import storage
+from pipeline.errors import InputError
+
+log = logging.getLogger(__name__)
+TELL_EVERY_S = 10.0
+TENSORBOARD_DIR = "tensorboard"
+ScalarWriter = Callable[[Mapping[str, float], int], None]  # scalars by name, step
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig:
+    """Where the numbers of a run go. They never change the run."""
+
+    tensorboard: bool = True
+    """Write <out>/tensorboard for `tensorboard --logdir`."""
+    wandb: str = ""
+    """Project of Weights & Biases to log to; WANDB_* variables hold the key and the mode. Needs blat-ray[tracking]."""
+    mlflow: str = ""
+    """Experiment of MLflow to log to; MLFLOW_TRACKING_URI says where. Needs blat-ray[tracking]."""
+
+    def check(self) -> None:
+        """Raise InputError when a library that is asked for is not here."""
+        for name, value in (("wandb", self.wandb), ("mlflow", self.mlflow)):
+            if value:
+                try:
+                    __import__(name)
+                except ImportError:
+                    remedy = "needs `pip install 'blat-ray[tracking]'`"
+                    raise InputError(f"--watch.{name}", value, remedy) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughputSpec:
+    """What the speed of a run is measured against."""
+
+    steps: int
+    steps_per_epoch: int
+    batch_size: int
+    world_size: int
+    flops_per_pair: float = 0.0  # of forward and backward; 0 is not known
+    peak_flops: float = 0.0  # of one GPU, per second; 0 is not known
+
+
+class Monitor:
+    """Collects the numbers of steps and tells them; silent on all ranks but the leading one."""
+
+    def __init__(
+        self,
+        pace: ThroughputSpec,
+        sinks: list[ScalarWriter],
+        rows: list[dict[str, float]],
+        first_step: int,
+        leads: bool,
+    ) -> None:
+        """Take the rows told so far, to be added to."""
+        self.pace, self.sinks, self.rows, self.leads = pace, sinks, rows, leads
+        self.begun, self.first_step = time.monotonic(), first_step
+        self._restart(self.begun)
+
+    def _restart(self, now: float) -> None:
+        self.since, self.count, self.waited, self.losses = now, 0, 0.0, 0.0
+
+    def step(self, done: int, loss: float, lr: float, waited_s: float, extras: Mapping[str, float]) -> None:
+        """Take a step in; `done` steps are over now, and `waited_s` seconds of this one went by waiting for data."""
+        self.count, self.waited, self.losses = self.count + 1, self.waited + waited_s, self.losses + loss
+        now = time.monotonic()
+        ends_epoch = done % self.pace.steps_per_epoch == 0
+        if not self.leads or not (ends_epoch or now - self.since > TELL_EVERY_S):
+            return
+        row = self._row(now - self.since, lr, extras)
+        self.rows.append({"step": done, **row})
+        left_s = (now - self.begun) / (done - self.first_step) * (self.pace.steps - done)
+        log.info("%s", self._line(done, row, left_s))
+        self.tell(row, done)
+        self._restart(now)
+
+    def tell(self, scalars: Mapping[str, float], step: int) -> None:
+        """Give scalars to every sink."""
+        for sink in self.sinks:
+            sink(scalars, step)
+
+    def _row(self, elapsed_s: float, lr: float, extras: Mapping[str, float]) -> dict[str, float]:
+        pairs_per_s = self.count * self.pace.batch_size / elapsed_s / self.pace.world_size
+        row = {
+            "train/loss": self.losses / self.count,
+            "train/lr": lr,
+            **{f"train/{name}": value for name, value in extras.items()},
+            "train/samples_per_second_per_gpu": pairs_per_s,
+            "train/batch_time": elapsed_s / self.count,
+            "train/data_time": self.waited / self.count,
+        }
+        if self.pace.peak_flops and self.pace.flops_per_pair:
+            row["train/mfu"] = pairs_per_s * self.pace.flops_per_pair / self.pace.peak_flops
+        return {name: float(f"{value:.6g}") for name, value in row.items()}
+
+    def _line(self, done: int, row: Mapping[str, float], left_s: float) -> str:
+        epoch = (done - 1) // self.pace.steps_per_epoch + 1
+        waits = row["train/data_time"] / max(row["train/batch_time"], 1e-9)
+        parts = [
+            f"epoch {epoch}, step {done} of {self.pace.steps}: loss {row['train/loss']:.3f}",
+            f"lr {row['train/lr']:.1e}",
+            *([f"scale {row['train/logit_scale']:.1f}"] if "train/logit_scale" in row else []),
+            f"{row['train/samples_per_second_per_gpu']:.1f} samples/s per worker",
+            f"waits for data {100 * waits:.0f} %",
+            *([f"MFU {100 * row['train/mfu']:.1f} %"] if "train/mfu" in row else []),
+            f"{left_s:.0f} s left",
+        ]
+        return ", ".join(parts)
+
+
+class ScalarWriters:
+    """The places of one run that take scalars; closed when it ends, even by an error."""
+
+    def __init__(self, config: MonitorConfig, out: str, about: Mapping[str, Any]) -> None:
+        """Open them; `about` is the resolved config, for those that keep it."""
+        self.all: list[ScalarWriter] = []
+        self.closers: list[Callable[[], None]] = []
+        if config.tensorboard:
+            self._tensorboard(out)
+        if config.wandb:
+            self._wandb(config.wandb, out, about)
+        if config.mlflow:
+            self._mlflow(config.mlflow, out, about)
+
+    def close(self) -> None:
+        """Close all."""
+        for close in self.closers:
+            close()
+
+    def _tensorboard(self, out: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        remote = "://" in out
+        folder = tempfile.mkdtemp(prefix="blat-tensorboard-") if remote else storage.join(out, TENSORBOARD_DIR)
+        writer = SummaryWriter(folder, flush_secs=10)
+
+        def sink(scalars: Mapping[str, float], step: int) -> None:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+
+        def close() -> None:
+            writer.close()
+            for path in Path(folder).iterdir() if remote else ():
+                storage.publish(storage.join(out, TENSORBOARD_DIR, path.name), path.read_bytes())
+
+        self.all.append(sink)
+        self.closers.append(close)
+
+    def _wandb(self, project: str, out: str, about: Mapping[str, Any]) -> None:
+        import wandb
+
+        run = wandb.init(project=project, name=out.rpartition("/")[2], config=dict(about))
+        self.all.append(lambda scalars, step: run.log(dict(scalars), step=step))
+        self.closers.append(run.finish)
+
+    def _mlflow(self, experiment: str, out: str, about: Mapping[str, Any]) -> None:
+        import mlflow
+
+        mlflow.set_experiment(experiment)
+        run = mlflow.start_run(run_name=out.rpartition("/")[2])
+        mlflow.log_params({name: str(value)[:500] for name, value in about.items()})
+
+        def sink(scalars: Mapping[str, float], step: int) -> None:
+            named = {name.replace("@", "_at_"): value for name, value in scalars.items()}  # MLflow takes no @
+            mlflow.log_metrics(named, step=step, run_id=run.info.run_id)
+
+        self.all.append(sink)
+        self.closers.append(mlflow.end_run)

@@ -1,0 +1,156 @@
+"""How two towers do on held-out clips while they train: retrieval both ways, and tags by text prompts.
+
+Shapes: N = clips, C = classes, D = embedding size.
+"""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import audio
+from pipeline.errors import InputError, JobError
+from train import parallel
+from train.data import reading
+from train.data.loader import Clips
+from train.data.reading import CacheConfig
+from train.metrics import ranking
+from train.models.clap import Clap
+from train.models.classifier import Classifier
+from train.trainer.loop import Context, Validate
+
+BATCH_SIZE = 32
+RECALL_AT = (1, 5, 10)
+PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
+TEST_NAME = re.compile(r"(?i)(?<![a-z])(test|eval|evaluation)(?![a-z])")
+
+
+class EmbeddedClips(NamedTuple):
+    """What clips become: those that could be read."""
+
+    vectors: Tensor  # (N, D), on the CPU
+    rows: list[int]  # which of the clips they are
+    faults: dict[str, str]  # {key: what is wrong} of the others
+
+    def whole(self) -> Tensor:
+        """Return the vectors of all clips. Raises JobError naming one that could not be read."""
+        if self.faults:  # figures over clips that change cannot be compared
+            key, fault = next(iter(self.faults.items()))
+            raise JobError(f"held-out clip {key} cannot be read: {fault}; mend it or leave it out")
+        return self.vectors
+
+
+def refuse_test_split(source: str, folds: Collection[str], flag: str = "--validation") -> None:
+    """Raise InputError when a source is a test split by its name or the folds of its clips: nothing is selected on one."""
+    told = "is a test split by its name"
+    *_, folder, name = ["", *source.rstrip("/").split("/")]
+    plain = name.split(".")[0] == "metadata"  # a table that is named like any other: its folder tells
+    suspect = bool(TEST_NAME.search(folder if plain else name))
+    if not suspect:
+        told = f"holds clips of the fold {next((fold for fold in folds if TEST_NAME.fullmatch(fold)), '')!r}"
+        suspect = any(TEST_NAME.fullmatch(fold) for fold in folds)
+    if suspect:
+        remedy = "models that are selected on test data report wrong figures; give a validation split"
+        raise InputError(flag, source, f"{told}; {remedy}")
+
+
+def measure(clips: Clips, context: Context) -> Validate:
+    """Return the function that every rank calls to measure a network.
+
+    It gives `recall_geometric_mean` (of R@1, R@5 and R@10 from text to audio, by which BLAT selects) and the recalls of
+    both ways where clips have captions; `zeroshot_top1` where all clips have exactly one tag, else `zeroshot_mAP` where they
+    have tags.
+    """
+
+    def validate(network: torch.nn.Module) -> dict[str, float]:
+        assert isinstance(network, Clap)
+        heard = embed_clips(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context).whole()
+        heard = heard.to(network.logit_scale.device)
+        found = retrieval(heard, network, clips.texts) if any(clips.texts) else {}
+        return found | (zero_shot(heard, network, clips.tags) if any(clips.tags) else {})
+
+    return validate
+
+
+def measure_labels(clips: Clips, context: Context) -> Validate:
+    """Return the function that measures a classifier: `accuracy` where its labels exclude each other, else `mAP`."""
+
+    def validate(network: torch.nn.Module) -> dict[str, float]:
+        assert isinstance(network, Classifier)
+        scores = embed_clips(
+            lambda arrays: network.encode_clips(arrays, audio.SAMPLE_RATE_HZ).outputs, clips, context
+        ).whole()
+        truth = torch.tensor([[label in own for label in network.labels] for own in clips.tags])
+        if network.config.exclusive:
+            return {"accuracy": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
+        there = truth.any(dim=0)
+        return {"mAP": _mean_average_precision(scores[:, there], truth[:, there])}
+
+    return validate
+
+
+def retrieval(heard: Tensor, network: Clap, texts: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return the recalls of clips (N, D) with their captions: every caption a query, a clip's query the best of its own."""
+    owner = torch.tensor([row for row, own in enumerate(texts) for _ in own], device=heard.device)
+    said = network.embed_texts([text for own in texts for text in own])
+    asked = owner.unique()  # clips that have a caption
+    to_audio = ranking.retrieve(said, heard, owner, torch.arange(len(heard), device=heard.device))
+    to_text = ranking.retrieve(heard[asked], said, asked, owner)
+    found = {f"text_to_audio_R@{k}": float(to_audio.within(k).mean()) for k in RECALL_AT}
+    mean = torch.tensor(list(found.values())).clamp(min=1e-6).log().mean().exp()
+    found |= {f"audio_to_text_R@{k}": float(to_text.within(k).mean()) for k in RECALL_AT}
+    return {"recall_geometric_mean": float(mean), **found}
+
+
+def zero_shot(heard: Tensor, network: Clap, tags: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return how clips (N, D) with tags find them by the mean of three prompts."""
+    names = sorted({tag for own in tags for tag in own})
+    classes = sum(network.embed_texts([p.format(name.lower()) for name in names]) for p in PROMPTS)
+    scores = heard @ classes.T  # type: ignore[union-attr]  # (N, C)
+    truth = torch.tensor([[name in own for name in names] for own in tags], device=heard.device)
+    if bool((truth.sum(dim=1) == 1).all()):
+        return {"zeroshot_top1": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
+    return {"zeroshot_mAP": _mean_average_precision(scores, truth)}
+
+
+def _mean_average_precision(scores: Tensor, truth: Tensor) -> float:
+    """Return the macro mean over classes of scores and truth (N, C), each class with a positive."""
+    order = scores.argsort(dim=0, descending=True)
+    hits = truth.gather(0, order).float()
+    precision = hits.cumsum(dim=0) / torch.arange(1, len(hits) + 1, device=hits.device)[:, None]
+    return float(((precision * hits).sum(dim=0) / hits.sum(dim=0)).mean())
+
+
+@torch.no_grad()
+def embed_clips(embed: Callable[[list[np.ndarray]], Tensor], clips: Clips, context: Context) -> EmbeddedClips:
+    """Return what whole clips become, every rank hearing its share; the same on every rank."""
+    own = range(context.rank, len(clips.keys), context.world_size)
+    kept: list[int] = []
+    parts: list[Tensor] = []
+    faults: dict[str, str] = {}
+    for first in range(0, len(own), BATCH_SIZE):
+        rows = own[first : first + BATCH_SIZE]
+        with ThreadPoolExecutor(reading.THREADS) as pool:
+            read = dict(zip(rows, pool.map(lambda row: _read(clips, row), rows), strict=True))
+        faults |= {clips.keys[row]: fault for row, fault in read.items() if isinstance(fault, str)}
+        if good := {row: samples for row, samples in read.items() if isinstance(samples, np.ndarray)}:
+            kept += good
+            parts.append(embed(list(good.values())).cpu())
+    share = torch.cat(parts) if parts else torch.zeros(0, 0)  # sent as one: each row would take all of it along
+    vectors: dict[int, Tensor] = {}
+    for rows, heard, wrong in parallel.gather_objects((kept, share, faults)):
+        vectors |= dict(zip(rows, heard, strict=True))
+        faults |= wrong
+    found = sorted(vectors)
+    return EmbeddedClips(torch.stack([vectors[row] for row in found]) if found else share, found, faults)
+
+
+def _read(clips: Clips, row: int) -> np.ndarray | str:
+    try:
+        return reading.read(clips.place(row), CacheConfig())
+    except audio.AudioError as error:
+        return str(error)
