@@ -29,7 +29,7 @@ from tests.faults import FaultyProxy
 RATES = {"read": 50, "caption": 100, "write": 200}
 
 
-def sized(clips: int, **fields: Any) -> capacity.Estimate:
+def sized(clips: int, **fields: Any) -> capacity.CapacityEstimate:
     return estimate(clips, 500, RATES, CapacityConfig(**fields))
 
 
