@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from pipeline import audio, sources
-from pipeline.audio import decode, ffmpeg
+from pipeline.audio import decoding, ffmpeg
 from pipeline.sources.clip import Clip
 from tests import zoo
 
@@ -162,7 +162,7 @@ def test_plain_flac_is_what_soundfile_reads() -> None:
 @pytest.mark.parametrize(("rate_hz", "channels"), [(32_000, 1), (8_000, 2), (44_100, 2)])
 def test_blocks_equal_the_whole(rate_hz: int, channels: int, kind: str) -> None:
     """Two and a half blocks, against one read and one resampling of everything."""
-    left_right = zoo.tone(2.5 * decode.BLOCK_S, rate_hz, channels) * np.linspace(1, 0.5, channels, dtype=np.float32)
+    left_right = zoo.tone(2.5 * decoding.BLOCK_S, rate_hz, channels) * np.linspace(1, 0.5, channels, dtype=np.float32)
     data = zoo.encoded(left_right, rate_hz, kind)
     with soundfile.SoundFile(
         io.BytesIO(data)
@@ -237,7 +237,7 @@ except audio.AudioError as error:
 
 
 def test_a_decoder_that_takes_too_long_is_stopped() -> None:
-    long = zoo.encoded(zoo.tone(3 * decode.BLOCK_S, 8_000), 8_000)
+    long = zoo.encoded(zoo.tone(3 * decoding.BLOCK_S, 8_000), 8_000)
     for data in (long, zoo.transcoded(".m4a")):
         with pytest.raises(audio.AudioError, match="timeout"):
             audio.decode(data, timeout_s=1e-5)
@@ -252,8 +252,7 @@ def test_ffmpeg_is_stopped_in_the_middle(eleven_minutes: bytes) -> None:
     """It cannot be done when its time is up: the pipe holds less than this, and nobody reads."""
     with pytest.raises(ffmpeg.Late), ffmpeg.decoded(eleven_minutes, timeout_s=0.5) as stream:
         time.sleep(1.0)
-        while len(stream.read(100_000)):
-            pass
+        list(iter(lambda: len(stream.read(100_000)), 0))
 
 
 def test_more_than_ten_minutes_from_ffmpeg_is_too_long(eleven_minutes: bytes) -> None:

@@ -8,10 +8,10 @@ import soundfile
 import soxr
 
 from pipeline import audio
-from pipeline.audio import decode, ffmpeg
+from pipeline.audio import decoding, ffmpeg
 from tests import zoo
 
-SECONDS = 2.5 * decode.BLOCK_S
+SECONDS = 2.5 * decoding.BLOCK_S
 EDGES_S = [(0.0, 10.0), (12.34567, 45.6), (29.999, 30.001), (31.0, 62.5), (70.0, 0.0), (60.1, SECONDS + 0.05)]
 
 

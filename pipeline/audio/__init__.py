@@ -1,6 +1,6 @@
 """Any sound file -> mono 16-bit samples, and samples -> FLAC."""
 
-from pipeline.audio.decode import (
+from pipeline.audio.decoding import (
     INT16_FULL_SCALE,
     MAX_BYTES,
     MAX_DURATION_S,
