@@ -9,7 +9,7 @@ STAGES = {
     "synth": Stage("pipeline.stages.synth", "Write the procedural corpus.", configs.SYNTH),
     "inspect": Stage("pipeline.stages.inspect", "Show how a source is understood.", configs.INSPECT),
     "fingerprint": Stage("pipeline.stages.fingerprint", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
-    "plan": Stage("pipeline.planning.plan", "Fix which clip goes into which shard.", configs.PLAN),
+    "plan": Stage("pipeline.stages.plan", "Fix which clip goes into which shard.", configs.PLAN),
     "probe": Stage("pipeline.stages.probe", "Measure how fast each stage of caption is.", configs.PROBE),
     "caption": Stage("pipeline.stages.caption", "Tagged audio -> caption shards.", configs.CAPTION),
     "retry": Stage("pipeline.stages.retry", "Caption failed clips again, into new shards.", configs.RETRY),

@@ -30,10 +30,11 @@ FEW_ROWS = 10_000  # to compare with
 SAMPLED_SHARDS = 20
 RESUME = """
 import sys
-from pipeline import commit, plan, shards
-from pipeline.firewall import FirewallConfig
-drawn = plan.draft(sys.argv[2], sys.argv[1], (), 512, FirewallConfig())
-commit.settle(sys.argv[2])
+from pipeline.dataset import commit, shards
+from pipeline.planning import plan
+from pipeline.planning.decontamination import DecontaminationConfig
+drawn = plan.draft(sys.argv[2], sys.argv[1], (), 512, DecontaminationConfig())
+commit.recover(sys.argv[2])
 done = set(shards.committed(sys.argv[2]))
 todo = [shard for shard in range(plan.num_shards(drawn.plan)) if shard not in done]
 print(len(todo), "shards left of", plan.num_shards(drawn.plan))

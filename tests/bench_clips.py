@@ -20,8 +20,8 @@ TEXT_COLUMNS = ("text", "tags")
 OPEN = """
 import sys, time
 from pathlib import Path
-from pipeline.selection import SelectionConfig
-from train import data, datasets
+from pipeline.dataset.selection import SelectionConfig
+from train.data import clip_sets, datasets
 
 def kilobytes(file, name):
     return int(Path("/proc/self", file).read_text().split(name + ":")[1].split()[0])
@@ -29,7 +29,7 @@ def kilobytes(file, name):
 before = kilobytes("status", "RssAnon")
 started = time.monotonic()
 parts = datasets.open_data([sys.argv[1]], SelectionConfig(), (), sys.argv[2:])
-clips = data.Mixture(parts)
+clips = clip_sets.Mixture(parts)
 seconds = time.monotonic() - started
 for index in range(0, len(clips.keys), 1009):
     clips.keys[index], clips.texts[index], clips.tags[index], clips.place(index)

@@ -52,8 +52,8 @@ def test_all_but_the_harmless_lines_are_shown_even_of_a_process_that_dies() -> N
     """Lines that C++ code writes in pieces, one that is not ended, and Python's own; then SIGKILL."""
     program = f"""
 import os, sys
-from pipeline import harmless
-harmless.hide()
+from pipeline import ray_noise
+ray_noise.hide()
 line = {HARMLESS!r}.encode()
 print("of Python", file=sys.stderr)
 os.write(2, b"before\\n" + line[:50])

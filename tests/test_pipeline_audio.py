@@ -204,7 +204,7 @@ def test_memory_follows_what_is_kept() -> None:
     program = """
 import resource
 import numpy as np
-from pipeline import audio, ffmpeg
+from pipeline import audio; from pipeline.audio import ffmpeg
 from tests import zoo
 data = [case.data for case in zoo.cases() if case.name.startswith(("day-", "rate-"))]
 wide = bytearray(zoo.encoded(zoo.tone(0.1, 192_000, 8), 192_000, "FLAC"))

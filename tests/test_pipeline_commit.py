@@ -113,7 +113,7 @@ def test_a_dead_loser_leaves_no_trace_in_the_result(data: str) -> None:
 
 WRITER = """
 import sys
-from pipeline import commit
+from pipeline.dataset import commit
 names = ("00003.tar", "00003.parquet", "00003_stats.json")
 for shard in range(200):
     names = [f"{shard:05d}.tar", f"{shard:05d}.parquet", f"{shard:05d}_stats.json"]

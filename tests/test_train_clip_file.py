@@ -113,7 +113,7 @@ RANK = """
 import os, sys, time
 from pathlib import Path
 import pyarrow as pa
-from train import clip_file
+from train.data import clip_file
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 
