@@ -17,19 +17,19 @@ test: $(READY) check    ## lint, types, import contracts, then every test
 	pytest
 
 gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
-	python3 -m tests.gpu_check $(ARGS)
+	python3 -m tests.bench.gpu_check $(ARGS)
 
 cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, in 13 minutes on 2 cores
 	pytest -m cluster --durations 0 tests/test_cluster_long.py
 
 chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers and a node under its caption job
-	python -m tests.chaos --rounds $(ROUNDS) -- $(JOB)
+	python -m tests.bench.chaos --rounds $(ROUNDS) -- $(JOB)
 
 bench: $(READY)         ## what grows with the number of clips: planning two million rows, finding what is left of a job
-	python -m tests.bench
+	python -m tests.bench.growth
 
 scaling: $(READY)       ## how many GPU actors one driver keeps busy: sleeping actors, 1 to 256
-	python -m tests.scaling
+	python -m tests.bench.scaling
 
 audit: $(READY)         ## known weaknesses of the pinned packages; asks PyPI
 	uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement constraints.txt

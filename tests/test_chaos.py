@@ -21,7 +21,7 @@ def test_kills_do_not_show(caption_config: CaptionConfig, tmp_path: Path) -> Non
         "--clips-per-shard",
         "2",
     ]
-    command = [sys.executable, "-m", "tests.chaos", "--rounds", str(ROUNDS), "--seed", "1", "--", *flags]
+    command = [sys.executable, "-m", "tests.bench.chaos", "--rounds", str(ROUNDS), "--seed", "1", "--", *flags]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

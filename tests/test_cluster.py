@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from pipeline.dataset import shards
-from tests.nodes import CPU_NODE, GPU_NODE, Cluster, free_port
+from tests.support.nodes import CPU_NODE, GPU_NODE, Cluster, free_port
 from train.trainer import monitor
 
 

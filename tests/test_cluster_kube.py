@@ -21,7 +21,7 @@ from ray.scripts import scripts
 
 from pipeline.graph.engine import TASK_CPUS, TASK_MEMORY
 from pipeline.planning.capacity import STAGES, CapacityConfig, estimate
-from tests.autoscaling import MODEL, READING, asked, chosen
+from tests.support.autoscaling import MODEL, READING, asked, chosen
 from train import configs
 
 TEXTS = {name: Path(f"cluster/kuberay/{name}.yaml").read_text() for name in ("cluster", "job")}

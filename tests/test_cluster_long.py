@@ -14,8 +14,8 @@ from pipeline import storage
 from pipeline.__main__ import STAGES
 from pipeline.cli import main
 from pipeline.dataset import shards
-from tests.chaos import contents
-from tests.nodes import CPU_NODE, DECODES, GPU_NODE, Cluster
+from tests.bench.chaos import contents
+from tests.support.nodes import CPU_NODE, DECODES, GPU_NODE, Cluster
 
 pytestmark = pytest.mark.cluster
 NUM_CLIPS, NUM_SHARDS = 80, 40

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm import PYTHON, RAY, SAVING, SCONTROL, SRUN, STAGE
+from tests.support.slurm import PYTHON, RAY, SAVING, SCONTROL, SRUN, STAGE
 
 SCRIPT = Path("cluster/slurm.sh").resolve()
 PATIENCE_S = 240.0

@@ -21,7 +21,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config, with_e
 from ray.autoscaler.v2 import autoscaler as v2
 
 from pipeline.graph.engine import TASK_CPUS, TASK_MEMORY
-from tests.autoscaling import MODEL, READING, asked, chosen
+from tests.support.autoscaling import MODEL, READING, asked, chosen
 
 TEXTS = {name: Path(f"cluster/{name}.yaml").read_text() for name in ("aws", "gcp", "on_prem")}
 FIELDS_OF_GCE = """machineType guestAccelerators disks serviceAccounts scheduling acceleratorType acceleratorCount boot type

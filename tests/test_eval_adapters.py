@@ -10,7 +10,7 @@ import torch
 
 from eval import adapters
 from pipeline.errors import InputError
-from tests import sounds50
+from tests.support import sounds50
 from train import checkpoint
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig

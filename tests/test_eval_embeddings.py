@@ -14,7 +14,7 @@ from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_audio, embed_text
 from pipeline import cli, storage
 from pipeline.errors import InputError, JobError
-from tests import sounds50
+from tests.support import sounds50
 from train import checkpoint
 
 

@@ -14,7 +14,7 @@ from eval.configs import FINETUNE
 from eval.stages import finetune
 from eval.stages.finetune import FinetuneTaskConfig
 from pipeline.errors import JobError
-from tests import sounds50
+from tests.support import sounds50
 from train import checkpoint
 from train.trainer.optim import OptimConfig
 

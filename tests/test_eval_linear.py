@@ -13,7 +13,7 @@ from eval.stages.linear_probe import LinearProbeConfig
 from eval.tasks import TASKS, splits
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
-from tests import sounds50
+from tests.support import sounds50
 from train.models import linear
 
 

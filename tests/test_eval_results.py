@@ -16,7 +16,7 @@ from eval.stages import report
 from eval.stages.report import ReportConfig
 from pipeline import storage
 from pipeline.errors import InputError
-from tests import sounds50
+from tests.support import sounds50
 from train.checkpoint import Checkpoint
 
 ABOUT = Checkpoint(model=None, config={"lineage": {}, "network": {}}, revision="r" * 64)

@@ -14,7 +14,7 @@ from eval import results
 from eval.stages import zero_shot
 from eval.stages.zero_shot import ZeroShotConfig
 from pipeline import cli, errors, storage
-from tests import sounds50
+from tests.support import sounds50
 from train import checkpoint
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig

@@ -13,7 +13,7 @@ from eval import metrics, results
 from eval.stages import retrieval
 from eval.stages.retrieval import RECALL_AT, RetrievalConfig, caption_owners, measure
 from pipeline.sources.clip import Clip
-from tests import sounds50
+from tests.support import sounds50
 from train.metrics import ranking
 from train.validation import pairs
 

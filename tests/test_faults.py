@@ -18,7 +18,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.faults import ERRORS, KINDS, FaultyProxy
+from tests.support.faults import ERRORS, KINDS, FaultyProxy
 
 ALL = (*KINDS, "lost")
 MIB = 2**20
@@ -160,7 +160,7 @@ def test_a_put_that_was_stored_is_refused_when_its_answer_was_lost(start: Start)
 
 
 def test_as_a_program_it_prints_its_counts(s3: str) -> None:
-    command = [sys.executable, "-m", "tests.faults", "--target", os.environ["AWS_ENDPOINT_URL"], "--share", "1"]
+    command = [sys.executable, "-m", "tests.support.faults", "--target", os.environ["AWS_ENDPOINT_URL"], "--share", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         endpoint = process.stdout.readline().strip()

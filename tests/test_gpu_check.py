@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import gpu_check
+from tests.bench import gpu_check
 
 BARE = """
 import sys
 sys.modules.update(ray=None, pyarrow=None, tyro=None, boto3=None, soundfile=None)
-from tests import gpu_check, test_train_devices
+from tests import test_train_devices
+from tests.bench import gpu_check
 """
 
 

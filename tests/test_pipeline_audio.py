@@ -15,7 +15,7 @@ import soxr
 from pipeline import audio, sources
 from pipeline.audio import decoding, ffmpeg
 from pipeline.sources.clip import Clip
-from tests import zoo
+from tests.support import zoo
 
 
 def encoded(samples: np.ndarray, rate_hz: int = 32_000, **options: str) -> bytes:
@@ -205,7 +205,7 @@ def test_memory_follows_what_is_kept() -> None:
 import resource
 import numpy as np
 from pipeline import audio; from pipeline.audio import ffmpeg
-from tests import zoo
+from tests.support import zoo
 data = [case.data for case in zoo.cases() if case.name.startswith(("day-", "rate-"))]
 wide = bytearray(zoo.encoded(zoo.tone(0.1, 192_000, 8), 192_000, "FLAC"))
 wide[18:26] = (int.from_bytes(wide[18:26], "big") >> 36 << 36 | 599 * 192_000).to_bytes(8, "big")
@@ -226,7 +226,7 @@ def test_no_room_for_a_copy_is_a_reason() -> None:
     program = """
 import resource
 from pipeline import audio
-from tests import zoo
+from tests.support import zoo
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
     audio.decode(zoo.FTYP)

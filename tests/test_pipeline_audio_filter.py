@@ -20,7 +20,7 @@ from pipeline.quality.audio_filter import OFF, AudioFilterConfig
 from pipeline.stages import caption, retry, verify
 from pipeline.stages.retry import RetryConfig
 from pipeline.stages.verify import VerifyConfig
-from tests import zoo
+from tests.support import zoo
 
 
 @pytest.mark.parametrize(

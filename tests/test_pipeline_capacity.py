@@ -24,7 +24,7 @@ from pipeline.planning import capacity, plan, report
 from pipeline.planning.capacity import CapacityConfig, estimate
 from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.quality import audio_filter
-from tests.faults import FaultyProxy
+from tests.support.faults import FaultyProxy
 
 RATES = {"read": 50, "caption": 100, "write": 200}
 

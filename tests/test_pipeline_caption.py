@@ -23,7 +23,7 @@ from pipeline.graph.caption_graph import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.sources import clip
 from pipeline.stages.caption import run
-from tests import zoo
+from tests.support import zoo
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 TINY: CaptionConfig = CAPTION["tiny"][1]

@@ -17,7 +17,7 @@ import pytest
 from pipeline import s3 as s3_room
 from pipeline import storage
 from pipeline.dataset import commit
-from tests.faults import FaultyProxy
+from tests.support.faults import FaultyProxy
 
 NAMES = ("00003.tar", "00003.parquet", "00003_stats.json")
 

@@ -10,7 +10,7 @@ import soundfile
 
 from pipeline import audio
 from pipeline.audio import ffmpeg, mpeg
-from tests import zoo
+from tests.support import zoo
 
 
 def has_ffmpeg() -> bool:

@@ -19,7 +19,7 @@ from pipeline import audio, sources, storage
 from pipeline.dataset import shards
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
-from tests.hub import Hub
+from tests.support.hub import Hub
 
 
 def flac(tone: int) -> bytes:

@@ -9,7 +9,7 @@ import soxr
 
 from pipeline import audio
 from pipeline.audio import decoding, ffmpeg
-from tests import zoo
+from tests.support import zoo
 
 SECONDS = 2.5 * decoding.BLOCK_S
 EDGES_S = [(0.0, 10.0), (12.34567, 45.6), (29.999, 30.001), (31.0, 62.5), (70.0, 0.0), (60.1, SECONDS + 0.05)]

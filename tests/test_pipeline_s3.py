@@ -12,7 +12,7 @@ import pytest
 from pipeline import storage
 from pipeline.dataset import shards
 from pipeline.graph.caption_graph import CaptionConfig
-from tests.faults import KINDS, MORE, FaultyProxy
+from tests.support.faults import KINDS, MORE, FaultyProxy
 
 SHARE = 0.05
 

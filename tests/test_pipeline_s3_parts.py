@@ -12,7 +12,7 @@ from botocore.config import Config
 from pipeline import remote, storage
 from pipeline import s3 as store
 from pipeline.dataset import commit
-from tests.faults import FaultyProxy
+from tests.support.faults import FaultyProxy
 
 MIB = 2**20
 PARTS = 3

@@ -7,7 +7,7 @@ from pipeline import audio, storage
 from pipeline.dataset import shards
 from pipeline.dataset.selection import FilterConfig, SelectionConfig, select
 from pipeline.errors import InputError
-from tests.zoo import tone
+from tests.support.zoo import tone
 
 TEXTS = {"a": ["a dog barks", "dog"], "b": ["rain and a cat"], "c": ["rain"], "d": ["a copy of a"]}
 SCORES = {"a": [0.9, 0.2], "b": [0.5], "c": [0.1]}  # d has none

@@ -17,7 +17,7 @@ from pipeline import storage
 from pipeline.dataset.selection import SelectionConfig
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import Clip
-from tests import bench_clips
+from tests.bench import clip_list
 from train.data import clip_file, clip_sets, datasets
 from train.data.clip_sets import TARS, ClipSubset, ListedClips, Mixture, TableClips
 from train.data.datasets import MEMBERS
@@ -172,7 +172,7 @@ def test_a_disk_that_takes_no_more_is_an_error_with_a_remedy(machine: Path) -> N
 
 
 def test_a_dataset_that_lacks_a_ledger_is_named(tmp_path: Path) -> None:
-    bench_clips.prepare(tmp_path, 5000)
+    clip_list.prepare(tmp_path, 5000)
     (tmp_path / "00001.parquet").unlink()
     with pytest.raises(InputError, match=r"--data .*00001.parquet.*python -m pipeline verify"):
         datasets.open_data([str(tmp_path)], SelectionConfig())
@@ -181,7 +181,7 @@ def test_a_dataset_that_lacks_a_ledger_is_named(tmp_path: Path) -> None:
 
 def test_a_clip_takes_few_bytes_beyond_its_captions_and_tags(tmp_path: Path) -> None:
     count = 20_000
-    of_text = bench_clips.prepare(tmp_path, count)
+    of_text = clip_list.prepare(tmp_path, count)
     (clips,) = datasets.open_data([str(tmp_path)], SelectionConfig())
     assert (clip_file.path(clips.name).stat().st_size - of_text) / count <= BYTES_A_CLIP
     assert clips.keys[4096] == "Y00000004096_00496" and len(clips.keys) == count

@@ -11,7 +11,7 @@ import torch
 
 from pipeline import sources, storage
 from pipeline.errors import InputError, JobError
-from tests import sounds50
+from tests.support import sounds50
 from train import checkpoint
 from train.configs import FINETUNE, TINY_CNN
 from train.data import augment

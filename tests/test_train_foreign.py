@@ -13,7 +13,7 @@ import torch
 
 from pipeline import storage
 from pipeline.errors import InputError
-from tests.released import CHANNELS, Malicious, blat_state, body, captioner_state, front_end
+from tests.support.released import CHANNELS, Malicious, blat_state, body, captioner_state, front_end
 from train import checkpoint
 from train.__main__ import STAGES
 from train.checkpoint import released as foreign

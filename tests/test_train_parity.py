@@ -1,6 +1,7 @@
 """Clips of any length get from CNN14 and a converted BLAT what the releases' own inference gives them.
 
-The releases' arithmetic is written anew in `tests/released.py`, over torchlibrosa's front end; weights are seeded numbers.
+The arithmetic of the releases is written anew in `tests/support/released.py`, over the front end of torchlibrosa.
+The weights are seeded numbers.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from torch.nn import functional as nnf
 
 from pipeline import storage
 from pipeline.cli import parse
-from tests.released import CHANNELS, PIECES, blat_state, body, google_bert, official_embedding
+from tests.support.released import CHANNELS, PIECES, blat_state, body, google_bert, official_embedding
 from train.__main__ import STAGES
 from train.models.encoders.cnn14 import Cnn14, Cnn14Config
 from train.pretrained import Embedder

@@ -14,7 +14,7 @@ from torch import distributed
 from pipeline import audio, sources, storage
 from pipeline.dataset import shards
 from pipeline.errors import InputError
-from tests.released import google_bert
+from tests.support.released import google_bert
 from train import checkpoint, parallel
 from train.configs import PRETRAIN, SMALL_CLAP
 from train.data import datasets

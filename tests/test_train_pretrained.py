@@ -15,7 +15,7 @@ import torch
 from pipeline import storage
 from pipeline.audio import AudioError
 from pipeline.errors import InputError
-from tests.hub import Hub
+from tests.support.hub import Hub
 from train import checkpoint
 from train.models.captioner.decoding import Decoding
 from train.models.encoders.mobilenet import MobileNetConfig

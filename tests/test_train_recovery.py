@@ -19,7 +19,7 @@ from torch import distributed
 
 from pipeline import storage
 from pipeline.dataset import shards
-from tests.faults import FaultyProxy
+from tests.support.faults import FaultyProxy
 from tests.test_train_loader import Numbered
 from train import checkpoint
 from train.configs import PRETRAIN

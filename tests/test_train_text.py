@@ -10,8 +10,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from tests.hub import Hub
-from tests.released import PIECES, Malicious, google_bert
+from tests.support.hub import Hub
+from tests.support.released import PIECES, Malicious, google_bert
 from train.models import text
 from train.models.text import TextConfig, TextEncoder
 

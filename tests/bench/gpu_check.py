@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as nnf
 
-from tests.gpu_table import BUDGET_S, FULL, QUICK, Bench, Inputs, Row, table
+from tests.bench.gpu_table import BUDGET_S, FULL, QUICK, Bench, Inputs, Row, table
 from train.models import text
 from train.models.blocks import blocks
 from train.models.captioner.decoding import Decoding

@@ -23,7 +23,7 @@ from pipeline import sources, storage
 from pipeline.dataset import shards
 from pipeline.planning import plan
 from pipeline.sources import audioset
-from tests import bench_clips
+from tests.bench import clip_list
 
 LABELS = 527
 FEW_ROWS = 10_000  # to compare with
@@ -176,7 +176,7 @@ def main() -> None:
         seconds, peak, said = measure(["-c", RESUME, command[command.index("--source") + 1], out])
         print(f"| find what is left of a job 99 % done | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
         print(caption(folder, clips), flush=True)
-        print(*bench_clips.measure(folder / "ledgers", rows), sep="\n", flush=True)
+        print(*clip_list.measure(folder / "ledgers", rows), sep="\n", flush=True)
     finally:
         shutil.rmtree(folder)
 

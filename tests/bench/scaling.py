@@ -27,7 +27,7 @@ ACTORS = {  # by MB of a shard: nothing but the scheduling; what the memory of t
 PROCESS_GB = 0.1  # of an actor, though it only sleeps
 SHARDS_EACH, FEWEST = 6, 24  # shards for each actor, and no fewer than this in all
 KEEPS_UP = 0.9  # share of the ideal rate from which on the actors count as busy
-PICTURE = Path(__file__).parent.parent / "cluster" / "scaling.svg"
+PICTURE = Path(__file__).parents[2] / "cluster" / "scaling.svg"
 
 
 class Sleeper:

@@ -222,7 +222,7 @@ def autoscaler(types: dict[str, dict[str, Any]], address: str) -> dict[str, Any]
         "cluster_name": "fake",
         "provider": {
             "type": "external",
-            "module": "tests.nodes.Provider",
+            "module": "tests.support.nodes.Provider",
             "gcs_address": address,
             **dict.fromkeys(("use_node_id_as_ip", "disable_node_updaters", "disable_launch_config_check"), True),
         },

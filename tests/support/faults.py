@@ -1,6 +1,6 @@
 """An HTTP proxy that breaks a share of the requests between S3 clients and moto's server, as real stores and networks do.
 
-    python -m tests.faults --target http://127.0.0.1:5000 --port 5001 --share 0.05     # prints its counts on SIGTERM
+    python -m tests.support.faults --target http://127.0.0.1:5000 --port 5001 --share 0.05     # prints its counts on SIGTERM
 
 What may happen to a request; all but `lost` and `conflict` do unless `kinds` says otherwise:
 

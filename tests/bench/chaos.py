@@ -1,5 +1,6 @@
-"""Kill a caption job again and again, anywhere, and prove that the result does not show it: `python -m tests.chaos
---rounds 50`.
+"""Kill a caption job again and again, anywhere, and prove that the result does not show it.
+
+`python -m tests.bench.chaos --rounds 50 -- <config and flags of pipeline caption>`
 
 A Ray cluster of two nodes on this machine; each round kills the driver, one worker process or the second node with
 SIGKILL at a random moment. Whenever a dataset is finished it is compared with the uninterrupted one byte for byte,
