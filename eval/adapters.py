@@ -157,12 +157,12 @@ class MtebEncoder:
         from mteb.models.model_meta import ModelMeta
 
         modalities = ["audio", "text"] if isinstance(self.model, Clap) else ["audio"]
-        told = {"name": f"blat-ray/{self.name}", "revision": self.about["revision"], "modalities": modalities}
-        return ModelMeta.create_empty(told)
+        metadata = {"name": f"blat-ray/{self.name}", "revision": self.about["revision"], "modalities": modalities}
+        return ModelMeta.create_empty(metadata)
 
     def _hear(self, sounds: list[dict[str, Any]]) -> Tensor:
-        heard = self.model.encode_clips([np.asarray(each["array"], np.float32) for each in sounds])
-        vectors: Tensor = heard.outputs if isinstance(self.model, Clap) else heard.features
+        embeddings = self.model.encode_clips([np.asarray(each["array"], np.float32) for each in sounds])
+        vectors: Tensor = embeddings.outputs if isinstance(self.model, Clap) else embeddings.features
         return vectors
 
     def _read(self, texts: list[str]) -> Tensor:

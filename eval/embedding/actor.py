@@ -46,8 +46,10 @@ class EmbeddingActor:
         features, outputs = [empty] * len(clips), [empty] * len(clips)
         if good:
             with torch.inference_mode():
-                heard = self.model.encode_clips([clips[i] for i in good])
-            for i, own, made in zip(good, heard.features.cpu().numpy(), heard.outputs.cpu().numpy(), strict=True):
+                embeddings = self.model.encode_clips([clips[i] for i in good])
+            for i, own, made in zip(
+                good, embeddings.features.cpu().numpy(), embeddings.outputs.cpu().numpy(), strict=True
+            ):
                 features[i], outputs[i] = own, made
         columns = {"id": rows["id"], "reason": rows["reason"], "features": features, "outputs": outputs}
         vectors = pa.list_(pa.float32())

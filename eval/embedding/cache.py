@@ -37,21 +37,21 @@ class Embeddings(NamedTuple):
     missing: dict[str, str]  # key -> reason, of clips that could not be read
 
 
-def embed(config: EvaluationConfig, about: Checkpoint, clips: Sequence[Clip]) -> Embeddings:
+def embed(config: EvaluationConfig, loaded: Checkpoint, clips: Sequence[Clip]) -> Embeddings:
     """Embed every clip that can be read, the same whatever the batch size and the number of workers.
 
     Raises:
         JobError: when no clip can be read, or the model gives numbers that are not finite.
         InputError: when what was embedded before cannot be read.
     """
-    folder = storage.join(storage.resolve(config.cache or storage.join(config.out, "embeddings")), about.revision[:16])
+    folder = storage.join(storage.resolve(config.cache or storage.join(config.out, "embeddings")), loaded.revision[:16])
     ids = _ids(clips)
     known = _held(folder, set(ids))
     wanted = [(clip, own) for own, clip in dict(zip(ids, clips, strict=True)).items() if own not in known]
     reasons: dict[str, str] = {}
     if wanted:
         log.info("embeds %d clips; %d were embedded before", len(wanted), len(clips) - len(wanted))
-        for part in _parts(_listen(config, about, wanted)):
+        for part in _parts(_embed(config, loaded, wanted)):
             good = part.filter(pa.compute.equal(part["reason"], ""))
             reasons |= {row["id"]: row["reason"] for row in part.select(["id", "reason"]).to_pylist() if row["reason"]}
             if len(good):
@@ -68,15 +68,15 @@ def embed(config: EvaluationConfig, about: Checkpoint, clips: Sequence[Clip]) ->
     return Embeddings(features, outputs, [clip for clip, own in zip(clips, ids, strict=True) if own in known], missing)
 
 
-def _listen(config: EvaluationConfig, about: Checkpoint, wanted: Sequence[tuple[Clip, str]]) -> Iterator[pa.Table]:
+def _embed(config: EvaluationConfig, loaded: Checkpoint, wanted: Sequence[tuple[Clip, str]]) -> Iterator[pa.Table]:
     columns: dict[str, list[object]] = {name: [getattr(clip, name) for clip, _ in wanted] for name in PLACE[1:]}
     places = pa.table({"id": [own for _, own in wanted], **columns})
-    rate_hz, size = about.model.sample_rate_hz, config.batch_size
+    rate_hz, size = loaded.model.sample_rate_hz, config.batch_size
     if config.workers:
         uri = storage.resolve(config.model)
         yield from engine.embed_clips(places, uri, rate_hz, size, config.workers, config.gpus_per_worker)
         return
-    model = EmbeddingActor(about.model, config.device)
+    model = EmbeddingActor(loaded.model, config.device)
     for first in range(0, len(places), size):
         yield model(actor.read(places.slice(first, size), rate_hz))
 
@@ -84,15 +84,15 @@ def _listen(config: EvaluationConfig, about: Checkpoint, wanted: Sequence[tuple[
 def _parts(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Collect batches into parts worth a file, and tell of the progress."""
     held: list[pa.Table] = []
-    done, told = 0, time.monotonic()
+    done, logged_at = 0, time.monotonic()
     for batch in batches:
         held.append(batch)
         done += len(batch)
         if sum(map(len, held)) >= PART:
             yield pa.concat_tables(held)
             held = []
-        if time.monotonic() - told > 10:
-            told = time.monotonic()
+        if time.monotonic() - logged_at > 10:
+            logged_at = time.monotonic()
             log.info("%d clips embedded", done)
     if held:
         yield pa.concat_tables(held)

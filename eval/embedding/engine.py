@@ -33,7 +33,7 @@ def embed_clips(
     if gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
         raise InputError("--gpus-per-worker", gpus, "there is no GPU here; use 0, or run it as a job on a cluster")
     data = ray.data.from_arrow([places.slice(i, batch_size) for i in range(0, len(places), batch_size)])
-    heard = data.map_batches(
+    embedded = data.map_batches(
         actor.read,  # type: ignore[arg-type]
         fn_kwargs={"sample_rate_hz": sample_rate_hz},
         batch_size=batch_size,
@@ -49,11 +49,11 @@ def embed_clips(
         num_cpus=0.0 if gpus > 0 else 1.0,
         num_gpus=gpus,
     )
-    for batch in heard.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield pa.table(batch)
 
 
-def each(
+def map_tasks(
     function: Callable[[Item, Shared], Made], items: Sequence[Item], shared: Shared, workers: int, cpus: float = 1.0
 ) -> Iterable[Made]:
     """Return what a function makes of items, in their order.

@@ -72,9 +72,9 @@ def check(config: EvaluationConfig, *kinds: type[Network], read: Read = tasks.re
 def load(uri: str, flag: str, device: str) -> Checkpoint:
     """Return a checkpoint, its model on a device. Raises InputError, naming the flag, when its files are damaged."""
     try:
-        about = checkpoint.load(uri)
+        loaded = checkpoint.load(uri)
     except Exception as error:  # torch, safetensors and tokenizers fail at damaged files in every way
         reason = str(error).strip().partition("\n")[0]
         raise InputError(flag, uri, f"cannot be loaded ({reason}); copy or make it again") from None
-    about.model.to(in_process.device(device))
-    return about
+    loaded.model.to(in_process.device(device))
+    return loaded

@@ -62,13 +62,13 @@ def caption(
     """Caption every clip that can be read, under several kinds of guidance; tags of None are those the model predicts."""
     found = Written({name: [] for name in given}, {name: [] for name in given}, [], {})
     for rows, samples in batches(clips, model.sample_rate_hz, batch_size, found.missing):
-        heard = model.listen_clips(samples)
+        encoded_audio = model.listen_clips(samples)
         for name, tags in given.items():
             if tags is None:
-                hot = model.predict_tags(heard, tag_threshold)
+                hot = model.predict_tags(encoded_audio, tag_threshold)
             else:
-                hot = model.multi_hot([tags[row] for row in rows]).to(heard.memory.device)
-            captions = model.generate(heard, hot, decoding, [clips[row].key for row in rows])
+                hot = model.multi_hot([tags[row] for row in rows]).to(encoded_audio.memory.device)
+            captions = model.generate(encoded_audio, hot, decoding, [clips[row].key for row in rows])
             found.texts[name].extend(each[0].text if each else "" for each in captions)
             used = [[tag for tag, on in zip(model.tags, row, strict=True) if on] for row in hot.tolist()]
             found.tags[name].extend(used)
@@ -80,7 +80,7 @@ def batches(
     clips: Sequence[Clip], rate_hz: int, batch_size: int, missing: dict[str, str]
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Yield rows and samples of the clips that can be read, in order; tell of the others in `missing`."""
-    started = told = time.monotonic()
+    started = logged_at = time.monotonic()
     with ThreadPoolExecutor(DECODERS) as pool:
         for first in range(0, len(clips), batch_size):
             rows = range(first, min(first + batch_size, len(clips)))
@@ -91,9 +91,9 @@ def batches(
             ]
             if good:
                 yield [row for row, _ in good], [samples for _, samples in good]
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
-                log.info("%d of %d clips, %.0f s", first + len(rows), len(clips), told - started)
+            if time.monotonic() - logged_at > 10:
+                logged_at = time.monotonic()
+                log.info("%d of %d clips, %.0f s", first + len(rows), len(clips), logged_at - started)
     if clips and len(missing) == len(clips):
         raise JobError(f"none of {len(clips)} clips could be read: {missing}")
 

@@ -59,14 +59,14 @@ def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
     Intervals resample clips: BLEU and METEOR anew from their counts, the others as means of what each clip got. So no
     interval leaves the range of its metric.
     """
-    said = {row: [" ".join(tokenize(text))] for row, text in enumerate(candidates)}
+    hypotheses = {row: [" ".join(tokenize(text))] for row, text in enumerate(candidates)}
     given = {row: [" ".join(tokenize(text)) for text in texts] for row, texts in enumerate(references)}
-    counts = bleu_counts(given, said)
+    counts = bleu_counts(given, hypotheses)
     found = {f"bleu_{order}": _bleu(counts, order) for order in ORDERS}
-    found["rouge_l"] = _attempt(_rouge_l, given, said)
-    found["meteor"] = _attempt(_meteor, given, said)
-    found["cider_d"] = _attempt(_cider_d, given, said)
-    found["spice"] = _attempt(_spice, given, said)
+    found["rouge_l"] = _attempt(_rouge_l, given, hypotheses)
+    found["meteor"] = _attempt(_meteor, given, hypotheses)
+    found["cider_d"] = _attempt(_cider_d, given, hypotheses)
+    found["spice"] = _attempt(_spice, given, hypotheses)
     found["spider"] = _spider(found["cider_d"], found["spice"])
     found["fense"] = _attempt(_fense, list(candidates), [list(texts) for texts in references])
     return found
@@ -83,13 +83,13 @@ def diversity(candidates: Sequence[str]) -> dict[str, float]:
     }
 
 
-def bleu_counts(given: Words, said: Words) -> Bleu:
+def bleu_counts(given: Words, hypotheses: Words) -> Bleu:
     """Count n-grams with pycocoevalcap's own code."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=len(ORDERS))
-    for row in said:
-        scorer += (said[row][0], given[row])
+    for row in hypotheses:
+        scorer += (hypotheses[row][0], given[row])
     _, per_clip = scorer.compute_score(option="closest", verbose=0)
     closest = [min((abs(n - c["testlen"]), n) for n in c["reflen"])[1] for c in scorer.ctest]
     return Bleu(
@@ -119,42 +119,42 @@ def _attempt(compute: Callable[..., Score], *arguments: Any) -> Score:
         return compute(*arguments)
     except Exception as error:  # Java, downloads and foreign code fail in every way
         log.debug("a metric could not be computed", exc_info=True)
-        told = str(error).strip().splitlines()
-        return Score(reason=f"{type(error).__name__}: {told[-1] if told else ''}"[:300])
+        lines = str(error).strip().splitlines()
+        return Score(reason=f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300])
 
 
-def _rouge_l(given: Words, said: Words) -> Score:
+def _rouge_l(given: Words, hypotheses: Words) -> Score:
     from pycocoevalcap.rouge.rouge import Rouge
 
-    return mean(Rouge().compute_score(given, said)[1])
+    return mean(Rouge().compute_score(given, hypotheses)[1])
 
 
-def _cider_d(given: Words, said: Words) -> Score:
+def _cider_d(given: Words, hypotheses: Words) -> Score:
     from pycocoevalcap.cider.cider import Cider
 
-    return mean(Cider().compute_score(given, said)[1])
+    return mean(Cider().compute_score(given, hypotheses)[1])
 
 
-def _meteor(given: Words, said: Words) -> Score:
+def _meteor(given: Words, hypotheses: Words) -> Score:
     if shutil.which("java") is None:
         return Score(reason="needs Java, and there is no `java` on the PATH")
     from eval.metrics import meteor
 
     scorer = meteor.Recorder()
-    value, per_clip = scorer.compute_score(given, said)
+    value, per_clip = scorer.compute_score(given, hypotheses)
     counts = scorer.counts()
     interval = metrics.bootstrap(lambda rows: meteor.corpus(counts[rows]), len(counts))
     return Score(value=float(value), interval95=interval, per_clip=np.array(per_clip))
 
 
-def _spice(given: Words, said: Words) -> Score:
+def _spice(given: Words, hypotheses: Words) -> Score:
     from pycocoevalcap.spice import spice
 
     parser = Path(spice.__file__).parent / "lib" / "stanford-corenlp-3.6.0.jar"
     if not parser.exists() or shutil.which("java") is None:
         fetch = "python -c 'from pycocoevalcap.spice.get_stanford_models import get_stanford_models as g; g()'"
         return Score(reason=f"needs Java (8 to 13) and Stanford's parser, which `{fetch}` downloads")
-    _, per_clip = spice.Spice().compute_score(given, said)
+    _, per_clip = spice.Spice().compute_score(given, hypotheses)
     return mean(np.array([each["All"]["f"] for each in per_clip]))
 
 

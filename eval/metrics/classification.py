@@ -169,13 +169,13 @@ def query_average_precision(similarity: np.ndarray, relevant: np.ndarray, k: int
     return np.asarray(found / np.minimum(relevant.sum(axis=1), k))
 
 
-def bootstrap_median(values: np.ndarray, owners: np.ndarray) -> Interval:
+def bootstrap_median(values: np.ndarray, clips: np.ndarray) -> Interval:
     """Return the 95 % interval of the median of values (Q,), those of an owner (Q,) from 0 drawn together."""
     order = np.argsort(values, kind="stable")
-    ranked, owner, n = values[order], owners[order], int(owners.max()) + 1
+    ranked, clip, n = values[order], clips[order], int(clips.max()) + 1
 
     def median(rows: np.ndarray) -> float:
-        count = np.cumsum(np.bincount(rows, minlength=n)[owner])
+        count = np.cumsum(np.bincount(rows, minlength=n)[clip])
         middle = np.searchsorted(count, [(count[-1] - 1) // 2, count[-1] // 2], side="right")
         return float(ranked[middle].mean())
 

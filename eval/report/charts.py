@@ -119,11 +119,11 @@ def _heat(classes: Sequence[str], counts: Sequence[Sequence[int]], place: int) -
     )
 
 
-def _square(x: float, y: float, cell: int, share: float, said: str, place: int) -> str:
+def _square(x: float, y: float, cell: int, share: float, label: str, place: int) -> str:
     opacity = 0.12 + 0.88 * share
     return (
         f'<rect x="{x:.0f}" y="{y:.0f}" width="{cell - 1}" height="{cell - 1}" fill="{color(place)}" '
-        f'fill-opacity="{opacity:.2f}"><title>{escape(said)}</title></rect>'
+        f'fill-opacity="{opacity:.2f}"><title>{escape(label)}</title></rect>'
     )
 
 

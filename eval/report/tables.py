@@ -105,9 +105,9 @@ def latex(table: Headline, runs: dict[str, Any]) -> str:
     if table.published:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{APART.translate(LATEX)}}}}} \\"]
         for each in table.published:
-            said = f"{table.cite(each)} ({each.protocol})".translate(LATEX)
+            label = f"{table.cite(each)} ({each.protocol})".translate(LATEX)
             title = f"{each.evaluation}: {each.metric}".translate(LATEX)
-            lines.append(rf"{title} & \multicolumn{{{width - 1}}}{{l}}{{{said}}} \\")
+            lines.append(rf"{title} & \multicolumn{{{width - 1}}}{{l}}{{{label}}} \\")
     parts = ["% needs \\usepackage{booktabs}", _tabular(lines, width)]
     cited = (f"[{i}] {source}." for i, source in enumerate(table.sources, start=1))
     notes = (EXPLAINED, *table.footnotes, " ".join(cited))

@@ -58,13 +58,13 @@ def runs(first: str, other: str, name: str) -> dict[str, Any]:
         return {"unavailable": "the two were evaluated on different clips"}
     if "truth" in one and ("truth" not in two or not np.array_equal(one["truth"], two["truth"])):
         return {"unavailable": "the labels of the clips differ between the two"}
-    told = {}
+    differences = {}
     for key in sorted(set(one) & set(two) - {"keys", "truth"}):
         if key == "scores":
-            told["mAP"] = mean_precision(one["scores"], two["scores"], one["truth"])
+            differences["mAP"] = mean_precision(one["scores"], two["scores"], one["truth"])
         else:
-            told[key.replace("_", " ")] = means(one[key], two[key])
-    return {title: _plain(difference) for title, difference in told.items()}
+            differences[key.replace("_", " ")] = means(one[key], two[key])
+    return {title: _plain(difference) for title, difference in differences.items()}
 
 
 def means(first: np.ndarray, other: np.ndarray) -> Difference:
@@ -88,7 +88,7 @@ def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> D
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided p of McNemar's exact test: clips that one model alone gets right fall on either side by a fair coin."""
+    """Return the two-sided p of McNemar's exact test, from clips that only one model gets right."""
     return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 

@@ -30,8 +30,8 @@ def count(clips: Sequence[Clip], model_uri: str, lineage: dict[str, Any], tables
         from here, or holds released weights.
     """
     found: dict[str, Any] = {}
-    for stage, uri, about in _family(model_uri, lineage):
-        found |= _counted(clips, stage, uri, about)
+    for stage, uri, lineage_of in _family(model_uri, lineage):
+        found |= _counted(clips, stage, uri, lineage_of)
     if tables:
         found["model_sounds"] = len(_heard(clips, tables))
     return found
@@ -42,9 +42,9 @@ def _family(model_uri: str, lineage: dict[str, Any]) -> Iterator[tuple[str, str,
     waiting: deque[tuple[str, str, dict[str, Any] | None]] = deque([("model", model_uri, lineage)])
     seen, named = {storage.resolve(model_uri)}, Counter[str]()
     while waiting:
-        stage, uri, about = waiting.popleft()
-        yield stage, uri, about
-        for role, start in _starts(about or {}):
+        stage, uri, lineage_of = waiting.popleft()
+        yield stage, uri, lineage_of
+        for role, start in _starts(lineage_of or {}):
             if not start or storage.resolve(start) in seen:
                 continue
             seen.add(storage.resolve(start))

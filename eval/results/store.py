@@ -56,12 +56,12 @@ def over_folds(per_fold: dict[str, Any]) -> dict[str, Any]:
     values = [each["value"] for each in per_fold.values()]
     if len(values) < 2:
         return {}
-    told = {"value": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "n": len(values)}
-    return {"over_folds": {name: round(value, 6) for name, value in told.items()}}
+    summary = {"value": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "n": len(values)}
+    return {"over_folds": {name: round(value, 6) for name, value in summary.items()}}
 
 
 def protocol(
-    clips: Sequence[Clip], listed: int, missing: dict[str, str], about: Checkpoint, config: Any
+    clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded: Checkpoint, config: Any
 ) -> dict[str, Any]:
     """Return what any evaluation must state: n of N, which clips, whether training saw them, and how it was run.
 
@@ -69,7 +69,7 @@ def protocol(
         clips: those evaluated.
         listed: how many the task lists.
         missing: key -> reason, of those that could not be read.
-        about: the model.
+        loaded: the model.
         config: the stage's config, with `model`, `folds` and, where it may be given, `fingerprints`.
     """
     keys = sorted(clip.key for clip in clips)
@@ -79,7 +79,7 @@ def protocol(
         "num_listed": listed,
         "missing": missing,
         "ids_sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
-        "overlap": overlap.count(clips, config.model, about.config["lineage"], tables),
+        "overlap": overlap.count(clips, config.model, loaded.config["lineage"], tables),
         "folds": list(config.folds),
         "config": storage.plain(dataclasses.asdict(config)),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -218,7 +218,7 @@ def remember(out: str, name: str, source: str) -> None:
 
 
 def publish(
-    out: str, name: str, about: Checkpoint, model_uri: str, entry: dict[str, Any], outcomes: dict[str, np.ndarray]
+    out: str, name: str, loaded: Checkpoint, model_uri: str, entry: dict[str, Any], outcomes: dict[str, np.ndarray]
 ) -> str:
     """Write the results of one evaluation, and what became of each clip beside them; return the file.
 
@@ -227,7 +227,7 @@ def publish(
     Args:
         out: folder of the model's results.
         name: stage and task.
-        about: the model.
+        loaded: the model.
         model_uri: where it lies.
         entry: the numbers and the protocol.
         outcomes: `keys` (N,) and arrays of N rows; nothing is kept when it is empty.
@@ -238,8 +238,8 @@ def publish(
         data = io.BytesIO()
         np.savez_compressed(data, **outcomes)  # type: ignore[arg-type]
         storage.publish(outcomes_uri(out, name), data.getvalue())
-    model = {"name": storage.resolve(model_uri).rpartition("/")[2], "revision": about.revision}
-    model |= {"lineage": about.config["lineage"], "network": about.config["network"]}
+    model = {"name": storage.resolve(model_uri).rpartition("/")[2], "revision": loaded.revision}
+    model |= {"lineage": loaded.config["lineage"], "network": loaded.config["network"]}
     storage.publish_json(uri, {"model": model, "results": {name: entry | over_folds(entry.get("per_fold", {}))}})
     return uri
 

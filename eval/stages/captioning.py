@@ -183,9 +183,9 @@ def _clap(config: CaptioningConfig, written: Written) -> dict[str, Score]:
     if not config.clap:
         return dict.fromkeys(written.texts, Score(reason="needs --clap, a two-tower checkpoint"))
     model = evaluation.load(config.clap, "--clap", config.device).model
-    heard = in_process.embed_audio(model, written.clips, config.batch_size).vectors
+    audio_vectors = in_process.embed_audio(model, written.clips, config.batch_size).vectors
     return {
-        name: captions.mean((heard * in_process.embed_text(model, texts)).sum(axis=1))
+        name: captions.mean((audio_vectors * in_process.embed_text(model, texts)).sum(axis=1))
         for name, texts in written.texts.items()
     }
 

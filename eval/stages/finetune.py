@@ -37,7 +37,7 @@ class FinetuneTaskConfig(EvaluationConfig):
     """How; --recipe.data, its folds, --recipe.init-audio and --recipe.out are the task's own."""
 
 
-class _Told(NamedTuple):
+class _Shared(NamedTuple):
     """What all folds share."""
 
     config: FinetuneTaskConfig
@@ -62,9 +62,9 @@ def run(config: FinetuneTaskConfig) -> None:
     clips, missing = _readable(listed)
     parts = splits.split(task, clips)
     recipe = dataclasses.replace(config.recipe, several_labels=not exclusive, init_audio=config.model)
-    told = _Told(dataclasses.replace(config, recipe=recipe), clips, classes, bool(task.folds))
+    shared = _Shared(dataclasses.replace(config, recipe=recipe), clips, classes, bool(task.folds))
     cpus = 0 if recipe.scale.num_workers else 1  # the workers of a fold take their own
-    found = list(engine.each(_fold, parts, told, config.workers, cpus))
+    found = list(engine.map_tasks(_fold, parts, shared, config.workers, cpus))
     tested = [clip for one in found for clip in one.clips]
     truth, scores = scoring.truth(tested, classes), np.concatenate([one.scores for one in found])
     per_fold = {
@@ -72,16 +72,16 @@ def run(config: FinetuneTaskConfig) -> None:
         for part, one in zip(parts, found, strict=True)
     }
     missing |= {key: why for one in found for key, why in one.missing.items()}
-    about = evaluation.load(config.model, "--model", "cpu")
+    loaded = evaluation.load(config.model, "--model", "cpu")
     entry = {
         **scoring.entry(scores, truth, classes, exclusive),
         "per_fold": {name: results.metric(value) for name, value in per_fold.items()},
         "chosen": {part.name: {"classifier": one.revision} for part, one in zip(parts, found, strict=True)},
         "fold_rule": splits.rule(task, parts),
-        **results.protocol(tested, splits.listed(task, listed), missing, about, config),
+        **results.protocol(tested, splits.listed(task, listed), missing, loaded, config),
     }
     outcomes = scoring.outcomes(tested, scores, truth, np.arange(len(tested)) if exclusive else np.zeros(0, int))
-    uri = results.publish(config.out, f"finetune {task.name}", about, config.model, entry, outcomes)
+    uri = results.publish(config.out, f"finetune {task.name}", loaded, config.model, entry, outcomes)
     log.info("finetune %s: %s; wrote %s", task.name, scoring.sentence(entry), uri)
 
 
@@ -101,22 +101,22 @@ def _readable(listed: list[Clip]) -> tuple[list[Clip], dict[str, str]]:
     return [clip for clip in listed if clip.key not in missing], missing
 
 
-def _fold(part: Split, told: _Told) -> _Tested:
+def _fold(part: Split, shared: _Shared) -> _Tested:
     """Train on one fold or split, and classify its test clips."""
-    config = told.config
+    config = shared.config
     folder = storage.join(storage.resolve(config.out), results.file_stem(f"finetune {config.task}"))
     out = storage.join(folder, part.name.replace("/", "-"))
-    training = np.concatenate([part.train, part.validation]) if told.cross_validated else part.train
-    chosen = part.validation[:0] if told.cross_validated else part.validation
+    training = np.concatenate([part.train, part.validation]) if shared.cross_validated else part.train
+    chosen = part.validation[:0] if shared.cross_validated else part.validation
     learned = Labelled(
-        labels=tuple(told.classes),
-        training=tuple(told.clips[row] for row in training),
-        validation=tuple(told.clips[row] for row in chosen),
+        labels=tuple(shared.classes),
+        training=tuple(shared.clips[row] for row in training),
+        validation=tuple(shared.clips[row] for row in chosen),
     )
     log.info("fold %s: %d clips to train on, %d to test", part.name, len(training), len(part.test))
     finetune.finetune(dataclasses.replace(config.recipe, out=out), learned)
-    model = out if told.cross_validated else storage.join(out, finetune.BEST)
-    about = checkpoint.load(model)
+    model = out if shared.cross_validated else storage.join(out, finetune.BEST)
+    loaded = checkpoint.load(model)
     asked = dataclasses.replace(config, model=model, workers=0)
-    heard = embed(asked, about, [told.clips[row] for row in part.test])
-    return _Tested(heard.outputs, heard.clips, heard.missing, about.revision)
+    embeddings = embed(asked, loaded, [shared.clips[row] for row in part.test])
+    return _Tested(embeddings.outputs, embeddings.clips, embeddings.missing, loaded.revision)

@@ -41,28 +41,28 @@ def run(config: LinearProbeConfig) -> None:
     if task.labels == "none":
         raise InputError("--task", config.task, "has no labels to probe for")
     names = tasks.classes(task, config.task_dir, clips)
-    about = evaluation.load(config.model, "--model", config.device)
-    heard = embed(config, about, clips)
-    truth, exclusive = scoring.truth(heard.clips, names), task.labels == "one"
-    parts = splits.split(task, heard.clips)
-    told = _Fold(heard.features, truth, config.penalties, exclusive, config.device)
-    found = list(engine.each(_fold, parts, told, config.workers))
+    loaded = evaluation.load(config.model, "--model", config.device)
+    embeddings = embed(config, loaded, clips)
+    truth, exclusive = scoring.truth(embeddings.clips, names), task.labels == "one"
+    parts = splits.split(task, embeddings.clips)
+    fold = _Fold(embeddings.features, truth, config.penalties, exclusive, config.device)
+    found = list(engine.map_tasks(_fold, parts, fold, config.workers))
     rows = np.concatenate([part.test for part in parts])
     scores = np.concatenate([one.scores for one in found])
     per_fold = {
         part.name: scoring.value(one.scores, truth[part.test], exclusive)
         for part, one in zip(parts, found, strict=True)
     }
-    tested = [heard.clips[row] for row in rows]
+    tested = [embeddings.clips[row] for row in rows]
     entry = {
         **scoring.entry(scores, truth[rows], names, exclusive),
         "per_fold": {name: results.metric(value) for name, value in per_fold.items()},
         "chosen": {part.name: {"penalty": one.penalty} for part, one in zip(parts, found, strict=True)},
         "fold_rule": splits.rule(task, parts),
-        **results.protocol(tested, splits.listed(task, clips), heard.missing, about, config),
+        **results.protocol(tested, splits.listed(task, clips), embeddings.missing, loaded, config),
     }
     outcomes = scoring.outcomes(tested, scores, truth[rows], np.arange(len(rows)) if exclusive else np.zeros(0, int))
-    uri = results.publish(config.out, f"linear-probe {task.name}", about, config.model, entry, outcomes)
+    uri = results.publish(config.out, f"linear-probe {task.name}", loaded, config.model, entry, outcomes)
     log.info("linear-probe %s: %s; wrote %s", task.name, scoring.sentence(entry), uri)
 
 
@@ -81,17 +81,17 @@ class _Fitted(NamedTuple):
     penalty: float
 
 
-def _fold(part: Split, told: _Fold) -> _Fitted:
+def _fold(part: Split, fold: _Fold) -> _Fitted:
     """Choose the penalty on the validation clips, fit to them and the training clips, and score the tested ones."""
 
     def fit(rows: np.ndarray, penalty: float) -> linear.Layer:
-        return linear.fit(told.features[rows], told.truth[rows], penalty, told.exclusive, told.device)
+        return linear.fit(fold.features[rows], fold.truth[rows], penalty, fold.exclusive, fold.device)
 
     def validated(penalty: float) -> float:
-        scores = fit(part.train, penalty).scores(told.features[part.validation])
-        return scoring.value(scores, told.truth[part.validation], told.exclusive)
+        scores = fit(part.train, penalty).scores(fold.features[part.validation])
+        return scoring.value(scores, fold.truth[part.validation], fold.exclusive)
 
-    best = max(told.penalties, key=lambda penalty: (validated(penalty), penalty))  # of equals the strongest
+    best = max(fold.penalties, key=lambda penalty: (validated(penalty), penalty))  # of equals the strongest
     layer = fit(np.concatenate([part.train, part.validation]), best)
-    log.info("fold %s: penalty %g of %s", part.name, best, ", ".join(f"{each:g}" for each in told.penalties))
-    return _Fitted(layer.scores(told.features[part.test]), best)
+    log.info("fold %s: penalty %g of %s", part.name, best, ", ".join(f"{each:g}" for each in fold.penalties))
+    return _Fitted(layer.scores(fold.features[part.test]), best)

@@ -39,20 +39,20 @@ def run(config: RetrievalConfig) -> None:
     )  # no number depends on the order
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
-    about = evaluation.load(config.model, "--model", config.device)
-    embedded = embed(config, about, clips)
+    loaded = evaluation.load(config.model, "--model", config.device)
+    embedded = embed(config, loaded, clips)
     texts = [caption for clip in embedded.clips for caption in clip.captions]
-    vectors = (embedded.outputs, embed_text(about.model, texts))
+    vectors = (embedded.outputs, embed_text(loaded.model, texts))
     audio, text = (each.astype(np.float64) for each in vectors)  # as train/metrics/ranking.py has it
     found = measure(audio @ text.T, caption_owners(embedded.clips))
     entry = {
         **found.metrics,
         "num_captions": len(texts),
         "fold_rule": task.fold_rule,
-        **results.protocol(embedded.clips, len(clips), embedded.missing, about, config),
+        **results.protocol(embedded.clips, len(clips), embedded.missing, loaded, config),
     }
     outcomes = {"keys": results.keys(embedded.clips), **found.outcomes}
-    uri = results.publish(config.out, f"retrieval {task.name}", about, config.model, entry, outcomes)
+    uri = results.publish(config.out, f"retrieval {task.name}", loaded, config.model, entry, outcomes)
     t2a, a2t = (entry[way]["R@10"] for way in ("text_to_audio", "audio_to_text"))
     log.info(
         "retrieval %s: R@10 text to audio %.1f %%, audio to text %.1f %% (chance %.1f, n %d); wrote %s",
@@ -72,13 +72,15 @@ def caption_owners(clips: Sequence[Clip]) -> np.ndarray:
     return np.array([row for row, clip in enumerate(clips) for _ in clip.captions])
 
 
-def measure(similarity: np.ndarray, owners: np.ndarray) -> Measured:
+def measure(similarity: np.ndarray, clip_of_caption: np.ndarray) -> Measured:
     """Measure both directions for clips x captions (N, Q) and the clip of each caption (Q,)."""
-    relevant = owners[None, :] == np.arange(len(similarity))[:, None]  # (N, Q)
-    chance_text = [float(np.mean([_chance(len(owners), r, k) for r in relevant.sum(axis=1)])) for k in RECALL_AT]
+    relevant = clip_of_caption[None, :] == np.arange(len(similarity))[:, None]  # (N, Q)
+    chance_text = [
+        float(np.mean([_chance(len(clip_of_caption), r, k) for r in relevant.sum(axis=1)])) for k in RECALL_AT
+    ]
     chance_audio = [min(1.0, k / len(similarity)) for k in RECALL_AT]
     found = {
-        "text_to_audio": _one_way(similarity.T, relevant.T, owners, chance_audio),
+        "text_to_audio": _one_way(similarity.T, relevant.T, clip_of_caption, chance_audio),
         "audio_to_text": _one_way(similarity, relevant, np.arange(len(similarity)), chance_text),
     }
     return Measured(

@@ -47,12 +47,12 @@ def run(config: ZeroShotConfig) -> None:
     names = _classes(config, task, clips)
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
-    about = evaluation.load(config.model, "--model", config.device)
+    loaded = evaluation.load(config.model, "--model", config.device)
     texts = _texts(config, task, names)
-    by_prompt = (_bridge if config.text_encoder else _compare)(config, about, texts)
-    heard = embed(config, about, clips)
-    scores = {prompt: heard.outputs @ matrix.T for prompt, matrix in by_prompt.items()}  # (N, C) each
-    truth = scoring.truth(heard.clips, names)
+    by_prompt = (_transfer_tags if config.text_encoder else _compare)(config, loaded, texts)
+    embeddings = embed(config, loaded, clips)
+    scores = {prompt: embeddings.outputs @ matrix.T for prompt, matrix in by_prompt.items()}  # (N, C) each
+    truth = scoring.truth(embeddings.clips, names)
     rows = scoring.one_label(truth) if task.labels == "one" else np.zeros(0, int)
     entry = {
         "n_single_label": len(rows),
@@ -60,12 +60,12 @@ def run(config: ZeroShotConfig) -> None:
         **scoring.details(scores[ENSEMBLE], truth, names, rows),
         "classes": names,
         "prompts": list(texts),
-        **_by_fold(task, heard.clips, scores[ENSEMBLE], truth, rows),
+        **_by_fold(task, embeddings.clips, scores[ENSEMBLE], truth, rows),
         "fold_rule": task.fold_rule,
-        **results.protocol(heard.clips, len(clips), heard.missing, about, config),
+        **results.protocol(embeddings.clips, len(clips), embeddings.missing, loaded, config),
     }
-    outcomes = scoring.outcomes(heard.clips, scores[ENSEMBLE], truth, rows)
-    uri = results.publish(config.out, f"zero-shot {task.name}", about, config.model, entry, outcomes)
+    outcomes = scoring.outcomes(embeddings.clips, scores[ENSEMBLE], truth, rows)
+    uri = results.publish(config.out, f"zero-shot {task.name}", loaded, config.model, entry, outcomes)
     kept = f", fold {', '.join(config.folds)}" if config.folds else ""
     log.info("zero-shot %s%s: %s; wrote %s", task.name, kept, scoring.sentence(entry, ENSEMBLE), uri)
 
@@ -103,22 +103,24 @@ def _texts(config: ZeroShotConfig, task: Task, names: Sequence[str]) -> Texts:
     return texts
 
 
-def _compare(config: ZeroShotConfig, about: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
+def _compare(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
     """Return the embeddings of the classes (C, D), by prompt and for the ensemble."""
-    by_prompt = {prompt: embed_text(about.model, said) for prompt, said in texts.items()}
+    by_prompt = {prompt: embed_text(loaded.model, class_texts) for prompt, class_texts in texts.items()}
     mean = np.mean(list(by_prompt.values()), axis=0)
     return by_prompt | {ENSEMBLE: np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))}
 
 
-def _bridge(config: ZeroShotConfig, about: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
+def _transfer_tags(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
     """Return what the tags of a tagger tell of the classes (C, K), by prompt and for the ensemble."""
-    if not about.model.tags:
+    if not loaded.model.tags:
         raise InputError("--model", config.model, "has no tagging head; --text-encoder needs one")
     try:
         encoder = tag_transfer.open_text(config.text_encoder)
     except ValueError as error:
         raise InputError("--text-encoder", config.text_encoder, str(error)) from None
-    by_prompt = {prompt: tag_transfer.weights(encoder, about.model.tags, said) for prompt, said in texts.items()}
+    by_prompt = {
+        prompt: tag_transfer.weights(encoder, loaded.model.tags, class_texts) for prompt, class_texts in texts.items()
+    }
     return by_prompt | {ENSEMBLE: np.asarray(np.mean(list(by_prompt.values()), axis=0))}
 
 
