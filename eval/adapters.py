@@ -114,7 +114,7 @@ class MtebEncoder:
 
     def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any) -> None:
         """Load a checkpoint from a folder or URI; its own hash is the revision. Raises InputError when there is none."""
-        self.about = checkpoint.describe(model_name, "model", Clap, Tagger, Classifier)
+        self.checkpoint_info = checkpoint.describe(model_name, "model", Clap, Tagger, Classifier)
         self.name = storage.resolve(model_name).rpartition("/")[2]
         self.model = checkpoint.load(model_name).model.to(device or "cpu")
 
@@ -157,7 +157,11 @@ class MtebEncoder:
         from mteb.models.model_meta import ModelMeta
 
         modalities = ["audio", "text"] if isinstance(self.model, Clap) else ["audio"]
-        metadata = {"name": f"blat-ray/{self.name}", "revision": self.about["revision"], "modalities": modalities}
+        metadata = {
+            "name": f"blat-ray/{self.name}",
+            "revision": self.checkpoint_info.revision,
+            "modalities": modalities,
+        }
         return ModelMeta.create_empty(metadata)
 
     def _hear(self, sounds: list[dict[str, Any]]) -> Tensor:
@@ -167,7 +171,7 @@ class MtebEncoder:
 
     def _read(self, texts: list[str]) -> Tensor:
         if not isinstance(self.model, Clap):
-            raise ValueError(f"{self.name} is a {self.about['kind']}; it has no text tower")
+            raise ValueError(f"{self.name} is a {self.checkpoint_info.kind}; it has no text tower")
         return self.model.embed_texts(texts)
 
 

@@ -90,7 +90,7 @@ def test_a_captioner_that_never_went_without_tags_says_so(
     corpus: str, captioner: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     loaded = checkpoint.load(captioner)
-    lineage = loaded.config["lineage"] | {"tag_dropout": 0.0}
+    lineage = loaded.info.lineage | {"tag_dropout": 0.0}
     checkpoint.save(str(tmp_path / "model"), loaded.model, lineage, [])
     run(dataclasses.replace(ABLATION, model=str(tmp_path / "model"), task_dir=corpus, out=str(tmp_path)))
     assert "none: this captioner was trained with tags on every clip" in capsys.readouterr().out
@@ -121,7 +121,7 @@ def test_the_report_shows_captioning_beside_the_rest(
 def test_clips_that_a_model_was_selected_on_are_told(corpus: str, captioner: str, tmp_path: Path) -> None:
     loaded = checkpoint.load(captioner)
     keys = [clip.key for clip in sources.read_clips(f"{corpus}/evaluation_segments.csv")]
-    checkpoint.save(str(tmp_path / "model"), loaded.model, loaded.config["lineage"], ["other"], validated=keys[:5])
+    checkpoint.save(str(tmp_path / "model"), loaded.model, loaded.info.lineage, ["other"], validated=keys[:5])
     run(
         dataclasses.replace(
             ABLATION, model=str(tmp_path / "model"), task_dir=corpus, guidance=("tags",), out=str(tmp_path / "r")

@@ -17,9 +17,13 @@ from eval.stages.report import ReportConfig
 from pipeline import storage
 from pipeline.errors import InputError
 from tests.support import sounds50
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, CheckpointInfo
+from train.models.tagger import TaggerConfig
 
-ABOUT = Checkpoint(model=None, config={"lineage": {}, "network": {}}, revision="r" * 64)
+ABOUT = Checkpoint(
+    model=None,
+    info=CheckpointInfo(kind="tagger", network=TaggerConfig(), revision="r" * 64, lineage={}, versions={}),
+)
 
 
 @dataclass(frozen=True)

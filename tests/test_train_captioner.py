@@ -50,7 +50,7 @@ def test_a_frozen_encoder_leaves_training_as_it_came(corpus: str, tmp_path: Path
     before = checkpoint.load(mn01).model.encoder.state_dict()
     after = made.model.encoder.cnn.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
-    assert made.config["lineage"]["init_audio"] == mn01
+    assert made.info.lineage["init_audio"] == mn01
 
 
 def test_an_encoder_that_is_not_frozen_is_trained(corpus: str, tmp_path: Path, mn01: str) -> None:
@@ -94,9 +94,9 @@ def test_the_released_recipe_averages_validates_and_keeps_the_best(corpus: str, 
     assert [each["epoch"] for each in history["epochs"]] == [1, 2, 3, 4, "average"]
     assert all(each["cider_d"] >= 0 for each in history["epochs"]) and len(history["loss"]) == 12
     best = max(history["epochs"][:4], key=lambda each: each["cider_d"])
-    assert checkpoint.load(str(tmp_path / "best")).config["lineage"]["epoch"]["cider_d"] == best["cider_d"]
+    assert checkpoint.load(str(tmp_path / "best")).info.lineage["epoch"]["cider_d"] == best["cider_d"]
     made = checkpoint.load(str(tmp_path))
-    assert made.config["lineage"]["epoch"]["epoch"] == "average"
+    assert made.info.lineage["epoch"]["epoch"] == "average"
     clips = validation_room.read(held_out)
     again = validation_room.measure(clips, Context())(made.model)
     assert again["cider_d"] == pytest.approx(history["epochs"][-1]["cider_d"], abs=1e-5)
@@ -114,7 +114,7 @@ def test_validation_clips_that_cannot_be_read_are_left_out_and_told(corpus: str,
     rows = "".join(f'{name},"{clip.captions[0]}"\n' for name, clip in zip(names, clips, strict=True))
     (tmp_path / "val.csv").write_text(f"file,caption\n{rows}")
     run(released(corpus, tmp_path / "out", validation=str(tmp_path / "val.csv")))
-    lineage = checkpoint.load(str(tmp_path / "out")).config["lineage"]
+    lineage = checkpoint.load(str(tmp_path / "out")).info.lineage
     assert list(lineage["broken_validation"].values()) == ["missing"] and lineage["tag_dropout"] == 0.0
     assert len(checkpoint.selected_on(str(tmp_path / "out" / "best"))) == len(clips) - 1
 

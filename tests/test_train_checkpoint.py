@@ -22,7 +22,7 @@ def test_round_trip_is_bit_equal(fixture: str, kind: type, request: pytest.Fixtu
     assert checkpoint.trained_on(str(tmp_path)) == {"a"}
     second = checkpoint.load(str(tmp_path))
     assert second.revision == first.revision
-    assert second.config["lineage"] == {"from": "test"}
+    assert second.info.lineage == {"from": "test"}
     for a, b in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert not second.model.training

@@ -156,7 +156,7 @@ def test_the_first_linear_layer_leaves_out_what_cannot_be_read(config: FinetuneC
     )
     finetune.run(asked)
     assert storage.read_json(str(tmp_path / "out" / "history.json"))["epochs"][0]["accuracy"] > 0.9
-    assert list(checkpoint.load(asked.out).config["lineage"]["skipped"]) == [training[5].stem]
+    assert list(checkpoint.load(asked.out).info.lineage["skipped"]) == [training[5].stem]
     for file in training:
         file.unlink()
     with pytest.raises(JobError, match="24 of 24 clips cannot be read, such as"):

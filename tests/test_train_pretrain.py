@@ -61,7 +61,7 @@ def test_several_datasets_are_mixed_by_weight_and_named_in_the_lineage(
     config = tiny(dataset, tmp_path, weights=(1.0, 0.5), label_phrases=("the sound of {}",))
     run(dataclasses.replace(config, data=(dataset, f"{corpus}/captioned_segments.csv")))
     made = checkpoint.load(str(tmp_path))
-    lineage = made.config["lineage"]
+    lineage = made.info.lineage
     assert lineage["data"][1].endswith("captioned_segments.csv") and lineage["num_clips"] == 48
     assert lineage["origins"][0]["plan_hash"] == shards.origin(dataset)["plan_hash"] and lineage["origins"][1] == {}
     assert len(history(tmp_path)["loss"]) == 2 * (36 // 8)
@@ -75,7 +75,7 @@ def test_held_out_clips_choose_the_best_and_are_never_trained_on(dataset: str, t
     assert [each["step"] for each in epochs] == [1, 2, 3, 4]
     assert {f"{way}_R@{k}" for way in ("text_to_audio", "audio_to_text") for k in (1, 5, 10)} <= set(epochs[0])
     best = max(epochs, key=lambda each: each["recall_geometric_mean"])
-    kept = checkpoint.load(str(tmp_path / "best")).config["lineage"]["epoch"]
+    kept = checkpoint.load(str(tmp_path / "best")).info.lineage["epoch"]
     assert kept["recall_geometric_mean"] == best["recall_geometric_mean"]
     page = (tmp_path / "report.html").read_text()
     assert (
@@ -89,7 +89,7 @@ def test_a_second_stage_goes_on_from_the_first(dataset: str, corpus: str, tmp_pa
     second = tiny(f"{corpus}/captioned_segments.csv", tmp_path / "second", init=str(tmp_path / "first"))
     run(dataclasses.replace(second, optim=dataclasses.replace(TINY.optim, lr=1e-8, epochs=1, warmup_fraction=0.0)))
     first, made = (checkpoint.load(str(tmp_path / name)) for name in ("first", "second"))
-    assert made.config["lineage"]["init"] == str(tmp_path / "first")
+    assert made.info.lineage["init"] == str(tmp_path / "first")
     for (name, a), b in zip(first.model.named_parameters(), made.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), name
     assert (first.model.config.padding, made.model.config.padding) == ("none", "clip"), "each stage has its own"
@@ -230,7 +230,7 @@ def test_two_workers_with_all_options_publish_one_model(dataset: str, tmp_path: 
     clip_files = datasets.names(datasets.open_data(config.data, config))
     mp.spawn(worker, args=(str(tmp_path), config, clip_files), nprocs=2)
     made = checkpoint.load(str(tmp_path / "out"))
-    assert len(made.config["lineage"]["last_epoch"]) > 3
+    assert len(made.info.lineage["last_epoch"]) > 3
     assert all(math.isfinite(value) for value in history(tmp_path / "out")["loss"])
     vectors = made.model.embed_texts(["a bell", "rain"])
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-4)

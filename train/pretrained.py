@@ -50,7 +50,7 @@ class Pretrained:
         folder = _locate(name, revision)
         checkpoint.describe(folder, "name", cls.kind)
         loaded = checkpoint.load(folder)
-        return cls(loaded.model.to(device), loaded.config["lineage"], sorted(checkpoint.trained_on(folder)))
+        return cls(loaded.model.to(device), loaded.info.lineage, sorted(checkpoint.trained_on(folder)))
 
     def save_pretrained(self, uri: str) -> None:
         """Publish the checkpoint directory to a folder or URI, lineage included."""

@@ -60,7 +60,7 @@ class EvaluationConfig(RunConfig):
 def check(config: EvaluationConfig, *kinds: type[Network], read: Read = tasks.read) -> tuple[Task, list[Clip]]:
     """Return the task and its clips. Raises InputError for what is wrong with the command, before any model is loaded."""
     task, clips = read(config.task, config.task_dir, config.folds, **config.listing)
-    results.check(config.out, checkpoint.describe(config.model, "--model", *kinds)["revision"])
+    results.check(config.out, checkpoint.describe(config.model, "--model", *kinds).revision)
     in_process.device(config.device)
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")

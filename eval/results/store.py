@@ -79,7 +79,7 @@ def protocol(
         "num_listed": listed,
         "missing": missing,
         "ids_sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
-        "overlap": overlap.count(clips, config.model, loaded.config["lineage"], tables),
+        "overlap": overlap.count(clips, config.model, loaded.info.lineage, tables),
         "folds": list(config.folds),
         "config": storage.plain(dataclasses.asdict(config)),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -238,8 +238,12 @@ def publish(
         data = io.BytesIO()
         np.savez_compressed(data, **outcomes)  # type: ignore[arg-type]
         storage.publish(outcomes_uri(out, name), data.getvalue())
-    model = {"name": storage.resolve(model_uri).rpartition("/")[2], "revision": loaded.revision}
-    model |= {"lineage": loaded.config["lineage"], "network": loaded.config["network"]}
+    model = {
+        "name": storage.resolve(model_uri).rpartition("/")[2],
+        "revision": loaded.revision,
+        "lineage": loaded.info.lineage,
+        "network": dataclasses.asdict(loaded.info.network),
+    }
     storage.publish_json(uri, {"model": model, "results": {name: entry | over_folds(entry.get("per_fold", {}))}})
     return uri
 

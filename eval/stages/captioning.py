@@ -113,8 +113,8 @@ def text_table(entry: dict[str, Any]) -> str:
 def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
     """Find out what is wrong with the command before any model runs."""
     task, listed = tasks.read(config.task, config.task_dir, config.folds, columns=config.columns)
-    about = checkpoint.describe(config.model, "--model", TagGuidedCaptioner)
-    results.check(config.out, about["revision"])
+    checkpoint_info = checkpoint.describe(config.model, "--model", TagGuidedCaptioner)
+    results.check(config.out, checkpoint_info.revision)
     if config.clap:
         checkpoint.describe(config.clap, "--clap", Clap)
     if not config.guidance or len(set(config.guidance)) < len(config.guidance):
@@ -123,7 +123,7 @@ def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
         )
     needs = {"tags": "guided", "shuffled": "guided", "predicted": "tagger"}
     for name in config.guidance:
-        if name in needs and not about["network"][needs[name]]:
+        if name in needs and not getattr(checkpoint_info.network, needs[name]):
             raise InputError("--guidance", name, f"this captioner has no such input: {needs[name]} is false")
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
@@ -153,8 +153,8 @@ def _check_tags(config: CaptioningConfig, clips: Sequence[Clip], about: checkpoi
 
 def _notes(config: CaptioningConfig, about: checkpoint.Checkpoint) -> list[str]:
     """Return what a reader of the numbers must know."""
-    untrained = about.config["lineage"].get("tag_dropout") == 0
-    if not (untrained and about.config["network"]["guided"] and "none" in config.guidance):
+    untrained = about.info.lineage.get("tag_dropout") == 0
+    if not (untrained and about.model.config.guided and "none" in config.guidance):
         return []
     return [
         "none: this captioner was trained with tags on every clip (tag dropout 0), so that captions without tags are "

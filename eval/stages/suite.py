@@ -20,6 +20,7 @@ from eval.tasks import Task, splits
 from pipeline import storage
 from pipeline.errors import InputError, JobError
 from train import checkpoint
+from train.checkpoint import CheckpointInfo, NetworkConfig
 from train.stages.finetune import FinetuneConfig
 
 log = logging.getLogger(__name__)
@@ -75,11 +76,11 @@ class Plan(NamedTuple):
 
 def run(config: SuiteConfig) -> None:
     """Run what has no results yet, then the report; an evaluation that fails is named and the others go on."""
-    about = checkpoint.describe(config.model, "--model", *checkpoint.KINDS)
-    results.check(config.out, about["revision"])
+    checkpoint_info = checkpoint.describe(config.model, "--model", *checkpoint.KINDS)
+    results.check(config.out, checkpoint_info.revision)
     for folder in config.beside:
         results.read(folder, "--beside")
-    plan = _plan(config, about)
+    plan = _plan(config, checkpoint_info)
     for reason, names in plan.left_out.items():
         log.info("suite: leaves out %s: %s", ", ".join(names), reason)
     for name, wrong in plan.failed.items():
@@ -124,13 +125,13 @@ def _told(name: str, error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _plan(config: SuiteConfig, about: dict[str, Any]) -> Plan:
+def _plan(config: SuiteConfig, checkpoint_info: CheckpointInfo[NetworkConfig]) -> Plan:
     """Find the tasks, and the stages that fit them; listings are read, so that what lacks clips is told beforehand."""
     found, failed = _find(config)
     plan, read = Plan([], {}, failed), functools.cache(_read)
     for name, folder in found.items():
         for stage in STAGES:
-            if why := _unfit(stage, tasks.TASKS[name], about["kind"], config):
+            if why := _unfit(stage, tasks.TASKS[name], checkpoint_info.kind, config):
                 plan.left_out.setdefault(why, []).append(f"{stage} {name}")
                 continue
             try:
@@ -141,7 +142,7 @@ def _plan(config: SuiteConfig, about: dict[str, Any]) -> Plan:
             if stage in TRAINED and listing.unsplit:
                 plan.left_out.setdefault(listing.unsplit, []).append(f"{stage} {name}")
                 continue
-            made = _made(stage, config, name, folder, about)
+            made = _made(stage, config, name, folder, checkpoint_info)
             plan.evaluations.append(Evaluation(f"{stage} {name}", *made, listing.source))
     return plan
 
@@ -186,13 +187,13 @@ def _unfit(stage: StageName, task: Task, kind: str, config: SuiteConfig) -> str:
 
 
 def _made(
-    stage: StageName, config: SuiteConfig, name: str, folder: str, about: dict[str, Any]
+    stage: StageName, config: SuiteConfig, name: str, folder: str, checkpoint_info: CheckpointInfo[NetworkConfig]
 ) -> tuple[Callable[[Any], None], Any]:
     """Return what runs a stage, and its config."""
     shared = {each.name: getattr(config, each.name) for each in dataclasses.fields(RunConfig)}
     common = {**shared, "task": name, "task_dir": folder}
     if stage == "zero-shot":
-        encoder = config.text_encoder if about["kind"] == "tagger" else ""
+        encoder = config.text_encoder if checkpoint_info.kind == "tagger" else ""
         return zero_shot.run, ZeroShotConfig(**common, prompts=config.prompts, text_encoder=encoder)
     if stage == "retrieval":
         return retrieval.run, RetrievalConfig(**common)
@@ -201,5 +202,5 @@ def _made(
     if stage == "finetune":
         return finetune.run, FinetuneTaskConfig(**common, recipe=config.recipe)
     known = {each.name for each in dataclasses.fields(CaptioningConfig)}
-    guidance = ("predicted",) if about["network"]["tagger"] else ("none",)
+    guidance = ("predicted",) if getattr(checkpoint_info.network, "tagger", False) else ("none",)
     return captioning.run, CaptioningConfig(**{k: v for k, v in common.items() if k in known}, guidance=guidance)  # type: ignore[arg-type]

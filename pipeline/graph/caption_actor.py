@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from pipeline.errors import InputError
 from pipeline.graph import reader
 from pipeline.graph.engine import ActorConfig
 from train.models.captioner.decoding import Decoding
+
+if TYPE_CHECKING:
+    from train.models.captioner.model import CaptionerConfig
 
 DECODERS = 2  # threads beside each model; libsndfile releases the interpreter lock
 Guidance = Literal["tags", "predicted", "none"]
@@ -44,13 +47,13 @@ class CaptionActorConfig:
     actors: ActorConfig = field(default_factory=ActorConfig)
     """The pool of captioner actors."""
 
-    def check(self, network: dict[str, Any]) -> None:
-        """Raise InputError for a field that cannot be, given the `network` of the captioner's config.json."""
+    def check(self, network: "CaptionerConfig") -> None:
+        """Raise InputError for a field that cannot be, given the captioner's own config."""
         if not self.guidance or len(set(self.guidance)) < len(self.guidance):
             raise InputError("--guidance", self.guidance, "give one or more of tags, predicted, none, each once")
         for guidance in self.guidance:
             needs = {"tags": "guided", "predicted": "tagger", "none": ""}[guidance]
-            if needs and not network[needs]:
+            if needs and not getattr(network, needs):
                 remedy = f"this captioner has no such input ({needs} is false in its config.json); use --guidance none"
                 raise InputError("--guidance", guidance, remedy)
         if not 0 <= self.tag_threshold <= 1:

@@ -33,6 +33,9 @@ from pipeline.sources.tables import LABEL_SEPARATOR
 if TYPE_CHECKING:
     import ray.data
 
+    from train.checkpoint import CheckpointInfo
+    from train.models.captioner.model import CaptionerConfig
+
 log = logging.getLogger(__name__)
 FREE = (  # may change between runs; what these decide is in the plan's hash, the captioner's revision, the arithmetic
     "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "firewall", "precision", "max_shard_mb",
@@ -70,44 +73,54 @@ class CaptionConfig(CaptionActorConfig):
     this field go on without."""
 
 
-def fill(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> None:
+def fill(
+    config: CaptionConfig, out: str, planned: dict[str, Any], checkpoint_info: "CheckpointInfo[CaptionerConfig]"
+) -> None:
     """Write every shard of a published plan that is not committed, then the card; a finished dataset is left alone."""
-    if not write_shards(config, out, planned, about) and job_stats.finalized(out, planned):
+    if not write_shards(config, out, planned, checkpoint_info) and job_stats.finalized(out, planned):
         log.info("caption: %s is complete already", out)
     else:
         job_stats.finalize(out, planned, config.max_bad_fraction)
 
 
-def write_shards(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> int:
+def write_shards(
+    config: CaptionConfig, out: str, planned: dict[str, Any], checkpoint_info: "CheckpointInfo[CaptionerConfig]"
+) -> int:
     """Write the shards that are not committed; return how many there were."""
     commit.recover(out)
     todo = plan.missing(out, planned)
     num_shards = plan.num_shards(planned)
     log.info("caption: %d clips, %d shards, %d committed", planned["num_clips"], num_shards, num_shards - len(todo))
     if todo and config.audio_filter.drop_copies:
-        task = Fingerprinter(make_reader(config, out, planned, about), _guiding_tags(config))
+        task = Fingerprinter(make_reader(config, out, planned, checkpoint_info), _guiding_tags(config))
         fingerprint_pass.run(out, num_shards, task)
     if todo:
         max_mb = planned["made_from"].get("max_shard_mb") or 0
         live = job_stats.ProgressReporter(plan.clips_in(out, planned, todo), config.actors.device, max_mb)
-        for row in engine.rows(build_graph(config, out, planned, todo, about)):
+        for row in engine.rows(build_graph(config, out, planned, todo, checkpoint_info)):
             live.add(row)
     return len(todo)
 
 
 def build_graph(
-    config: CaptionConfig, out: str, planned: dict[str, Any], todo: list[int], about: dict[str, Any]
+    config: CaptionConfig,
+    out: str,
+    planned: dict[str, Any],
+    todo: list[int],
+    checkpoint_info: "CheckpointInfo[CaptionerConfig]",
 ) -> "ray.data.Dataset":
     """Wire Reader -> Captioner -> write; every row that comes out tells of one committed shard."""
     numbers = engine.shard_numbers(todo)
-    read = engine.map_tasks(numbers, make_reader(config, out, planned, about))
+    read = engine.map_tasks(numbers, make_reader(config, out, planned, checkpoint_info))
     captioned = engine.map_actors(read, CaptionActor, (config,), config.actors)
     return engine.map_tasks(captioned, partial(write, out=out, planned=planned))
 
 
-def make_reader(config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]) -> Reader:
+def make_reader(
+    config: CaptionConfig, out: str, planned: dict[str, Any], checkpoint_info: "CheckpointInfo[CaptionerConfig]"
+) -> Reader:
     """Return what the reading tasks of a job do."""
-    num_decoded = round(about["network"]["clip_s"] * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
+    num_decoded = round(checkpoint_info.network.clip_s * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
     tables = tuple(storage.resolve(uri) for uri in config.firewall.fingerprints)
     return Reader(out, planned, tables, num_decoded, config.audio_filter)
 
@@ -137,9 +150,9 @@ def write(batch: pa.Table, out: str, planned: dict[str, Any]) -> pa.Table:
     )
 
 
-def check(config: CaptionConfig, about: dict[str, Any]) -> None:
-    """Raise InputError for a field that cannot be; `about` is the captioner's config.json."""
-    config.check(about["network"])
+def check(config: CaptionConfig, checkpoint_info: "CheckpointInfo[CaptionerConfig]") -> None:
+    """Raise InputError for a field that cannot be; `checkpoint_info` describes the captioner."""
+    config.check(checkpoint_info.network)
     config.audio_filter.check()
     if not 0 <= config.max_bad_fraction <= 1:
         raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import run_dir, sources, storage
 from pipeline.errors import InputError
@@ -14,21 +14,22 @@ from pipeline.quality import audio_filter
 from pipeline.quality.audio_filter import AudioFilterConfig
 
 if TYPE_CHECKING:
-    pass
+    from train.checkpoint import CheckpointInfo
+    from train.models.captioner.model import CaptionerConfig
 
 log = logging.getLogger(__name__)
 
 
 def run(config: CaptionConfig) -> None:
     """Fill the plan: shards that are committed are skipped, and their inputs are not opened again."""
-    about, drawn = check_command(config)
+    checkpoint_info, drawn = check_command(config)
     config = dataclasses.replace(
         config, source=storage.resolve(config.source), captioner=storage.resolve(config.captioner)
     )
     config = _as_begun(config)
-    identity = {"captioner_revision": about["revision"], "arithmetic": config.arithmetic}
+    identity = {"captioner_revision": checkpoint_info.revision, "arithmetic": config.arithmetic}
     out = run_dir.claim(config.out, config, identity, ignore=FREE)
-    caption_graph.fill(config, out, plan.publish(out, drawn), about)
+    caption_graph.fill(config, out, plan.publish(out, drawn), checkpoint_info)
 
 
 def _as_begun(config: CaptionConfig) -> CaptionConfig:
@@ -43,14 +44,14 @@ def _as_begun(config: CaptionConfig) -> CaptionConfig:
     return dataclasses.replace(config, audio_filter=audio_filter.OFF)
 
 
-def check_command(config: CaptionConfig) -> tuple[dict[str, Any], PlanDraft]:
+def check_command(config: CaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", PlanDraft]:
     """Find out what is wrong with the command before any engine starts; return the captioner's config and the plan."""
     from train import checkpoint
     from train.models.captioner.model import TagGuidedCaptioner
 
     if not config.source:
         raise InputError("--source", config.source, sources.WANTED)
-    about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
-    check(config, about)
+    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
+    check(config, checkpoint_info)
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return about, plan.draft(config.out, config.source, config.folds, *bounds, config.columns)
+    return checkpoint_info, plan.draft(config.out, config.source, config.folds, *bounds, config.columns)

@@ -47,15 +47,15 @@ def run(config: ProbeConfig) -> None:
     if config.seconds <= 0:
         raise InputError("--seconds", config.seconds, "use a time above 0")
     out = run_dir.writable(config.out)
-    about, drawn = caption.check_command(dataclasses.replace(config, out=""))
+    checkpoint_info, drawn = caption.check_command(dataclasses.replace(config, out=""))
     audio_filter = dataclasses.replace(config.audio_filter, drop_copies=False)  # which a job finds before it reads
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner), audio_filter=audio_filter)
     trial = storage.join(out, f"trial-{uuid.uuid4().hex[:8]}")  # nobody else's: it is removed
     try:
         planned = plan.publish(trial, drawn)
-        owner = {"captioner": config.captioner, "captioner_revision": about["revision"]}
+        owner = {"captioner": config.captioner, "captioner_revision": checkpoint_info.revision}
         storage.publish_json(storage.join(trial, run_dir.RUN_FILE), {**owner, "arithmetic": config.arithmetic})
-        rates = measure(config, trial, planned, caption_graph.make_reader(config, trial, planned, about))
+        rates = measure(config, trial, planned, caption_graph.make_reader(config, trial, planned, checkpoint_info))
     finally:
         storage.remove(trial)
     rates["about"] |= {"source": storage.resolve(config.source), **owner}

@@ -8,7 +8,7 @@ import json
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -18,6 +18,10 @@ from pipeline.graph import caption_graph, engine, job_stats, reader
 from pipeline.graph.caption_actor import CaptionActor, CaptionActorConfig
 from pipeline.planning import plan
 from pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from train.checkpoint import CheckpointInfo
+    from train.models.captioner.model import CaptionerConfig
 
 log = logging.getLogger(__name__)
 FREE = ("data", "captioner", "actors")
@@ -35,10 +39,10 @@ class RecaptionConfig(CaptionActorConfig):
 
 def run(config: RecaptionConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
-    about, planned = _check(config)
+    checkpoint_info, planned = _check(config)
     data, folder = storage.resolve(config.data), shards.overlay_folder(config.data, config.name)
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
-    identity = {"captioner_revision": about["revision"], "arithmetic": config.arithmetic}
+    identity = {"captioner_revision": checkpoint_info.revision, "arithmetic": config.arithmetic}
     run_dir.claim(folder, config, identity, ignore=FREE, flag="--name")
     marker = storage.join(folder, shards.OVERLAY_FILE)
     done = set(storage.list_names(folder))
@@ -52,7 +56,7 @@ def run(config: RecaptionConfig) -> None:
         captioned = engine.map_actors(opened, CaptionActor, (config,), config.actors)
         for row in engine.rows(engine.map_tasks(captioned, partial(write, folder=folder))):
             progress.add(row["clips"])
-    made = {"model": config.captioner, "revision": about["revision"], "guidance": config.guidance}
+    made = {"model": config.captioner, "revision": checkpoint_info.revision, "guidance": config.guidance}
     decodings = [str(decoding) for decoding in config.decodings]
     storage.publish_json(
         marker, {"stage": "pipeline recaption", **made, "decodings": decodings, "score": "of the captioner"}
@@ -93,11 +97,11 @@ def _clip(row: dict[str, Any], tar: bytes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _check(config: RecaptionConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def _check(config: RecaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", dict[str, Any]]:
     from train import checkpoint
     from train.models.captioner.model import TagGuidedCaptioner
 
-    about = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
-    config.check(about["network"])
+    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
+    config.check(checkpoint_info.network)
     shards.check_overlay_name(config.name)
-    return about, job_stats.whole(config.data)
+    return checkpoint_info, job_stats.whole(config.data)

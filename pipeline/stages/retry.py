@@ -55,18 +55,18 @@ def run(config: RetryConfig) -> None:
         raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
     owner = storage.read_json(storage.join(data, run_dir.RUN_FILE))
     again = _restore(config, owner, planned)
-    about = checkpoint.describe(again.captioner, "--captioner", TagGuidedCaptioner)
-    if about["revision"] != owner["captioner_revision"]:
+    checkpoint_info = checkpoint.describe(again.captioner, "--captioner", TagGuidedCaptioner)
+    if checkpoint_info.revision != owner["captioner_revision"]:
         remedy = f"the dataset was made with revision {owner['captioner_revision'][:12]}; give that captioner"
-        raise InputError("--captioner", again.captioner, f"is revision {about['revision'][:12]}; {remedy}")
-    caption_graph.check(again, about)
+        raise InputError("--captioner", again.captioner, f"is revision {checkpoint_info.revision[:12]}; {remedy}")
+    caption_graph.check(again, checkpoint_info)
     if [fingerprint_table.revision(uri) for uri in config.fingerprints] != planned["made_from"]["fingerprints"]:
         remedy = "the dataset was made with others; give the same tables"
         raise InputError("--fingerprints", config.fingerprints, remedy)
     if not _goes_on(data, planned):
-        caption_graph.write_shards(again, data, planned, about)
+        caption_graph.write_shards(again, data, planned, checkpoint_info)
         planned = _extend(config, data, planned, again)
-    caption_graph.fill(again, data, planned, about)
+    caption_graph.fill(again, data, planned, checkpoint_info)
 
 
 def _goes_on(data: str, planned: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,10 @@ from pipeline.errors import InputError
 from pipeline.graph import engine
 from pipeline.graph.engine import ActorConfig
 from pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from train.checkpoint import CheckpointInfo
+    from train.models.clap import ClapConfig
 
 log = logging.getLogger(__name__)
 DECODERS = 2
@@ -45,10 +49,10 @@ class ScoreConfig:
 
 def run(config: ScoreConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
-    index, about = _check(config)
+    index, checkpoint_info = _check(config)
     folder = shards.overlay_folder(config.data, config.name)
     free = ("data", "model", "batch_size", "actors")  # where things lie and how fast; the revision stands for the model
-    run_dir.claim(folder, config, identity={"revision": about["revision"]}, ignore=free, flag="--name")
+    run_dir.claim(folder, config, identity={"revision": checkpoint_info.revision}, ignore=free, flag="--name")
     marker = storage.join(folder, shards.OVERLAY_FILE)
     done = set(storage.list_names(folder))
     todo = [shard for shard in index.shards if shards.ledger_name(shard) not in done]
@@ -59,7 +63,7 @@ def run(config: ScoreConfig) -> None:
         _fill(dataclasses.replace(config, model=storage.resolve(config.model)), index.data, folder, todo)
     scores = np.array([row["score"][0] for row in _rows(folder) if row["score"]])
     quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
-    origin = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": about["revision"]}
+    origin = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": checkpoint_info.revision}
     storage.publish_json(marker, {**origin, "num_clips": len(scores), "best_score": quantiles})
     log.info("score: %s: %d clips, best scores %s", folder, len(scores), quantiles)
 
@@ -110,17 +114,17 @@ def _best_first(scored: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return sorted(scored, key=lambda pair: -pair[0])
 
 
-def _check(config: ScoreConfig) -> tuple[shards.ClipIndex, dict[str, Any]]:
+def _check(config: ScoreConfig) -> tuple[shards.ClipIndex, "CheckpointInfo[ClapConfig]"]:
     from train import checkpoint
     from train.models.clap import Clap
 
-    about = checkpoint.describe(config.model, "--model", Clap)
+    checkpoint_info = checkpoint.describe(config.model, "--model", Clap)
     shards.check_overlay_name(config.name)
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
     shards.check_captions(config.data, config.captions)
     try:
-        return shards.ClipIndex(config.data), about
+        return shards.ClipIndex(config.data), checkpoint_info
     except FileNotFoundError as error:
         raise InputError("--data", config.data, str(error)) from None
 

@@ -1,20 +1,25 @@
 """A checkpoint is a folder that loads without any flag."""
 
 from train.checkpoint.format import (
-    CONFIG_FILE,
-    KINDS,
-    RELEASED,
     TAGS_FILE,
     Checkpoint,
-    Network,
-    describe,
-    describe_audio,
-    exists,
     load,
     save,
     selected_on,
     start_audio,
     trained_on,
+)
+from train.checkpoint.info import (
+    CONFIG_FILE,
+    KINDS,
+    RELEASED,
+    CheckpointInfo,
+    Kind,
+    Network,
+    NetworkConfig,
+    describe,
+    describe_audio,
+    exists,
 )
 
 __all__ = [
@@ -23,7 +28,10 @@ __all__ = [
     "RELEASED",
     "TAGS_FILE",
     "Checkpoint",
+    "CheckpointInfo",
+    "Kind",
     "Network",
+    "NetworkConfig",
     "describe",
     "describe_audio",
     "exists",

@@ -29,7 +29,6 @@ from train.launch import ScaleConfig, check, launch
 from train.models import linear
 from train.models.blocks import blocks
 from train.models.classifier import Classifier, ClassifierConfig
-from train.models.encoders import registry as encoders
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.trainer import performance as speed
 from train.trainer import run_page, state
@@ -118,7 +117,7 @@ def finetune(config: FinetuneConfig, told: Labelled) -> None:
     config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
     clips = _clips(config, told)
     check(config.scale, config.optim, len(clips.keys))
-    revision = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)["revision"]
+    revision = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS).revision
     content = data.fingerprint(ListedClips([*told.training, *told.validation], ("{}",), keep_all=True))
     identity = {"content": content, "init_audio_revision": revision, "labels": list(told.labels)}
     free = ("scale", "data", "init_audio", "loader", "watch", "speed", "columns")
@@ -188,8 +187,7 @@ def train(job: dict[str, Any], context: Context) -> None:
 def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
     """Return the classifier to be trained: the encoder of the checkpoint, a fresh linear layer."""
     torch.manual_seed(config.optim.seed)
-    about = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
-    encoder = encoders.restore(about["network"]["audio"])
+    encoder = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS).network.audio
     if isinstance(encoder, MobileNetConfig):
         encoder = dataclasses.replace(encoder, num_classes=0)
     exclusive = not config.several_labels

@@ -199,14 +199,14 @@ def _check(config: PretrainConfig) -> None:
 
 
 def _describe_init(config: PretrainConfig) -> str:
-    about = checkpoint.describe(config.init, "--init", Clap)
-    held, needed = about["network"], storage.plain(dataclasses.asdict(config.network))
+    checkpoint_info = checkpoint.describe(config.init, "--init", Clap)
+    held, needed = (storage.plain(dataclasses.asdict(each)) for each in (checkpoint_info.network, config.network))
     del needed["padding"]  # no weight depends on it: the run's own holds
-    if differing := [f"{name} is {held.get(name)!r}" for name in needed if held.get(name, False) != needed[name]]:
+    if differing := [f"{name} is {held[name]!r}" for name in needed if held[name] != needed[name]]:
         raise InputError(
             "--init", config.init, f"is another network ({'; '.join(differing)}); use the config that matches"
         )
-    return str(about["revision"])
+    return checkpoint_info.revision
 
 
 def _check_text(config: TextConfig) -> None:
