@@ -14,9 +14,9 @@ from typing import Any
 import boto3
 import pytest
 
-from pipeline import s3 as s3_room
 from pipeline import storage
 from pipeline.dataset import commit
+from pipeline.storage import s3 as s3_store
 from tests.support.faults import FaultyProxy
 
 NAMES = ("00003.tar", "00003.parquet", "00003_stats.json")
@@ -77,7 +77,7 @@ def test_a_name_that_was_taken_and_cleared_away_is_lost(
     """Between the refused put and the look at what is there, another writer has finished and cleaned up."""
     uri = f"{s3}/{tmp_path.name}/decision.json"
     assert storage.create(uri, b"theirs")
-    call = s3_room._call
+    call = s3_store._call
 
     def clear_after(operation: str, *rest: Any) -> Any:
         try:
@@ -85,7 +85,7 @@ def test_a_name_that_was_taken_and_cleared_away_is_lost(
         finally:
             storage.remove(uri)
 
-    monkeypatch.setattr(s3_room, "_call", clear_after)
+    monkeypatch.setattr(s3_store, "_call", clear_after)
     assert storage.create(uri, b"ours") is False
 
 
@@ -95,7 +95,7 @@ def test_a_refusal_that_settles_nothing_is_tried_again(
     """S3 answers 409 to one of two conditional puts that meet; neither need be there yet."""
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.5, seed=1, kinds=("conflict",)) as proxy:
         client = boto3.client("s3", endpoint_url=proxy.endpoint)
-        monkeypatch.setattr(s3_room, "_client", lambda: client)
+        monkeypatch.setattr(s3_store, "_client", lambda: client)
         for i in range(8):
             assert storage.create(f"{s3}/{tmp_path.name}/{i}", b"ours")
             assert not storage.create(f"{s3}/{tmp_path.name}/{i}", b"theirs")

@@ -9,9 +9,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from pipeline import remote, storage
-from pipeline import s3 as store
+from pipeline import storage
 from pipeline.dataset import commit
+from pipeline.storage import retrying
+from pipeline.storage import s3 as store
 from tests.support.faults import FaultyProxy
 
 MIB = 2**20
@@ -96,7 +97,7 @@ def test_what_breaks_in_the_middle_changes_nothing(
     """The store refuses everything from some request on, and is back when the parts are taken back."""
     storage.publish(f"{root}/object", b"old")
     storage.publish(f"{root}/source", large)
-    monkeypatch.setattr(remote, "PAUSES_S", ())
+    monkeypatch.setattr(retrying, "PAUSES_S", ())
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.0, kinds=("internal", "reset")) as proxy:
         ours = client(proxy.endpoint, attempts=1)
         ours.meta.events.register(f"before-send.s3.{operation}", lambda **_: setattr(proxy, "share", 1.0))

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.ahead import ahead
 from pipeline.dataset import shards
+from pipeline.storage.read_ahead import ahead
 
 READERS = 8  # ledgers read at a time
 

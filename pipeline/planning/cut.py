@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow.fs as pafs
 
-from pipeline import audio, s3, storage
-from pipeline.remote import patiently
+from pipeline import audio, storage
+from pipeline.storage import s3
+from pipeline.storage.retrying import patiently
 
 T = TypeVar("T")
 MAX_SHARD_MB = 1000.0  # 512 clips of 30 s, or of 10 s as WAV at 48 kHz in stereo

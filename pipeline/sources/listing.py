@@ -12,13 +12,13 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.ahead import ahead
 from pipeline.errors import InputError
 from pipeline.sources import audioset, columns, kinds, resolve, youtube
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import MAX_KEY, Clip
 from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import Options
+from pipeline.storage.read_ahead import ahead
 
 log = logging.getLogger(__name__)
 WANTED = "give the CSV, folder, tars or Parquet files of your clips"

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipeline import s3
-from pipeline.remote import connect, open_patiently, patiently
+from pipeline.storage import s3
+from pipeline.storage.retrying import connect, open_patiently, patiently
 
 
 def resolve(uri: str) -> str:

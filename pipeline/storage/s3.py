@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from pipeline.remote import patiently
+from pipeline.storage.retrying import patiently
 
 ATTEMPTS = 10  # of each request before `patiently` has a say
 TIMEOUT_S = 60  # without a byte
