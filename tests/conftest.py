@@ -1,13 +1,18 @@
-"""Shared fixtures: one Ray per session, a tiny corpus, checkpoints with random weights, real data where it is."""
+"""Shared fixtures: one Ray per session, a tiny corpus, checkpoints with random weights, real data where it is.
+
+`make test` runs two processes of tests (pytest-xdist). All tests that use Ray run in one of them, and start first; the
+tests of any other file run in one process, too. What is expensive to make is made once for both: see `made_once`.
+"""
 
 import dataclasses
+import fcntl
 import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +35,32 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put every test in the group "ray" or in that of its file; begin with Ray's, which take longest."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if _uses_ray(item) else item.path.stem))
+    items.sort(key=lambda item: not _uses_ray(item))
+
+
+def _uses_ray(item: pytest.Item) -> bool:
+    return "ray_session" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray") is not None
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[str], None]) -> str:
+    """Return a folder that `make` fills once for all processes of this run; no test may change it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each process has a folder of its own in the one of the run
+    folder, done = root / name, root / f"{name}.done"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(str(folder))
+            done.touch()
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A real local Ray, started once: starting one takes ten seconds."""
@@ -42,43 +73,48 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny procedural corpus."""
-    out = str(tmp_path_factory.mktemp("corpus"))
-    config: SynthConfig = SYNTH["tiny"][1]
-    run_synth(dataclasses.replace(config, out=out))
-    return out
+    """The tiny procedural corpus, its evaluation clips also under names that let them be validated on."""
+
+    def make(out: str) -> None:
+        config: SynthConfig = SYNTH["tiny"][1]
+        run_synth(dataclasses.replace(config, out=out))
+        for name in ("segments.csv", "segments_captions.csv"):
+            table = storage.read(storage.join(out, f"evaluation_{name}"))
+            storage.publish(storage.join(out, f"held_out_{name}"), table)
+
+    return made_once(tmp_path_factory, "corpus", make)
 
 
 @pytest.fixture(scope="session")
 def held_out(corpus: str) -> str:
     """The corpus' evaluation clips by a name that lets them be validated on."""
-    for name in ("segments.csv", "segments_captions.csv"):
-        storage.publish(
-            storage.join(corpus, f"held_out_{name}"), storage.read(storage.join(corpus, f"evaluation_{name}"))
-        )
     return storage.join(corpus, "held_out_segments.csv")
 
 
 @pytest.fixture(scope="session")
 def captioner(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A captioner trained for seconds: its captions are poor, but they are captions."""
-    out = str(tmp_path_factory.mktemp("captioner"))
-    config = CAPTIONER["tiny"][1]
-    config = dataclasses.replace(config, source=(storage.join(corpus, "captioned_segments.csv"),), out=out)
-    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8))
-    train_captioner({"config": config, "out": out, "broken": {}, "unheard": {}}, Context())
-    return out
+
+    def make(out: str) -> None:
+        config = CAPTIONER["tiny"][1]
+        config = dataclasses.replace(config, source=(storage.join(corpus, "captioned_segments.csv"),), out=out)
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8))
+        train_captioner({"config": config, "out": out, "broken": {}, "unheard": {}}, Context())
+
+    return made_once(tmp_path_factory, "captioner", make)
 
 
 @pytest.fixture(scope="session")
 def clap(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A two-tower checkpoint with random weights."""
-    clips = sources.read_clips(storage.join(corpus, "captioned_segments.csv"))
-    torch.manual_seed(0)
-    model = Clap(TINY_CLAP, text.build(TINY_CLAP.text, (c for clip in clips for c in clip.captions)))
-    out = str(tmp_path_factory.mktemp("clap"))
-    checkpoint.save(out, model, {}, [])
-    return out
+
+    def make(out: str) -> None:
+        clips = sources.read_clips(storage.join(corpus, "captioned_segments.csv"))
+        torch.manual_seed(0)
+        model = Clap(TINY_CLAP, text.build(TINY_CLAP.text, (c for clip in clips for c in clip.captions)))
+        checkpoint.save(out, model, {}, [])
+
+    return made_once(tmp_path_factory, "clap", make)
 
 
 @pytest.fixture(scope="session")
@@ -92,9 +128,7 @@ def caption_config(corpus: str, captioner: str) -> CaptionConfig:
 @pytest.fixture(scope="session")
 def dataset(ray_session: None, caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The dataset of an uninterrupted run."""
-    out = str(tmp_path_factory.mktemp("dataset"))
-    run_caption(dataclasses.replace(caption_config, out=out))
-    return out
+    return made_once(tmp_path_factory, "dataset", lambda out: run_caption(dataclasses.replace(caption_config, out=out)))
 
 
 @pytest.fixture(scope="session")
