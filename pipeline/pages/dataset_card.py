@@ -1,6 +1,7 @@
 """The dataset card, in the Hugging Face format: what a dataset of shards holds, where it came from, what was left out."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline import run_dir, storage
@@ -11,6 +12,7 @@ from pipeline.quality.audio_filter import OFF, AudioFilterConfig
 from pipeline.sources import ListingStats
 
 CARD_FILE = "README.md"
+TEMPLATE = Path(__file__).with_name("dataset_card.md.jinja")
 SHOWN_TAGS, SHOWN_WORDS, SHOWN_CAPTIONS = 50, 30, 12
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
@@ -24,87 +26,56 @@ def render(
     decoding: str,
 ) -> str:
     """Return the card as Markdown."""
-    owner = storage.read_json(storage.join(data, run_dir.RUN_FILE))
-    tar = "00000.tar" if plan.num_shards(planned) == 1 else f"{{00000..{plan.num_shards(planned) - 1:05d}}}.tar"
-    parts = [
-        _front(owner, found),
-        "# Caption shards\n",
-        f"{counts['in']:,} clips planned = {counts['written']:,} written + {counts['filtered']:,} filtered + "
-        f"{counts['failed']:,} failed. {found.duration_s / 3600:,.2f} hours of audio with {found.captions:,} captions, in "
-        f"{plan.num_shards(planned):,} shards.\n",
-        "## Where it comes from\n",
-        _provenance(owner, planned, decoding),
-        "## What was left out\n",
-        *(
-            [f"Listing the source: {ListingStats.from_json(planned['listing']).sentence()}.\n"]
-            if "listing" in planned
-            else []
+    from huggingface_hub import DatasetCard, DatasetCardData  # its import takes most of a second
+
+    run_config = storage.read_json(storage.join(data, run_dir.RUN_FILE))
+    num_shards = plan.num_shards(planned)
+    card = DatasetCard.from_template(
+        DatasetCardData(
+            license=run_config["licence"],
+            task_categories=["audio-classification", "text-to-audio"],
+            tags=["audio", "audio-captioning", "webdataset", "synthetic"],
+            size_categories=[next((name for limit, name in SIZES if found.clips < limit), "n>10M")],
+            configs=[{"config_name": "default", "data_files": "*.tar"}],
         ),
-        _table(("reason", "clips"), sorted(reasons.items(), key=lambda item: -item[1]) or [("nothing", 0)]),
-        _retries(planned),
-        "### Evaluation clips\n",
-        _firewall(planned, reasons),
-        "## Captions\n",
-        _captions(found),
-        _table(("key", "tags", "caption"), _samples(data)),
-        f"Most frequent words: {', '.join(f'{word} {n}' for word, n in found.words.most_common(SHOWN_WORDS))}.\n",
-        f"## Tags\n\n{len(found.tags)} tags; the {min(SHOWN_TAGS, len(found.tags))} most frequent of the written clips:\n",
-        _table(("tag", "clips"), found.tags.most_common(SHOWN_TAGS)),
-        "## Reading it\n",
-        READING.replace("TAR", tar),
-    ]
-    return "\n".join(parts)
+        template_str=TEMPLATE.read_text(),
+        counts=counts,
+        hours=found.duration_s / 3600,
+        found=found,
+        num_shards=num_shards,
+        listing=ListingStats.from_json(planned["listing"]).sentence() if "listing" in planned else "",
+        provenance=_provenance(run_config, planned, decoding),
+        reasons=_table(("reason", "clips"), sorted(reasons.items(), key=lambda item: -item[1]) or [("nothing", 0)]),
+        retries=_retries(planned),
+        evaluation_clips=_decontamination(planned, reasons),
+        captions=_captions(found),
+        samples=_table(("key", "tags", "caption"), _samples(data)),
+        words=found.words.most_common(SHOWN_WORDS),
+        tags=_table(("tag", "clips"), found.tags.most_common(SHOWN_TAGS)),
+        num_tags=min(SHOWN_TAGS, len(found.tags)),
+        tar="00000.tar" if num_shards == 1 else f"{{00000..{num_shards - 1:05d}}}.tar",
+    )
+    return str(card)
 
 
-READING = """Plain WebDataset tars of `<key>.flac` (32 kHz, mono, 16-bit) and `<key>.json` (`text`, `tag` and more);
-webdataset, Hugging Face `datasets`, open_clip and LAION-CLAP read them. `NNNNN.parquet` is the ledger of every
-planned clip, `NNNNN_stats.json` the counts of a shard.
-
-```python
-import webdataset
-
-for sample in webdataset.WebDataset("TAR", shardshuffle=False).decode():
-    print(sample["__key__"], sample["json"]["text"])
-```
-"""
-
-
-def _front(owner: dict[str, Any], found: Statistics) -> str:
-    size = next((name for most, name in SIZES if found.clips < most), "n>10M")
-    return f"""---
-license: {owner["licence"]}
-task_categories:
-- audio-classification
-- text-to-audio
-tags:
-- audio
-- audio-captioning
-- webdataset
-- synthetic
-size_categories:
-- {size}
-configs:
-- config_name: default
-  data_files: "*.tar"
----
-"""
-
-
-def _provenance(owner: dict[str, Any], planned: dict[str, Any], decoding: str) -> str:
-    decodings = f"{decoding}, at most {owner['decoding']['num_captions']}"
-    decodings += f"; {owner['samples']} more by nucleus sampling" if owner["samples"] else ""
+def _provenance(run_config: dict[str, Any], planned: dict[str, Any], decoding: str) -> str:
+    decodings = f"{decoding}, at most {run_config['decoding']['num_captions']}"
+    decodings += f"; {run_config['samples']} more by nucleus sampling" if run_config["samples"] else ""
     rows = [
-        ("source", f"`{owner['source']}`" + (f", folds {', '.join(owner['folds'])}" if owner["folds"] else "")),
-        ("captioner", f"`{owner['captioner']}`, revision `{owner['captioner_revision']}`"),
-        ("guidance", ", ".join(owner["guidance"])),
+        (
+            "source",
+            f"`{run_config['source']}`" + (f", folds {', '.join(run_config['folds'])}" if run_config["folds"] else ""),
+        ),
+        ("captioner", f"`{run_config['captioner']}`, revision `{run_config['captioner_revision']}`"),
+        ("guidance", ", ".join(run_config["guidance"])),
         ("decoding, and captions for each guidance", decodings),
-        ("arithmetic", owner.get("arithmetic", "float32")),
+        ("arithmetic", run_config.get("arithmetic", "float32")),
         (
             "left out for its sound",
-            run_dir.restore(AudioFilterConfig, owner["audio_filter"]) if "audio_filter" in owner else OFF,
+            run_dir.restore(AudioFilterConfig, run_config["audio_filter"]) if "audio_filter" in run_config else OFF,
         ),
         ("plan", f"`{planned['hash']}`"),
-        ("licence", f"{owner['licence']}; that of the audio is its source's"),
+        ("licence", f"{run_config['licence']}; that of the audio is its source's"),
     ]
     return _table(("", ""), rows)
 
@@ -118,27 +89,27 @@ def _retries(planned: dict[str, Any]) -> str:
     return "\n".join([*lines, ""]) if lines else ""
 
 
-def _firewall(planned: dict[str, Any], reasons: dict[str, int]) -> str:
-    wall = planned["firewall"]
+def _decontamination(planned: dict[str, Any], reasons: dict[str, int]) -> str:
+    matched_sets = planned["firewall"]
     rows = [
         (
             one["set"],
             f"`{one['list'].rpartition('/')[2]}`",
             f"{one['ids']:,}",
-            "allowed" if one["allowed"] else _excluded(wall, one),
+            "allowed" if one["allowed"] else _excluded(matched_sets, one),
         )
-        for one in wall["lists"]
+        for one in matched_sets["lists"]
     ]
-    told = _table(("evaluation set", "list", "ids", "clips excluded"), rows) if rows else ""
-    if heard := reasons.get("evaluation_audio"):
-        told += f"\n{heard:,} more clips sound like an evaluation clip.\n"
-    if wall["unchecked"]:
-        told += f"\n**Not checked, no list was given:** {', '.join(wall['unchecked'])}.\n"
-    return told
+    text = _table(("evaluation set", "list", "ids", "clips excluded"), rows) if rows else ""
+    if excluded := reasons.get("evaluation_audio"):
+        text += f"\n{excluded:,} more clips sound like an evaluation clip.\n"
+    if matched_sets["unchecked"]:
+        text += f"\n**Not checked, no list was given:** {', '.join(matched_sets['unchecked'])}.\n"
+    return text
 
 
-def _excluded(wall: dict[str, Any], one: dict[str, Any]) -> str:
-    return f"{wall['excluded'].get(one['set'], 0):,}"
+def _excluded(matched_sets: dict[str, Any], one: dict[str, Any]) -> str:
+    return f"{matched_sets['excluded'].get(one['set'], 0):,}"
 
 
 def _captions(found: Statistics) -> str:
