@@ -19,8 +19,8 @@ test: $(READY) check    ## lint, types, import contracts, then every test
 gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
 	python3 -m tests.bench.gpu_check $(ARGS)
 
-cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, in 13 minutes on 2 cores
-	pytest -m cluster --durations 0 tests/test_cluster_long.py
+cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, launches, Slurm; 20 minutes on 2 cores
+	pytest -m cluster --durations 0
 
 chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers and a node under its caption job
 	python -m tests.bench.chaos --rounds $(ROUNDS) -- $(JOB)

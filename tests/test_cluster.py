@@ -1,144 +1,159 @@
-"""Stages as Ray jobs on a real cluster of three nodes, and the shell scripts around them."""
+"""The shell scripts around Ray jobs, with stand-ins for Ray's client and its job server, and what a job is shipped with.
+
+`test_cluster_live.py` has them on a real cluster.
+"""
 
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import urllib.error
-import urllib.request
+import threading
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import promql_parser
 import pytest
 import yaml
 
-from pipeline.dataset import shards
-from tests.support.nodes import CPU_NODE, GPU_NODE, Cluster, free_port
+from pipeline.graph import job_stats
+from tests.support.nodes import free_port
 from train.trainer import monitor
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head without CPUs, a node that decodes, a node with a GPU by its own word."""
-    made = Cluster()
-    try:
-        made.start()
-        made.add(CPU_NODE, GPU_NODE)
-        yield made
-    finally:
-        made.close()
+TOKEN = "t" * 64
+RAY = """
+import json, os, sys
+with open(os.environ["CALLS"], "a") as calls:
+    environment = sys.argv[sys.argv.index("--runtime-env") + 1] if "submit" in sys.argv else os.devnull
+    print(json.dumps([sys.argv[1:], open(environment).read()]), file=calls)
+print(os.environ["ENDS"])
+"""
 
 
-def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
-    cluster: Cluster, corpus: str, captioner: str, tmp_path: Path
-) -> None:
-    """`cluster/submit.sh` as a user would, to a job server that asks for a token."""
-    words = ["pipeline", "caption", "tiny", "--source", f"{corpus}/tagged_segments.csv", "--captioner", captioner]
-    job = cluster.submit(*words, "--actors.gpus", "1", "--actors.rehearse", "--out", f"{tmp_path}/out")
-    told, _ = job.communicate(timeout=300)
-    assert job.returncode == 0, told
-    assert "24 clips = 24 written" in told
-    assert len(shards.ClipIndex(f"{tmp_path}/out")) == 24
-    assert cluster.placed() == {"Reader": {"cpu": 3}, "Captioner": {"gpu": 3}, "write": {"cpu": 3}}
+class JobServer(BaseHTTPRequestHandler):
+    """Knows one token and no job."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.headers.get("Authorization") == f"Bearer {TOKEN}" else 401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
-def test_the_dashboard_shows_what_there_is(cluster: Cluster) -> None:
-    """Every query parses, and asks for metrics and labels that the nodes have after a job."""
-    board = json.loads(Path("cluster/grafana.json").read_text())
-    told = cluster.until(lambda: "ray_blat_clips_total" in (found := cluster.metrics()) and found, "metrics of a job")
-    trained = {
-        f"ray_blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(monitor))
-    }
-    told |= {name: {"run", "SessionName"} for name in trained}
-    told["ray_node_gpus_utilization"] = told["ray_node_cpu_utilization"]  # only where there are GPUs
-    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
-    assert len(queries) > 15
-    for query in queries:
-        promql_parser.parse(query)
-        for name, labels in re.findall(r"(ray_\w+){(.*?)}", query):
-            assert name in told, query
-            grouped = re.findall(r"\w+", " ".join(re.findall(r"by \((.*?)\)", query)))
-            assert {*grouped, *re.findall(r"(\w+)=", labels)} <= told[name], (query, told[name])
+class Submission:
+    """Runs `cluster/submit.sh`; `calls` are the words that Ray's client was given, each with the environment of the job."""
 
+    def __init__(self, folder: Path, port: int) -> None:
+        ray = folder / "bin" / "ray"
+        ray.parent.mkdir()
+        ray.write_text(f"#!{sys.executable}\n{RAY}")
+        ray.chmod(0o755)
+        self.log = folder / "calls"
+        self.environment = os.environ | {
+            "PATH": f"{ray.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "CALLS": str(self.log),
+            "ENDS": "Job 'blat' succeeded",
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
+            "RAY_AUTH_TOKEN": TOKEN,
+        }
 
-def test_the_job_server_asks_for_a_token(cluster: Cluster) -> None:
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"http://127.0.0.1:{cluster.dashboard}/api/jobs/", timeout=30)
-    assert refused.value.code == 401
-    assert isinstance(cluster.ask("/api/jobs/"), list)
-
-
-def test_no_word_of_a_command_reaches_a_shell(cluster: Cluster) -> None:
-    """Names that a shell would run are named in the error, as they are; the job failed, and so does the client."""
-    marks = Path(tempfile.mkdtemp(dir="/tmp"))  # short: errors cut long values
-    words = [f"$(touch {marks}/a)", f"`touch {marks}/b`", f";touch${{IFS}}{marks}/c", f"&& touch {marks}/d #'"]
-    job = cluster.submit("pipeline", "verify", "--data", "/nowhere/" + "|".join(words))
-    told, _ = job.communicate(timeout=120)
-    assert job.returncode == 1
-    assert "/nowhere/" + "|".join(words) in told
-    assert not list(marks.iterdir())
-    marks.rmdir()
-
-
-def test_a_job_that_is_stopped_may_save(cluster: Cluster, tmp_path: Path) -> None:
-    script = tmp_path / "script.sh"
-    script.write_text('trap "sleep 8; touch $1; exit 1" TERM; touch $2; sleep 1000')
-    job = cluster.submit(str(script), f"{tmp_path}/saved", f"{tmp_path}/started")
-    cluster.until((tmp_path / "started").exists, "start of the job")
-    cluster.stop_job()
-    told, _ = job.communicate(timeout=120)
-    assert job.returncode == 1 and "the same command goes on from storage" in told
-    assert (tmp_path / "saved").exists()
-
-
-def test_what_cannot_work_is_refused_here(cluster: Cluster) -> None:
-    """Too few words, paths of this folder, no cluster, another token: one line each, before anything is sent."""
-
-    def refused(*words: str, **changed: str) -> tuple[int, str]:
-        job = subprocess.run(
+    def run(self, *words: str, **changed: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             ["cluster/submit.sh", *words],
-            env=cluster.environment | changed,
+            env=self.environment | changed,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert not job.stdout
-        return job.returncode, job.stderr
 
-    whole = ("pipeline", "verify", "--data", "/nowhere")
-    code, told = refused("pipeline", "verify")
-    assert code == 2 and "usage: cluster/submit.sh" in told
-    code, told = refused("pipeline", "caption", "demo", "--out", "cluster/out")
-    assert code == 2 and "cluster/out: " in told and "absolute path" in told
-    nobody = f"http://127.0.0.1:{free_port()}"
-    code, told = refused(*whole, RAY_API_SERVER_ADDRESS=nobody)
-    assert code == 1 and told.count("\n") == 1 and nobody in told and "ray start --head" in told
-    code, told = refused(*whole, RAY_AUTH_TOKEN="0" * 64)
-    assert code == 1 and told.count("\n") == 1 and "another token" in told
+    @property
+    def calls(self) -> list[tuple[list[str], str]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
 
-def test_an_output_in_the_job_s_own_folder_is_refused(cluster: Cluster) -> None:
-    job = cluster.submit("pipeline", "synth", "tiny", "--out", "out")
-    told, _ = job.communicate(timeout=120)
-    assert job.returncode == 1 and "--out 'out': lies in the job's copy of the code" in told
+@pytest.fixture
+def submission(tmp_path: Path) -> Iterator[Submission]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), JobServer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield Submission(tmp_path, server.server_port)
+        server.shutdown()
 
 
-def test_variables_are_handed_to_a_job_by_name(cluster: Cluster, tmp_path: Path) -> None:
-    script = tmp_path / "script.sh"
-    script.write_text('test "$1 $2 $HANDED" = "a b c d" && echo "it arrived"')
-    cluster.environment |= {"PASS_ENV": "HANDED", "HANDED": "c d"}
-    told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
-    assert "it arrived" in told
-    cluster.environment |= {"PASS_ENV": "FORGOTTEN"}
-    told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
-    assert "PASS_ENV names FORGOTTEN, which is not set" in told
-    del cluster.environment["PASS_ENV"]
+WHOLE = ("pipeline", "verify", "--data", "/nowhere")
+
+
+def test_no_word_of_a_command_reaches_a_shell(submission: Submission, tmp_path: Path) -> None:
+    """Ray's client gets the words as they are."""
+    words = [
+        f"$(touch {tmp_path}/a)",
+        f"`touch {tmp_path}/b`",
+        f";touch${{IFS}}{tmp_path}/c",
+        f"&& touch {tmp_path}/d #'",
+    ]
+    before = {path.name for path in tmp_path.iterdir()}
+    assert submission.run(*WHOLE, *words).returncode == 0
+    (submitted, _), (asked, _) = submission.calls
+    assert submitted[submitted.index("--") + 1 :] == ["python", "-m", *WHOLE, *words]
+    assert asked[:2] == ["job", "status"] and asked[-1] in submitted
+    assert {path.name for path in tmp_path.iterdir()} == before | {"calls"}
+
+
+def test_a_script_is_run_by_bash(submission: Submission) -> None:
+    assert submission.run("cluster/bootstrap.sh", "s3://corpus", "s3://blat").returncode == 0
+    submitted = submission.calls[0][0]
+    assert submitted[submitted.index("--") + 1 :] == ["bash", "cluster/bootstrap.sh", "s3://corpus", "s3://blat"]
+
+
+@pytest.mark.parametrize("ends", ["Job 'blat' failed", "Job 'blat' was stopped", "no such job"])
+def test_a_job_that_has_not_succeeded_is_an_error(submission: Submission, ends: str) -> None:
+    done = submission.run(*WHOLE, ENDS=ends)
+    assert done.returncode == 1 and "goes on from storage" in done.stderr
+
+
+def test_variables_are_handed_to_a_job_by_name(submission: Submission) -> None:
+    assert submission.run(*WHOLE, PASS_ENV="HANDED", HANDED="c d").returncode == 0
+    assert yaml.safe_load(submission.calls[0][1])["env_vars"]["HANDED"] == "c d"
+    forgotten = submission.run(*WHOLE, PASS_ENV="FORGOTTEN")
+    assert forgotten.returncode == 1 and "FORGOTTEN" in forgotten.stderr
+    assert len(submission.calls) == 2, "it was sent all the same"
+
+
+@pytest.mark.parametrize(
+    ("words", "changed", "code", "named"),
+    [
+        (("pipeline", "verify"), {}, 2, "usage: cluster/submit.sh"),
+        (("pipeline", "caption", "demo", "--out", "cluster/out"), {}, 2, "cluster/out: "),
+        (WHOLE, {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{free_port()}"}, 1, "ray start --head"),
+        (WHOLE, {"RAY_AUTH_TOKEN": "0" * 64}, 1, "RAY_AUTH_TOKEN"),
+    ],
+    ids=["too few words", "a path of this folder", "no cluster", "another token"],
+)
+def test_what_cannot_work_is_refused_here(
+    submission: Submission, words: tuple[str, ...], changed: dict[str, str], code: int, named: str
+) -> None:
+    """In one line each, before anything is sent."""
+    done = submission.run(*words, **changed)
+    assert done.returncode == code and named in done.stderr and not done.stdout
+    assert code == 2 or done.stderr.count("\n") == 1
+    assert not submission.calls
+
+
+def test_the_dashboard_asks_for_our_metrics_by_their_names() -> None:
+    """Every query parses."""
+    board = json.loads(Path("cluster/grafana.json").read_text())
+    made = {f"blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(monitor))}
+    made |= set(re.findall(r'"(blat_\w+)"', inspect.getsource(job_stats)))
+    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    assert len(queries) > 15
+    for query in queries:
+        promql_parser.parse(query)
+        assert {name.removesuffix("_total") for name in re.findall(r"ray_(blat_\w+)", query)} <= made, query
 
 
 def test_a_folder_with_more_than_code_is_not_shipped(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`cluster/slurm.sh` where there is no Slurm: stand-ins for its programs, Ray itself once, and a stand-in for it."""
+"""`cluster/slurm.sh` where there is no Slurm: stand-ins for its programs and for Ray; `make cluster-test` has Ray itself."""
 
 import os
 import re
@@ -130,6 +130,7 @@ def told_until(job: "subprocess.Popen[str]", word: str) -> str:
     raise AssertionError(told)
 
 
+@pytest.mark.cluster
 def test_two_nodes_run_a_script_that_saves_before_the_time_limit(allocation: Allocation) -> None:
     """Ray itself, guarded by a token. USR1 is what Slurm sends; the stage gets SIGTERM while its Ray is still there."""
     script = allocation.write("script.sh", f'umask\npython {allocation.write("stage.py", STAGE)} "$@"', "/bin/bash")

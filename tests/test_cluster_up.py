@@ -126,6 +126,7 @@ def test_launches_are_what_the_clouds_describe() -> None:
         assert "'zones/us-central1-a/diskTypes/" in str(each) and "@my-project.iam" in str(each)
 
 
+@pytest.mark.cluster
 def test_ray_launches_each_type_on_moto(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # the key pair goes to ~/.ssh
     iam, ec2 = boto3.client("iam"), boto3.client("ec2")

@@ -1,4 +1,4 @@
-"""The tree: packages resolve to this checkout, rooms import as they may, files stay small."""
+"""The tree: packages resolve to this checkout, files stay small, imports stay light. `make check` has the contracts."""
 
 import ast
 import importlib
@@ -17,18 +17,14 @@ def test_rooms_resolve_here(room: str) -> None:
     assert Path(str(importlib.import_module(room).__file__)).parent == ROOT / room
 
 
-def test_import_contracts_hold() -> None:
-    done = subprocess.run(["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 80, node.name
+def test_files_and_functions_stay_small() -> None:
+    large = []
+    for path in FILES:
+        text = path.read_text()
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        large += [f"{path}: {node.name}" for node in functions if (node.end_lineno or 0) - node.lineno >= 80]
+        large += [str(path)] if len(text.splitlines()) > 300 else []
+    assert not large
 
 
 def test_stage_modules_are_never_main() -> None:

@@ -114,7 +114,6 @@ def test_a_dead_loser_leaves_no_trace_in_the_result(data: str) -> None:
 WRITER = """
 import sys
 from pipeline.dataset import commit
-names = ("00003.tar", "00003.parquet", "00003_stats.json")
 for shard in range(200):
     names = [f"{shard:05d}.tar", f"{shard:05d}.parquet", f"{shard:05d}_stats.json"]
     commit.publish(sys.argv[1], f"{shard:05d}", {name: f"{name} by {sys.argv[2]} ".encode() * 2000 for name in names})
@@ -125,22 +124,28 @@ def test_writers_killed_at_any_moment_leave_whole_shards(tmp_path: Path) -> None
     """Processes that write the same shards are killed at random; what is committed is of one writer and whole."""
     draw = random.Random(0)
     data = str(tmp_path)
-    for writer in range(8):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, data, str(writer)], cwd=os.getcwd())
-        rival = subprocess.Popen([sys.executable, "-c", WRITER, data, str(writer + 100)], cwd=os.getcwd())
-        time.sleep(draw.uniform(1.5, 3.0))
-        for victim in (process, rival):
-            victim.send_signal(signal.SIGKILL)
-            victim.wait()
+
+    def marks() -> list[Path]:
+        return list(tmp_path.glob("*_stats.json"))
+
+    for pair in range(3):
+        command = [sys.executable, "-c", WRITER, data]
+        writers = [subprocess.Popen([*command, str(2 * pair + number)], cwd=os.getcwd()) for number in range(2)]
+        enough = len(marks()) + draw.randint(1, 30)
+        while len(marks()) < enough:
+            assert all(writer.poll() is None for writer in writers), "a writer has ended by itself"
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.02))  # anywhere between two commits
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
     commit.recover(data)
-    marks = list(tmp_path.glob("*_stats.json"))
-    assert marks, "no writer came as far as one shard"
-    for mark in marks:
+    for mark in marks():
         shard = mark.name.removesuffix("_stats.json")
-        writers = {
+        authors = {
             Path(data, name).read_bytes().split(b" by ")[1].split()[0]
             for name in (f"{shard}.tar", f"{shard}.parquet", mark.name)
         }
-        assert len(writers) == 1, (shard, writers)
+        assert len(authors) == 1, (shard, authors)
     tars = {path.stem for path in tmp_path.glob("*.tar")}
-    assert tars == {mark.name.removesuffix("_stats.json") for mark in marks}, "a tar without its commit mark"
+    assert tars == {mark.name.removesuffix("_stats.json") for mark in marks()}, "a tar without its commit mark"

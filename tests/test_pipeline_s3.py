@@ -14,6 +14,7 @@ from pipeline.dataset import shards
 from pipeline.graph.caption_graph import CaptionConfig
 from tests.support.faults import KINDS, MORE, FaultyProxy
 
+pytestmark = pytest.mark.ray
 SHARE = 0.05
 
 

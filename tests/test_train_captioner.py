@@ -227,6 +227,7 @@ def train_worker_of(driver: int) -> int | None:
     return None
 
 
+@pytest.mark.ray
 def test_killed_in_the_middle_of_epochs_a_run_has_the_loss_curve_of_an_undisturbed_one(
     corpus: str, held_out: str, tmp_path: Path
 ) -> None:

@@ -6,8 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline import storage
 
+pytestmark = pytest.mark.ray
 EPOCHS = 60
 
 

@@ -151,6 +151,7 @@ def test_shards_and_checkpoints_on_a_store_that_breaks(dataset: str, s3: str, tm
     assert list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.ray
 def test_on_ray_a_stopped_job_saves_and_goes_on_here_with_the_same_losses(dataset: str, tmp_path: Path) -> None:
     """One Ray Train worker whose clips are decoded by Ray tasks elsewhere; SIGTERM for the driver, then no Ray at all."""
     words = [sys.executable, "-m", "train", "pretrain", "tiny", "--data", dataset, "--optim.epochs", "200"]
