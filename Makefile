@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 ROUNDS ?= 50
-JOB ?= demo --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
+JOB ?= demo --actors.max 1 --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
 export BLAT_DATA ?= $(abspath ../shared/data)
 
 .PHONY: demo test gpu-check cluster-test chaos bench scaling audit check lint types contracts constraints clean

@@ -36,10 +36,11 @@ PLAN: dict[str, tuple[str, PlanConfig]] = {
     "audioset": ("512 clips of 10 s to a shard, about 250 MB", PlanConfig(firewall=AUDIOSET_FIREWALL)),
 }
 AUDIBLE = AudioFilterConfig()
+IN_PROCESS = ActorConfig(max=0)
 CAPTION: dict[str, tuple[str, CaptionConfig]] = {
     "demo": (
-        "one CPU actor, 64 clips to a shard, three captions a clip",
-        CaptionConfig(clips_per_shard=64, decoding=Decoding(num_captions=3), audio_filter=AUDIBLE),
+        "in this process, 64 clips to a shard, three captions a clip",
+        CaptionConfig(clips_per_shard=64, decoding=Decoding(num_captions=3), audio_filter=AUDIBLE, actors=IN_PROCESS),
     ),
     "esc50": (
         "one CPU actor, 100 clips to a shard, ESC-50 folds 1 to 3",
@@ -63,7 +64,7 @@ PROBE: dict[str, tuple[str, ProbeConfig]] = {
     for name, (summary, config) in CAPTION.items()
 }
 SCORE: dict[str, tuple[str, ScoreConfig]] = {
-    "demo": ("one CPU actor", ScoreConfig()),
+    "demo": ("in this process", ScoreConfig(actors=IN_PROCESS)),
     "tiny": ("batches of four, for tests", ScoreConfig(batch_size=4)),
     "audioset": (
         "GPU actors that scale from 1 to 64",
@@ -71,7 +72,10 @@ SCORE: dict[str, tuple[str, ScoreConfig]] = {
     ),
 }
 RECAPTION: dict[str, tuple[str, RecaptionConfig]] = {
-    "demo": ("one CPU actor, three captions a clip", RecaptionConfig(decoding=Decoding(num_captions=3))),
+    "demo": (
+        "in this process, three captions a clip",
+        RecaptionConfig(decoding=Decoding(num_captions=3), actors=IN_PROCESS),
+    ),
     "tiny": ("batches of four, for tests", RecaptionConfig(batch_size=4, decoding=Decoding(num_captions=2))),
     "audioset": (
         "GPU actors that scale from 1 to 64",

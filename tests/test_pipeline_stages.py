@@ -17,6 +17,7 @@ from pipeline.dataset.selection import FilterConfig
 from pipeline.errors import InputError, JobError
 from pipeline.graph import job_stats
 from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.engine import ActorConfig
 from pipeline.planning import plan
 from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.stages import audit, caption, export, fingerprint, listen, recaption, retry, verify
@@ -134,7 +135,7 @@ def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, 
 def test_a_shard_that_came_out_far_larger_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     """Shards 1 and 2 do, by the twofold and more; it is whole all the same."""
     counts = {"in": 8, "written": 8, "filtered": 0, "failed": 0, "reasons": [], "duration_s": 9.0}
-    live = job_stats.ProgressReporter(24, "cpu", 0.5)
+    live = job_stats.ProgressReporter(24, ActorConfig(), 0.5)
     for shard, tar_size in enumerate((999_000, 1_001_000, 9_000_000)):
         live.add({**counts, "shard": shard, "tar_size": tar_size, "actor": "a", "busy_s": 1.0})
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]

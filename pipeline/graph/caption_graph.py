@@ -1,9 +1,9 @@
-"""The graph of a caption job on Ray Data.
+"""The graph of a caption job.
 
 A row is one shard of the plan, so that the engine can neither split nor merge shards.
 
     shard numbers -> Reader (CPU tasks): plan rows, bytes, check, canonical FLAC
-                  -> Captioner (actors, on GPUs where asked): decode, batch, beam search
+                  -> CaptionActor (on GPUs where asked): decode, batch, beam search
                   -> write (CPU tasks): tar, ledger, commit mark
 
 Between the stages travel encoded bytes in Arrow columns, never Python objects.
@@ -31,8 +31,6 @@ from pipeline.quality.audio_filter import AudioFilterConfig
 from pipeline.sources.tables import LABEL_SEPARATOR
 
 if TYPE_CHECKING:
-    import ray.data
-
     from train.checkpoint import CheckpointInfo
     from train.models.captioner.model import CaptionerConfig
 
@@ -93,27 +91,26 @@ def write_shards(
     log.info("caption: %d clips, %d shards, %d committed", planned["num_clips"], num_shards, num_shards - len(todo))
     if todo and config.audio_filter.drop_copies:
         task = Fingerprinter(make_reader(config, out, planned, checkpoint_info), _guiding_tags(config))
-        fingerprint_pass.run(out, num_shards, task)
+        fingerprint_pass.run(out, num_shards, task, config.actors.in_process)
     if todo:
         max_mb = planned["made_from"].get("max_shard_mb") or 0
-        live = job_stats.ProgressReporter(plan.clips_in(out, planned, todo), config.actors.device, max_mb)
-        for row in engine.rows(build_graph(config, out, planned, todo, checkpoint_info)):
-            live.add(row)
+        progress = job_stats.ProgressReporter(plan.clips_in(out, planned, todo), config.actors, max_mb)
+        for row in engine.rows(
+            todo, *build_graph(config, out, planned, checkpoint_info), in_process=config.actors.in_process
+        ):
+            progress.add(row)
     return len(todo)
 
 
 def build_graph(
-    config: CaptionConfig,
-    out: str,
-    planned: dict[str, Any],
-    todo: list[int],
-    checkpoint_info: "CheckpointInfo[CaptionerConfig]",
-) -> "ray.data.Dataset":
-    """Wire Reader -> Captioner -> write; every row that comes out tells of one committed shard."""
-    numbers = engine.shard_numbers(todo)
-    read = engine.map_tasks(numbers, make_reader(config, out, planned, checkpoint_info))
-    captioned = engine.map_actors(read, CaptionActor, (config,), config.actors)
-    return engine.map_tasks(captioned, partial(write, out=out, planned=planned))
+    config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]
+) -> list[engine.Tasks | engine.Actors]:
+    """Return the steps Reader -> CaptionActor -> write; every row that comes out tells of one committed shard."""
+    return [
+        engine.Tasks(make_reader(config, out, planned, checkpoint_info)),
+        engine.Actors(CaptionActor, (config,), config.actors),
+        engine.Tasks(partial(write, out=out, planned=planned)),
+    ]
 
 
 def make_reader(

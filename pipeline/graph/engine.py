@@ -1,20 +1,30 @@
-"""Ray Data for this room: connect, and run stages of tasks and actors over shard numbers."""
+"""Run steps over shard numbers: on Ray Data, or one shard after another in this process.
+
+The graph of a job is a list of steps. A step is a function (`Tasks`) or an object that holds a model (`Actors`); it gets
+one shard as an Arrow table of one row and returns one. The same steps run on both engines:
+
+    Ray Data     every step is a pool of tasks or actors, spread over the nodes
+    in process   every step is called in this process, a few shards ahead of the next step; ray is not imported
+"""
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipeline import ray_noise
+from pipeline.ahead import ahead
 from pipeline.errors import InputError, JobError
 
 if TYPE_CHECKING:
     import ray.data
     import torch
 
+Step = Callable[[pa.Table], pa.Table]
 TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
 TASK_MEMORY = 512 * 2**20  # bytes that Ray sets aside for a task: a shard in and out; it also keeps Ray from running
 # readers inside the actors, which it does with stages that ask for the same
@@ -29,7 +39,8 @@ class ActorConfig:
     min: int = 1
     """Actors at the start."""
     max: int = 1
-    """Actors at most; the pool grows while shards wait."""
+    """Actors at most; the pool grows while shards wait. 0 works in this process, without Ray: it starts at once, suits one
+    machine, and breakpoints work."""
     gpus: float = 0.0
     """GPUs of each actor; 0 runs on CPU, fractions share a GPU."""
     cpus: float = 0.5
@@ -39,10 +50,15 @@ class ActorConfig:
 
     def check(self) -> None:
         """Raise InputError when no pool can be made of these numbers."""
-        if not 1 <= self.min <= self.max:
+        if self.max and not 1 <= self.min <= self.max:
             raise InputError("--actors.min", self.min, f"use 1 to --actors.max ({self.max})")
         if not (self.cpus > 0 and self.gpus >= 0):
             raise InputError("--actors.cpus", self.cpus, "use a number above 0, and --actors.gpus of 0 or more")
+
+    @property
+    def in_process(self) -> bool:
+        """Tell whether the job runs in this process."""
+        return self.max == 0
 
     @property
     def device(self) -> str:
@@ -61,7 +77,123 @@ class ActorConfig:
         return torch.device(self.device)
 
 
-def connect() -> None:
+@dataclass(frozen=True)
+class Tasks:
+    """A step without state, on CPUs."""
+
+    function: Step
+
+
+@dataclass(frozen=True)
+class Actors:
+    """A step that holds a model: `kind(*arguments)` is made once for each actor, and called for each shard."""
+
+    kind: type
+    arguments: tuple[Any, ...]
+    config: ActorConfig
+
+
+def rows(shards: Iterable[int], *steps: Tasks | Actors, in_process: bool) -> Iterator[dict[str, Any]]:
+    """Pass every shard number through the steps and yield the rows that come out, as they are done.
+
+    Raises:
+        InputError: when GPUs are asked for, there is none here, and it is no cluster that could bring some up.
+    """
+    for batch in (_in_process if in_process else _on_ray)(list(shards), steps):
+        yield from batch.to_pylist()
+
+
+def run_single(
+    function: Callable[..., Any], *arguments: Any, actor: ActorConfig | None = None, in_process: bool
+) -> Any:
+    """Run a function by itself where a task of the graph would run, or an actor of the pool, and return what it returns.
+
+    Raises:
+        InputError: as `rows` does.
+    """
+    if in_process:
+        with _actor_threads(actor) if actor else nullcontext():
+            return function(*arguments)
+    import ray
+
+    _connect()
+    if actor is None:
+        return ray.get(ray.remote(num_cpus=TASK_CPUS, memory=TASK_MEMORY)(function).remote(*arguments))
+    _check_gpus(actor)
+    return ray.get(ray.remote(num_cpus=actor.cpus, num_gpus=actor.gpus)(function).remote(*arguments))
+
+
+def _in_process(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa.Table]:
+    """Yield the results in the order of the shards; every step works in two threads, ahead of the next."""
+    batches: Iterator[pa.Table] = (pa.table({"shard": [shard]}) for shard in shards)
+    with ExitStack() as stack:
+        for step in steps:
+            if isinstance(step, Actors):
+                stack.enter_context(_actor_threads(step.config))
+            function = step.function if isinstance(step, Tasks) else step.kind(*step.arguments)
+            batches = stack.enter_context(closing(ahead(function, batches, CONCURRENT)))
+        yield from batches
+
+
+@contextmanager
+def _actor_threads(config: ActorConfig) -> Iterator[None]:
+    """Let torch have as many threads as Ray gives to an actor: results are the same to the last bit, and cores are left.
+
+    Raises:
+        InputError: when a GPU is asked for and there is none.
+    """
+    import torch
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--actors.gpus", config.gpus, "there is no GPU here; use 0, or run it as a job on a cluster")
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(config.cpus)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa.Table]:
+    """Yield the results as they are done."""
+    import ray.data
+
+    _connect()
+    numbers = [{"shard": shard} for shard in shards]
+    data: ray.data.Dataset = ray.data.from_items(numbers, override_num_blocks=len(shards))
+    for step in steps:
+        data = _map_tasks(data, step) if isinstance(step, Tasks) else _map_actors(data, step)
+    for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
+        yield pa.table(batch)
+
+
+def _map_tasks(data: "ray.data.Dataset", step: Tasks) -> "ray.data.Dataset":
+    return data.map_batches(step.function, batch_size=1, batch_format="pyarrow", num_cpus=TASK_CPUS, memory=TASK_MEMORY)
+
+
+def _map_actors(data: "ray.data.Dataset", step: Actors) -> "ray.data.Dataset":
+    import ray.data
+
+    _check_gpus(step.config)
+    pool = ray.data.ActorPoolStrategy(
+        min_size=step.config.min,
+        max_size=step.config.max,
+        max_tasks_in_flight_per_actor=IN_FLIGHT,
+        max_concurrent_calls_per_actor=CONCURRENT,
+        enable_true_multi_threading=True,
+    )
+    return data.map_batches(
+        step.kind,
+        fn_constructor_args=step.arguments,
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=pool,
+        num_cpus=step.config.cpus,
+        num_gpus=step.config.gpus,
+    )
+
+
+def _connect() -> None:
     """Connect to the running cluster where there is one (RAY_ADDRESS, or a local `ray start`), else start one in place."""
     import ray
     import ray.data
@@ -71,71 +203,8 @@ def connect() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines tell the progress
 
 
-def shard_numbers(numbers: Iterable[int]) -> "ray.data.Dataset":
-    """Return a dataset of one row, in a block of its own, for each shard; connects to Ray first."""
-    import ray.data
-
-    connect()
-    rows = [{"shard": number} for number in numbers]
-    return ray.data.from_items(rows, override_num_blocks=len(rows))
-
-
-def map_tasks(data: "ray.data.Dataset", task: Any) -> "ray.data.Dataset":
-    """Map rows one at a time through CPU tasks, spread over the nodes."""
-    return data.map_batches(task, batch_size=1, batch_format="pyarrow", num_cpus=TASK_CPUS, memory=TASK_MEMORY)
-
-
-def map_actors(
-    data: "ray.data.Dataset", actor: type, arguments: tuple[Any, ...], config: ActorConfig
-) -> "ray.data.Dataset":
-    """Map rows one at a time through a pool of actors.
-
-    Raises:
-        InputError: when GPUs are asked for, this Ray has none, and it is no cluster that could bring some up.
-    """
-    import ray.data
-
-    _check_gpus(config)
-    pool = ray.data.ActorPoolStrategy(
-        min_size=config.min,
-        max_size=config.max,
-        max_tasks_in_flight_per_actor=IN_FLIGHT,
-        max_concurrent_calls_per_actor=CONCURRENT,
-        enable_true_multi_threading=True,
-    )
-    return data.map_batches(
-        actor,
-        fn_constructor_args=arguments,
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=pool,
-        num_cpus=config.cpus,
-        num_gpus=config.gpus,
-    )
-
-
-def alone(function: Callable[..., Any], *arguments: Any, actor: ActorConfig | None = None) -> Any:
-    """Run a function by itself where a task of the graph would run, or an actor of the pool, and return what it returns.
-
-    Raises:
-        InputError: as `map_actors` does.
-    """
-    import ray
-
-    if actor is None:
-        return ray.get(ray.remote(num_cpus=TASK_CPUS, memory=TASK_MEMORY)(function).remote(*arguments))
-    _check_gpus(actor)
-    return ray.get(ray.remote(num_cpus=actor.cpus, num_gpus=actor.gpus)(function).remote(*arguments))
-
-
 def _check_gpus(config: ActorConfig) -> None:
     import ray
 
     if config.gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
         raise InputError("--actors.gpus", config.gpus, "there is no GPU here; use 0, or run it as a job on a cluster")
-
-
-def rows(data: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
-    """Run a graph and yield its rows as they are done."""
-    for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
-        yield from pa.table(batch).to_pylist()

@@ -39,12 +39,12 @@ class Fingerprinter:
         return {"key": row["key"], "words": words.astype("<u4").tobytes()}
 
 
-def run(out: str, num_shards: int, task: Fingerprinter) -> None:
+def run(out: str, num_shards: int, task: Fingerprinter, in_process: bool) -> None:
     """Fix which clips of a plan are copies; shards that a retry added since are compared with all before them."""
     if not deduplication.without_copies(out, range(num_shards)):
         return
     if todo := deduplication.without_words(out, range(num_shards)):
         progress = Progress("copies", "shards", len(todo))
-        for _ in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
+        for _ in engine.rows(todo, engine.Tasks(task), in_process=in_process):
             progress.add(1)
     deduplication.fix(out, num_shards)

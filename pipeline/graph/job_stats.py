@@ -10,6 +10,8 @@ import pyarrow as pa
 from pipeline import run_dir, storage
 from pipeline.dataset import commit, shards, statistics
 from pipeline.errors import InputError, JobError
+from pipeline.graph.engine import ActorConfig
+from pipeline.graph.metrics import JobMetrics
 from pipeline.pages import dataset_card
 from pipeline.planning import plan
 from pipeline.progress import Progress
@@ -34,23 +36,17 @@ SHARD_STATS_SCHEMA = pa.schema(  # what a writing task tells the driver of a sha
 
 
 class ProgressReporter:
-    """The accounts of a run while it goes on: progress lines, and metrics that Ray exports for Prometheus."""
+    """The counts of a run while it goes on: progress lines and, on Ray, metrics."""
 
-    def __init__(self, num_clips: int, device: str, max_shard_mb: float) -> None:
-        from ray.util.metrics import Counter as RayCounter
-        from ray.util.metrics import Gauge
-
+    def __init__(self, num_clips: int, actors: ActorConfig, max_shard_mb: float) -> None:
         self.progress = Progress("caption", "clips", num_clips)
-        self.device = device
+        self.device = actors.device
         self.max_shard_mb = max_shard_mb  # 0 once a larger shard was named, or where there is no bound
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.hours, self.busy_s = 0.0, 0.0
         self.actors: set[str] = set()
-        self.clips = RayCounter("blat_clips", "Clips by outcome.", ("status", "reason"))
-        self.seconds = RayCounter("blat_audio_seconds", "Seconds of audio written.")
-        self.rate = Gauge("blat_clips_per_second", "Clips a second since the start of the run.")
-        self.busy = Gauge("blat_model_busy_ratio", "Share of the actors' time in which the model worked, 0 to 1.")
+        self.metrics = None if actors.in_process else JobMetrics()
 
     def add(self, row: dict[str, Any]) -> None:
         """Count one committed shard, a row of TOLD."""
@@ -60,7 +56,8 @@ class ProgressReporter:
         self.hours += row["duration_s"] / 3600
         self.busy_s += row["busy_s"]
         self.actors.add(row["actor"])
-        self._export(row, reasons)
+        if self.metrics:
+            self.metrics.add(row, reasons, self.counts["in"] / self.progress.elapsed_s, self._busy_share())
         self._check_size(row)
         self.progress.add(row["in"], self.told())
 
@@ -86,16 +83,6 @@ class ProgressReporter:
 
     def _busy_share(self) -> float:
         return min(1.0, self.busy_s / (self.progress.elapsed_s * max(1, len(self.actors))))
-
-    def _export(self, row: dict[str, Any], reasons: dict[str, int]) -> None:
-        if row["written"]:
-            self.clips.inc(row["written"], {"status": "written", "reason": ""})
-        for reason, count in reasons.items():
-            self.clips.inc(count, {"status": "left out", "reason": reason})
-        if row["duration_s"]:
-            self.seconds.inc(row["duration_s"])
-        self.rate.set(self.counts["in"] / self.progress.elapsed_s)
-        self.busy.set(self._busy_share())
 
 
 def finalize(out: str, planned: dict[str, Any], max_bad_fraction: float) -> None:

@@ -40,6 +40,8 @@ class AuditConfig:
     labels: str = ""
     """Folder with AudioSet's class_labels_indices.csv and ontology.json; empty looks beside the dataset's source.
     Without the first the vocabulary is the dataset's own tags, without the second a tag's only relative is itself."""
+    in_process: bool = False
+    """Work in this process, without Ray: it starts at once, suits one machine, and breakpoints work."""
 
 
 def run(config: AuditConfig) -> None:
@@ -51,7 +53,7 @@ def run(config: AuditConfig) -> None:
     names, children, origin = _vocabulary(config, data, planned)
     folder = shards.overlay_folder(data, config.name)
     identity = {"plan_hash": planned["hash"], "retries": len(planned["retries"]), "vocabulary": origin}
-    run_dir.claim(folder, config, identity, ignore=("data", "labels"), flag="--name")
+    run_dir.claim(folder, config, identity, ignore=("data", "labels", "in_process"), flag="--name")
     marker = storage.join(folder, shards.OVERLAY_FILE)
     if storage.exists(marker):
         log.info("audit: %s is complete already", folder)
@@ -65,7 +67,7 @@ def run(config: AuditConfig) -> None:
             judge, data=data, captions=config.captions, out=folder, vocabulary=(names, children), known=known
         )
         progress = Progress("audit", "clips")
-        for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
+        for row in engine.rows(todo, engine.Tasks(task), in_process=config.in_process):
             progress.add(row["clips"])
     storage.publish_json(
         marker, {"stage": "pipeline audit", "captions": config.captions, **identity, **_summary(folder)}

@@ -43,6 +43,8 @@ class ExportConfig(SelectionConfig):
     rate: int = audio.SAMPLE_RATE_HZ
     """Sample rate of the audio, Hz: 32000, the shards' own, copies it byte for byte; others resample it, such as 48000 for
     LAION-CLAP, which never resamples."""
+    in_process: bool = False
+    """Work in this process, without Ray: it starts at once, suits one machine, and breakpoints work."""
 
 
 def run(config: ExportConfig) -> None:
@@ -61,7 +63,7 @@ def run(config: ExportConfig) -> None:
     if not len(listed):
         raise InputError("--data", config.data, f"none of its {len(index)} clips is left by these thresholds")
     identity = {"plan_hash": shards.origin(index.data)["plan_hash"], "selection": _revision(listed)}
-    out = run_dir.claim(config.out, config, identity, ignore=("data",))
+    out = run_dir.claim(config.out, config, identity, ignore=("data", "in_process"))
     size = config.clips_per_shard
     groups = [range(first, min(first + size, len(listed))) for first in range(0, len(listed), size)]
     done = set(storage.list_names(out))
@@ -72,7 +74,7 @@ def run(config: ExportConfig) -> None:
         storage.publish(storage.join(out, LIST_FILE), sink.getvalue().to_pybytes())
         progress = Progress("export", "clips", sum(len(groups[number]) for number in todo))
         task = partial(write, data=index.data, out=out, rate_hz=config.rate)
-        for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
+        for row in engine.rows(todo, engine.Tasks(task), in_process=config.in_process):
             progress.add(row["clips"])
     storage.publish_json(storage.join(out, "sizes.json"), {shards.tar_name(n): len(g) for n, g in enumerate(groups)})
     log.info("export: %s: %d of %d clips in %d tars", out, len(listed), len(index), len(groups))

@@ -68,11 +68,15 @@ def measure(config: ProbeConfig, trial: str, planned: dict[str, Any], read: read
     """Return the rates of the three stages, each on a node that Ray gives to it."""
     numbers = np.linspace(0, plan.num_shards(planned) - 1, MAX_SHARDS).round().astype(int).tolist()
     third_s = config.seconds / 3
-    engine.connect()
+    in_process = config.actors.in_process
     log.info("probe: reading for %.0f s, then captioning, then writing", third_s)
-    reading, shard, failed = engine.alone(read_for, third_s, read, list(dict.fromkeys(numbers)))
-    captioning, captioned, device = engine.alone(caption_for, third_s, config, shard, actor=config.actors)
-    writing = engine.alone(write_for, third_s, trial, planned, captioned)
+    reading, shard, failed = engine.run_single(
+        read_for, third_s, read, list(dict.fromkeys(numbers)), in_process=in_process
+    )
+    captioning, captioned, device = engine.run_single(
+        caption_for, third_s, config, shard, actor=config.actors, in_process=in_process
+    )
+    writing = engine.run_single(write_for, third_s, trial, planned, captioned, in_process=in_process)
     reading["clips_per_s"] = per_core(reading, tasks_per_core=1 / engine.TASK_CPUS)
     captioning["clips_per_s"] = captioning["clips"] / captioning["wall_s"]
     writing["clips_per_s"] = per_core(writing, tasks_per_core=1 / engine.TASK_CPUS)

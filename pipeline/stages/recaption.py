@@ -52,9 +52,12 @@ def run(config: RecaptionConfig) -> None:
         return
     if todo:
         progress = Progress("recaption", "clips")
-        opened = engine.map_tasks(engine.shard_numbers(todo), partial(open_shard, data=data))
-        captioned = engine.map_actors(opened, CaptionActor, (config,), config.actors)
-        for row in engine.rows(engine.map_tasks(captioned, partial(write, folder=folder))):
+        steps = (
+            engine.Tasks(partial(open_shard, data=data)),
+            engine.Actors(CaptionActor, (config,), config.actors),
+            engine.Tasks(partial(write, folder=folder)),
+        )
+        for row in engine.rows(todo, *steps, in_process=config.actors.in_process):
             progress.add(row["clips"])
     made = {"model": config.captioner, "revision": checkpoint_info.revision, "guidance": config.guidance}
     decodings = [str(decoding) for decoding in config.decodings]

@@ -1,4 +1,4 @@
-"""Score captions with a language-audio model on Ray Data: `python -m pipeline score <config>`.
+"""Score captions with a language-audio model: `python -m pipeline score <config>`.
 
 Writes an overlay: for every clip its captions, best first, with the cosine of audio and text. Audio shards stay as they
 are. Round 2 of the loop trains on such an overlay; where to cut by score is the trainer's choice.
@@ -130,9 +130,9 @@ def _check(config: ScoreConfig) -> tuple[shards.ClipIndex, "CheckpointInfo[ClapC
 
 
 def _fill(config: ScoreConfig, data: str, folder: str, todo: list[int]) -> None:
-    graph = engine.map_actors(engine.shard_numbers(todo), Scorer, (config, data, folder), config.actors)
     progress = Progress("score", "shards", len(todo))
-    for row in engine.rows(graph):
+    scorers = engine.Actors(Scorer, (config, data, folder), config.actors)
+    for row in engine.rows(todo, scorers, in_process=config.actors.in_process):
         progress.add(1, f"{row['clips']} clips in the last")
 
 

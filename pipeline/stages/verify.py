@@ -43,6 +43,8 @@ class VerifyConfig:
 
     data: str = ""
     """Dataset of shards that `pipeline caption` wrote."""
+    in_process: bool = False
+    """Work in this process, without Ray: it starts at once, suits one machine, and breakpoints work."""
 
 
 def run(config: VerifyConfig) -> None:
@@ -63,9 +65,8 @@ def run(config: VerifyConfig) -> None:
     keys: list[np.ndarray] = []
     sizes: dict[str, int] = {}
     if numbers:
-        for row in engine.rows(
-            engine.map_tasks(engine.shard_numbers(numbers), partial(check, data=data, planned=planned))
-        ):
+        task = engine.Tasks(partial(check, data=data, planned=planned))
+        for row in engine.rows(numbers, task, in_process=config.in_process):
             wrong += row["wrong"]
             keys.append(np.array(row["keys"], np.int64))
             sizes[shards.tar_name(row["shard"])] = row["written"]

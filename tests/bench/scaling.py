@@ -56,12 +56,15 @@ def rate(actors: int, payload_mb: float) -> float:
     """Return the shards a second that so many actors let through, once all have started (or half the shards are done)."""
     shards = max(FEWEST, SHARDS_EACH * actors)
     pool = ActorConfig(min=actors, max=actors, gpus=1.0, cpus=0.001)
-    data = engine.map_tasks(engine.shard_numbers(range(shards)), partial(read, size=round(payload_mb * 1e6)))
-    data = engine.map_tasks(engine.map_actors(data, Sleeper, (), pool), write)
+    steps = (
+        engine.Tasks(partial(read, size=round(payload_mb * 1e6))),
+        engine.Actors(Sleeper, (), pool),
+        engine.Tasks(write),
+    )
     done: list[float] = []
     started: set[int] = set()
     first, last = shards // 2, shards - 1 - shards // 10
-    for row in engine.rows(data):
+    for row in engine.rows(range(shards), *steps, in_process=False):
         done.append(time.monotonic())
         started.add(row["actor"])
         if len(started) == actors:
