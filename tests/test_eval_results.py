@@ -124,7 +124,7 @@ def test_any_name_of_a_task_has_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_results_of_two_models_in_one_folder_are_both_kept_and_told_apart(tmp_path: Path) -> None:
     """Only two commands that start at once get there: each has looked into the folder before."""
-    other = Checkpoint(model=None, config=ABOUT.config, revision="o" * 64)
+    other = dataclasses.replace(ABOUT, info=dataclasses.replace(ABOUT.info, revision="o" * 64))
     uris = [publish(str(tmp_path), "retrieval a"), publish(str(tmp_path), "retrieval b", other)]
     with pytest.raises(InputError, match=r"--out.*retrieval-b\.json is of .*move the files of one model"):
         results.read(str(tmp_path))
