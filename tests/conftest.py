@@ -99,7 +99,7 @@ def captioner(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         config = CAPTIONER["tiny"][1]
         config = dataclasses.replace(config, source=(storage.join(corpus, "captioned_segments.csv"),), out=out)
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=8))
-        train_captioner({"config": config, "out": out, "broken": {}, "unheard": {}}, Context())
+        train_captioner(config, out, {}, {}, Context())
 
     return made_once(tmp_path_factory, "captioner", make)
 

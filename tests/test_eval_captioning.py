@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         out=f"{folder}/captioner",
         optim=dataclasses.replace(tiny.optim, epochs=60),
     )
-    train_captioner({"config": config, "out": config.out, "broken": {}, "unheard": {}}, Context())
+    train_captioner(config, config.out, {}, {}, Context())
     return f"{folder}/corpus", config.out
 
 

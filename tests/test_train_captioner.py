@@ -25,7 +25,7 @@ from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig
 from train.stages.captioner import TrainCaptionerConfig, run, train
 from train.trainer.loop import Context
-from train.validation import captions as validation_room
+from train.validation import captions
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_the_released_recipe_averages_validates_and_keeps_the_best(corpus: str, 
     assert checkpoint.load(str(tmp_path / "best")).info.lineage["epoch"]["cider_d"] == best["cider_d"]
     made = checkpoint.load(str(tmp_path))
     assert made.info.lineage["epoch"]["epoch"] == "average"
-    clips = validation_room.read(held_out)
-    again = validation_room.measure(clips, Context())(made.model)
+    clips = captions.read(held_out)
+    again = captions.measure(clips, Context())(made.model)
     assert again["cider_d"] == pytest.approx(history["epochs"][-1]["cider_d"], abs=1e-5)
 
 
@@ -171,7 +171,7 @@ def test_shards_are_a_source(dataset: str, tmp_path: Path) -> None:
 
 def one_rank(rank: int, folder: str, config: TrainCaptionerConfig) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    train({"config": config, "out": config.out, "broken": {}, "unheard": {}}, Context(rank=rank, world_size=2))
+    train(config, config.out, {}, {}, Context(rank=rank, world_size=2))
     distributed.destroy_process_group()
 
 
@@ -187,7 +187,7 @@ def test_two_workers_take_the_steps_of_one(corpus: str, tmp_path: Path) -> None:
         validation=storage.join(corpus, "evaluation_segments.csv"),
     )  # fmt: skip
     one, two = (dataclasses.replace(config, out=str(tmp_path / name)) for name in ("one", "two"))
-    train({"config": one, "out": one.out, "broken": {}, "unheard": {}}, Context())
+    train(one, one.out, {}, {}, Context())
     mp.spawn(one_rank, args=(str(tmp_path), two), nprocs=2)
     first, second = (checkpoint.load(each.out).model for each in (one, two))
     inputs = (torch.randn(4, 64_000), torch.full((4,), 64_000), first.multi_hot([first.tags[:2]] * 4))
@@ -195,8 +195,8 @@ def test_two_workers_take_the_steps_of_one(corpus: str, tmp_path: Path) -> None:
     with torch.no_grad():  # the logits: some weights, such as biases of keys, have no gradient but rounding
         logits = [model(*inputs, words)[0] for model in (first, second)]
     assert float(logits[0].std()) > 0.5 and torch.allclose(*logits, atol=2e-3), (logits[0] - logits[1]).abs().max()
-    told = [storage.read_json(storage.join(each.out, "history.json"))["epochs"] for each in (one, two)]
-    assert [e["cider_d"] for e in told[0]] == pytest.approx([e["cider_d"] for e in told[1]], abs=1e-3)
+    epochs = [storage.read_json(storage.join(each.out, "history.json"))["epochs"] for each in (one, two)]
+    assert [e["cider_d"] for e in epochs[0]] == pytest.approx([e["cider_d"] for e in epochs[1]], abs=1e-3)
 
 
 FLAGS = (

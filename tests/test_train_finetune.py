@@ -52,9 +52,9 @@ def test_two_workers_learn_what_is_easy_to_hear(ray_session: None, config: Finet
     best = checkpoint.load(str(tmp_path / "out" / "best"))
     assert best.model.labels == sorted(name.replace("_", " ") for name in sounds50.PITCHES_HZ)
     clips = [clip for clip in sources.read_clips(config.data) if clip.fold == "3"]
-    heard = best.model.encode_clips([sources.read_samples(clip) for clip in clips]).outputs
-    assert torch.allclose(heard.sum(dim=1), torch.ones(len(clips)), atol=1e-5)
-    right = [best.model.labels[guess] in clip.tags for guess, clip in zip(heard.argmax(dim=1), clips, strict=True)]
+    outputs = best.model.encode_clips([sources.read_samples(clip) for clip in clips]).outputs
+    assert torch.allclose(outputs.sum(dim=1), torch.ones(len(clips)), atol=1e-5)
+    right = [best.model.labels[guess] in clip.tags for guess, clip in zip(outputs.argmax(dim=1), clips, strict=True)]
     assert np.mean(right) > 0.9
     assert {c.key for c in clips} == checkpoint.selected_on(str(tmp_path / "out" / "best"))
     assert not {c.key for c in clips} & checkpoint.trained_on(str(tmp_path / "out"))
@@ -69,7 +69,7 @@ def test_several_labels_are_measured_by_map(config: FinetuneConfig, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "named"),
     [
         ({"mixup": -0.1}, "--mixup"),
         ({"layer_decay": 0.0}, "--layer-decay"),
@@ -81,10 +81,10 @@ def test_several_labels_are_measured_by_map(config: FinetuneConfig, tmp_path: Pa
         ({"optim": OptimConfig(epochs=1, batch_size=99)}, "--optim.batch-size"),
     ],
 )
-def test_what_cannot_be_is_told_before_the_start(
-    config: FinetuneConfig, tmp_path: Path, change: dict[str, object], told: str
+def test_what_cannot_be_is_refused_before_the_start(
+    config: FinetuneConfig, tmp_path: Path, change: dict[str, object], named: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=named):
         finetune.run(dataclasses.replace(config, out=str(tmp_path / "out"), **change))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
@@ -105,7 +105,7 @@ def test_too_few_clips_are_refused(config: FinetuneConfig, tmp_path: Path, rows:
     assert not (tmp_path / "out").exists()
 
 
-def test_one_label_too_many_is_told(config: FinetuneConfig, tmp_path: Path) -> None:
+def test_one_label_too_many_is_refused(config: FinetuneConfig, tmp_path: Path) -> None:
     table = tmp_path / "clips.csv"
     table.write_text("file,labels\na.wav,dog|cat\nb.wav,dog\n")
     with pytest.raises(InputError, match="clips such as a have several labels; use --several-labels"):
@@ -126,7 +126,7 @@ def test_learning_rates_fall_with_depth(encoder: Cnn14Config | MobileNetConfig |
 
 
 def test_the_linear_layer_may_come_first(config: FinetuneConfig, tmp_path: Path) -> None:
-    """Without a step of training to speak of, the probe alone tells easy sounds apart; the statistics are the old ones."""
+    """Without a step of training to speak of, the probe alone separates easy sounds; the statistics are the old ones."""
     asked = dataclasses.replace(
         config,
         out=str(tmp_path / "out"),
@@ -194,7 +194,7 @@ def test_mixup_keeps_the_labels_in_the_shares_of_the_sounds() -> None:
     assert torch.equal(labels, again) and not torch.equal(labels, augment.mixup(waveform, lengths, target, 0.4, 2)[2])
 
 
-def test_a_clip_is_heard_the_same_in_any_batch(tmp_path: Path) -> None:
+def test_a_clip_has_the_same_outputs_in_any_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Classifier(ClassifierConfig(audio=MobileNetConfig(width=0.1), clip_s=1.0), ["a", "b", "c"]).eval()
     rng = np.random.default_rng(0)

@@ -2,30 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline import storage
-from train.trainer.history import HistoryPieces, empty
+from train.trainer.history import EpochRecord, History, HistoryPieces
 from train.trainer.state import TrainingState
 
 
-def grow(history: dict[str, Any], until: int) -> None:
+def grow(history: History, until: int) -> None:
     """Add steps as a run does: a loss each, a record of every fifth, an epoch of ten, a clip that cannot be read."""
-    for step in range(len(history["loss"]) + 1, until + 1):
-        history["loss"].append(step / 8)
+    for step in range(len(history.loss) + 1, until + 1):
+        history.loss.append(step / 8)
         if step % 5 == 0:
-            history["steps"].append({"step": step, "train/lr": 1 / step})
+            history.steps.append({"step": step, "train/lr": 1 / step})
         if step % 10 == 0:
-            history["epochs"].append({"epoch": step // 10, "step": step})
-            history["skipped"][f"k{step}"] = "empty"
+            history.epochs.append(EpochRecord(epoch=step // 10, step=step))
+            history.skipped[f"k{step}"] = "empty"
 
 
-def expected(steps: int) -> dict[str, Any]:
-    history = empty()
+def expected(steps: int) -> History:
+    history = History()
     grow(history, steps)
     return history
 
@@ -81,10 +80,10 @@ def test_an_older_state_has_its_pieces_still(tmp_path: Path) -> None:
 
 def test_a_save_writes_what_is_new_and_little_more(tmp_path: Path) -> None:
     """A thousand saves of ten steps: a whole history each time is five million losses, in pieces two percent."""
-    history, made, written = empty(), HistoryPieces(str(tmp_path)), 0
+    history, made, written = History(), HistoryPieces(str(tmp_path)), 0
     for step in range(10, 10_001, 10):
         grow(history, step)
-        written += len(made.cut(history).history["loss"])
+        written += len(made.cut(history).history.loss)
     assert 10_000 <= written < 100_000 and len(made.names) <= np.log2(10_000) + 1
 
 
@@ -94,7 +93,7 @@ def test_a_state_that_holds_its_history_whole_is_gone_on_from(tmp_path: Path) ->
     save(run, 30)
     run.close()
     name = str(tmp_path / "training_state" / "00000030.json")
-    storage.publish_json(name, {"step": 30, "averaged": 0, "history": expected(30)})
+    storage.publish_json(name, {"step": 30, "averaged": 0, "history": expected(30).as_json()})
     storage.remove(str(tmp_path / "training_state" / "history"))
     run = state(tmp_path)
     run.load()
@@ -104,6 +103,19 @@ def test_a_state_that_holds_its_history_whole_is_gone_on_from(tmp_path: Path) ->
     again = state(tmp_path)
     again.load()
     assert again.history == expected(31) and [path.stem for path in pieces(tmp_path)] == ["00000000-00000031"]
+
+
+def test_a_record_has_one_form_on_disk() -> None:
+    """Flat, in the order of the fields, without what it lacks."""
+    for record, form in (
+        (
+            EpochRecord(epoch=2, step=8, loss=0.5, metrics={"cider_d": 1.5}),
+            '{"epoch": 2, "step": 8, "loss": 0.5, "cider_d": 1.5}',
+        ),
+        (EpochRecord(step=3, metrics={"mAP": 0.1}), '{"step": 3, "mAP": 0.1}'),
+        (EpochRecord(epoch="average", step=12), '{"epoch": "average", "step": 12}'),
+    ):
+        assert json.dumps(record.as_json()) == form and EpochRecord.from_json(json.loads(form)) == record
 
 
 def test_pieces_on_an_object_store(s3: str) -> None:

@@ -17,6 +17,7 @@ from pipeline.sources.clip import Clip
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch, Loader
 from train.data.order import Order
+from train.trainer.history import History
 from train.trainer.loop import STOP, Backward, Context, Hooks, Step, Stopped, fit
 from train.trainer.optim import Group, OptimConfig
 from train.trainer.performance import prepare
@@ -24,7 +25,7 @@ from train.trainer.performance import prepare
 CONFIG = OptimConfig(epochs=3, batch_size=4, lr=1e-2, save_every_s=0.0)
 
 
-histories: dict[str, dict[str, list[Any]]] = {}  # of finished runs by `out`
+histories: dict[str, History] = {}  # of finished runs by `out`
 
 
 class Interrupted(Exception):
@@ -42,7 +43,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module", autouse=True)
 def clips(tmp_path_factory: pytest.TempPathFactory) -> ListedClips:
-    """Sixteen clips whose samples tell their own number."""
+    """Sixteen clips whose samples hold their own number."""
     global listed
     folder = tmp_path_factory.mktemp("clips")
     found = []
@@ -87,9 +88,9 @@ def train(
     return {name: value.clone() for name, value in ready.evaluated.state_dict().items()}
 
 
-def timeless(history: dict[str, Any]) -> dict[str, Any]:
+def timeless(history: History) -> History:
     """Return what of a history does not depend on how fast it went."""
-    return {name: value for name, value in history.items() if name != "steps"}
+    return replace(history, steps=[])
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
@@ -108,8 +109,8 @@ def test_nan_loss_stops_and_names_the_clips(tmp_path: Path) -> None:
 
     with pytest.raises(JobError, match=r"nan at step 0.*'k\d+'.*--optim\.lr"):
         fit(prepare(Net(), torch.device("cpu")), backward, loader(), CONFIG, Context(), str(tmp_path))
-    told = json.loads((tmp_path / "bad_batch_0.json").read_text())
-    assert told["step"] == 0 and len(told["clips"]) == 4 and set(told["clips"].values()) == {"a text"}
+    batch = json.loads((tmp_path / "bad_batch_0.json").read_text())
+    assert batch["step"] == 0 and len(batch["clips"]) == 4 and set(batch["clips"].values()) == {"a text"}
 
 
 def test_a_loss_that_explodes_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
@@ -152,20 +153,20 @@ def test_an_averaged_run_resumes_to_the_same_average_and_history(tmp_path: Path,
     found = train(str(tmp_path / "cut"), config=config)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert timeless(histories[str(tmp_path / "cut")]) == timeless(histories[str(tmp_path / "whole")])
-    assert len(histories[str(tmp_path / "cut")]["loss"]) == 12
+    assert len(histories[str(tmp_path / "cut")].loss) == 12
 
 
-def test_validation_tells_the_best_epoch(tmp_path: Path) -> None:
+def test_validation_chooses_the_best_epoch(tmp_path: Path) -> None:
     scores, kept = iter([0.2, 0.5, 0.4]), []
 
     def validate(network: nn.Module) -> dict[str, float]:
         assert not network.training
         return {"cider_d": next(scores)}
 
-    train(str(tmp_path), hooks=Hooks(validate=validate, keep=lambda record: kept.append(record["epoch"])))
+    train(str(tmp_path), hooks=Hooks(validate=validate, keep=lambda record: kept.append(record.epoch)))
     assert kept == [1, 2]
-    epochs = histories[str(tmp_path)]["epochs"]
-    assert [(each["epoch"], each["cider_d"]) for each in epochs] == [(1, 0.2), (2, 0.5), (3, 0.4)]
+    epochs = histories[str(tmp_path)].epochs
+    assert [(each.epoch, each.metrics["cider_d"]) for each in epochs] == [(1, 0.2), (2, 0.5), (3, 0.4)]
 
 
 def test_validation_in_the_middle_of_epochs_does_not_change_the_run(tmp_path: Path) -> None:
@@ -175,10 +176,10 @@ def test_validation_in_the_middle_of_epochs_does_not_change_the_run(tmp_path: Pa
         torch.randn(3)  # draws that must not reach the training
         return {"score": float(len(steps))}
 
-    hooks = Hooks(validate=validate, validate_every_steps=3, keep=lambda record: steps.append(record["step"]))
+    hooks = Hooks(validate=validate, validate_every_steps=3, keep=lambda record: steps.append(record.step))
     measured, plain = train(str(tmp_path / "a"), hooks=hooks), train(str(tmp_path / "b"))
     assert all(torch.equal(measured[name], plain[name]) for name in plain)
-    assert [each["step"] for each in histories[str(tmp_path / "a")]["epochs"]] == [3, 4, 6, 8, 9, 12]
+    assert [each.step for each in histories[str(tmp_path / "a")].epochs] == [3, 4, 6, 8, 9, 12]
 
 
 def test_bfloat16_is_the_arithmetic_of_the_model(tmp_path: Path) -> None:
@@ -246,10 +247,10 @@ def test_states_come_by_steps_too(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "training_state").glob("*.json")] == ["00000005.json"]
 
 
-def test_a_notice_saves_at_once_and_a_stop_ends_there(tmp_path: Path) -> None:
+def test_a_stop_signal_saves_at_once_and_stop_ends_the_run_there(tmp_path: Path) -> None:
     config, calls = replace(CONFIG, save_every_s=1e9), iter([*[""] * 3, "a node goes", *["a node goes"] * 3, STOP])
     with pytest.raises(Stopped, match="after step 8; the same command continues"):
-        train(str(tmp_path), config=config, notice=lambda: next(calls))
+        train(str(tmp_path), config=config, stop_signal=lambda: next(calls))
     assert [path.name for path in (tmp_path / "training_state").glob("*.json")] == ["00000008.json"]
     found = train(str(tmp_path), config=config)
     expected = train(str(tmp_path / "whole"), config=config)
@@ -262,7 +263,7 @@ def test_groups_learn_at_their_own_rates(tmp_path: Path) -> None:
     net = Net()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     slow, rest = list(net.layers[0].parameters()), [*net.layers[1].parameters(), *net.layers[3].parameters()]
-    hooks = Hooks(groups=(Group(slow, 0.5), Group(rest)))
+    hooks = Hooks(groups=lambda: (Group(slow, 0.5), Group(rest)))
     config = replace(CONFIG, epochs=1, warmup_fraction=0.0, clip_norm=1e9)
     with pytest.raises(Interrupted):
         fit(prepare(net, torch.device("cpu")), squares(1), loader(), config, Context(), str(tmp_path), hooks)
@@ -271,18 +272,18 @@ def test_groups_learn_at_their_own_rates(tmp_path: Path) -> None:
     assert moved["layers.3.weight"] == pytest.approx(config.lr, rel=1e-3)
 
 
-def test_curves_go_to_every_sink_under_the_names_of_the_field(tmp_path: Path) -> None:
-    told: list[tuple[dict[str, float], int]] = []
+def test_curves_go_to_every_writer_under_the_names_of_the_field(tmp_path: Path) -> None:
+    written: list[tuple[dict[str, float], int]] = []
     hooks = Hooks(
-        sinks=(lambda scalars, step: told.append((dict(scalars), step)),),
+        writers=(lambda scalars, step: written.append((dict(scalars), step)),),
         extras=lambda: {"logit_scale": 14.0},
         validate=lambda network: {"text_to_audio_R@1": 0.5},
     )
     train(str(tmp_path), hooks=hooks)
-    assert [step for _, step in told] == [4, 4, 8, 8, 12, 12]  # an epoch's numbers, then what was held out
-    assert set(told[0][0]) == {
+    assert [step for _, step in written] == [4, 4, 8, 8, 12, 12]  # an epoch's numbers, then what was held out
+    assert set(written[0][0]) == {
         "train/loss", "train/lr", "train/logit_scale", "train/samples_per_second_per_gpu", "train/batch_time",
         "train/data_time",
     }  # fmt: skip
-    assert told[1][0] == {"val/text_to_audio_R@1": 0.5}
-    assert [row["step"] for row in histories[str(tmp_path)]["steps"]] == [4, 8, 12]
+    assert written[1][0] == {"val/text_to_audio_R@1": 0.5}
+    assert [row["step"] for row in histories[str(tmp_path)].steps] == [4, 8, 12]

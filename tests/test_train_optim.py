@@ -23,8 +23,8 @@ def test_schedule_rises_then_falls_to_zero() -> None:
 def test_the_exponential_schedule_is_that_of_the_released_recipe() -> None:
     """Values of spec: 25 epochs of 1,558 steps, the first fifth of them rising."""
     config = OptimConfig(lr=5e-4, decay="exponential", final_lr=5e-7, warmup_fraction=0.2)
-    told = {1: 6.4e-8, 7_790: 5e-4, 15_580: 8.9e-5, 31_160: 2.8e-6, 38_950: 5e-7}
-    for count, lr in told.items():
+    expected = {1: 6.4e-8, 7_790: 5e-4, 15_580: 8.9e-5, 31_160: 2.8e-6, 38_950: 5e-7}
+    for count, lr in expected.items():
         assert exponential(count, 38_950, config) == pytest.approx(lr, rel=0.01)
     assert schedule(0, 38_950, config) == exponential(2, 38_950, config)
     assert schedule(38_949, 38_950, config) == pytest.approx(5e-7)

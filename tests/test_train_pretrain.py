@@ -24,8 +24,9 @@ from train.data.order import Order
 from train.losses import contrastive
 from train.models.clap import ClapConfig
 from train.models.text import TextConfig
-from train.stages.pretrain import PretrainConfig, run, train
-from train.stages.towers import build, objective
+from train.stages.pretrain import PretrainConfig, run
+from train.stages.pretrain.stage import train
+from train.stages.pretrain.towers import build, objective
 from train.trainer.loop import Context, Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
@@ -115,7 +116,7 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
         ({"weights": (1.0, 2.0)}, r"--weights .*each of the 1 --data"),
         ({"hold_out": -1}, r"--hold-out -1"),
         ({"hold_out": 24}, r"--hold-out 24: leaves nothing"),
-        ({"parts": 0}, r"--parts 0"),
+        ({"grad_cache_chunks": 0}, r"--grad-cache-chunks 0"),
         ({"loss": "sigmoid"}, r"--network.sigmoid False"),
         ({"freeze_audio": True}, r"--init-audio is missing"),
         ({"label_phrases": ("no braces",)}, r"--label-phrases 'no braces'"),
@@ -209,18 +210,18 @@ def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Pa
 
 def worker(rank: int, folder: str, config: PretrainConfig, clip_files: list[str]) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    train({"config": config, "out": config.out, "clip_files": clip_files}, Context(rank=rank, world_size=2))
+    train(config, config.out, clip_files, Context(rank=rank, world_size=2))
     assert parallel.gather_objects(rank) == [0, 1]
     distributed.destroy_process_group()
 
 
 def test_two_workers_with_all_options_publish_one_model(dataset: str, tmp_path: Path) -> None:
-    """Sharded weights, sigmoid loss, parts, masks, a moving average, augmentation, bfloat16: all at once, on two ranks."""
+    """Sharded weights, sigmoid loss, chunks, masks, a moving average, augmentation, bfloat16: all at once, on two ranks."""
     changes = {
         "loss": "sigmoid",
         "network": dataclasses.replace(TINY.network, sigmoid=True),
         "mask_duplicates": True,
-        "parts": 2,
+        "grad_cache_chunks": 2,
         "hold_out": 4,
         "augment": dataclasses.replace(TINY.augment, spec_augment=True, mix_fraction=0.5),
         "speed": dataclasses.replace(TINY.speed, shard=True, recompute=True),

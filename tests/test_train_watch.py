@@ -7,6 +7,7 @@ import pytest
 from pipeline import storage
 from pipeline.errors import InputError
 from train.trainer import monitor, run_page
+from train.trainer.history import EpochRecord, History
 from train.trainer.monitor import Monitor, MonitorConfig, ScalarWriters, ThroughputSpec
 
 SCALARS = {"train/loss": 2.5, "val/text_to_audio_R@1": 0.25}
@@ -19,10 +20,10 @@ def test_tensorboard_mlflow_and_wandb_get_the_same_numbers(tmp_path: Path, monke
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
-    sinks = ScalarWriters(MonitorConfig(wandb="blat", mlflow="blat"), str(tmp_path / "run"), {"lr": 1.0})
-    for sink in sinks.all:
-        sink(SCALARS, 7)
-    sinks.close()
+    writers = ScalarWriters(MonitorConfig(wandb="blat", mlflow="blat"), str(tmp_path / "run"), {"lr": 1.0})
+    for write in writers.all:
+        write(SCALARS, 7)
+    writers.close()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
@@ -37,9 +38,9 @@ def test_tensorboard_mlflow_and_wandb_get_the_same_numbers(tmp_path: Path, monke
 
 
 def test_tensorboard_of_a_remote_run_is_published_at_its_end(s3: str) -> None:
-    sinks = ScalarWriters(MonitorConfig(), f"{s3}/watched", {})
-    sinks.all[0](SCALARS, 1)
-    sinks.close()
+    writers = ScalarWriters(MonitorConfig(), f"{s3}/watched", {})
+    writers.all[0](SCALARS, 1)
+    writers.close()
     (name,) = storage.list_names(f"{s3}/watched/tensorboard")
     assert name.startswith("events.")
 
@@ -55,13 +56,13 @@ def test_utilisation_and_waiting_are_shares_of_what_they_are_measured_against(mo
     """Four steps of 8 pairs on two workers in 2 s, one of which waited: 8 pairs a second and worker, half of 32 FLOP/s."""
     clock = iter([100.0, 100.5, 101.0, 101.5, 102.0])
     monkeypatch.setattr(monitor.time, "monotonic", lambda: next(clock))
-    pace = ThroughputSpec(steps=8, steps_per_epoch=4, batch_size=8, world_size=2, flops_per_pair=2.0, peak_flops=32.0)
-    told: list[dict[str, float]] = []
+    spec = ThroughputSpec(steps=8, steps_per_epoch=4, batch_size=8, world_size=2, flops_per_pair=2.0, peak_flops=32.0)
+    written: list[dict[str, float]] = []
     rows: list[dict[str, float]] = []
-    seen = Monitor(pace, [lambda scalars, step: told.append(dict(scalars))], rows, 0, True)
+    seen = Monitor(spec, [lambda scalars, step: written.append(dict(scalars))], rows, 0, True)
     for step in range(1, 5):
         seen.step(step, float(step), 0.1, 0.25, {"logit_scale": 14.0})
-    assert told == [
+    assert written == [
         {
             "train/loss": 2.5,
             "train/lr": 0.1,
@@ -72,19 +73,19 @@ def test_utilisation_and_waiting_are_shares_of_what_they_are_measured_against(mo
             "train/mfu": 0.5,
         }
     ]
-    assert rows == [{"step": 4, **told[0]}]
+    assert rows == [{"step": 4, **written[0]}]
 
 
 def test_the_page_shows_every_curve_and_escapes_names() -> None:
-    history = {
-        "loss": [3.0, 2.0, 1.0],
-        "steps": [{"step": 3, "train/loss": 2.0, "train/lr": 0.1}],
-        "epochs": [{"epoch": 1, "step": 3, "loss": 2.0, "text_to_audio_R@1": 0.5}],
-        "skipped": {"<k>": "empty: 0 bytes"},
-    }
-    about = {"lineage": {"stage": "train pretrain", "num_clips": 3}, "revision": "f" * 64}
-    page = run_page.page(history, about, {"out": "/x/my run", "optim": {"lr": 0.1}})
+    history = History(
+        loss=[3.0, 2.0, 1.0],
+        steps=[{"step": 3, "train/loss": 2.0, "train/lr": 0.1}],
+        epochs=[EpochRecord(epoch=1, step=3, loss=2.0, metrics={"text_to_audio_R@1": 0.5})],
+        skipped={"<k>": "empty: 0 bytes"},
+    )
+    checkpoint = {"lineage": {"stage": "train pretrain", "num_clips": 3}, "revision": "f" * 64}
+    page = run_page.page(history, checkpoint, {"out": "/x/my run", "optim": {"lr": 0.1}})
     for shown in ("train/loss: 1", "train/lr: 0.1", "val/text_to_audio_R@1: 0.5", "&lt;k&gt;", "optim.lr", "my run"):
         assert shown in page, shown
     assert page.count("<polyline") == 1 and page.count("<circle") == 2 and "<k>" not in page
-    assert run_page.curve("x", [(step, float(step % 2)) for step in range(5000)]).count(",") <= run_page.MOST_POINTS + 1
+    assert run_page.curve("x", [(step, float(step % 2)) for step in range(5000)]).count(",") <= run_page.MAX_POINTS + 1

@@ -14,7 +14,7 @@ from train.models.text import TextConfig
 from train.stages.captioner import TrainCaptionerConfig
 from train.stages.convert import ConvertConfig
 from train.stages.finetune import FinetuneConfig
-from train.stages.pretrain_config import PretrainConfig
+from train.stages.pretrain import PretrainConfig
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig
 

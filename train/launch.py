@@ -1,4 +1,4 @@
-"""Run a worker function on Ray Train, on any number of workers; the only module of the room that knows Ray.
+"""Run a worker function on Ray Train, on any number of workers; the only module of `train` that imports Ray.
 
 `num_workers=0` runs the same function in this process: for tests and debuggers. Ray is imported when a run starts: the
 configs of the command line live in modules that import this one, and --help should not wait for an engine.
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 
@@ -25,8 +26,9 @@ from train.trainer.loop import STOP, Context
 from train.trainer.monitor import ScalarWriter
 from train.trainer.optim import OptimConfig
 
-SAVE_FILE = "save_now"  # under --out: the leading worker saves its state, and removes it
-LOOK_EVERY_S, WAIT_S = 2.0, 60.0
+Worker = Callable[[Context], None]  # what one training process does
+SAVE_FILE = "save_now"  # under --out: asks the leading worker to save its state; it removes the file afterwards
+CHECK_EVERY_S, MAX_WAIT_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,8 @@ def check(scale: ScaleConfig, optim: OptimConfig, num_clips: int) -> None:
     optim.check()
 
 
-Worker = Callable[[dict[str, Any], Context], None]
-
-
-def launch(
-    worker: Worker, config: dict[str, Any], scale: ScaleConfig, out: str, ingest: Literal["local", "ray"] = "local"
-) -> None:
-    """Run `worker(config, context)` on every training process and wait for all; `ingest` as in `LoaderConfig`.
+def launch(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local", "ray"] = "local") -> None:
+    """Run `worker` on every training process and wait for all; it is pickled. `ingest` as in `LoaderConfig`.
 
     Raises:
         JobError: when the workers failed more often than `max_failures`; carries the cause.
@@ -80,8 +77,7 @@ def launch(
         if scale.gpu and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
             raise InputError("--scale.gpu", True, "there is no GPU here; leave it out, or run it as a job on a cluster")
     trainer = TorchTrainer(
-        _run_worker,
-        train_loop_config={"worker": worker, "config": config, "scale": scale, "out": out, "ingest": ingest},
+        partial(_run_worker, worker, scale, out, ingest),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(scale.min_workers, scale.num_workers) if scale.min_workers else scale.num_workers,  # type: ignore[arg-type]
             use_gpu=scale.gpu,
@@ -102,13 +98,12 @@ def launch(
     storage.remove(storage.join(out, "ray"))  # Ray's own bookkeeping; our states and checkpoints lie beside it
 
 
-def _run_worker(job: dict[str, Any]) -> None:
+def _run_worker(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local", "ray"]) -> None:
     import ray.train.torch
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for engine in ("ray", "httpx"):
         logging.getLogger(engine).setLevel(logging.WARNING)
-    scale: ScaleConfig = job["scale"]
     torch.set_num_threads(scale.cpus_per_worker if scale.num_workers else os.cpu_count() or 1)
     here = ray.train.get_context()
     device = ray.train.torch.get_device() if scale.gpu else torch.device("cpu")
@@ -117,56 +112,56 @@ def _run_worker(job: dict[str, Any]) -> None:
         rank=rank,
         world_size=here.get_world_size(),
         device=device,
-        notice=_told_to_stop if in_process else _Notices(job["out"], rank),
-        load=_load_anywhere if job["ingest"] == "ray" else None,
-        gauge=None if in_process else _gauges(job["out"]),
+        stop_signal=_stop_after_sigterm if in_process else _SaveRequests(out, rank),
+        load=_load_anywhere if ingest == "ray" else None,
+        gauge=None if in_process else _gauges(out),
     )
-    job["worker"](job["config"], context)
+    worker(context)
 
 
-_stopping = False  # this process got SIGTERM
+_sigterm_received = False  # by this process
 
 
-def _told_to_stop() -> str:
-    return STOP if _stopping else ""
+def _stop_after_sigterm() -> str:
+    return STOP if _sigterm_received else ""
 
 
-class _Notices:
-    """Why to save at once: a node is about to be taken away, or whoever submitted the job was told to stop."""
+class _SaveRequests:
+    """The stop signal of a Ray Train worker: a node is about to be taken away, or the driver received SIGTERM."""
 
     def __init__(self, out: str, rank: int) -> None:
-        self.marker, self.leads, self.looked, self.told = storage.join(out, SAVE_FILE), rank == 0, 0.0, False
+        self.marker, self.leads, self.checked_at, self.requested = storage.join(out, SAVE_FILE), rank == 0, 0.0, False
 
     def __call__(self) -> str:
         import ray.train
 
-        if self.told:  # the step after: the state is saved, whoever waits may go
+        if self.requested:  # a step ago: the state is saved since, and the driver may end
             storage.remove(self.marker)
-            self.told = False
+            self.requested = False
         if ray.train.get_preemption_info() is not None:
             return "a node is going to be taken away"
-        if self.leads and time.monotonic() - self.looked > LOOK_EVERY_S:
-            self.looked = time.monotonic()
-            self.told = storage.exists(self.marker)
-        return "the job was told to stop" if self.told else ""
+        if self.leads and time.monotonic() - self.checked_at > CHECK_EVERY_S:
+            self.checked_at = time.monotonic()
+            self.requested = storage.exists(self.marker)
+        return "the driver received SIGTERM" if self.requested else ""
 
 
 @contextmanager
 def _saving_on_sigterm(out: str, in_process: bool) -> Iterator[None]:
-    """Let SIGTERM save the state first: in this process after the step, or through a file that the workers look for."""
+    """Save the state after SIGTERM: in this process after the step, or through a file that the leading worker checks."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     marker = storage.join(out, SAVE_FILE)
 
     def stop(_signal: int, _frame: object) -> None:
-        global _stopping
-        _stopping = True
+        global _sigterm_received
+        _sigterm_received = True
         if in_process:
             return
         storage.publish(marker, b"")
         waited = time.monotonic()
-        while storage.exists(marker) and time.monotonic() - waited < WAIT_S:
+        while storage.exists(marker) and time.monotonic() - waited < MAX_WAIT_S:
             time.sleep(0.5)
         raise KeyboardInterrupt
 
@@ -191,23 +186,23 @@ def _load_anywhere(
 
 
 def _gauges(out: str) -> ScalarWriter:
-    """Return what puts scalars among Ray's own metrics, for Prometheus."""
+    """Return what writes scalars to Ray's own metrics, for Prometheus."""
     from ray.util.metrics import Gauge
 
-    made: dict[str, Any] = {}
+    made: dict[str, Gauge] = {}
 
-    def sink(scalars: Mapping[str, float], _step: int) -> None:
+    def write(scalars: Mapping[str, float], _step: int) -> None:
         for name, value in scalars.items():
             clean = "blat_" + re.sub(r"\W+", "_", name.replace("@", "_at_"))
             if clean not in made:
                 made[clean] = Gauge(clean, description=name, tag_keys=("run",))
             made[clean].set(value, tags={"run": out.rpartition("/")[2]})
 
-    return sink
+    return write
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost message of a chain: what the worker itself said."""
+    """Return the innermost message of a chain: the worker's own."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -6,52 +6,43 @@ the epoch that validated best lies in `out`/best.
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline import audio, cli, errors, run_dir, sources, storage
+from pipeline import audio, cli, sources
 from pipeline.errors import InputError
 from train import checkpoint, parallel
-from train.data import clip_sets
-from train.data import undecodable as broken_clips
+from train.data import clip_sets, undecodable
 from train.data.clip_sets import ListedClips
-from train.data.loader import Batch, Loader, LoaderConfig
-from train.data.order import Order
-from train.launch import ScaleConfig, check, launch
+from train.data.loader import Batch
+from train.launch import Worker, check
 from train.losses import captioning
 from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import PAD, Subwords, Vocabulary
-from train.trainer import performance as speed
-from train.trainer import run_page, state
-from train.trainer.loop import Backward, Context, Hooks, Step, fit
-from train.trainer.monitor import MonitorConfig, ScalarWriters
-from train.trainer.optim import OptimConfig
-from train.trainer.performance import PerformanceConfig
-from train.validation import captions as validation
-from train.validation import pairs
+from train.stages import training
+from train.stages.training import TrainingConfig, TrainingTask
+from train.trainer.loop import Backward, Context, Hooks, Step
+from train.validation import captions, splits
 
 log = logging.getLogger(__name__)
-BEST = "best"  # folder of the checkpoint that validated best
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainCaptionerConfig:
+class TrainCaptionerConfig(TrainingConfig):
     """Train a captioner from CSVs of captioned clips and their audio."""
 
     source: tuple[str, ...] = ()
     """Captioned clips, one source after the other: CSVs, MACS.yaml, folders of shards."""
     labelled: tuple[str, ...] = ()
     """CSVs of clips whose tags are to be trusted and whose captions, if any, are not: --label-phrases stand in for them."""
-    columns: str = ""
-    """Columns of these tables that are named otherwise, as in file=path,captions=said."""
     validation: str = ""
-    """Captioned clips, never trained on, that are captioned with beam 3 after each epoch; CIDEr-D tells the best epoch."""
+    """Captioned clips, never trained on, captioned with beam 3 after each epoch; the best epoch is chosen by CIDEr-D."""
     exclude_folds: tuple[str, ...] = ()
     """Never train on rows with one of these values in the fold column, such as a fold kept for evaluation."""
     label_phrases: tuple[str, ...] = ()
@@ -60,8 +51,6 @@ class TrainCaptionerConfig:
     """Checkpoint whose audio encoder this one starts from, of any kind; empty starts at random."""
     freeze_audio: bool = False
     """Keep the audio encoder's weights and BatchNorm statistics as they are, dropout on: the released recipe."""
-    out: str = ""
-    """Folder or URI of the checkpoint."""
     max_bad_fraction: float = 0.05
     """The job fails when a larger share of the clips cannot be read, from 0 to 1; the others are left out and named."""
     tag_dropout: float = 0.25
@@ -79,118 +68,82 @@ class TrainCaptionerConfig:
     """Size of the vocabulary when the network writes subwords."""
     network: CaptionerConfig = field(default_factory=CaptionerConfig)
     """The model."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimiser and schedule."""
-    speed: PerformanceConfig = field(default_factory=PerformanceConfig)
-    """Speed and memory."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """Reading."""
-    watch: MonitorConfig = field(default_factory=MonitorConfig)
-    """Where numbers go."""
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    """Workers."""
 
 
 def run(config: TrainCaptionerConfig) -> None:
     """Train and publish a captioner; a finished one is left alone, an interrupted one goes on."""
-    clips, config = _check(config)
-    identity: dict[str, object] = {"content": clip_sets.fingerprint(clips), "init_audio_revision": None}
-    if config.freeze_audio and not config.init_audio:
-        raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
-    if config.init_audio:
-        config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
-        revision = checkpoint.describe_audio(config.init_audio, "--init-audio", config.network.audio)
-        identity["init_audio_revision"] = revision
-    free = ("scale", "source", "labelled", "max_bad_fraction", "init_audio", "loader", "watch", "speed", "columns")
-    out = run_dir.claim(config.out, config, identity, ignore=free)
-    if checkpoint.exists(out):
-        state.clear(out)
-        log.info("captioner: %s is complete already", out)
-        return
-    broken = broken_clips.find(clips, out, config.max_bad_fraction)
-    clips = _clips(config, broken)
-    unheard = {}
-    if config.validation:
-        unheard = broken_clips.find(
-            validation.read(config.validation, columns=config.columns),
-            out,
-            config.max_bad_fraction,
-            broken_clips.VALIDATION_FILE,
-        )
-    _check_clips(config, clips)
-    log.info("captioner: %d captioned clips, %d more without a caption or broken", len(clips.keys), clips.left_out)
-    job = {"config": config, "out": out, "broken": broken, "unheard": unheard}
-    launch(train, job, config.scale, out, config.loader.ingest)
-    if not checkpoint.exists(out):
-        raise errors.JobError(f"training ended without a checkpoint in {out}")
-    state.clear(out)
-    run_page.write(out)
-    log.info("captioner: wrote %s; its curves are in %s", out, storage.join(out, run_page.PAGE_FILE))
+    _check_flags(config)
+    config = training.with_absolute_paths(config, "source", "labelled", "validation", "init_audio")
+    clips = _clips(config)
+    _check(config, clips)
+    revision = training.audio_revision(config.init_audio, config.network.audio)
+    identity = {"content": clip_sets.fingerprint(clips), "init_audio_revision": revision}
+
+    def begin(out: str) -> Worker:
+        broken, broken_validation = undecodable.find(clips, out, config.max_bad_fraction), {}
+        if validation := _validation_clips(config):
+            name = undecodable.VALIDATION_FILE
+            broken_validation = undecodable.find(validation, out, config.max_bad_fraction, name)
+        whole = _clips(config, broken)
+        _check_clips(config, whole)
+        log.info("captioner: %d captioned clips, %d more without a caption or broken", len(whole.keys), whole.left_out)
+        return partial(train, config, out, broken, broken_validation)
+
+    training.run_once("captioner", config, identity, ("source", "labelled", "max_bad_fraction", "init_audio"), begin)
 
 
-def train(job: dict[str, Any], context: Context) -> None:
-    """Train on one worker; rank 0 publishes the checkpoint."""
-    config: TrainCaptionerConfig = job["config"]
-    clips = _clips(config, job["broken"])
+def train(
+    config: TrainCaptionerConfig,
+    out: str,
+    broken: Mapping[str, str],
+    broken_validation: Mapping[str, str],
+    context: Context,
+) -> None:
+    """Train on one worker without the broken clips ({key: reason}); rank 0 publishes the checkpoint."""
+    clips, validation = _clips(config, broken), _validation_clips(config, broken_validation)
+    network = _network(config, clips)
+    order = training.one_pass(clips, config.optim)
+    task = TrainingTask(
+        network=network,
+        clips=clips,
+        order=order,
+        clip_s=config.network.clip_s,
+        backward=_objective(config, network, context, config.optim.epochs * order.steps_per_epoch),
+        hooks=Hooks(validate=captions.measure(validation, context) if validation else None),
+        lineage={
+            "stage": "train captioner",
+            "source": list(config.source),
+            "labelled": list(config.labelled),
+            "validation": config.validation,
+            "exclude_folds": list(config.exclude_folds),
+            "init_audio": config.init_audio,
+            "num_clips": len(clips.keys),
+            "broken_clips": broken,
+            "broken_validation": broken_validation,
+            "num_tagged": sum(map(bool, clips.tags)),
+            "tag_dropout": config.tag_dropout,
+        },
+        trained_on=clips.keys,
+        selected_on=validation.keys if validation else (),
+    )
+    training.train(task, config, out, context)
+
+
+def _network(config: TrainCaptionerConfig, clips: ListedClips) -> TagGuidedCaptioner:
+    """Make the captioner with the weights it starts from; the same on every rank."""
     vocabulary = _vocabulary(config, clips)
-    tags = sorted({tag for names in clips.tags for tag in names})
     torch.manual_seed(config.optim.seed)
-    network = TagGuidedCaptioner(config.network, vocabulary, tags)
+    network = TagGuidedCaptioner(config.network, vocabulary, sorted({tag for names in clips.tags for tag in names}))
     if config.init_audio:
         checkpoint.start_audio(network.encoder.cnn, config.init_audio)
     if config.freeze_audio:
         network.encoder.cnn.freeze()
-    order = Order(sizes=(len(clips.keys),), batch_size=config.optim.batch_size, seed=config.optim.seed)
-    num_samples = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
-    where = (context.rank, context.world_size)
-    loader = Loader(clips, order, num_samples, *where, config.loader, context.load, pin=context.device.type == "cuda")
-    copied = bool(config.optim.ema_decay)
-    ready = speed.prepare(network, context.device, context.world_size, config.optim.precision, config.speed, copied)
-    lineage = {
-        "stage": "train captioner",
-        "source": list(config.source),
-        "labelled": list(config.labelled),
-        "validation": config.validation,
-        "exclude_folds": list(config.exclude_folds),
-        "init_audio": config.init_audio,
-        "num_clips": len(clips.keys),
-        "broken_clips": job["broken"],
-        "broken_validation": job["unheard"],
-        "num_tagged": sum(map(bool, clips.tags)),
-        "tag_dropout": config.tag_dropout,
-    }
-
-    sinks = (
-        ScalarWriters(config.watch, job["out"], storage.plain(dataclasses.asdict(config))) if context.leads else None
-    )
-
-    held = _held_out(config, job["unheard"])
-
-    def save(uri: str, record: dict[str, Any]) -> None:
-        assert isinstance(ready.evaluated, TagGuidedCaptioner)
-        checkpoint.save(uri, ready.evaluated, {**lineage, "epoch": record}, clips.keys, held.keys if held else ())
-
-    hooks = Hooks(
-        validate=validation.measure(held, context) if held else None,
-        keep=lambda record: save(storage.join(job["out"], BEST), record),
-        sinks=tuple(sinks.all) if sinks else (),
-    )
-    steps = config.optim.epochs * order.steps_per_epoch
-    objective = _objective(config, network, context, steps)
-    try:
-        history = fit(ready, objective, loader, config.optim, context, job["out"], hooks)
-    finally:
-        if sinks:
-            sinks.close()
-    if context.leads:
-        lineage["skipped"] = history["skipped"]
-        state.record(job["out"], history)
-        save(job["out"], history["epochs"][-1])
+    return network
 
 
-def _held_out(config: TrainCaptionerConfig, unheard: Collection[str]) -> ListedClips | None:
-    """Return the clips to validate on that can be read."""
-    return validation.read(config.validation, unheard, config.columns) if config.validation else None
+def _validation_clips(config: TrainCaptionerConfig, broken: Collection[str] = ()) -> ListedClips | None:
+    """Return the clips to validate on, without the broken ones."""
+    return captions.read(config.validation, broken, config.columns) if config.validation else None
 
 
 def _objective(config: TrainCaptionerConfig, network: TagGuidedCaptioner, context: Context, steps: int) -> Backward:
@@ -214,40 +167,19 @@ def _objective(config: TrainCaptionerConfig, network: TagGuidedCaptioner, contex
     return objective
 
 
-def _check(config: TrainCaptionerConfig) -> tuple[ListedClips, TrainCaptionerConfig]:
-    """Find out what is wrong with the command before any work, and make its paths absolute."""
-    if not config.source:
-        raise InputError("--source", config.source, "give one or more CSVs that list captioned clips")
-    if config.labelled and not config.label_phrases:
-        raise InputError(
-            "--label-phrases", config.label_phrases, "give phrases with {} for the tags of --labelled clips"
-        )
-    for phrase in config.label_phrases:
-        cli.check_template("--label-phrases", phrase)
-    source, labelled = (tuple(map(storage.resolve, listings)) for listings in (config.source, config.labelled))
-    config = dataclasses.replace(config, source=source, labelled=labelled)
-    clips = _clips(config, ())
-    if config.validation:
-        held_out = validation.read(storage.resolve(config.validation), columns=config.columns)
-        pairs.refuse_test_split(storage.resolve(config.validation), held_out.folds)
-        config = dataclasses.replace(config, validation=storage.resolve(config.validation))
-        if shared := sorted(set(held_out.keys) & set(clips.keys)):
-            told = f"{len(shared)} of its clips are trained on, such as {shared[:3]}; give others, or --exclude-folds"
-            raise InputError("--validation", config.validation, told)
-    _check_numbers(config)
+def _check(config: TrainCaptionerConfig, clips: ListedClips) -> None:
+    """Find out whether the clips can be trained on as the flags say, before any work."""
+    if validation := _validation_clips(config):
+        splits.refuse_test_split(config.validation, validation.folds)
+        remedy = "give others, or --exclude-folds"
+        splits.refuse_shared(validation.keys, clips.keys, "--validation", config.validation, remedy)
     if not clips.keys:
         raise InputError("--source", config.source, "no row has a caption; add captions or --label-phrases")
     if config.network.guided and not any(clips.tags):
-        remedy = (
-            "no clip has a tag to guide it; put AudioSet's segments tables and class labels beside AudioCaps' tables, "
-        )
-        raise InputError("--source", config.source, remedy + "or train without guidance: --network.no-guided")
+        remedy = "put AudioSet's segments tables and class labels beside AudioCaps' tables, or train without guidance"
+        raise InputError("--source", config.source, f"no clip has a tag to guide it; {remedy}: --network.no-guided")
     log.info("captioner: %d of %d clips have tags", sum(map(bool, clips.tags)), len(clips.keys))
-    for part in (config.loader, config.watch):
-        part.check()
-    config.speed.check(config.scale.num_workers)
     _check_clips(config, clips)
-    return clips, config
 
 
 def _check_clips(config: TrainCaptionerConfig, clips: ListedClips) -> None:
@@ -256,7 +188,17 @@ def _check_clips(config: TrainCaptionerConfig, clips: ListedClips) -> None:
     check(config.scale, config.optim, len(clips.keys))
 
 
-def _check_numbers(config: TrainCaptionerConfig) -> None:
+def _check_flags(config: TrainCaptionerConfig) -> None:
+    """Find out what is wrong with the flags before anything is read."""
+    if not config.source:
+        raise InputError("--source", config.source, "give one or more CSVs that list captioned clips")
+    if config.labelled and not config.label_phrases:
+        remedy = "give phrases with {} for the tags of --labelled clips"
+        raise InputError("--label-phrases", config.label_phrases, remedy)
+    for phrase in config.label_phrases:
+        cli.check_template("--label-phrases", phrase)
+    if config.freeze_audio and not config.init_audio:
+        raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
     for flag, value in (
         ("--final-teacher-forcing", config.final_teacher_forcing),
         ("--tag-dropout", config.tag_dropout),
@@ -270,9 +212,10 @@ def _check_numbers(config: TrainCaptionerConfig) -> None:
         raise InputError("--num-subwords", config.num_subwords, "use 50 or more: letters and signs are parts too")
     if config.min_word_count < 1:
         raise InputError("--min-word-count", config.min_word_count, "use 1 or more")
+    config.check_common()
 
 
-def _clips(config: TrainCaptionerConfig, broken: Collection[str]) -> ListedClips:
+def _clips(config: TrainCaptionerConfig, broken: Collection[str] = ()) -> ListedClips:
     names = config.columns
     captioned = [clip for source in config.source for clip in sources.read_clips(source, column_names=names)]
     labelled = [clip for source in config.labelled for clip in sources.read_clips(source, (), "--labelled", names)]

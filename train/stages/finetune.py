@@ -8,50 +8,43 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from pipeline import audio, run_dir, sources, storage
+from pipeline import audio, sources, storage
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import Clip
 from train import checkpoint, parallel
-from train.data import augment
-from train.data import clip_sets as data
+from train.data import augment, clip_sets
 from train.data.clip_sets import ClipSubset, ListedClips
-from train.data.loader import Batch, Loader, LoaderConfig
-from train.data.order import Order
-from train.launch import ScaleConfig, check, launch
+from train.data.loader import Batch
+from train.launch import Worker, check
 from train.models import linear
 from train.models.blocks import blocks
 from train.models.classifier import Classifier, ClassifierConfig
 from train.models.encoders.mobilenet import MobileNetConfig
-from train.trainer import performance as speed
-from train.trainer import run_page, state
-from train.trainer.loop import Backward, Context, Hooks, Step, fit
-from train.trainer.monitor import MonitorConfig, ScalarWriters
-from train.trainer.optim import Group, OptimConfig
-from train.trainer.performance import PerformanceConfig
-from train.validation import pairs
+from train.stages import training
+from train.stages.training import TrainingConfig, TrainingTask
+from train.trainer.loop import Backward, Context, Hooks, Step
+from train.trainer.optim import Group
+from train.validation import pairs, splits
 
 log = logging.getLogger(__name__)
-BEST = "best"
 PENALTY = 1e-2  # of the squared weights of the linear layer that --probe-first fits
-RAREST = 4.0  # most times that balancing repeats a clip in an epoch
+MAX_REPEATS = 4.0  # times that balancing takes a clip in an epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(TrainingConfig):
     """Fine-tune an audio encoder and a linear layer over it on labelled clips."""
 
     data: str = ""
     """Listing of labelled clips."""
-    columns: str = ""
-    """Columns of it that are named otherwise, as in file=path,labels=tags."""
     folds: tuple[str, ...] = ()
     """Train on these folds of it; empty takes all that are not validated on."""
     validation_folds: tuple[str, ...] = ()
@@ -75,23 +68,11 @@ class FinetuneConfig:
     """Leave BatchNorm's averages as they are and use them in training too: small batches have poor ones of their own."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each block of the encoder to the one below it; the linear layer has the full rate."""
-    out: str = ""
-    """Folder or URI of the checkpoint."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimiser and schedule."""
-    speed: PerformanceConfig = field(default_factory=PerformanceConfig)
-    """Speed and memory."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """Reading."""
-    watch: MonitorConfig = field(default_factory=MonitorConfig)
-    """Where numbers go."""
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    """Workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """What is learned and what on."""
+    """What is learned, and on which clips."""
 
     labels: tuple[str, ...]
     training: tuple[Clip, ...]
@@ -102,86 +83,60 @@ def run(config: FinetuneConfig) -> None:
     """Fine-tune and publish a classifier; a finished one is left alone, an interrupted one goes on."""
     listed = sources.read_clips(config.data, flag="--data", column_names=config.columns)
     if config.validation_folds:
-        pairs.refuse_test_split(storage.resolve(config.data), config.validation_folds, "--validation-folds")
-    chosen = [c for c in listed if c.fold in config.validation_folds]
+        splits.refuse_test_split(storage.resolve(config.data), config.validation_folds, "--validation-folds")
+    validation = [c for c in listed if c.fold in config.validation_folds]
     rest = [c for c in listed if c.fold not in config.validation_folds and (not config.folds or c.fold in config.folds)]
-    if config.validation_folds and not chosen:
+    if config.validation_folds and not validation:
         raise InputError("--validation-folds", config.validation_folds, "no clip of --data is in these folds")
     labels = sources.tag_vocabulary(rest)
-    finetune(config, Labelled(labels=tuple(labels), training=tuple(rest), validation=tuple(chosen)))
+    finetune(config, Labelled(labels=tuple(labels), training=tuple(rest), validation=tuple(validation)))
 
 
-def finetune(config: FinetuneConfig, told: Labelled) -> None:
+def finetune(config: FinetuneConfig, labelled: Labelled) -> None:
     """Fine-tune on given clips; see `run`. Raises InputError for what cannot be learned of them."""
-    _check(config, told)
-    config = dataclasses.replace(config, init_audio=storage.resolve(config.init_audio))
-    clips = _clips(config, told)
-    check(config.scale, config.optim, len(clips.keys))
+    _check(config, labelled)
+    config = training.with_absolute_paths(config, "init_audio")
+    check(config.scale, config.optim, len(_clips(config, labelled).keys))
     revision = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS).revision
-    content = data.fingerprint(ListedClips([*told.training, *told.validation], ("{}",), keep_all=True))
-    identity = {"content": content, "init_audio_revision": revision, "labels": list(told.labels)}
-    free = ("scale", "data", "init_audio", "loader", "watch", "speed", "columns")
-    out = run_dir.claim(config.out, config, identity, ignore=free)
-    if checkpoint.exists(out):
-        state.clear(out)
-        log.info("finetune: %s is complete already", out)
-        return
-    log.info(
-        "finetune: %d labels, %d clips, %d to validate on", len(told.labels), len(told.training), len(told.validation)
-    )
-    launch(train, {"config": config, "out": out, "told": told}, config.scale, out, config.loader.ingest)
-    if not checkpoint.exists(out):
-        raise JobError(f"training ended without a checkpoint in {out}")
-    state.clear(out)
-    run_page.write(out)
-    log.info("finetune: wrote %s; its curves are in %s", out, storage.join(out, run_page.PAGE_FILE))
+    content = clip_sets.fingerprint(ListedClips([*labelled.training, *labelled.validation], ("{}",), keep_all=True))
+    identity = {"content": content, "init_audio_revision": revision, "labels": list(labelled.labels)}
+
+    def begin(out: str) -> Worker:
+        counts = (len(labelled.labels), len(labelled.training), len(labelled.validation))
+        log.info("finetune: %d labels, %d clips, %d to validate on", *counts)
+        return partial(train, config, out, labelled)
+
+    training.run_once("finetune", config, identity, ("data", "init_audio"), begin)
 
 
-def train(job: dict[str, Any], context: Context) -> None:
+def train(config: FinetuneConfig, out: str, labelled: Labelled, context: Context) -> None:
     """Train on one worker; rank 0 publishes the checkpoint."""
-    config: FinetuneConfig = job["config"]
-    told: Labelled = job["told"]
-    clips = _clips(config, told)
-    network = build(config, told.labels)
+    clips, validation = _clips(config, labelled), ListedClips(labelled.validation, ("{}",))
+    network = build(config, labelled.labels)
     if config.probe_first:
-        start_head(network.to(context.device), ListedClips(told.training, ("{}",)), context)
-    optim = config.optim
-    order = Order(sizes=(len(clips.keys),), batch_size=optim.batch_size, seed=optim.seed)
-    num_samples, where = round(config.clip_s * audio.SAMPLE_RATE_HZ), (context.rank, context.world_size)
-    loader = Loader(clips, order, num_samples, *where, config.loader, context.load, pin=context.device.type == "cuda")
-    copied = bool(optim.ema_decay)
-    ready = speed.prepare(network, context.device, context.world_size, optim.precision, config.speed, copied)
-    trained, validated = sorted({clip.key for clip in told.training}), [clip.key for clip in told.validation]
-    lineage = {
-        "stage": "train finetune",
-        "data": config.data,
-        "init_audio": config.init_audio,
-        "num_clips": len(trained),
-        "labels": len(told.labels),
-    }
-
-    def save(uri: str, record: dict[str, Any]) -> None:
-        assert isinstance(ready.evaluated, Classifier)
-        checkpoint.save(uri, ready.evaluated, {**lineage, "epoch": record}, trained, validated)
-
-    sinks = (
-        ScalarWriters(config.watch, job["out"], storage.plain(dataclasses.asdict(config))) if context.leads else None
+        start_head(network.to(context.device), ListedClips(labelled.training, ("{}",)), context)
+    trained = sorted({clip.key for clip in labelled.training})
+    task = TrainingTask(
+        network=network,
+        clips=clips,
+        order=training.one_pass(clips, config.optim),
+        clip_s=config.clip_s,
+        backward=_objective(config, network, context),
+        hooks=Hooks(
+            groups=lambda: groups(network, config.layer_decay),
+            validate=pairs.measure_labels(validation, context) if labelled.validation else None,
+        ),
+        lineage={
+            "stage": "train finetune",
+            "data": config.data,
+            "init_audio": config.init_audio,
+            "num_clips": len(trained),
+            "labels": len(labelled.labels),
+        },
+        trained_on=trained,
+        selected_on=[clip.key for clip in labelled.validation],
     )
-    hooks = Hooks(
-        groups=groups(network, config.layer_decay),
-        validate=pairs.measure_labels(ListedClips(told.validation, ("{}",)), context) if told.validation else None,
-        keep=lambda record: save(storage.join(job["out"], BEST), record),
-        sinks=tuple(sinks.all) if sinks else (),
-    )
-    try:
-        history = fit(ready, _objective(config, network, context), loader, optim, context, job["out"], hooks)
-    finally:
-        if sinks:
-            sinks.close()
-    if context.leads:
-        lineage["skipped"] = history["skipped"]
-        state.record(job["out"], history)
-        save(job["out"], history["epochs"][-1])
+    training.train(task, config, out, context)
 
 
 def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
@@ -200,22 +155,23 @@ def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
 
 
 def start_head(network: Classifier, clips: ListedClips, context: Context) -> None:
-    """Set the linear layer to the one that fits the frozen encoder; every rank hears its share of the clips.
+    """Set the linear layer to the one that fits the frozen encoder; every rank encodes its share of the clips.
 
-    Clips that cannot be read are left out, all of them a JobError; the loader counts them, as it meets them again.
+    Clips that cannot be read are left out, and the loader counts them later. Where that is all of them, a JobError.
     """
     log.info("fits the linear layer to %d clips first", len(clips.keys))
     network.eval()
-    heard = pairs.embed_clips(
+    embedded = pairs.embed_clips(
         lambda arrays: network.encode_clips(arrays, audio.SAMPLE_RATE_HZ).features, clips, context
     )
-    if heard.faults:
-        told = f"{len(heard.faults)} of {len(clips.keys)} clips cannot be read, such as {dict([*heard.faults.items()][:5])}"
-        if not heard.rows:
-            raise JobError(f"{told}; mend them and run again")
-        log.warning("%s; the linear layer is fitted without them", told)
-    truth = np.array([[label in clips.tags[row] for label in network.labels] for row in heard.rows])
-    weight, bias = linear.fit(heard.vectors.numpy(), truth, PENALTY, network.config.exclusive).folded()
+    if embedded.faults:
+        examples = dict([*embedded.faults.items()][:5])
+        message = f"{len(embedded.faults)} of {len(clips.keys)} clips cannot be read, such as {examples}"
+        if not embedded.rows:
+            raise JobError(f"{message}; mend them and run again")
+        log.warning("%s; the linear layer is fitted without them", message)
+    truth = np.array([[label in clips.tags[row] for label in network.labels] for row in embedded.rows])
+    weight, bias = linear.fit(embedded.vectors.numpy(), truth, PENALTY, network.config.exclusive).folded()
     network.head.weight.data.copy_(weight)
     network.head.bias.data.copy_(bias)
 
@@ -229,7 +185,7 @@ def groups(network: Classifier, decay: float) -> tuple[Group, ...]:
     for parameter in network.encoder.parameters():
         passed = inside.get(id(parameter), passed)
         by_depth.setdefault(passed, []).append(parameter)
-    below = tuple(Group(held, decay ** (len(stack) + 1 - depth)) for depth, held in by_depth.items())
+    below = tuple(Group(parameters, decay ** (len(stack) + 1 - d)) for d, parameters in by_depth.items())
     return (*below, Group(list(network.head.parameters())))
 
 
@@ -239,14 +195,14 @@ def balanced(tags: Sequence[Sequence[str]]) -> list[int]:
     median = sorted(counts.values())[len(counts) // 2]
     rows = []
     for row, own in enumerate(tags):
-        times = min(RAREST, max(1.0, median / min(counts[tag] for tag in own)))
+        times = min(MAX_REPEATS, max(1.0, median / min(counts[tag] for tag in own)))
         draw = hashlib.sha256(str(row).encode()).digest()[0] / 256  # the rest of a division, at random but the same
         rows += [row] * int(times + draw)
     return rows
 
 
-def _clips(config: FinetuneConfig, told: Labelled) -> ListedClips | ClipSubset:
-    clips = ListedClips(told.training, ("{}",))
+def _clips(config: FinetuneConfig, labelled: Labelled) -> ListedClips | ClipSubset:
+    clips = ListedClips(labelled.training, ("{}",))
     return ClipSubset(clips, balanced(clips.tags)) if config.balance else clips
 
 
@@ -273,24 +229,23 @@ def _objective(config: FinetuneConfig, network: Classifier, context: Context) ->
     return add
 
 
-def _check(config: FinetuneConfig, told: Labelled) -> None:
+def _check(config: FinetuneConfig, labelled: Labelled) -> None:
     """Find out what is wrong with the command before any work."""
     checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
-    if len(told.labels) < 2:
-        raise InputError("--data", config.data, f"its clips have {len(told.labels)} labels; at least 2 are needed")
-    data.check_several((clip.key for clip in told.training), "--data", config.data)
-    if data.alike(clip.tags for clip in told.training):
+    if len(labelled.labels) < 2:
+        raise InputError("--data", config.data, f"its clips have {len(labelled.labels)} labels; at least 2 are needed")
+    trained = [clip.key for clip in labelled.training]
+    clip_sets.check_several(trained, "--data", config.data)
+    if clip_sets.alike(clip.tags for clip in labelled.training):
         raise InputError("--data", config.data, "all clips have the same labels, so that nothing tells them apart")
-    if not config.several_labels and (several := [clip.key for clip in told.training if len(clip.tags) > 1]):
+    if not config.several_labels and (several := [clip.key for clip in labelled.training if len(clip.tags) > 1]):
         raise InputError("--data", config.data, f"clips such as {several[0]} have several labels; use --several-labels")
-    if shared := {clip.key for clip in told.training} & {clip.key for clip in told.validation}:
-        raise InputError("--validation-folds", config.validation_folds, f"{len(shared)} of its clips are trained on")
+    validated = (clip.key for clip in labelled.validation)
+    splits.refuse_shared(validated, trained, "--validation-folds", config.validation_folds)
     if config.mixup < 0:
         raise InputError("--mixup", config.mixup, "use 0, or a number above it such as 0.3")
     if not 0 < config.layer_decay <= 1:
         raise InputError("--layer-decay", config.layer_decay, "use a number above 0, at most 1")
     if not config.clip_s > 0:
         raise InputError("--clip-s", config.clip_s, "use a number above 0")
-    for part in (config.loader, config.watch):
-        part.check()
-    config.speed.check(config.scale.num_workers)
+    config.check_common()

@@ -6,9 +6,9 @@ Random numbers of a step are keyed by (seed, step, rank), so a resumed run draws
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,20 @@ from pipeline.errors import JobError
 from train import parallel
 from train.data.loader import Batch, Load, Loader
 from train.trainer import optim
+from train.trainer.history import EpochRecord, History
 from train.trainer.monitor import Monitor, ScalarWriter, ThroughputSpec
 from train.trainer.optim import Group, OptimConfig
 from train.trainer.performance import Prepared
 from train.trainer.state import TrainingState
 
 log = logging.getLogger(__name__)
-LOOKED_BACK = 100  # steps whose mean loss tells what an explosion is
+LOSS_WINDOW = 100  # steps whose mean loss an explosion is measured against
 STOP = "stop"
 StopSignal = Callable[[], str]
 
 
 def no_stop_signal() -> str:
-    """Tell that nothing is going to stop this process."""
+    """Return that nothing is going to stop this process."""
     return ""
 
 
@@ -41,9 +42,11 @@ class Context:
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    notice: StopSignal = no_stop_signal  # why to save at once, or ''; STOP also ends the run
+    stop_signal: StopSignal = (
+        no_stop_signal  # asked after each step: why to save at once, or ''; STOP also ends the run
+    )
     load: Load | None = None  # decodes clips on other machines
-    gauge: ScalarWriter | None = None  # takes scalars for the cluster's own metrics
+    gauge: ScalarWriter | None = None  # writes scalars to the cluster's own metrics
 
     @property
     def leads(self) -> bool:
@@ -59,24 +62,26 @@ class Step(NamedTuple):
 
 
 class Stopped(JobError):
-    """A run that was told to stop, and has saved its state."""
+    """A run that was asked to stop, and has saved its state."""
 
 
 Backward = Callable[[nn.Module, Batch, Step], Tensor]  # adds gradients to the parameters; returns the loss, detached
 Validate = Callable[[nn.Module], Mapping[str, float]]  # on every rank, in eval mode; the first value selects
-Keep = Callable[[dict[str, Any]], None]
+Keep = Callable[[EpochRecord], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
     """What a stage adds to a run."""
 
-    groups: tuple[Group, ...] = ()  # parameters with learning rates of their own; all alike when left out
+    groups: Callable[[], Sequence[Group]] | None = (
+        None  # learning rates by parameter, asked when the network is laid out
+    )
     validate: Validate | None = None
     validate_every_steps: int = 0  # beside the end of each epoch
     keep: Keep | None = None  # called on the leading rank with the record when it is the best so far
-    extras: Callable[[], Mapping[str, float]] = dict  # more numbers to tell
-    sinks: tuple[ScalarWriter, ...] = ()
+    extras: Callable[[], Mapping[str, float]] = dict  # more numbers to log
+    writers: Sequence[ScalarWriter] = ()  # of the leading rank
     flops_per_pair: float = 0.0
     peak_flops: float = 0.0
 
@@ -89,7 +94,7 @@ def fit(
     context: Context,
     out: str,
     hooks: Hooks | None = None,
-) -> dict[str, Any]:
+) -> History:
     """Train to the end of the schedule, from the newest state under `out` if there is one.
 
     Args:
@@ -102,11 +107,11 @@ def fit(
         hooks: see `Hooks`.
 
     Returns:
-        The history: `loss` of every step, a record of each epoch, numbers of speed, clips that were skipped.
+        The history of the whole run.
 
     Raises:
         JobError: when the loss is not finite or explodes; names the clips of the batch.
-        Stopped: when the context's notice said so; the state is saved.
+        Stopped: when the context's stop signal is STOP; the state is saved.
     """
     run = _Run(prepared, backward, loader, config, context, out, hooks or Hooks())
     try:
@@ -130,12 +135,12 @@ class _Run:
         self.config, self.context, self.out, self.hooks = config, context, out, hooks
         self.per_epoch = loader.order.steps_per_epoch
         self.steps = config.epochs * self.per_epoch
-        groups = hooks.groups or (Group(list(prepared.network.parameters())),)
+        groups = hooks.groups() if hooks.groups else (Group(list(prepared.network.parameters())),)
         self.optimizer = optim.build(groups, config)
         self.state = TrainingState(prepared.network, self.optimizer, out, config.keep_states)
         self.saved_at, self.last_handled = time.monotonic(), ""
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> History:
         state = self.state
         state.load()
         if not parallel.agree(state.step):
@@ -145,17 +150,17 @@ class _Run:
         if self.context.leads:
             log.info("%s at step %d of %d", "continues" if state.step else "starts", state.step, self.steps)
         self.prepared.model.train()
-        self.watch = self._watch()
+        self.monitor = self._monitor()
         for step, batch, waited_s in _timed(self.loader.batches(state.step, self.steps), state.step):
             lr = optim.schedule(step, self.steps, self.config)
             self._step(batch, step, lr)
-            self.watch.step(state.step, state.history["loss"][-1], lr, waited_s, self.hooks.extras())
+            self.monitor.step(state.step, state.history.loss[-1], lr, waited_s, self.hooks.extras())
             self._measure()
             self._save()
         return self._end()
 
-    def _watch(self) -> Monitor:
-        pace = ThroughputSpec(
+    def _monitor(self) -> Monitor:
+        throughput = ThroughputSpec(
             steps=self.steps,
             steps_per_epoch=self.per_epoch,
             batch_size=self.config.batch_size,
@@ -163,9 +168,9 @@ class _Run:
             flops_per_pair=self.hooks.flops_per_pair,
             peak_flops=self.hooks.peak_flops,
         )
-        sinks = [*self.hooks.sinks, *([self.context.gauge] if self.context.gauge else [])]
-        told = self.state.history["steps"]
-        return Monitor(pace, sinks if self.context.leads else [], told, self.state.step, self.context.leads)
+        writers = [*self.hooks.writers, *([self.context.gauge] if self.context.gauge else [])]
+        rows, leads = self.state.history.steps, self.context.leads
+        return Monitor(throughput, writers if leads else [], rows, self.state.step, leads)
 
     def _step(self, batch: Batch, step: int, lr: float) -> None:
         seed = hash((self.config.seed, step, self.context.rank)) % 2**62
@@ -177,15 +182,15 @@ class _Run:
         nn.utils.clip_grad_norm_(self.prepared.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.state.step = step + 1
-        self.state.history["loss"].append(round(value, 6))
+        self.state.history.loss.append(round(value, 6))
         if self.config.ema_decay:
-            self.state.average_weights(1 - self.config.ema_decay)
+            self.state.average_weights(self.config.ema_decay)
 
     def _check(self, value: float, batch: Batch, step: int) -> None:
         """Stop before a loss that is none, or that explodes, reaches the weights; write down what it came from."""
-        before = self.state.history["loss"][-LOOKED_BACK:]
+        before = self.state.history.loss[-LOSS_WINDOW:]
         usual = sum(before) / max(1, len(before))
-        explodes = len(before) == LOOKED_BACK and value > max(1.0, self.config.explosion * usual)
+        explodes = len(before) == LOSS_WINDOW and value > max(1.0, self.config.explosion * usual)
         if math.isfinite(value) and not explodes:
             return
         uri = storage.join(self.out, f"bad_batch_{self.context.rank}.json")
@@ -195,66 +200,67 @@ class _Run:
         raise JobError(f"{what}; the clips were {batch.keys}, see {uri}; try a lower --optim.lr")
 
     def _measure(self) -> None:
-        """Validate where it is time; record an epoch; average the weights."""
+        """Validate where it is due; record an epoch; average the weights."""
         state, every = self.state, self.hooks.validate_every_steps
         ends_epoch = state.step % self.per_epoch == 0
-        record: dict[str, Any] = {"step": state.step}
         if ends_epoch:
-            losses = state.history["loss"][-self.per_epoch :]
-            record = {"epoch": state.step // self.per_epoch, **record, "loss": round(sum(losses) / len(losses), 6)}
             for skipped in parallel.gather_objects(self.loader.skipped):
-                state.history["skipped"] |= skipped
-        if self.hooks.validate and (ends_epoch or (every and state.step % every == 0)):
-            record |= self._validated()
-        if len(record) > 1:
-            state.history["epochs"].append(record)
-        if ends_epoch and record["epoch"] > self.config.epochs - self.config.swa_epochs:
-            state.average_weights()
+                state.history.skipped |= skipped
+        validates = self.hooks.validate and (ends_epoch or (every and state.step % every == 0))
+        metrics = self._validated() if validates else {}
+        if ends_epoch:
+            losses, epoch = state.history.loss[-self.per_epoch :], state.step // self.per_epoch
+            mean = round(sum(losses) / len(losses), 6)
+            state.history.epochs.append(EpochRecord(epoch=epoch, step=state.step, loss=mean, metrics=metrics))
+            if epoch > self.config.epochs - self.config.swa_epochs:
+                state.average_weights()
+        elif metrics:
+            state.history.epochs.append(EpochRecord(step=state.step, metrics=metrics))
 
     def _validated(self) -> dict[str, float]:
-        """Measure what is held out, and keep the model when it is the best so far."""
-        assert self.hooks.validate is not None
-        measured = self._measured(self.prepared.evaluated_with(self.state.average if self.config.ema_decay else None))
-        name = next(iter(measured))
-        best = max((each[name] for each in self.state.history["epochs"] if name in each), default=-math.inf)
-        if self.hooks.keep is not None and measured[name] > best and self.context.leads:
-            self.hooks.keep({"epoch": self.state.step / self.per_epoch, "step": self.state.step, **measured})
-        return measured
+        """Measure the validation clips, and keep the model when it is the best so far."""
+        state = self.state
+        metrics = self._measured(self.prepared.evaluated_with(state.average if self.config.ema_decay else None))
+        name = next(iter(metrics))
+        best = max((each.metrics[name] for each in state.history.epochs if name in each.metrics), default=-math.inf)
+        if self.hooks.keep is not None and metrics[name] > best and self.context.leads:
+            self.hooks.keep(EpochRecord(epoch=state.step / self.per_epoch, step=state.step, metrics=metrics))
+        return metrics
 
     def _measured(self, network: nn.Module) -> dict[str, float]:
         assert self.hooks.validate is not None
         network.eval()
-        measured = {name: round(value, 6) for name, value in self.hooks.validate(network).items()}
+        metrics = {name: round(value, 6) for name, value in self.hooks.validate(network).items()}
         network.train()
         if self.context.leads:
-            log.info("validation: %s", ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
-            self.watch.tell({f"val/{name}": value for name, value in measured.items()}, self.state.step)
-        return measured
+            log.info("validation: %s", ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+            self.monitor.write({f"val/{name}": value for name, value in metrics.items()}, self.state.step)
+        return metrics
 
     def _save(self) -> None:
-        state, config, notice = self.state, self.config, self.context.notice()
-        told = bool(notice) and notice != self.last_handled
+        state, config, reason = self.state, self.config, self.context.stop_signal()
+        by_signal = bool(reason) and reason != self.last_handled
         by_steps = config.save_every_steps and state.step % config.save_every_steps == 0
         by_event = state.step % self.per_epoch == 0 and (self.hooks.validate or config.swa_epochs)
-        due = told or by_steps or by_event or time.monotonic() - self.saved_at > config.save_every_s
+        due = by_signal or by_steps or by_event or time.monotonic() - self.saved_at > config.save_every_s
         if self.prepared.sharded:  # every rank holds a piece: all save when the leading one does
             due = bool(parallel.from_leader(int(bool(due)), self.context.device))
         if due and (self.context.leads or self.prepared.sharded):
             state.save(writes=self.context.leads)
-            self.saved_at, self.last_handled = time.monotonic(), notice
-        if told and self.context.leads:
+            self.saved_at, self.last_handled = time.monotonic(), reason
+        if by_signal and self.context.leads:
             state.wait()
-            log.info("saved after step %d because of a notice: %s", state.step, notice)
-        if notice == STOP:
+            log.info("saved after step %d: %s", state.step, reason)
+        if reason == STOP:
             raise Stopped(f"stopped after step {state.step}; the same command continues from there")
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self) -> History:
         """Leave the weights to publish in what is evaluated, and return the history."""
         state = self.state
         state.wait()
         network = self.prepared.evaluated_with(state.average or None, for_good=True)
         if self.config.swa_epochs and self.hooks.validate:
-            state.history["epochs"].append({"epoch": "average", "step": state.step, **self._measured(network)})
+            state.history.epochs.append(EpochRecord(epoch="average", step=state.step, metrics=self._measured(network)))
         if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
             raise JobError("weights are not finite after the last step; try a lower --optim.lr")
         return state.history

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line every ten seconds, and the same numbers to TensorBoard, W&B, MLflow and Ray.
+"""What a run reports while it goes: a line every ten seconds, and the same numbers to TensorBoard, W&B, MLflow and Ray.
 
 Names are the field's (open_clip): train/loss, train/lr, train/logit_scale, train/samples_per_second_per_gpu,
 train/data_time, train/batch_time, train/mfu; val/<metric> of what is held out.
@@ -7,16 +7,15 @@ train/data_time, train/batch_time, train/mfu; val/<metric> of what is held out.
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline import storage
 from pipeline.errors import InputError
 
 log = logging.getLogger(__name__)
-TELL_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 TENSORBOARD_DIR = "tensorboard"
 ScalarWriter = Callable[[Mapping[str, float], int], None]  # scalars by name, step
 
@@ -56,18 +55,18 @@ class ThroughputSpec:
 
 
 class Monitor:
-    """Collects the numbers of steps and tells them; silent on all ranks but the leading one."""
+    """Collects the numbers of steps, and logs and writes them at intervals; silent on all ranks but the leading one."""
 
     def __init__(
         self,
-        pace: ThroughputSpec,
-        sinks: list[ScalarWriter],
+        throughput: ThroughputSpec,
+        writers: Sequence[ScalarWriter],
         rows: list[dict[str, float]],
         first_step: int,
         leads: bool,
     ) -> None:
-        """Take the rows told so far, to be added to."""
-        self.pace, self.sinks, self.rows, self.leads = pace, sinks, rows, leads
+        """Take the rows of the run so far; new ones are added to them."""
+        self.throughput, self.writers, self.rows, self.leads = throughput, writers, rows, leads
         self.begun, self.first_step = time.monotonic(), first_step
         self._restart(self.begun)
 
@@ -78,23 +77,23 @@ class Monitor:
         """Take a step in; `done` steps are over now, and `waited_s` seconds of this one went by waiting for data."""
         self.count, self.waited, self.losses = self.count + 1, self.waited + waited_s, self.losses + loss
         now = time.monotonic()
-        ends_epoch = done % self.pace.steps_per_epoch == 0
-        if not self.leads or not (ends_epoch or now - self.since > TELL_EVERY_S):
+        ends_epoch = done % self.throughput.steps_per_epoch == 0
+        if not self.leads or not (ends_epoch or now - self.since > LOG_EVERY_S):
             return
         row = self._row(now - self.since, lr, extras)
         self.rows.append({"step": done, **row})
-        left_s = (now - self.begun) / (done - self.first_step) * (self.pace.steps - done)
+        left_s = (now - self.begun) / (done - self.first_step) * (self.throughput.steps - done)
         log.info("%s", self._line(done, row, left_s))
-        self.tell(row, done)
+        self.write(row, done)
         self._restart(now)
 
-    def tell(self, scalars: Mapping[str, float], step: int) -> None:
-        """Give scalars to every sink."""
-        for sink in self.sinks:
-            sink(scalars, step)
+    def write(self, scalars: Mapping[str, float], step: int) -> None:
+        """Give scalars to every writer."""
+        for writer in self.writers:
+            writer(scalars, step)
 
     def _row(self, elapsed_s: float, lr: float, extras: Mapping[str, float]) -> dict[str, float]:
-        pairs_per_s = self.count * self.pace.batch_size / elapsed_s / self.pace.world_size
+        pairs_per_s = self.count * self.throughput.batch_size / elapsed_s / self.throughput.world_size
         row = {
             "train/loss": self.losses / self.count,
             "train/lr": lr,
@@ -103,15 +102,15 @@ class Monitor:
             "train/batch_time": elapsed_s / self.count,
             "train/data_time": self.waited / self.count,
         }
-        if self.pace.peak_flops and self.pace.flops_per_pair:
-            row["train/mfu"] = pairs_per_s * self.pace.flops_per_pair / self.pace.peak_flops
+        if self.throughput.peak_flops and self.throughput.flops_per_pair:
+            row["train/mfu"] = pairs_per_s * self.throughput.flops_per_pair / self.throughput.peak_flops
         return {name: float(f"{value:.6g}") for name, value in row.items()}
 
     def _line(self, done: int, row: Mapping[str, float], left_s: float) -> str:
-        epoch = (done - 1) // self.pace.steps_per_epoch + 1
+        epoch = (done - 1) // self.throughput.steps_per_epoch + 1
         waits = row["train/data_time"] / max(row["train/batch_time"], 1e-9)
         parts = [
-            f"epoch {epoch}, step {done} of {self.pace.steps}: loss {row['train/loss']:.3f}",
+            f"epoch {epoch}, step {done} of {self.throughput.steps}: loss {row['train/loss']:.3f}",
             f"lr {row['train/lr']:.1e}",
             *([f"scale {row['train/logit_scale']:.1f}"] if "train/logit_scale" in row else []),
             f"{row['train/samples_per_second_per_gpu']:.1f} samples/s per worker",
@@ -125,16 +124,16 @@ class Monitor:
 class ScalarWriters:
     """The places of one run that take scalars; closed when it ends, even by an error."""
 
-    def __init__(self, config: MonitorConfig, out: str, about: Mapping[str, Any]) -> None:
-        """Open them; `about` is the resolved config, for those that keep it."""
+    def __init__(self, config: MonitorConfig, out: str, run_config: Mapping[str, object]) -> None:
+        """Open them; `run_config` is for those that keep it."""
         self.all: list[ScalarWriter] = []
         self.closers: list[Callable[[], None]] = []
         if config.tensorboard:
             self._tensorboard(out)
         if config.wandb:
-            self._wandb(config.wandb, out, about)
+            self._wandb(config.wandb, out, run_config)
         if config.mlflow:
-            self._mlflow(config.mlflow, out, about)
+            self._mlflow(config.mlflow, out, run_config)
 
     def close(self) -> None:
         """Close all."""
@@ -148,7 +147,7 @@ class ScalarWriters:
         folder = tempfile.mkdtemp(prefix="blat-tensorboard-") if remote else storage.join(out, TENSORBOARD_DIR)
         writer = SummaryWriter(folder, flush_secs=10)
 
-        def sink(scalars: Mapping[str, float], step: int) -> None:
+        def write(scalars: Mapping[str, float], step: int) -> None:
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)
 
@@ -157,26 +156,26 @@ class ScalarWriters:
             for path in Path(folder).iterdir() if remote else ():
                 storage.publish(storage.join(out, TENSORBOARD_DIR, path.name), path.read_bytes())
 
-        self.all.append(sink)
+        self.all.append(write)
         self.closers.append(close)
 
-    def _wandb(self, project: str, out: str, about: Mapping[str, Any]) -> None:
+    def _wandb(self, project: str, out: str, run_config: Mapping[str, object]) -> None:
         import wandb
 
-        run = wandb.init(project=project, name=out.rpartition("/")[2], config=dict(about))
+        run = wandb.init(project=project, name=out.rpartition("/")[2], config=dict(run_config))
         self.all.append(lambda scalars, step: run.log(dict(scalars), step=step))
         self.closers.append(run.finish)
 
-    def _mlflow(self, experiment: str, out: str, about: Mapping[str, Any]) -> None:
+    def _mlflow(self, experiment: str, out: str, run_config: Mapping[str, object]) -> None:
         import mlflow
 
         mlflow.set_experiment(experiment)
         run = mlflow.start_run(run_name=out.rpartition("/")[2])
-        mlflow.log_params({name: str(value)[:500] for name, value in about.items()})
+        mlflow.log_params({name: str(value)[:500] for name, value in run_config.items()})
 
-        def sink(scalars: Mapping[str, float], step: int) -> None:
+        def write(scalars: Mapping[str, float], step: int) -> None:
             named = {name.replace("@", "_at_"): value for name, value in scalars.items()}  # MLflow takes no @
             mlflow.log_metrics(named, step=step, run_id=run.info.run_id)
 
-        self.all.append(sink)
+        self.all.append(write)
         self.closers.append(mlflow.end_run)

@@ -92,7 +92,7 @@ def prepare(
         device: of this rank.
         world_size: number of ranks.
         precision: arithmetic of its forward pass, float32 or bfloat16; weights are float32.
-        config: see `SpeedConfig`.
+        config: see `PerformanceConfig`.
         copied: evaluate in a copy, for runs that average their weights.
     """
     config = config or PerformanceConfig()

@@ -12,11 +12,12 @@ import torch
 from pipeline import storage
 from pipeline.run_dir import RUN_FILE
 from train.checkpoint import CONFIG_FILE
+from train.trainer.history import History
 from train.trainer.state import HISTORY_FILE
 
 PAGE_FILE = "report.html"
 PACKAGES = ("torch", "torchaudio", "transformers", "ray", "numpy", "pyarrow", "soundfile")
-WIDTH, HEIGHT, MARGIN, MOST_POINTS = 470, 220, 60, 400
+WIDTH, HEIGHT, MARGIN, MAX_POINTS = 470, 220, 60, 400
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #1a1a1a; }
 h2 { margin-top: 2em; } .curves { display: flex; flex-wrap: wrap; gap: 20px; } figure { margin: 0; }
@@ -28,47 +29,49 @@ svg text { font-size: 11px; fill: #666; }
 
 def write(out: str) -> None:
     """Publish the page of the run whose checkpoint and history lie in `out`."""
-    history = storage.read_json(storage.join(out, HISTORY_FILE))
-    about = storage.read_json(storage.join(out, CONFIG_FILE))
-    run = storage.read_json(storage.join(out, RUN_FILE))
-    storage.publish(storage.join(out, PAGE_FILE), page(history, about, run).encode())
+    history = History.from_json(storage.read_json(storage.join(out, HISTORY_FILE)))
+    checkpoint = storage.read_json(storage.join(out, CONFIG_FILE))
+    run_config = storage.read_json(storage.join(out, RUN_FILE))
+    storage.publish(storage.join(out, PAGE_FILE), page(history, checkpoint, run_config).encode())
 
 
-def page(history: Mapping[str, Any], about: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """Return the page of one run as HTML."""
-    lineage = about["lineage"]
+def page(history: History, checkpoint: Mapping[str, Any], run_config: Mapping[str, object]) -> str:
+    """Return the page of one run as HTML; `checkpoint` is its config.json."""
+    lineage = checkpoint["lineage"]
     curves = "".join(curve(name, points) for name, points in _series(history).items())
-    skipped = history.get("skipped", {})
     environment = {"python": platform.python_version(), "machine": platform.machine(), "devices": _devices()}
     environment |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    name = str(run["out"]).rpartition("/")[2]
+    name = str(run_config["out"]).rpartition("/")[2]
     parts = [
         f"<h1>{html.escape(str(lineage['stage']))}: {html.escape(name)}</h1>",
-        f"<p>{len(history['loss'])} steps over {lineage['num_clips']} clips; revision {about['revision'][:12]}.</p>",
+        f"<p>{len(history.loss)} steps over {lineage['num_clips']} clips; revision {checkpoint['revision'][:12]}.</p>",
         f'<div class="curves">{curves}</div>',
-        f"<h2>Clips that could not be read ({len(skipped)})</h2>{_table(skipped)}" if skipped else "",
+        f"<h2>Clips that could not be read ({len(history.skipped)})</h2>{_table(history.skipped)}"
+        if history.skipped
+        else "",
         f"<h2>Lineage</h2>{_table(lineage)}",
-        f"<h2>Config</h2>{_table(run)}",
+        f"<h2>Config</h2>{_table(run_config)}",
         f"<h2>Environment</h2>{_table(environment)}",
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><style>{STYLE}</style>'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>"
 
 
-def _series(history: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
-    """Return the curves by name, (step, value) each: the loss of steps, then what was told and what validation measured."""
-    found: dict[str, list[tuple[float, float]]] = {"train/loss": list(enumerate(history["loss"], start=1))}
-    for prefix, rows in (("", history.get("steps", ())), ("val/", history["epochs"])):
-        for row in rows:
-            for name, value in row.items():
-                if name not in ("step", "epoch", "loss", "train/loss"):
-                    found.setdefault(f"{prefix}{name}", []).append((row["step"], value))
+def _series(history: History) -> dict[str, list[tuple[float, float]]]:
+    """Return the curves by name, (step, value) each: the loss of steps, then logged and validation scalars."""
+    found: dict[str, list[tuple[float, float]]] = {"train/loss": list(enumerate(history.loss, start=1))}
+    rows = [(row["step"], row) for row in history.steps]
+    rows += [(each.step, {f"val/{name}": value for name, value in each.metrics.items()}) for each in history.epochs]
+    for step, row in rows:
+        for name, value in row.items():
+            if name not in ("step", "train/loss"):
+                found.setdefault(name, []).append((step, value))
     return found
 
 
 def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     """Return a line of (step, value) points as a figure; of many points the mean of neighbours."""
-    size = -(-len(points) // MOST_POINTS)
+    size = -(-len(points) // MAX_POINTS)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     xs, ys = ([sum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1))
     low, high = min(ys), max(ys)
@@ -93,18 +96,18 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     return f"<figure>{caption}{drawn}</figure>"
 
 
-def _table(values: Mapping[str, Any], prefix: str = "") -> str:
+def _table(values: Mapping[str, object], prefix: str = "") -> str:
     return f"<table>{''.join(_rows(values, prefix))}</table>"
 
 
-def _rows(values: Mapping[str, Any], prefix: str) -> list[str]:
+def _rows(values: Mapping[str, object], prefix: str) -> list[str]:
     rows = []
     for name, value in values.items():
         if isinstance(value, dict) and value:
             rows += _rows(value, f"{prefix}{name}.")
         else:
-            told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            rows.append(f"<tr><td>{html.escape(prefix + name)}</td><td>{html.escape(told)}</td></tr>")
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            rows.append(f"<tr><td>{html.escape(prefix + name)}</td><td>{html.escape(shown)}</td></tr>")
     return rows
 
 

@@ -9,18 +9,18 @@ Random numbers and the order of the data are functions of the step, and bfloat16
 """
 
 import logging
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from pipeline import storage
-from train.trainer import history
-from train.trainer.history import HistoryPieces, Piece
+from train.trainer.history import History, HistoryPieces, Piece
 
 log = logging.getLogger(__name__)
 FOLDER, HISTORY_FILE = "training_state", "history.json"
@@ -33,24 +33,27 @@ class TrainingState:
         """Take the bare network: its state has the same names on any number of workers, and `keep` states are kept."""
         self.model, self.optimizer, self.out, self.keep = model, optimizer, out, keep
         self.step = 0
-        self.history, self.pieces = history.empty(), HistoryPieces(storage.join(out, FOLDER))
-        self.average: dict[str, Tensor] = {}
-        self.averaged = 0
+        self.history, self.pieces = History(), HistoryPieces(storage.join(out, FOLDER))
+        self.average: dict[str, Tensor] = {}  # of weights and buffers by name, cut into pieces as those are; or nothing
+        self.averaged = 0  # times that weights were taken into the average
         self.writer = ThreadPoolExecutor(1)
         self.pending: Future[None] | None = None
 
-    def average_weights(self, share: float | None = None) -> None:
-        """Take the weights and buffers as they are into the average: equal weight to each time, or `share` of the new."""
-        self.averaged += 1
-        for name, value in self.model.state_dict().items():
-            if self.averaged == 1 or not value.is_floating_point():
-                self.average[name] = value.detach().clone()
-            else:
-                self.average[name].lerp_(value.detach(), 1 / self.averaged if share is None else share)
+    def average_weights(self, ema_decay: float = 0.0) -> None:
+        """Take the weights and buffers into the average: a moving one with this decay, or else one of equal shares (SWA).
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the whole weights and buffers, averaged where they are; with sharded weights for every rank to call."""
-        return {name: whole(value) for name, value in (self.average or self.model.state_dict()).items()}
+        The arithmetic is torch's, without its AveragedModel: that one copies the network, which FSDP2 refuses, and with
+        buffers it averages BatchNorm's integer counters too (SWA then raises). Here integers are copied.
+        """
+        now = {name: value.detach() for name, value in self.model.state_dict().items()}
+        averaged = [name for name, value in now.items() if self.averaged and value.is_floating_point()]
+        if averaged:
+            take_in = get_ema_multi_avg_fn(ema_decay) if ema_decay else get_swa_multi_avg_fn()
+            take_in(
+                _local(self.average[name] for name in averaged), _local(now[name] for name in averaged), self.averaged
+            )
+        self.average |= {name: value.clone() for name, value in now.items() if name not in averaged}
+        self.averaged += 1
 
     def save(self, writes: bool = True) -> None:
         """Begin to publish the state after `step` steps; with sharded weights every rank calls, and one `writes`.
@@ -67,8 +70,8 @@ class TrainingState:
             return
         self.wait()
         piece = self.pieces.cut(self.history)
-        about = {"step": self.step, "averaged": self.averaged, "pieces": self.pieces.names}
-        self.pending = self.writer.submit(self._publish, self.step, copies, piece, about)
+        summary = {"step": self.step, "averaged": self.averaged, "pieces": self.pieces.names}
+        self.pending = self.writer.submit(self._publish, self.step, copies, piece, summary)
 
     def wait(self) -> None:
         """Wait for what is being published. Raises OSError when it could not be."""
@@ -80,10 +83,10 @@ class TrainingState:
         """Let what is being published end, and take no more."""
         self.writer.shutdown(wait=True)
 
-    def _publish(self, step: int, tensors: dict[str, Tensor], piece: Piece, about: dict[str, Any]) -> None:
+    def _publish(self, step: int, tensors: dict[str, Tensor], piece: Piece, summary: dict[str, object]) -> None:
         storage.publish(self._uri(f"{step:08d}.safetensors"), save_tensors(tensors))
         self.pieces.publish(piece)
-        storage.publish_json(self._uri(f"{step:08d}.json"), about)
+        storage.publish_json(self._uri(f"{step:08d}.json"), summary)
         states = _complete(self.out)
         for name in states[: -self.keep]:
             storage.remove(self._uri(f"{name}.json"))
@@ -97,7 +100,7 @@ class TrainingState:
         found = _complete(self.out)
         if not found:
             return
-        about: dict[str, Any] = storage.read_json(self._uri(f"{found[-1]}.json"))
+        summary = storage.read_json(self._uri(f"{found[-1]}.json"))
         tensors = load_tensors(storage.read(self._uri(f"{found[-1]}.safetensors")))
         here = self.model.state_dict()
         self.model.load_state_dict(
@@ -111,19 +114,19 @@ class TrainingState:
             example = parameters[int(index)]
             moments.setdefault(int(index), {})[field] = value if value.dim() == 0 else _like(value, example)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.step, self.averaged = about["step"], about["averaged"]
-        if "history" in about:  # a state of before there were pieces holds it whole
-            self.history = about["history"]
+        self.step, self.averaged = summary["step"], summary["averaged"]
+        if "history" in summary:  # states of before there were pieces hold it whole
+            self.history = History.from_json(summary["history"])
         else:
-            self.history = self.pieces.read(about["pieces"])
+            self.history = self.pieces.read(summary["pieces"])
 
     def _uri(self, name: str) -> str:
         return storage.join(self.out, FOLDER, name)
 
 
-def record(out: str, history: dict[str, Any]) -> None:
+def record(out: str, history: History) -> None:
     """Publish the history of a run, before its checkpoint says that it is complete."""
-    storage.publish_json(storage.join(out, HISTORY_FILE), history)
+    storage.publish_json(storage.join(out, HISTORY_FILE), history.as_json())
 
 
 def clear(out: str) -> None:
@@ -142,6 +145,11 @@ def _like(tensor: Tensor, example: Tensor) -> Tensor:
     if isinstance(example, DTensor):
         return distribute_tensor(on_device, example.device_mesh, example.placements)
     return on_device
+
+
+def _local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return what this rank holds of tensors; it shares their memory."""
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
 def _complete(out: str) -> list[str]:

@@ -43,8 +43,9 @@ def measure(clips: ListedClips, context: Context) -> Validate:
     def validate(network: nn.Module) -> dict[str, float]:
         assert isinstance(network, TagGuidedCaptioner)
         own = range(context.rank, len(clips.keys), context.world_size)
-        said = write(network, clips, own)
-        captions = {key: text for part in parallel.gather_objects(said) for key, text in part.items()}
+        captions: dict[str, str] = {}
+        for part in parallel.gather_objects(write(network, clips, own)):
+            captions |= part
         return {"cider_d": cider_d([captions[key] for key in clips.keys], clips.texts)}
 
     return validate
@@ -56,9 +57,9 @@ def write(network: TagGuidedCaptioner, clips: ListedClips, rows: Sequence[int]) 
     found: dict[str, str] = {}
     for first in range(0, len(rows), BATCH_SIZE):
         batch = rows[first : first + BATCH_SIZE]
-        heard = network.listen_clips([clips.samples(row) for row in batch], audio.SAMPLE_RATE_HZ)
-        tags = network.multi_hot([clips.tags[row] for row in batch]).to(heard.memory.device)
-        captions = network.generate(heard, tags, Decoding())
+        encoded = network.listen_clips([clips.samples(row) for row in batch], audio.SAMPLE_RATE_HZ)
+        tags = network.multi_hot([clips.tags[row] for row in batch]).to(encoded.memory.device)
+        captions = network.generate(encoded, tags, Decoding())
         found |= {clips.keys[row]: each[0].text if each else "" for row, each in zip(batch, captions, strict=True)}
     return found
 
@@ -67,6 +68,6 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
     """Return the corpus CIDEr-D (Vedantam et al. 2015), from 0 to 10, of one candidate a clip against its references."""
     from pycocoevalcap.cider.cider import Cider
 
-    given = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
-    said = {i: [" ".join(tokenize(text))] for i, text in enumerate(candidates)}
-    return float(Cider().compute_score(given, said)[0])
+    true = {i: [" ".join(tokenize(text)) for text in texts] for i, texts in enumerate(references)}
+    generated = {i: [" ".join(tokenize(text))] for i, text in enumerate(candidates)}
+    return float(Cider().compute_score(true, generated)[0])

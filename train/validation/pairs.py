@@ -1,10 +1,9 @@
-"""How two towers do on held-out clips while they train: retrieval both ways, and tags by text prompts.
+"""Validation of two towers on held-out clips: retrieval both ways, and tags by text prompts; of classifiers, their labels.
 
 Shapes: N = clips, C = classes, D = embedding size.
 """
 
-import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline import audio
-from pipeline.errors import InputError, JobError
+from pipeline.errors import JobError
 from train import parallel
 from train.data import reading
 from train.data.loader import Clips
@@ -26,11 +25,10 @@ from train.trainer.loop import Context, Validate
 BATCH_SIZE = 32
 RECALL_AT = (1, 5, 10)
 PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
-TEST_NAME = re.compile(r"(?i)(?<![a-z])(test|eval|evaluation)(?![a-z])")
 
 
 class EmbeddedClips(NamedTuple):
-    """What clips become: those that could be read."""
+    """The embeddings of clips that could be read."""
 
     vectors: Tensor  # (N, D), on the CPU
     rows: list[int]  # which of the clips they are
@@ -44,20 +42,6 @@ class EmbeddedClips(NamedTuple):
         return self.vectors
 
 
-def refuse_test_split(source: str, folds: Collection[str], flag: str = "--validation") -> None:
-    """Raise InputError when a source is a test split by its name or the folds of its clips: nothing is selected on one."""
-    told = "is a test split by its name"
-    *_, folder, name = ["", *source.rstrip("/").split("/")]
-    plain = name.split(".")[0] == "metadata"  # a table that is named like any other: its folder tells
-    suspect = bool(TEST_NAME.search(folder if plain else name))
-    if not suspect:
-        told = f"holds clips of the fold {next((fold for fold in folds if TEST_NAME.fullmatch(fold)), '')!r}"
-        suspect = any(TEST_NAME.fullmatch(fold) for fold in folds)
-    if suspect:
-        remedy = "models that are selected on test data report wrong figures; give a validation split"
-        raise InputError(flag, source, f"{told}; {remedy}")
-
-
 def measure(clips: Clips, context: Context) -> Validate:
     """Return the function that every rank calls to measure a network.
 
@@ -68,10 +52,10 @@ def measure(clips: Clips, context: Context) -> Validate:
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
         assert isinstance(network, Clap)
-        heard = embed_clips(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context).whole()
-        heard = heard.to(network.logit_scale.device)
-        found = retrieval(heard, network, clips.texts) if any(clips.texts) else {}
-        return found | (zero_shot(heard, network, clips.tags) if any(clips.tags) else {})
+        vectors = embed_clips(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context).whole()
+        vectors = vectors.to(network.logit_scale.device)
+        found = retrieval(vectors, network, clips.texts) if any(clips.texts) else {}
+        return found | (zero_shot(vectors, network, clips.tags) if any(clips.tags) else {})
 
     return validate
 
@@ -93,25 +77,25 @@ def measure_labels(clips: Clips, context: Context) -> Validate:
     return validate
 
 
-def retrieval(heard: Tensor, network: Clap, texts: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return the recalls of clips (N, D) with their captions: every caption a query, a clip's query the best of its own."""
-    owner = torch.tensor([row for row, own in enumerate(texts) for _ in own], device=heard.device)
-    said = network.embed_texts([text for own in texts for text in own])
-    asked = owner.unique()  # clips that have a caption
-    to_audio = ranking.retrieve(said, heard, owner, torch.arange(len(heard), device=heard.device))
-    to_text = ranking.retrieve(heard[asked], said, asked, owner)
+def retrieval(audio_vectors: Tensor, network: Clap, texts: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return the recalls of clips (N, D) with their captions: each caption is a query, and a clip's best caption counts."""
+    clip_index = torch.tensor([row for row, own in enumerate(texts) for _ in own], device=audio_vectors.device)
+    text_vectors = network.embed_texts([text for own in texts for text in own])
+    captioned, every = clip_index.unique(), torch.arange(len(audio_vectors), device=audio_vectors.device)
+    to_audio = ranking.retrieve(text_vectors, audio_vectors, clip_index, every)
+    to_text = ranking.retrieve(audio_vectors[captioned], text_vectors, captioned, clip_index)
     found = {f"text_to_audio_R@{k}": float(to_audio.within(k).mean()) for k in RECALL_AT}
     mean = torch.tensor(list(found.values())).clamp(min=1e-6).log().mean().exp()
     found |= {f"audio_to_text_R@{k}": float(to_text.within(k).mean()) for k in RECALL_AT}
     return {"recall_geometric_mean": float(mean), **found}
 
 
-def zero_shot(heard: Tensor, network: Clap, tags: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return how clips (N, D) with tags find them by the mean of three prompts."""
+def zero_shot(audio_vectors: Tensor, network: Clap, tags: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return how well the mean of three prompts finds the tags of clips (N, D)."""
     names = sorted({tag for own in tags for tag in own})
     classes = sum(network.embed_texts([p.format(name.lower()) for name in names]) for p in PROMPTS)
-    scores = heard @ classes.T  # type: ignore[union-attr]  # (N, C)
-    truth = torch.tensor([[name in own for name in names] for own in tags], device=heard.device)
+    scores = audio_vectors @ classes.T  # type: ignore[union-attr]  # (N, C)
+    truth = torch.tensor([[name in own for name in names] for own in tags], device=audio_vectors.device)
     if bool((truth.sum(dim=1) == 1).all()):
         return {"zeroshot_top1": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
     return {"zeroshot_mAP": _mean_average_precision(scores, truth)}
@@ -127,7 +111,7 @@ def _mean_average_precision(scores: Tensor, truth: Tensor) -> float:
 
 @torch.no_grad()
 def embed_clips(embed: Callable[[list[np.ndarray]], Tensor], clips: Clips, context: Context) -> EmbeddedClips:
-    """Return what whole clips become, every rank hearing its share; the same on every rank."""
+    """Return the embeddings of whole clips, of which every rank embeds its share; the same on every rank."""
     own = range(context.rank, len(clips.keys), context.world_size)
     kept: list[int] = []
     parts: list[Tensor] = []
@@ -142,9 +126,9 @@ def embed_clips(embed: Callable[[list[np.ndarray]], Tensor], clips: Clips, conte
             parts.append(embed(list(good.values())).cpu())
     share = torch.cat(parts) if parts else torch.zeros(0, 0)  # sent as one: each row would take all of it along
     vectors: dict[int, Tensor] = {}
-    for rows, heard, wrong in parallel.gather_objects((kept, share, faults)):
-        vectors |= dict(zip(rows, heard, strict=True))
-        faults |= wrong
+    for their_rows, their_vectors, their_faults in parallel.gather_objects((kept, share, faults)):
+        vectors |= dict(zip(their_rows, their_vectors, strict=True))
+        faults |= their_faults
     found = sorted(vectors)
     return EmbeddedClips(torch.stack([vectors[row] for row in found]) if found else share, found, faults)
 

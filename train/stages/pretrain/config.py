@@ -1,26 +1,22 @@
-"""The config of contrastive pre-training: every flag of `python -m train pretrain`."""
+"""The flags of `python -m train pretrain`, and which of them fit together."""
 
 from dataclasses import dataclass, field
 
+from pipeline import cli
 from pipeline.dataset.selection import SelectionConfig
+from pipeline.errors import InputError
 from train.data.augment import AugmentConfig
-from train.data.loader import LoaderConfig
-from train.launch import ScaleConfig
 from train.losses import contrastive
 from train.models.clap import ClapConfig
-from train.trainer.monitor import MonitorConfig
-from train.trainer.optim import OptimConfig
-from train.trainer.performance import PerformanceConfig
+from train.stages.training import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(SelectionConfig):
+class PretrainConfig(SelectionConfig, TrainingConfig):
     """Train the two towers on captioned clips."""
 
     data: tuple[str, ...] = ()
     """Datasets of shards that `pipeline caption` wrote, indexes of `pipeline index`, or listings of captioned clips."""
-    columns: str = ""
-    """Columns of listings that are named otherwise, as in file=path,captions=said."""
     weights: tuple[float, ...] = ()
     """Passes over each of them in an epoch, such as 1 0.5; one each when left out."""
     label_phrases: tuple[str, ...] = ()
@@ -43,27 +39,44 @@ class PretrainConfig(SelectionConfig):
     `sigmoid` is SigLIP's."""
     mask_duplicates: bool = False
     """Do not push apart pairs that have the same clip or the same caption."""
-    parts: int = 1
-    """Parts that each rank takes its share of a batch in, one after the other; all pairs still meet."""
+    grad_cache_chunks: int = field(default=1, metadata={"was": "parts"})
+    """Chunks that each rank takes its share of a batch in, one after the other (GradCache); all pairs still meet."""
     validation: str = ""
     """Listing of held-out clips with captions, tags or both, measured each epoch; the best model goes to <out>/best."""
     hold_out: int = 0
     """Hold out so many clips of --data instead, drawn by their names."""
     validate_every_steps: int = 0
     """Validate also after every so many steps."""
-    out: str = ""
-    """Folder or URI of the checkpoint."""
     network: ClapConfig = field(default_factory=ClapConfig)
     """The model."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimiser and schedule."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
-    speed: PerformanceConfig = field(default_factory=PerformanceConfig)
-    """Speed and memory."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """Reading."""
-    watch: MonitorConfig = field(default_factory=MonitorConfig)
-    """Where numbers go."""
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    """Workers."""
+
+    def check(self) -> None:
+        """Raise InputError for flags that cannot be, before anything is read."""
+        self._check_clips()
+        if self.grad_cache_chunks < 1:
+            raise InputError("--grad-cache-chunks", self.grad_cache_chunks, "use 1 or more")
+        if self.init and self.init_audio:
+            raise InputError("--init-audio", self.init_audio, "--init brings both towers; leave out one of the two")
+        if self.freeze_audio and not (self.init or self.init_audio):
+            raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
+        if self.loss == "sigmoid" and not self.network.sigmoid and not self.init:
+            raise InputError("--network.sigmoid", False, "the sigmoid loss learns a bias: set it to True")
+        if min(self.audio_lr_scale, self.text_lr_scale) <= 0:
+            remedy = "use numbers above 0; --freeze-audio stops learning"
+            raise InputError("--audio-lr-scale", self.audio_lr_scale, remedy)
+        self.augment.check()
+        self.check_common()
+
+    def _check_clips(self) -> None:
+        if self.weights and (len(self.weights) != len(self.data) or min(self.weights) <= 0):
+            raise InputError(
+                "--weights", self.weights, f"give a number above 0 for each of the {len(self.data)} --data"
+            )
+        if self.validation and self.hold_out:
+            raise InputError("--hold-out", self.hold_out, "give this or --validation, not both")
+        if self.hold_out < 0 or self.validate_every_steps < 0:
+            raise InputError("--hold-out", self.hold_out, "use 0 or more, here and in --validate-every-steps")
+        for phrase in self.label_phrases:
+            cli.check_template("--label-phrases", phrase)

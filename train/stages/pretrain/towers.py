@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline import audio
+from pipeline import audio, storage
+from pipeline.errors import InputError
 from train import checkpoint, parallel
 from train.data import augment
 from train.data.loader import Batch, Clips
@@ -16,10 +17,39 @@ from train.losses.contrastive import Pairs
 from train.losses.grad_cache import backward
 from train.models import text
 from train.models.clap import Clap, Towers
-from train.stages.pretrain_config import PretrainConfig
+from train.models.text import TextConfig
+from train.stages.pretrain.config import PretrainConfig
 from train.trainer import performance
 from train.trainer.loop import Backward, Context, Step
 from train.trainer.optim import Group
+
+
+def init_revision(config: PretrainConfig) -> str | None:
+    """Return the revision of the checkpoint that --init names, or None.
+
+    Raises:
+        InputError: when it is another network, or without --init when the named text encoder is not there.
+    """
+    if not config.init:
+        _check_text(config.network.text)
+        return None
+    checkpoint_info = checkpoint.describe(config.init, "--init", Clap)
+    held, wanted = (storage.plain(dataclasses.asdict(each)) for each in (checkpoint_info.network, config.network))
+    del wanted["padding"]  # no weight depends on it: the run's own holds
+    if differing := [f"{name} is {held[name]!r}" for name in wanted if held[name] != wanted[name]]:
+        remedy = "use the config that matches"
+        raise InputError("--init", config.init, f"is another network ({'; '.join(differing)}); {remedy}")
+    return checkpoint_info.revision
+
+
+def _check_text(config: TextConfig) -> None:
+    """Find out before any engine starts that the named text encoder is there, weights included."""
+    if config.name:
+        try:
+            text.build(config, ())
+        except ValueError as error:
+            remedy = "give a name on the Hugging Face hub, a local folder, or '' to build a small one from the captions"
+            raise InputError("--network.text.name", config.name, f"{error}; {remedy}") from None
 
 
 def build(config: PretrainConfig, clips: Clips) -> Clap:
@@ -77,8 +107,8 @@ def objective(config: PretrainConfig, network: Clap, context: Context) -> Backwa
             pairs = Pairs(towers.audio, towers.text, clip, caption, valid)
             return contrastive.loss(config.loss, pairs, towers.scale, towers.bias, ranks, config.mask_duplicates)
 
-        inputs = list(zip(*(tensor.tensor_split(config.parts) for tensor in moved), strict=True))
-        return backward(model, inputs, loss, step.seed, sample_rate_hz=audio.SAMPLE_RATE_HZ)
+        chunks = list(zip(*(tensor.tensor_split(config.grad_cache_chunks) for tensor in moved), strict=True))
+        return backward(model, chunks, loss, step.seed, sample_rate_hz=audio.SAMPLE_RATE_HZ)
 
     return add
 

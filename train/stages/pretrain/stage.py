@@ -1,0 +1,94 @@
+"""The command of pre-training, and what each worker does."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from pipeline import storage
+from pipeline.dataset import shards
+from train.data import clip_sets, datasets
+from train.data.clip_sets import Mixture
+from train.launch import Worker
+from train.stages import training
+from train.stages.pretrain import clips, towers
+from train.stages.pretrain.config import PretrainConfig
+from train.stages.training import TrainingTask
+from train.trainer import performance, state
+from train.trainer.loop import Context, Hooks
+from train.validation import pairs
+
+log = logging.getLogger(__name__)
+
+
+def run(config: PretrainConfig) -> None:
+    """Train and publish a two-tower model; a finished one is left alone, an interrupted one goes on."""
+    config.check()
+    config = training.with_absolute_paths(config, "data", "validation", "init", "init_audio")
+    parts, validation = found = clips.read(config)
+    clips.check_enough(config, found)
+    identity = {
+        "content": clip_sets.fingerprint(Mixture(parts)),
+        "held_out": clip_sets.fingerprint(validation) if validation else None,
+        "init_audio_revision": training.audio_revision(config.init_audio, config.network.audio),
+        "init_revision": towers.init_revision(config),
+    }
+
+    def begin(out: str) -> Worker:
+        datasets.check_present(parts)
+        counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, config.data, strict=True))
+        log.info("pretrain: clips: %s; held out: %d", counts, len(validation.keys) if validation else 0)
+        return partial(train, config, out, datasets.names(parts))
+
+    training.run_once("pretrain", config, identity, ("data", "init", "init_audio", "validation"), begin)
+
+
+def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: Context) -> None:
+    """Train on one worker; rank 0 publishes the checkpoint. `clip_files` are names of the files of opened datasets."""
+    parts, validation = clips.read(config, clip_files)
+    mixture = Mixture(parts)
+    network = towers.build(config, mixture)
+    hooks = Hooks(
+        groups=lambda: towers.groups(network, config),
+        validate=pairs.measure(validation, context) if validation else None,
+        validate_every_steps=config.validate_every_steps,
+        extras=lambda: {"logit_scale": float(state.whole(network.logit_scale.detach()).exp())},
+        flops_per_pair=towers.flops_per_pair(network, config),
+        peak_flops=performance.peak_flops(context.device),
+    )
+    task = TrainingTask(
+        network=network,
+        clips=mixture,
+        order=clips.order(config, parts),
+        clip_s=config.network.clip_s,
+        backward=towers.objective(config, network, context),
+        hooks=hooks,
+        lineage=_lineage(config, len(mixture.keys)),
+        trained_on=mixture.keys,
+        selected_on=validation.keys if validation else (),
+        last_record="last_epoch",
+    )
+    training.train(task, config, out, context)
+
+
+def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
+    """Name the captions, captioner and filter this model comes from."""
+    origins = [shards.origin(uri) if shards.finished(uri) else {} for uri in config.data]
+    lineage = {
+        "stage": "train pretrain",
+        "data": list(config.data),
+        "num_clips": num_clips,
+        "init": config.init,
+        "init_audio": config.init_audio,
+        **(origins[0] if len(origins) == 1 else {"origins": origins}),
+        "keep_fraction": config.keep_fraction,
+        "best_only": config.best_only,
+        "filter": storage.plain(dataclasses.asdict(config.filter)),
+        "overlay": None,
+        "audit": None,
+    }
+    for name, overlay in (("overlay", config.captions), ("audit", config.filter.audit)):
+        if overlay:
+            summaries = [shards.read_overlay(uri, overlay)[1] for uri in config.data]
+            lineage[name] = summaries[0] if len(summaries) == 1 else summaries
+    return lineage
