@@ -103,7 +103,7 @@ def write_shards(
 
 
 def build_graph(
-    config: CaptionConfig, out: str, planned: dict[str, Any], about: dict[str, Any]
+    config: CaptionConfig, out: str, planned: dict[str, Any], checkpoint_info: "CheckpointInfo[CaptionerConfig]"
 ) -> list[engine.Tasks | engine.Actors]:
     """Return the steps Reader -> CaptionActor -> write; every row that comes out tells of one committed shard."""
     return [

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline import ray_noise
-from pipeline.ahead import ahead
 from pipeline.errors import InputError, JobError
+from pipeline.storage.read_ahead import ahead
 
 if TYPE_CHECKING:
     import ray.data
