@@ -11,7 +11,7 @@ import torch
 
 from eval import metrics, results
 from eval.stages import retrieval
-from eval.stages.retrieval import RECALL_AT, RetrievalConfig, caption_owners, measure
+from eval.stages.retrieval import RECALL_AT, RetrievalConfig, clips_of_captions, measure
 from pipeline.sources.clip import Clip
 from tests.support import sounds50
 from train.metrics import ranking
@@ -71,7 +71,7 @@ def random_scores(clips: int, captions: int) -> np.ndarray:
 
 def test_every_number_has_an_interval_that_holds_it() -> None:
     clips = [Clip(key=str(i), uri="", source_id="", captions=("x",) * (1 + i % 5)) for i in range(120)]
-    owners = caption_owners(clips)
+    owners = clips_of_captions(clips)
     similarity = random_scores(120, len(owners)) + 0.5 * (owners[None, :] == np.arange(120)[:, None])
     for found in measure(similarity, owners).metrics.values():
         assert set(found) == {*(f"R@{k}" for k in RECALL_AT), "mAP@10", "MedR", "MeanR"}

@@ -135,7 +135,7 @@ def tagging(scores: np.ndarray, truth: np.ndarray) -> tuple[MetricEstimate, Metr
 
 
 def _estimate(means: np.ndarray) -> MetricEstimate:
-    """Return the first of the means (1 + B,), and the interval of the others about it, within 0 to 1."""
+    """Return the first of the means (1 + B,), and their interval around it, within 0 to 1."""
     value, drawn = float(means[0]), means[1:][np.isfinite(means[1:])]
     if not len(drawn):
         return MetricEstimate(value, (value, value))
