@@ -79,9 +79,9 @@ def test_a_name_that_was_taken_and_cleared_away_is_lost(
     assert storage.create(uri, b"theirs")
     call = s3_store._call
 
-    def clear_after(operation: str, *rest: Any) -> Any:
+    def clear_after(*args: Any, **kwargs: Any) -> None:
         try:
-            return call(operation, *rest)
+            call(*args, **kwargs)
         finally:
             storage.remove(uri)
 
