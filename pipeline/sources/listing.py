@@ -18,7 +18,7 @@ from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import MAX_KEY, Clip
 from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import Options
-from pipeline.storage.read_ahead import ahead
+from pipeline.storage.read_ahead import read_ahead
 
 log = logging.getLogger(__name__)
 WANTED = "give the CSV, folder, tars or Parquet files of your clips"
@@ -53,7 +53,7 @@ def list_clips(
     total = ListingStats() if stats is None else stats
     with readable(source, flag):
         parts = resolve.parts_of(storage.resolve(source))
-        for part_stats, clips in ahead(partial(kinds.list_part, options=options), parts, LISTERS):
+        for part_stats, clips in read_ahead(partial(kinds.list_part, options=options), parts, LISTERS):
             for clip in kinds.kept(clips, folds, part_stats):
                 if not clip.key:
                     raise InputError(flag, source, f"{clip.source_id!r} gives an empty key; rename it")
