@@ -18,7 +18,7 @@ from train.models.captioner.vocabulary import Subwords
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig
 from train.stages.captioner import TrainCaptionerConfig, run, train
-from train.trainer.loop import Context
+from train.trainer.context import Context
 from train.validation import captions
 
 

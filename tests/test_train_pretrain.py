@@ -27,7 +27,8 @@ from train.models.text import TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
 from train.stages.pretrain.towers import build, objective
-from train.trainer.loop import Context, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 from train.validation import pairs

@@ -31,7 +31,8 @@ from train.data.order import Order
 from train.launch import SAVE_FILE
 from train.stages import training
 from train.stages.pretrain import PretrainConfig, run
-from train.trainer.loop import Context, Hooks, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import Hooks, Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 

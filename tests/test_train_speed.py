@@ -22,7 +22,8 @@ from train.models import text
 from train.models.blocks import blocks
 from train.models.clap import Clap, Towers
 from train.trainer import performance
-from train.trainer.loop import Context, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig, prepare
 

@@ -26,7 +26,7 @@ from pipeline import cli
 from train.__main__ import STAGES
 from train.launch import SAVE_FILE, ScaleConfig, Worker, launch
 from train.stages import training
-from train.trainer.loop import Context, StopSignal
+from train.trainer.context import Context, StopSignal
 
 Kind = Literal["kill_worker", "kill_driver", "terminate_driver", "lose_node"]
 Interruption = tuple[Kind, int]  # what, after how many steps

@@ -30,7 +30,8 @@ from train.models.classifier import Classifier, ClassifierConfig
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
-from train.trainer.loop import Backward, Context, Hooks, Step
+from train.trainer.context import Context
+from train.trainer.loop import Backward, Hooks, Step
 from train.trainer.optim import Group
 from train.validation import pairs, splits
 

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from pipeline import storage
 from pipeline.errors import JobError
 from train import parallel
-from train.data.loader import Batch, Load, Loader
+from train.data.loader import Batch, Loader
 from train.trainer import optim
+from train.trainer.context import STOP, Context
 from train.trainer.history import EpochRecord, History
 from train.trainer.monitor import Monitor, ScalarWriter, ThroughputSpec
 from train.trainer.optim import Group, OptimConfig
@@ -26,32 +27,6 @@ from train.trainer.state import TrainingState
 
 log = logging.getLogger(__name__)
 LOSS_WINDOW = 100  # steps whose mean loss an explosion is measured against
-STOP = "stop"
-StopSignal = Callable[[], str]
-
-
-def no_stop_signal() -> str:
-    """Return that nothing is going to stop this process."""
-    return ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """Where this process stands among the workers. The defaults are a single process."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    stop_signal: StopSignal = (
-        no_stop_signal  # asked after each step: why to save at once, or ''; STOP also ends the run
-    )
-    load: Load | None = None  # decodes clips on other machines
-    gauge: ScalarWriter | None = None  # writes scalars to the cluster's own metrics
-
-    @property
-    def leads(self) -> bool:
-        """True on the one process that logs and saves."""
-        return self.rank == 0
 
 
 class Step(NamedTuple):
