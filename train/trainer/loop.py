@@ -49,15 +49,13 @@ Keep = Callable[[EpochRecord], None]
 class Hooks:
     """What a stage adds to a run."""
 
-    groups: Callable[[], Sequence[Group]] | None = (
-        None  # learning rates by parameter, asked when the network is laid out
-    )
+    groups: Callable[[], Sequence[Group]] | None = None  # with learning rates; asked when FSDP2 has replaced parameters
     validate: Validate | None = None
     validate_every_steps: int = 0  # beside the end of each epoch
     keep: Keep | None = None  # called on the leading rank with the record when it is the best so far
     extras: Callable[[], Mapping[str, float]] = dict  # more numbers to log
     writers: Sequence[ScalarWriter] = ()  # of the leading rank
-    flops_per_pair: float = 0.0
+    flops_per_pair: float = 0.0  # both as in `ThroughputSpec`
     peak_flops: float = 0.0
 
 
@@ -119,9 +117,8 @@ class _Run:
         state = self.state
         state.load()
         if not parallel.agree(state.step):
-            raise JobError(
-                f"the workers found different states under {self.out}; --out must be shared storage or a URI"
-            )
+            remedy = "--out must be shared storage or a URI"
+            raise JobError(f"the workers found different states under {self.out}; {remedy}")
         if self.context.leads:
             log.info("%s at step %d of %d", "continues" if state.step else "starts", state.step, self.steps)
         self.prepared.model.train()
