@@ -4,9 +4,11 @@ A stage is a module with `run(config)`; its named configs are values of one data
 failed, 2 the command was wrong, 130 interrupted (the same command continues).
 """
 
+import dataclasses
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -66,8 +68,9 @@ def main(room: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[st
 
 def parse(room: str, name: str, stage: Stage, words: Sequence[str]) -> Any:
     """Return the config that `<config> [--field value]` names; a word that is no config or flag ends with exit code 2."""
+    example = next(iter(stage.configs.values()))[1]
     how: dict[str, Any] = {
-        "args": list(words),
+        "args": _with_current_flags(f"{room} {name}", example, words),
         "prog": f"python -m {room} {name}",
         "description": stage.summary,
         "config": (tyro.conf.AvoidSubcommands,),  # the named config decides between kinds of encoder
@@ -76,6 +79,23 @@ def parse(room: str, name: str, stage: Stage, words: Sequence[str]) -> Any:
         only = stage.configs[ONLY][1]
         return tyro.cli(type(only), default=only, **how)
     return tyro.extras.overridable_config_cli(dict(stage.configs), **how)
+
+
+def _with_current_flags(command: str, config: Any, words: Sequence[str]) -> list[str]:
+    """Return the words with the new flags of renamed fields; `metadata={"was": ...}` of a field names the old one."""
+    renamed = {each.metadata["was"]: each.name for each in dataclasses.fields(config) if "was" in each.metadata}
+    flags = {f"--{old}": f"--{new}".replace("_", "-") for old, new in renamed.items()}
+    current = []
+    for word in words:
+        flag = re.split("[.=]", word, maxsplit=1)[0]
+        if flag in flags:
+            print(
+                f"{command}: {flag} is now {flags[flag]}; the old flag will be gone in the next release",
+                file=sys.stderr,
+            )
+            word = flags[flag] + word.removeprefix(flag)
+        current.append(word)
+    return current
 
 
 def _help(room: str, summary: str, stages: Mapping[str, Stage]) -> str:

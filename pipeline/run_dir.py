@@ -81,6 +81,7 @@ def restore(kind: type[Config], held: Mapping[str, Any]) -> Config:
         held: the JSON. A field that it lacks, because the field was added since, gets its default: what a new field
             does by default is what was done before there was the field. What is no field is ignored.
     """
+    held = _with_current_names(kind, held)
     hints = typing.get_type_hints(kind)
     names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: _value(hints[name], held[name]) for name in names if name in held})
@@ -96,11 +97,17 @@ def _value(hint: Any, value: Any) -> Any:
 
 def _with_defaults(held: dict[str, Any], config: Any) -> dict[str, Any]:
     """Return a config that JSON holds with the default of every field of `config` that it lacks."""
-    complete, defaults = dict(held), storage.plain(dataclasses.asdict(type(config)()))
+    complete, defaults = _with_current_names(type(config), held), storage.plain(dataclasses.asdict(type(config)()))
     for name, default in defaults.items():
         value = getattr(config, name)
-        if name not in held:
+        if name not in complete:
             complete[name] = default
-        elif dataclasses.is_dataclass(value) and isinstance(held[name], dict):
-            complete[name] = _with_defaults(held[name], value)
+        elif dataclasses.is_dataclass(value) and isinstance(complete[name], dict):
+            complete[name] = _with_defaults(complete[name], value)
     return complete
+
+
+def _with_current_names(kind: Any, held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON holds under the names that fields of a dataclass have now; `metadata={"was": ...}` is the old one."""
+    renamed = {each.metadata["was"]: each.name for each in dataclasses.fields(kind) if "was" in each.metadata}
+    return {renamed.get(name, name): value for name, value in held.items()}

@@ -11,7 +11,7 @@ from eval.stages.retrieval import measure
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import Clip
 from train.data.clip_sets import ListedClips
-from train.trainer.loop import Context
+from train.trainer.context import Context
 from train.validation import pairs, splits
 
 

@@ -27,7 +27,8 @@ from train.models.text import TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
 from train.stages.pretrain.towers import build, objective
-from train.trainer.loop import Context, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 from train.validation import pairs
@@ -111,7 +112,7 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"weights": (1.0, 2.0)}, r"--weights .*each of the 1 --data"),
         ({"hold_out": -1}, r"--hold-out -1"),
@@ -123,8 +124,8 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
         ({"audio_lr_scale": 0.0}, r"--audio-lr-scale 0.0"),
     ],
 )
-def test_what_cannot_be_is_refused(dataset: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_is_refused(dataset: str, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         run(tiny(dataset, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
@@ -146,7 +147,7 @@ def listing(folder: Path, captions: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("captions", "changes", "said"),
+    ("captions", "changes", "message"),
     [
         (["rain"], {}, r"--data .*leaves fewer than 2 clips to train on"),
         (["rain", "wind", "a bell"], {"hold_out": 2}, r"--data .*leaves fewer than 2 clips to train on"),
@@ -157,10 +158,10 @@ def listing(folder: Path, captions: list[str]) -> str:
     ],
 )
 def test_too_few_clips_to_contrast_are_refused(
-    tmp_path: Path, captions: list[str], changes: dict[str, Any], said: str
+    tmp_path: Path, captions: list[str], changes: dict[str, Any], message: str
 ) -> None:
     optim = {"optim": OptimConfig(batch_size=2)} | changes
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         run(tiny(listing(tmp_path, captions), tmp_path / "out", **optim))
     assert not (tmp_path / "out").exists()
 

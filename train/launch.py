@@ -22,7 +22,7 @@ import torch
 from pipeline import storage
 from pipeline.errors import InputError, JobError
 from train.data import reading
-from train.trainer.loop import STOP, Context
+from train.trainer.context import STOP, Context
 from train.trainer.monitor import ScalarWriter
 from train.trainer.optim import OptimConfig
 

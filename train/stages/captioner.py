@@ -27,7 +27,8 @@ from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import PAD, Subwords, Vocabulary
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
-from train.trainer.loop import Backward, Context, Hooks, Step
+from train.trainer.context import Context
+from train.trainer.loop import Backward, Hooks, Step
 from train.validation import captions, splits
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from train.data.clip_sets import ListedClips
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import tokenize
-from train.trainer.loop import Context, Validate
+from train.trainer.context import Context
+from train.trainer.loop import Validate
 
 BATCH_SIZE = 32
 MISSING = "pip install 'blat-ray[captioning]' brings what scores captions"

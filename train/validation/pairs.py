@@ -20,7 +20,8 @@ from train.data.reading import CacheConfig
 from train.metrics import ranking
 from train.models.clap import Clap
 from train.models.classifier import Classifier
-from train.trainer.loop import Context, Validate
+from train.trainer.context import Context
+from train.trainer.loop import Validate
 
 BATCH_SIZE = 32
 RECALL_AT = (1, 5, 10)

@@ -15,7 +15,8 @@ from train.stages.pretrain import clips, towers
 from train.stages.pretrain.config import PretrainConfig
 from train.stages.training import TrainingTask
 from train.trainer import performance, state
-from train.trainer.loop import Context, Hooks
+from train.trainer.context import Context
+from train.trainer.loop import Hooks
 from train.validation import pairs
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from train.models.clap import Clap, Towers
 from train.models.text import TextConfig
 from train.stages.pretrain.config import PretrainConfig
 from train.trainer import performance
-from train.trainer.loop import Backward, Context, Step
+from train.trainer.context import Context
+from train.trainer.loop import Backward, Step
 from train.trainer.optim import Group
 
 
