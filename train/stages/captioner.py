@@ -230,7 +230,7 @@ def _clips(config: TrainCaptionerConfig, broken: Collection[str] = ()) -> Listed
 def _vocabulary(config: TrainCaptionerConfig, clips: ListedClips) -> Vocabulary:
     texts = (text for texts in clips.texts for text in texts)
     if config.network.subwords:
-        return Subwords.build_parts(texts, config.num_subwords)
+        return Subwords.build_pieces(texts, config.num_subwords)
     return Vocabulary.build(texts, config.min_word_count)
 
 

@@ -135,6 +135,6 @@ def embed_clips(embed: Callable[[list[np.ndarray]], Tensor], clips: Clips, conte
 
 def _read(clips: Clips, row: int) -> np.ndarray | str:
     try:
-        return reading.read(clips.place(row), CacheConfig())
+        return reading.read(clips.location(row), CacheConfig())
     except audio.AudioError as error:
         return str(error)

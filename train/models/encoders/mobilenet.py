@@ -94,7 +94,7 @@ class MobileNet(AudioEncoder):
 
     def _head(self, config: MobileNetConfig) -> nn.Sequential:
         hidden = scaled(HIDDEN, config.width)
-        pooled = (nn.Identity(), nn.Identity())  # pooling and flattening hold places 0 and 1 in the released layout
+        pooled = (nn.Identity(), nn.Identity())  # pooling and flattening have indices 0 and 1 in the released layout
         linear = (nn.Linear(self.embedding_dim, hidden), nn.Hardswish(), nn.Dropout(config.dropout))
         return nn.Sequential(*pooled, *linear, nn.Linear(hidden, config.num_classes))
 
