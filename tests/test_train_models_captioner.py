@@ -7,7 +7,8 @@ import torch
 
 from train.configs import TINY_CAPTIONER
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.model import CaptionerConfig, TagEncoder, TagGuidedCaptioner
+from train.models.captioner.encoder import TagEncoder
+from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import END, MAX_WORDS, SPECIALS, Vocabulary
 from train.models.encoders.mobilenet import MobileNetConfig
 

@@ -14,7 +14,7 @@ from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What is done to training clips, never to evaluated ones."""
+    """Augmentation of training clips; validation clips stay as they are."""
 
     spec_augment: bool = False
     """Blank two stripes of up to 64 frames and two of up to 8 mel bins of each clip (Park et al. 2019; widths of PANNs)."""

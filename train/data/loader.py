@@ -123,7 +123,7 @@ class Loader:
                 yield self._checked(*ahead.popleft().result())
 
     def _loads(self, stack: ExitStack) -> list[Load]:
-        """Return what loads; each gets the same slots of every step, so that no two read the same range."""
+        """Return the loading functions; each gets the same slots of every step, so that no two read the same range."""
         if self.remote is not None:
             return [self.remote]
         pools: list[Executor] = [ThreadPoolExecutor(1)]

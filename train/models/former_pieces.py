@@ -24,11 +24,11 @@ def byte_pairs(texts: Iterable[Sequence[str]], specials: Sequence[str], size: in
     """Return at most `size` pieces in id order; of equally frequent pairs the last in the alphabet is merged."""
     counts = Counter(word for words in texts for word in words)
     pieces = {word: [word[0], *(PREFIX + character for character in word[1:])] for word in counts}
-    vocabulary = sorted({piece for own in pieces.values() for piece in own})
+    vocabulary = sorted({piece for split in pieces.values() for piece in split})
     pairs: Counter[Pair] = Counter()
     words_with: dict[Pair, set[str]] = {}
-    for word, own in pieces.items():
-        for pair in pairwise(own):
+    for word, split in pieces.items():
+        for pair in pairwise(split):
             pairs[pair] += counts[word]
             words_with.setdefault(pair, set()).add(word)
     while len(specials) + len(vocabulary) < size and +pairs:

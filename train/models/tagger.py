@@ -14,7 +14,7 @@ from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
 from train.models.encoders.mobilenet import MobileNet, MobileNetConfig
 from train.models.encoders.registry import AudioConfig
 
-WINDOW_S = 10.0  # of a clip that is longer: what AudioSet's taggers are trained on
+WINDOW_S = 10.0  # of longer clips; AudioSet's taggers are trained on clips of this length
 
 
 @dataclass(frozen=True, kw_only=True)

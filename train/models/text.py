@@ -87,7 +87,7 @@ class TextEncoder(nn.Module):
         return (state * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ids and mask, both (B, max_tokens): one width, so that a batch gives what single texts give."""
+        """Return ids and mask, both (B, max_tokens): one width, so that a text gets the same embedding in every batch."""
         encodings = self.tokenizer.encode_batch(list(texts))
         return torch.tensor([e.ids for e in encodings]), torch.tensor([e.attention_mask for e in encodings])
 
@@ -97,7 +97,7 @@ def build(config: TextConfig, captions: Iterable[str] = (), tokenizer: Tokenizer
 
     Args:
         config: see `TextConfig`.
-        captions: what a tokenizer is trained on where the config names no encoder and there is no `tokenizer`.
+        captions: a tokenizer is trained on them where the config names no encoder and there is no `tokenizer`.
         tokenizer: that `build_tokenizer` made before.
 
     Raises:
@@ -144,7 +144,9 @@ def pretrained(config: TextConfig) -> "tuple[PretrainedConfig, Tokenizer]":
         raise ValueError(str(error).strip().partition("\n")[0]) from error
     if not hasattr(architecture, "hidden_size") or not getattr(wrapped, "is_fast", False) or not wrapped.pad_token:
         raise ValueError("not a BERT-like encoder with a fast tokenizer that pads")
-    if len(wrapped) <= len(wrapped.all_special_tokens):  # what transformers makes where the files are missing
+    if len(wrapped) <= len(
+        wrapped.all_special_tokens
+    ):  # transformers makes such a tokenizer where the files are missing
         raise ValueError("it has no tokenizer: neither tokenizer.json nor vocab.txt holds words")
     tokenizer: Tokenizer = wrapped.backend_tokenizer
     fix_length(tokenizer, config.max_tokens, wrapped.pad_token)
@@ -170,7 +172,7 @@ def _weights(name: str, architecture: "PretrainedConfig") -> dict[str, Tensor]:
     from transformers import AutoModel
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # heads that stay behind are no warning; what is missing is an error below
+    logging.set_verbosity_error()  # heads are not loaded, without a warning; missing weights are an error below
     try:
         model, report = AutoModel.from_pretrained(
             name, config=architecture, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True

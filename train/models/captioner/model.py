@@ -11,15 +11,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from train.models import encoders
 from train.models.captioner import scheduled, search
 from train.models.captioner.decoder import DecoderCache, WordDecoder
 from train.models.captioner.decoding import Decoding
+from train.models.captioner.encoder import EncodedAudio, RecurrentEncoder, TagEncoder
 from train.models.captioner.vocabulary import END, Vocabulary
 from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.encoder import AudioFeatures, Waveform
+from train.models.encoders.encoder import Waveform
 from train.models.encoders.registry import AudioConfig
 
 
@@ -63,13 +62,6 @@ class Caption(NamedTuple):
     log_probs: list[float]  # of each word and of the end word where there is one
 
 
-class EncodedAudio(NamedTuple):
-    """Encoder output of a batch of clips, to which the decoder attends."""
-
-    features: AudioFeatures  # of the audio encoder
-    memory: Tensor  # (B, S, 2 * gru_dim)
-
-
 class TagGuidedCaptioner(nn.Module):
     """Audio and tags -> word logits; `generate` writes captions."""
 
@@ -77,7 +69,7 @@ class TagGuidedCaptioner(nn.Module):
         super().__init__()
         self.config, self.vocabulary, self.tags = config, vocabulary, list(tags)
         self.tag_ids = {tag: index for index, tag in enumerate(self.tags)}
-        self.encoder = RecurrentEncoder(config)
+        self.encoder = RecurrentEncoder(config.audio, config.gru_dim, config.gru_layers)
         self.decoder = WordDecoder(
             num_words=len(vocabulary),
             memory_dim=2 * config.gru_dim,
@@ -174,9 +166,9 @@ class TagGuidedCaptioner(nn.Module):
             keys: B names of the clips; with the seed they fix the draws of nucleus sampling.
 
         Returns:
-            Each clip's captions, best first, no two alike. An empty text is left out: where the end word alone is most
-            probable, the reference returns "" and this the best caption that has words. A clip whose beams are all empty
-            has no caption.
+            Each clip's captions, best first, no two alike. Empty captions are left out: where the end word is the most
+            probable first word, the reference returns "" and this function the best caption that has words. A clip whose
+            beams are all empty has no caption.
 
         Raises:
             ValueError: when the decoding is invalid, such as more captions than beams.
@@ -208,45 +200,3 @@ class TagGuidedCaptioner(nn.Module):
             return memory.new_zeros(len(memory), self.config.model_dim)
         guidance: Tensor = self.label_encoder(tags)
         return guidance
-
-
-class RecurrentEncoder(nn.Module):
-    """An audio encoder and a bidirectional GRU over its frame embeddings."""
-
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__()
-        self.cnn = encoders.build(config.audio)
-        self.rnn = Gru(self.cnn.embedding_dim, config.gru_dim, config.gru_layers)
-
-    def forward(
-        self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None
-    ) -> tuple[AudioFeatures, Tensor]:
-        """Return the encoder's features and the attention memory (B, S, 2 * gru_dim)."""
-        features = self.cnn(waveform, num_samples, sample_rate_hz)
-        return features, self.rnn(features.frames, features.num_frames)
-
-
-class Gru(nn.Module):
-    """A bidirectional GRU that stops at each clip's true length."""
-
-    def __init__(self, in_dim: int, dim: int, layers: int) -> None:
-        super().__init__()
-        dropout = 0.5 if layers > 1 else 0.0
-        self.network = nn.GRU(in_dim, dim, layers, batch_first=True, bidirectional=True, dropout=dropout)
-
-    def forward(self, frames: Tensor, num_frames: Tensor) -> Tensor:
-        """Map (B, S, D) to (B, S, 2 * dim), zero after each clip's end."""
-        packed = pack_padded_sequence(frames, num_frames.cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.network(packed)[0], batch_first=True, total_length=frames.shape[1])[0]
-
-
-class TagEncoder(nn.Module):
-    """Multi-hot tags (B, K) -> the mean of their embeddings (B, D); no tags give zeros."""
-
-    def __init__(self, num_tags: int, dim: int) -> None:
-        super().__init__()
-        self.label_embedding = nn.Parameter(torch.randn(num_tags, dim))
-
-    def forward(self, tags: Tensor) -> Tensor:
-        """Average the embeddings of the tags that are present."""
-        return tags @ self.label_embedding / tags.sum(dim=1, keepdim=True).clamp(min=1.0)

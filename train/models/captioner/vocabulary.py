@@ -1,6 +1,6 @@
 """The captioner's vocabulary: words as captioning metrics split them, or pieces of words. Ids: pad 0, start 1, end 2, unk 3.
 
-`tokenize` gives what Stanford's PTBTokenizer gives inside pycocoevalcap: lower case, contractions split, punctuation
+`tokenize` gives the words of Stanford's PTBTokenizer in pycocoevalcap: lower case, contractions split, punctuation
 dropped. It is written in Python because training and metrics should not need Java.
 """
 
@@ -27,7 +27,7 @@ TOKEN = re.compile(
   | \d+(?:[.,:]\d+)+                  # 1,000.5
   | (?:[a-z]\.){{2,}}                 # p.a.
   | \b(?:mr|mrs|ms|dr|prof|etc|vs|[a-z])\.(?=\s|$)   # abbreviations keep their dot
-  | o'\w+ | ma'am                      # o'clock; elsewhere an apostrophe parts words
+  | o'\w+ | ma'am                      # o'clock; elsewhere an apostrophe separates words
   | \w+(?:[-&/.]\w+)*                 # high-pitched, and/or
   | [^\w\s]
     """,

@@ -5,8 +5,8 @@ To add an encoder:
    `encoder: Literal["<name>"] = "<name>"`, and a subclass of `AudioEncoder` that takes this config.
 2. Add the config to `AudioConfig`, and the pair to `ENCODERS`.
 
-Flags, checkpoints and all networks then take it. Released weights of another project also need a loader in
-train/checkpoint/released.py, and a spectrogram of its own makes its front end known to train/data/augment.py.
+Flags, checkpoints and all networks then take it. An encoder with a new front end also adds it to `add_spec_augment` in
+train/data/augment.py. To load weights that another project released, add their layout to train/checkpoint/released.py.
 """
 
 from collections.abc import Mapping
