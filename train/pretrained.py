@@ -24,7 +24,7 @@ from train.models.captioner.model import Caption, TagGuidedCaptioner
 from train.models.clap import Clap
 from train.models.tagger import Tagger
 
-NetworkT = TypeVar("NetworkT", Clap, TagGuidedCaptioner, Tagger)
+NetworkT = TypeVar("NetworkT", bound=Network)
 BATCH_SIZE = 32  # clips in one pass of a model
 
 
@@ -34,7 +34,8 @@ class Pretrained(Generic[NetworkT]):
     kind: ClassVar[type[Network]]
 
     def __init__(self, model: NetworkT, lineage: Lineage, clips: Sequence[str]) -> None:
-        self.model, self.lineage, self.clips = model, lineage, list(clips)
+        self.model: NetworkT = model
+        self.lineage, self.clips = lineage, list(clips)
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str = "cpu", revision: str | None = None) -> Self:
