@@ -45,11 +45,11 @@ def history(out: Path | str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["global", "local"])
-def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrastive.Kind) -> None:
+def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrastive.Kind, tmp_path: Path) -> None:
     """Towers that know nothing, at scale 1: every pair is as likely as any other."""
-    config = tiny(dataset, "", loss=kind, optim=OptimConfig(epochs=1, batch_size=24))
+    config = tiny(dataset, tmp_path, loss=kind, optim=OptimConfig(epochs=1, batch_size=24))
     (clips,) = [ListedClips(sources.read_clips(dataset), ())]
-    network = build(config, clips)
+    network = build(config, str(tmp_path), clips)
     torch.nn.init.zeros_(network.logit_scale)
     (batch,) = Loader(clips, Order(sizes=(24,), batch_size=24, seed=0), 64_000).batches(0, 1)
     loss = objective(config, network, Context())(network.train(), batch, Step(0, 0)).item()
@@ -201,7 +201,7 @@ def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Pa
     )
     words = dataclasses.replace(SMALL_CLAP.text, layers=2, dropout=0.0, pooling="mean")
     config = dataclasses.replace(TINY, network=ClapConfig(audio=cnn, text=words, clip_s=5.0), optim=optim)
-    network = build(config, clips)
+    network = build(config, str(tmp_path), clips)
     loader = Loader(clips, Order(sizes=(64,), batch_size=32, seed=0), 5 * audio.SAMPLE_RATE_HZ)
     steps = objective(config, network, Context())
     fit(prepare(network, torch.device("cpu")), steps, loader, optim, Context(), str(tmp_path))

@@ -62,7 +62,7 @@ def caption(
     """Caption every clip that can be read, under several kinds of guidance; tags of None are those the model predicts."""
     found = Written({name: [] for name in given}, {name: [] for name in given}, [], {})
     for rows, samples in batches(clips, model.sample_rate_hz, batch_size, found.missing):
-        encoded_audio = model.listen_clips(samples)
+        encoded_audio = model.encode_audio_clips(samples)
         for name, tags in given.items():
             if tags is None:
                 hot = model.predict_tags(encoded_audio, tag_threshold)

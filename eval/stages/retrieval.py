@@ -102,7 +102,7 @@ def _one_way(
     Intervals resample clips, not queries: five captions of one clip are not five independent trials.
     """
     queries = np.bincount(clip_of_query)
-    best = ranking.best(similarity, relevant)
+    best = ranking.rank_best(similarity, relevant)
 
     def mean(values: np.ndarray, chance: float | None = None) -> Metric:
         total = np.bincount(clip_of_query, weights=values)

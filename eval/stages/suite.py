@@ -15,12 +15,13 @@ from eval.stages.finetune import FinetuneTaskConfig
 from eval.stages.linear_probe import LinearProbeConfig
 from eval.stages.report import ReportConfig
 from eval.stages.retrieval import RetrievalConfig
-from eval.stages.zero_shot import PROMPTS, ZeroShotConfig
+from eval.stages.zero_shot import ZeroShotConfig
 from eval.tasks import Task, splits
 from pipeline import storage
 from pipeline.errors import InputError, JobError
 from train import checkpoint
 from train.checkpoint import CheckpointInfo, NetworkConfig
+from train.metrics.zero_shot import PROMPTS
 from train.stages.finetune import FinetuneConfig
 
 log = logging.getLogger(__name__)

@@ -18,11 +18,11 @@ from pipeline import cli
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.checkpoint import Checkpoint
+from train.metrics.zero_shot import PROMPTS
 from train.models.clap import Clap
 from train.models.tagger import Tagger
 
 log = logging.getLogger(__name__)
-PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
 DESCRIPTION, ENSEMBLE = "{}: description in the ontology", "ensemble"
 
 

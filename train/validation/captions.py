@@ -58,7 +58,7 @@ def write(network: TagGuidedCaptioner, clips: ListedClips, rows: Sequence[int]) 
     found: dict[str, str] = {}
     for first in range(0, len(rows), BATCH_SIZE):
         batch = rows[first : first + BATCH_SIZE]
-        encoded = network.listen_clips([clips.samples(row) for row in batch], audio.SAMPLE_RATE_HZ)
+        encoded = network.encode_audio_clips([clips.samples(row) for row in batch], audio.SAMPLE_RATE_HZ)
         tags = network.multi_hot([clips.tags[row] for row in batch]).to(encoded.memory.device)
         captions = network.generate(encoded, tags, Decoding())
         found |= {clips.keys[row]: each[0].text if each else "" for row, each in zip(batch, captions, strict=True)}

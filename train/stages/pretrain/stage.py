@@ -39,6 +39,7 @@ def run(config: PretrainConfig) -> None:
         datasets.check_present(parts)
         counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, config.data, strict=True))
         log.info("pretrain: clips: %s; held out: %d", counts, len(validation.keys) if validation else 0)
+        towers.tokenizer(config, out, Mixture(parts))
         return partial(train, config, out, datasets.names(parts))
 
     training.run_once("pretrain", config, identity, ("data", "init", "init_audio", "validation"), begin)
@@ -48,7 +49,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
     """Train on one worker; rank 0 publishes the checkpoint. `clip_files` are names of the files of opened datasets."""
     parts, validation = clips.read(config, clip_files)
     mixture = Mixture(parts)
-    network = towers.build(config, mixture)
+    network = towers.build(config, out, mixture)
     hooks = Hooks(
         groups=lambda: towers.groups(network, config),
         validate=pairs.measure(validation, context) if validation else None,
