@@ -13,14 +13,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
-from typing import NamedTuple
-
-import snowballstemmer
+from typing import Any, NamedTuple
 
 from pipeline.quality import lexicon
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_SNOWBALL = snowballstemmer.stemmer("english")
 MAX_FREE_ORDER = 3  # words: up to here "birds chirp" is also "chirping birds"
 
 Stems = tuple[str, ...]
@@ -65,7 +62,14 @@ def normalise(caption: str) -> str:
 def stem(word: str) -> str:
     """Return the stem of an English word in lower case: "barks", "barked", "barking" become "bark"."""
     word = re.sub("['’].*", "", word)
-    return str(_SNOWBALL.stemWord(lexicon.IRREGULAR.get(word, word)))
+    return str(_stemmer().stemWord(lexicon.IRREGULAR.get(word, word)))
+
+
+@functools.cache
+def _stemmer() -> Any:
+    import snowballstemmer  # here: it loads thirty languages, and the command line needs none
+
+    return snowballstemmer.stemmer("english")
 
 
 def _split(text: str) -> Stems:
