@@ -141,7 +141,7 @@ def _check_shard(
     rows: list[dict[str, Any]],
     stats: dict[str, Any],
     tar: bytes,
-    ledger: list[dict[str, Any]],
+    ledger: list[shards.ClipRow],
 ) -> Iterator[str]:
     if [row["key"] for row in ledger] != [row["key"] for row in rows]:
         yield "its ledger does not list the planned clips"
@@ -160,11 +160,10 @@ def _check_shard(
     written = [row for row in ledger if row["status"] == "written"]
     with tarfile.open(fileobj=io.BytesIO(tar)) as file:
         members = [(member.name, member.offset_data, member.size) for member in file]
-    stated = [
-        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_size"])
-        for row in written
-        for kind in ("flac", "json")
-    ]
+    stated: list[tuple[str, int, int]] = []
+    for row in written:
+        stated.append((f"{row['key']}.flac", row["flac_offset"], row["flac_size"]))
+        stated.append((f"{row['key']}.json", row["json_offset"], row["json_size"]))
     if members != stated:
         yield "its tar does not hold the members that the ledger states, in their order"
         return
