@@ -25,6 +25,7 @@ class Inner:
 class Config:
     number: int = 0
     inner: Inner = field(default_factory=Inner)
+    workers: int = field(default=1, metadata=run_dir.NOT_IDENTITY)
 
 
 def race(root: str, number: int, start: "multiprocessing.synchronize.Barrier", answers: multiprocessing.Queue) -> None:
@@ -92,6 +93,12 @@ def test_a_field_that_run_json_lacks_counts_as_its_default(tmp_path: Path) -> No
         with pytest.raises(InputError, match=message):
             run_dir.claim(out, changed)
     assert storage.read_json(f"{out}/run.json") == {"out": "/elsewhere", "inner": {"width": 3}}
+
+
+def test_a_field_that_is_not_identity_may_change(tmp_path: Path) -> None:
+    out = run_dir.claim(str(tmp_path), Config())
+    assert run_dir.claim(str(tmp_path), Config(workers=8)) == out
+    assert storage.read_json(f"{out}/run.json")["workers"] == 1
 
 
 def test_an_identity_that_is_gone_or_new_is_a_difference(tmp_path: Path) -> None:
