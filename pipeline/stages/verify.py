@@ -147,7 +147,7 @@ def _check_shard(
         yield "its ledger does not list the planned clips"
     if stats["plan_hash"] != plan.part_of(planned, shard)["hash"]:
         yield "is of another plan"
-    statuses = [row["status"] for row in ledger]
+    statuses: list[str] = [row["status"] for row in ledger]
     counted = {"in": len(ledger), **{name: statuses.count(name) for name in job_stats.COUNTS[1:]}}
     if (
         any(stats[name] != count for name, count in counted.items())
