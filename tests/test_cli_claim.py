@@ -25,6 +25,7 @@ class Inner:
 class Config:
     number: int = 0
     inner: Inner = field(default_factory=Inner)
+    workers: int = field(default=1, metadata=run_dir.NOT_IDENTITY)
 
 
 def race(root: str, number: int, start: "multiprocessing.synchronize.Barrier", answers: multiprocessing.Queue) -> None:
@@ -50,12 +51,12 @@ def check_race(root: str) -> None:
     for process in running:
         process.join()
     for folder in range(FOLDERS):
-        held = storage.read_json(f"{root}/{folder}/run.json")["number"]
-        mine = [(number, said) for where, number, said in found if where == folder]
-        assert Counter(number for number, said in mine if not said) == {held: numbers.count(held)}
-        refused = [(number, said) for number, said in mine if said]
-        assert len(refused) == COMMANDS - numbers.count(held)
-        assert all(f"number was {held}, now {number}" in said for number, said in refused)
+        stored = storage.read_json(f"{root}/{folder}/run.json")["number"]
+        of_folder = [(number, message) for where, number, message in found if where == folder]
+        assert Counter(number for number, message in of_folder if not message) == {stored: numbers.count(stored)}
+        refused = [(number, message) for number, message in of_folder if message]
+        assert len(refused) == COMMANDS - numbers.count(stored)
+        assert all(f"number was {stored}, now {number}" in message for number, message in refused)
         assert storage.list_names(f"{root}/{folder}") == ["run.json"]
 
 
@@ -84,12 +85,12 @@ def test_a_field_that_run_json_lacks_counts_as_its_default(tmp_path: Path) -> No
     storage.publish_json(f"{out}/run.json", {"out": "/elsewhere", "inner": {"width": 3}})
     config = Config(inner=Inner(width=3))
     assert run_dir.claim(out, config) == out
-    for changed, said in (
+    for changed, message in (
         (dataclasses.replace(config, number=7), "number was 0, now 7"),
         (Config(inner=Inner(width=3, names=("a",))), r"inner was .*'names': \[\].*now .*'names': \['a'\]"),
         (Config(inner=Inner(width=2)), "inner was"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             run_dir.claim(out, changed)
     assert storage.read_json(f"{out}/run.json") == {"out": "/elsewhere", "inner": {"width": 3}}
 
@@ -110,6 +111,12 @@ def test_a_renamed_field_has_the_value_of_its_old_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="within was"):
         run_dir.claim(str(tmp_path), Renamed(count=3))
     assert run_dir.restore(Renamed, storage.read_json(str(tmp_path / "run.json"))) == Renamed(3, Inner(width=2))
+
+
+def test_a_field_that_is_not_identity_may_change(tmp_path: Path) -> None:
+    out = run_dir.claim(str(tmp_path), Config())
+    assert run_dir.claim(str(tmp_path), Config(workers=8)) == out
+    assert storage.read_json(f"{out}/run.json")["workers"] == 1
 
 
 def test_an_identity_that_is_gone_or_new_is_a_difference(tmp_path: Path) -> None:

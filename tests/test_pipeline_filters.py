@@ -1,4 +1,4 @@
-"""Filters: what captions mention, what tags explain, and how often people's own captions are accused."""
+"""Audit of captions: events they mention, tags that explain these, and how often captions of people fail it."""
 
 import csv
 import gzip
@@ -113,7 +113,7 @@ def test_mentions(small: Lexicon, caption: str, events: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("caption", "tags", "foreign", "unmentioned"),
+    ("caption", "tags", "hallucinated", "omitted"),
     [
         ("a dog barks", ["Dog", "Bark"], [], []),
         ("a cat meows", ["Dog"], ["Cat", "Meow"], ["Dog"]),
@@ -142,13 +142,13 @@ def test_mentions(small: Lexicon, caption: str, events: set[str]) -> None:
         ("a theremin plays", ["Theremin"], [], []),
     ],
 )
-def test_audit(small: Lexicon, caption: str, tags: list[str], foreign: list[str], unmentioned: list[str]) -> None:
-    assert small.audit(caption, tags) == (num_words(caption), foreign, unmentioned)
-    assert small.audit(f"  {caption.upper()} !!", tags)[1:] == (foreign, unmentioned)
+def test_audit(small: Lexicon, caption: str, tags: list[str], hallucinated: list[str], omitted: list[str]) -> None:
+    assert small.audit(caption, tags) == (num_words(caption), hallucinated, omitted)
+    assert small.audit(f"  {caption.upper()} !!", tags)[1:] == (hallucinated, omitted)
 
 
 @pytest.mark.parametrize(
-    ("caption", "tag", "foreign", "unmentioned"),
+    ("caption", "tag", "hallucinated", "omitted"),
     [
         ("birds are chirping", "chirping_birds", [], []),
         ("someone knocks on a wooden door", "door_wood_knock", [], []),
@@ -160,12 +160,12 @@ def test_audit(small: Lexicon, caption: str, tags: list[str], foreign: list[str]
         ("mouse clicks", "rain", ["mouse_click"], ["rain"]),
     ],
 )
-def test_other_vocabulary(caption: str, tag: str, foreign: list[str], unmentioned: list[str]) -> None:
+def test_other_vocabulary(caption: str, tag: str, hallucinated: list[str], omitted: list[str]) -> None:
     lexicon_of_classes = Lexicon({name: name for name in ESC50})
-    assert lexicon_of_classes.audit(caption, [tag])[1:] == (foreign, unmentioned)
+    assert lexicon_of_classes.audit(caption, [tag])[1:] == (hallucinated, omitted)
 
 
-def test_pickled_lexicon_judges_alike(small: Lexicon) -> None:
+def test_pickled_lexicon_gives_equal_verdicts(small: Lexicon) -> None:
     copy = pickle.loads(pickle.dumps(small))
     assert copy.audit("a cat meows as a train passes", ["Dog"]) == small.audit("a cat meows as a train passes", ["Dog"])
 
@@ -202,15 +202,15 @@ def test_tag_names_as_caption_agree(whole: Lexicon, names: dict[str, str]) -> No
             assert whole.audit(", ".join(tags), tags)[1:] == ([], []), tags
 
 
-def test_relatives_are_never_foreign(blat_data: Path, whole: Lexicon, names: dict[str, str]) -> None:
+def test_relatives_are_never_hallucinated(blat_data: Path, whole: Lexicon, names: dict[str, str]) -> None:
     children = audioset.read_ontology(meta(blat_data, "audioset_ontology.json.gz"))
     for parent, child in ((p, c) for p in children for c in children[p] if p in names and c in names):
-        assert whole.audit(names[child], [names[parent]]).foreign == []
-        assert whole.audit(names[parent], [names[child]]).foreign == []
-        assert whole.audit(names[child], [names[parent]]).unmentioned == []
+        assert whole.audit(names[child], [names[parent]]).hallucinated_events == []
+        assert whole.audit(names[parent], [names[child]]).hallucinated_events == []
+        assert whole.audit(names[child], [names[parent]]).omitted_tags == []
 
 
-def test_people_are_rarely_accused_and_swapped_captions_often(
+def test_captions_of_people_rarely_have_hallucinated_events_and_swapped_ones_often(
     blat_data: Path, whole: Lexicon, names: dict[str, str]
 ) -> None:
     captions: dict[str, list[str]] = {}
@@ -218,12 +218,12 @@ def test_people_are_rarely_accused_and_swapped_captions_often(
         captions.setdefault(f"{row['youtube_id']}_{row['start_time']}", []).append(row["caption"])
     rows = map(json.loads, meta(blat_data, "tango_test_audiocaps_subset_with_labels.jsonl.gz").splitlines())
     clips = [(captions[Path(row["location"]).stem], [names[mid] for mid in row["labels"].split(",")]) for row in rows]
-    tags = [own for _, own in clips]
+    tags = [listed for _, listed in clips]
     pairs = {"own": tags, "swapped": [*tags[1:], tags[0]]}
     rates = {}
     for kind, given in pairs.items():
         verdicts = [whole.audit(text, tag) for (texts, _), tag in zip(clips, given, strict=True) for text in texts]
-        rates[kind] = sum(bool(verdict.foreign) for verdict in verdicts) / len(verdicts)
+        rates[kind] = sum(bool(verdict.hallucinated_events) for verdict in verdicts) / len(verdicts)
     assert len(clips) > 800
     assert rates["own"] < 0.08  # 0.058 on 2026-11-23: nearly all true sounds that the tags leave out
     assert rates["swapped"] > 0.68  # 0.75

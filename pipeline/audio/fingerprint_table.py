@@ -1,4 +1,4 @@
-"""Tables of fingerprints, as `pipeline fingerprint` writes them: the name and the words of each clip."""
+"""The table that `pipeline fingerprint` writes: the name and the fingerprint of each clip."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def read(uri: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def revision(uri: str, flag: str = "--firewall.fingerprints") -> str:
-    """Return a hash of a table. Raises InputError naming the flag when it is none."""
+    """Return a hash of a table. Raises InputError naming the flag when the file is no such table."""
     try:
         data = storage.read(storage.resolve(uri))
         columns = pq.read_schema(pa.BufferReader(data)).names

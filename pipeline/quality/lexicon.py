@@ -1,8 +1,8 @@
 """Words of captions and the AudioSet labels that they may mean: hand-made tables for pipeline/quality/tag_consistency.py.
 
 Labels are AudioSet's display names (and two of ESC-50's: rooster, mouse click), joined by "|" because many hold commas;
-a vocabulary that lacks a label passes over it. Words are in their base form, phrases joined by ", ": pipeline.filters.stem
-finds their inflections.
+a vocabulary that lacks a label passes over it. Words are in their base form, phrases joined by ", ":
+`tag_consistency.stem` maps their inflections to it.
 """
 
 # Words that may stand inside a phrase: "birds are chirping", "the crash of waves".
@@ -11,15 +11,14 @@ SKIPPED = frozenset(
      "which", "etc", "s")
 )  # fmt: skip
 
-# Words that no rule reduces.
+# Words that the Snowball stemmer does not reduce as this vocabulary needs.
 IRREGULAR = {
     "children": "child", "men": "man", "women": "woman", "mice": "mouse", "geese": "goose", "leaves": "leaf",
-    "wolves": "wolf", "hooves": "hoof", "buses": "bus", "shoes": "shoe", "spoke": "speak", "spoken": "speak",
-    "sang": "sing", "sung": "sing", "rang": "ring", "rung": "ring", "blew": "blow", "blown": "blow", "drove": "drive",
+    "wolves": "wolf", "hooves": "hoof", "buses": "bus", "spoke": "speak", "spoken": "speak", "sang": "sing",
+    "sung": "sing", "rang": "ring", "rung": "ring", "blew": "blow", "blown": "blow", "drove": "drive",
     "driven": "drive", "ran": "run", "said": "say", "shaken": "shake", "broken": "break", "wooden": "wood",
-    "breathe": "breath", "breathes": "breath", "tore": "tear", "flew": "fly", "shot": "shoot", "scrapping": "scrape",
-    "opening": "open", "ceiling": "ceiling", "building": "building", "evening": "evening", "morning": "morning",
-    "something": "something", "during": "during",
+    "tore": "tear", "flew": "fly", "shot": "shoot", "scrapping": "scrape", "purred": "purr", "purring": "purr",
+    "synthesized": "synthetic",
 }  # fmt: skip
 
 # Words -> the label they accuse, then the labels that may be behind them as well.

@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 
 def key(ytid: str, start_s: float, end_s: float) -> str:
-    """Make the clip key `Y<ytid>_<start_ms>_<end_ms>`; a dot would split a WebDataset sample, so there is none."""
+    """Make the clip key `Y<ytid>_<start_ms>_<end_ms>`; it has no dot, which would split a WebDataset sample."""
     return f"Y{ytid}_{round(start_s * 1000)}_{round(end_s * 1000)}"
 
 
@@ -36,7 +36,7 @@ def slug(name: str) -> str:
 
 
 def is_segments(text: str) -> bool:
-    """Tell a segments file by its comment header."""
+    """Return whether a text is a segments file, by its comment header."""
     return text.startswith("#") and "YTID" in text[:500]
 
 

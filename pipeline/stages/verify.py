@@ -141,13 +141,13 @@ def _check_shard(
     rows: list[dict[str, Any]],
     stats: dict[str, Any],
     tar: bytes,
-    ledger: list[dict[str, Any]],
+    ledger: list[shards.ClipRow],
 ) -> Iterator[str]:
     if [row["key"] for row in ledger] != [row["key"] for row in rows]:
         yield "its ledger does not list the planned clips"
     if stats["plan_hash"] != plan.part_of(planned, shard)["hash"]:
         yield "is of another plan"
-    statuses = [row["status"] for row in ledger]
+    statuses: list[str] = [row["status"] for row in ledger]
     counted = {"in": len(ledger), **{name: statuses.count(name) for name in job_stats.COUNTS[1:]}}
     if (
         any(stats[name] != count for name, count in counted.items())
@@ -160,11 +160,10 @@ def _check_shard(
     written = [row for row in ledger if row["status"] == "written"]
     with tarfile.open(fileobj=io.BytesIO(tar)) as file:
         members = [(member.name, member.offset_data, member.size) for member in file]
-    stated = [
-        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_size"])
-        for row in written
-        for kind in ("flac", "json")
-    ]
+    stated: list[tuple[str, int, int]] = []
+    for row in written:
+        stated.append((f"{row['key']}.flac", row["flac_offset"], row["flac_size"]))
+        stated.append((f"{row['key']}.json", row["json_offset"], row["json_size"]))
     if members != stated:
         yield "its tar does not hold the members that the ledger states, in their order"
         return
@@ -172,7 +171,7 @@ def _check_shard(
         yield from _check_clip(row, tar)
 
 
-def _check_clip(row: dict[str, Any], tar: bytes) -> Iterator[str]:
+def _check_clip(row: shards.ClipRow, tar: bytes) -> Iterator[str]:
     flac, text = (shards.member(tar, row, kind) for kind in ("flac", "json"))
     if hashlib.sha256(flac).hexdigest() != row["sha256"]:
         yield f"{row['key']}: the audio is not what was written"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from pipeline import storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
 from train.data import clip_sets, datasets
 from train.data.clip_sets import Mixture
 from train.launch import Worker
@@ -75,7 +75,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
 
 def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
     """Name the captions, captioner and filter this model comes from."""
-    origins = [shards.origin(uri) if shards.finished(uri) else {} for uri in config.data]
+    origins = [shards.provenance(uri) if shards.finished(uri) else {} for uri in config.data]
     lineage = {
         "stage": "train pretrain",
         "data": list(config.data),
@@ -91,6 +91,6 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
     }
     for name, overlay in (("overlay", config.captions), ("audit", config.filter.audit)):
         if overlay:
-            summaries = [shards.read_overlay(uri, overlay)[1] for uri in config.data]
+            summaries = [overlays.read_info(uri, overlay) for uri in config.data]
             lineage[name] = summaries[0] if len(summaries) == 1 else summaries
     return lineage
