@@ -269,9 +269,7 @@ def test_every_task_and_column_is_listed() -> None:
 @pytest.mark.parametrize("stage", ["captioner", "pretrain"])
 def test_every_config_of_training_is_explained(stage: str) -> None:
     text = page("train/README.md").prose.split(f"| config of `{stage}` |")[1].split("\n\n")[0]
-    assert {span for row in tables(f"|{text}\n")[0] for span in spans_of(row[0])} == set(
-        STAGES["train"][stage].configs
-    )
+    assert {span for row in tables(f"|{text}\n")[0] for span in spans_of(row[0])} == set(STAGES["train"][stage].configs)
 
 
 @pytest.mark.parametrize("room", ROOMS)
