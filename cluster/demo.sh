@@ -11,22 +11,24 @@ python -m pipeline synth demo --out "$D/corpus"
 # 2. A captioner that is guided by tags, from 400 captioned clips.
 python -m train captioner demo --source "$D/corpus/captioned_segments.csv" --out "$D/captioner"
 
-# 3. What tags are worth: captions for clips it has not seen, with their tags, none, those it hears, and those of other clips.
+# 3. What tags are worth: captions for new clips with their own tags, none, predicted ones, and those of other clips.
 python -m eval captioning demo --model "$D/captioner" --task-dir "$D/corpus" --out "$D/results/captioner"
 
 # 4. Captions for 640 clips that have only tags: guided by the tags, and without them for comparison.
 python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --captioner "$D/captioner" --out "$D/guided"
-python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --captioner "$D/captioner" --guidance none --out "$D/unguided"
+python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --captioner "$D/captioner" \
+    --guidance none --out "$D/unguided"
 
-# 5. Language-audio models from those captions; the audio tower starts from the captioner's, as BLAT starts both from PANNs.
+# 5. Language-audio models from those captions. The audio tower starts from the captioner's, as BLAT starts from PANNs.
 python -m train pretrain demo --data "$D/guided" --init-audio "$D/captioner" --out "$D/models/round1"
 python -m train pretrain demo --data "$D/unguided" --init-audio "$D/captioner" --out "$D/models/round1-unguided"
 
 # 6. Round 2: the first model scores the captions, the best-scored nine tenths of the clips train the next model.
 python -m pipeline score demo --data "$D/guided" --model "$D/models/round1" --name round1
-python -m train pretrain demo --data "$D/guided" --captions round1 --keep-fraction 0.9 --init-audio "$D/captioner" --out "$D/models/round2"
+python -m train pretrain demo --data "$D/guided" --captions round1 --keep-fraction 0.9 \
+    --init-audio "$D/captioner" --out "$D/models/round2"
 
-# 7. What the models can do on clips that none of them has seen.
+# 7. What the models can do on clips that none of them was trained on.
 for model in round1-unguided round1 round2; do
     python -m eval zero-shot demo --model "$D/models/$model" --task-dir "$D/corpus" --out "$D/results/$model"
     python -m eval retrieval demo --model "$D/models/$model" --task-dir "$D/corpus" --out "$D/results/$model"
@@ -34,4 +36,5 @@ done
 
 # 8. Clips to listen to beside their captions, and everything side by side.
 python -m pipeline listen --data "$D/guided" --captions round1
-python -m eval report demo --results "$D/results/round1-unguided" "$D/results/round1" "$D/results/round2" --captions "$D/guided" "$D/unguided" --out "$D/report"
+python -m eval report demo --results "$D/results/round1-unguided" "$D/results/round1" "$D/results/round2" \
+    --captions "$D/guided" "$D/unguided" --out "$D/report"

@@ -117,8 +117,7 @@ def test_a_checkpoint_travels_through_s3(clap: str, s3: str, files: list[str]) -
 
 def test_the_lines_of_the_readme_run(clap: str, captioner: str, tmp_path: Path, files: list[str]) -> None:
     readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-    block, listing = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    compile(listing, "README.md", "exec")  # it needs ESC-50 and released weights
+    (block,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     names = {
         "build/demo/models/round1": clap,
         "build/demo/captioner": captioner,
