@@ -133,7 +133,7 @@ class MtebEncoder:
         elif "text" not in features:
             raise ValueError(f"the rows have neither text nor audio: {sorted(features)}")
         for batch in inputs:
-            parts = [self._hear(batch["audio"])] if "audio" in features else []
+            parts = [self._embed_sounds(batch["audio"])] if "audio" in features else []
             parts += [self._read(batch["text"])] if "text" in features else []
             found.append(sum(parts[1:], parts[0]))
         vectors: np.ndarray = torch.cat(found).cpu().numpy()
@@ -164,7 +164,7 @@ class MtebEncoder:
         }
         return ModelMeta.create_empty(metadata)
 
-    def _hear(self, sounds: list[dict[str, Any]]) -> Tensor:
+    def _embed_sounds(self, sounds: list[dict[str, Any]]) -> Tensor:
         embeddings = self.model.encode_clips([np.asarray(each["array"], np.float32) for each in sounds])
         vectors: Tensor = embeddings.outputs if isinstance(self.model, Clap) else embeddings.features
         return vectors

@@ -32,7 +32,7 @@ CAPTIONING: dict[str, tuple[str, CaptioningConfig]] = {
 }
 LINEAR_PROBE: dict[str, tuple[str, LinearProbeConfig]] = {ONLY: ("any --task, on CPU", LinearProbeConfig())}
 FINETUNE: dict[str, tuple[str, FinetuneTaskConfig]] = {
-    name: (f"any --task: {about}", FinetuneTaskConfig(recipe=recipe)) for name, (about, recipe) in RECIPES.items()
+    name: (f"any --task: {summary}", FinetuneTaskConfig(recipe=recipe)) for name, (summary, recipe) in RECIPES.items()
 }
 SUITE: dict[str, tuple[str, SuiteConfig]] = {
     "laptop": ("in this process, on CPU", SuiteConfig(recipe=RECIPES["laptop"][1])),

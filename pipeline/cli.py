@@ -5,9 +5,11 @@ dataclass is a flag. Exit codes: 0 the result is published, 1 the job failed, 2 
 same command continues).
 """
 
+import dataclasses
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -65,8 +67,9 @@ def main(package: str, summary: str, stages: Mapping[str, Stage], argv: Sequence
 
 def parse(package: str, name: str, stage: Stage, arguments: Sequence[str]) -> Any:
     """Return the config that `<config> [--field value]` describes. Exits with code 2 on an unknown config or flag."""
+    example = next(iter(stage.configs.values()))[1]
     options: dict[str, Any] = {
-        "args": list(arguments),
+        "args": _with_current_flags(f"{package} {name}", example, arguments),
         "prog": f"python -m {package} {name}",
         "description": stage.summary,
         "config": (tyro.conf.AvoidSubcommands,),  # a named config fixes the type of a field that is a union
@@ -85,6 +88,21 @@ def check_template(flag: str, template: str) -> None:
         has_slot = False
     if not has_slot:
         raise InputError(flag, template, "write {} where the label belongs, and no other braces")
+
+
+def _with_current_flags(command: str, config: Any, arguments: Sequence[str]) -> list[str]:
+    """Replace the old flags of renamed fields, and print the new ones. Metadata {"was": <old name>} marks such a field."""
+    renamed = {field.metadata["was"]: field.name for field in dataclasses.fields(config) if "was" in field.metadata}
+    flags = {f"--{old}": f"--{new}".replace("_", "-") for old, new in renamed.items()}
+    current = []
+    for argument in arguments:
+        flag = re.split("[.=]", argument, maxsplit=1)[0]
+        if flag in flags:
+            notice = f"{flag} is now {flags[flag]}; the old flag will be gone in the next release"
+            print(f"{command}: {notice}", file=sys.stderr)
+            argument = flags[flag] + argument.removeprefix(flag)
+        current.append(argument)
+    return current
 
 
 def _help(package: str, summary: str, stages: Mapping[str, Stage]) -> str:

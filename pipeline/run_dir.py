@@ -84,6 +84,7 @@ def restore(kind: type[Config], stored: Mapping[str, Any]) -> Config:
         kind: the dataclass; its fields may be dataclasses and tuples.
         stored: the JSON. A field that it lacks gets its default, as in `claim`. Names that are no fields are ignored.
     """
+    stored = _with_current_names(kind, stored)
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if field.name in stored]  # type: ignore[arg-type]
     return kind(**{name: _value(hints[name], stored[name]) for name in names})
@@ -103,11 +104,17 @@ def _free_fields(config: Any) -> list[str]:
 
 def _with_defaults(stored: Mapping[str, Any], config: Any) -> dict[str, Any]:
     """Return a stored config with the default of every field of `config` that it lacks."""
-    complete, defaults = dict(stored), storage.plain(dataclasses.asdict(type(config)()))
+    complete, defaults = _with_current_names(type(config), stored), storage.plain(dataclasses.asdict(type(config)()))
     for name, default in defaults.items():
         value = getattr(config, name)
-        if name not in stored:
+        if name not in complete:
             complete[name] = default
-        elif dataclasses.is_dataclass(value) and isinstance(stored[name], dict):
-            complete[name] = _with_defaults(stored[name], value)
+        elif dataclasses.is_dataclass(value) and isinstance(complete[name], dict):
+            complete[name] = _with_defaults(complete[name], value)
     return complete
+
+
+def _with_current_names(kind: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored config under the current names of fields. Metadata {"was": <old name>} marks a renamed field."""
+    renamed = {field.metadata["was"]: field.name for field in dataclasses.fields(kind) if "was" in field.metadata}
+    return {renamed.get(name, name): value for name, value in stored.items()}

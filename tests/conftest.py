@@ -29,7 +29,7 @@ from train.configs import CAPTIONER, TINY_CLAP
 from train.models import text
 from train.models.clap import Clap
 from train.stages.captioner import train as train_captioner
-from train.trainer.loop import Context
+from train.trainer.context import Context
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"

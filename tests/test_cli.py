@@ -15,6 +15,7 @@ import eval.__main__ as eval_commands
 import pipeline.__main__ as pipeline_commands
 import train.__main__ as train_commands
 from pipeline import cli, errors, run_dir, storage
+from tests.test_cli_claim import Inner, Renamed
 from train.configs import PRETRAIN
 
 PACKAGES = {"pipeline": pipeline_commands.STAGES, "train": train_commands.STAGES, "eval": eval_commands.STAGES}
@@ -43,6 +44,15 @@ def test_stage_help_describes_every_field(package: str, stage: str, capsys: pyte
     shown = capsys.readouterr().out
     for field in dataclasses.fields(PACKAGES[package][stage].configs[config][1]):
         assert f"--{field.name.replace('_', '-')}" in shown
+
+
+def test_a_renamed_flag_is_taken_by_its_old_name_and_the_new_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = cli.Stage("", "", {"only": ("", Renamed())})
+    words = ["only", "--number", "3", "--inner.width=2"]
+    assert cli.parse("train", "stage", stage, words) == Renamed(3, Inner(width=2))
+    messages = capsys.readouterr().err.splitlines()
+    assert ["--count" in messages[0], "--within" in messages[1], len(messages)] == [True, True, 2]
+    assert cli.parse("train", "stage", stage, ["only", "--count", "3"]) == Renamed(3) and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("package", "stage"), STAGES)

@@ -101,6 +101,24 @@ def test_a_field_that_is_not_identity_may_change(tmp_path: Path) -> None:
     assert storage.read_json(f"{out}/run.json")["workers"] == 1
 
 
+@dataclass(frozen=True)
+class Renamed:
+    count: int = field(default=0, metadata={"was": "number"})
+    within: Inner = field(default_factory=Inner, metadata={"was": "inner"})
+
+
+def test_a_renamed_field_has_the_value_of_its_old_name(tmp_path: Path) -> None:
+    """In a claim and when a config is rebuilt; a nested config as well."""
+    older = Config(number=3, inner=Inner(width=2))
+    run_dir.claim(str(tmp_path), older)
+    run_dir.claim(str(tmp_path), Renamed(count=3, within=Inner(width=2)))
+    with pytest.raises(InputError, match="count was 3, now 4"):
+        run_dir.claim(str(tmp_path), Renamed(count=4, within=Inner(width=2)))
+    with pytest.raises(InputError, match="within was"):
+        run_dir.claim(str(tmp_path), Renamed(count=3))
+    assert run_dir.restore(Renamed, storage.read_json(str(tmp_path / "run.json"))) == Renamed(3, Inner(width=2))
+
+
 def test_an_identity_that_is_gone_or_new_is_a_difference(tmp_path: Path) -> None:
     """A revision that run.json lacks counts as None."""
     old, new = str(tmp_path / "old"), str(tmp_path / "new")

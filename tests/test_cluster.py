@@ -20,7 +20,7 @@ import promql_parser
 import pytest
 import yaml
 
-from pipeline.graph import job_stats
+from pipeline.graph import metrics
 from tests.support.nodes import free_port
 from train.trainer import monitor
 
@@ -148,7 +148,7 @@ def test_the_dashboard_asks_for_our_metrics_by_their_names() -> None:
     """Every query parses."""
     board = json.loads(Path("cluster/grafana.json").read_text())
     made = {f"blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(monitor))}
-    made |= set(re.findall(r'"(blat_\w+)"', inspect.getsource(job_stats)))
+    made |= set(re.findall(r'"(blat_\w+)"', inspect.getsource(metrics)))
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     assert len(queries) > 15
     for query in queries:

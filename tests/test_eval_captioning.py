@@ -18,7 +18,7 @@ from pipeline.stages.synth import run as run_synth
 from train import checkpoint
 from train.configs import CAPTIONER
 from train.stages.captioner import train as train_captioner
-from train.trainer.loop import Context
+from train.trainer.context import Context
 
 ABLATION: CaptioningConfig = CAPTIONING["demo"][1]
 

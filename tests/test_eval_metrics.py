@@ -30,7 +30,7 @@ def test_average_precision() -> None:
 def test_best_rank_is_of_the_best_caption_and_ties_share() -> None:
     similarity = np.array([[0.9, 0.8, 0.7, 0.1], [0.5, 0.5, 0.5, 0.1]])
     relevant = np.array([[False, True, True, False], [False, True, False, False]])
-    assert ranking.best(similarity, relevant).ranks.tolist() == [2.0, 2.0]
+    assert ranking.rank_best(similarity, relevant).ranks.tolist() == [2.0, 2.0]
 
 
 def test_map_at_k_of_perfect_retrieval_in_any_order_is_one() -> None:
@@ -113,7 +113,7 @@ def test_retrieval_is_torchmetrics_and_scikit_learns(seed: int) -> None:
     relevant[:, 0] = True
     flat = (torch.from_numpy(similarity).flatten(), torch.from_numpy(relevant).flatten())
     query = torch.arange(20).repeat_interleave(30)
-    ranks = ranking.best(similarity, relevant).ranks
+    ranks = ranking.rank_best(similarity, relevant).ranks
     for k in (1, 5, 10):
         theirs = RetrievalHitRate(top_k=k)(*flat, indexes=query)
         assert (ranks <= k).mean() == pytest.approx(float(theirs))

@@ -11,7 +11,7 @@ import torch
 
 from eval import metrics, results
 from eval.stages import retrieval
-from eval.stages.retrieval import RECALL_AT, RetrievalConfig, caption_owners, measure
+from eval.stages.retrieval import RECALL_AT, RetrievalConfig, clips_of_captions, measure
 from pipeline.sources.clip import Clip
 from tests.support import sounds50
 from train.metrics import ranking
@@ -37,7 +37,7 @@ def test_ties_are_what_all_orders_give_on_average(seed: int) -> None:
     similarity = rng.integers(0, 1 + seed % 4, (4, 6)).astype(float)  # of the first seeds all items tie
     relevant = rng.random((4, 6)) < 0.4
     relevant[np.arange(4), rng.integers(6, size=4)] = True
-    best = ranking.best(similarity, relevant)
+    best = ranking.rank_best(similarity, relevant)
     for k in (1, 2, 3, 10):
         expected = np.array([in_every_order(*query, k) for query in zip(similarity, relevant, strict=True)])
         assert best.ranks == pytest.approx(expected[:, 0])
@@ -71,7 +71,7 @@ def random_scores(clips: int, captions: int) -> np.ndarray:
 
 def test_every_number_has_an_interval_that_holds_it() -> None:
     clips = [Clip(key=str(i), uri="", source_id="", captions=("x",) * (1 + i % 5)) for i in range(120)]
-    owners = caption_owners(clips)
+    owners = clips_of_captions(clips)
     similarity = random_scores(120, len(owners)) + 0.5 * (owners[None, :] == np.arange(120)[:, None])
     for found in measure(similarity, owners).metrics.values():
         assert set(found) == {*(f"R@{k}" for k in RECALL_AT), "mAP@10", "MedR", "MeanR"}
@@ -129,8 +129,8 @@ def test_no_order_and_no_noise_changes_a_number(seed: int, chunk: int, monkeypat
 
 def test_what_differs_by_more_than_noise_does_not_tie() -> None:
     similarity, relevant = np.array([[0.5, 0.5 + 2 * ranking.TIE]]), np.array([[True, False]])
-    assert ranking.best(similarity, relevant).ranks.tolist() == [2.0]
-    assert ranking.best(similarity - [[0, 1.5 * ranking.TIE]], relevant).ranks.tolist() == [1.5]
+    assert ranking.rank_best(similarity, relevant).ranks.tolist() == [2.0]
+    assert ranking.rank_best(similarity - [[0, 1.5 * ranking.TIE]], relevant).ranks.tolist() == [1.5]
 
 
 class Same:

@@ -1,4 +1,4 @@
-"""The proxy that tests put between S3 clients and the store: it changes nothing by itself, and breaks what it says."""
+"""The proxy that tests put between S3 clients and the store: it changes nothing by itself, and its counts are true."""
 
 import http.client
 import json
@@ -56,7 +56,7 @@ def signed(method: str, key: str) -> str:
 
 
 def ask(proxy: FaultyProxy, key: str, method: str = "GET", body: Any = None, **headers: str) -> str:
-    """Send one plain request and tell how it ended, in the words of the proxy."""
+    """Send one plain request and return how it ended, as a kind of fault."""
     connection = http.client.HTTPConnection(urlsplit(proxy.endpoint).netloc)
     stated = received = 0
     try:
@@ -111,7 +111,7 @@ def test_a_connection_serves_many_requests(start: Start) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_with_all_requests_broken_each_fails_as_told(start: Start, kind: str) -> None:
+def test_with_all_requests_broken_each_fails_as_its_kind(start: Start, kind: str) -> None:
     proxy = start(share=1.0, kinds=[kind])
     boto().put_object(Bucket="corpus", Key="faults/there", Body=b"x" * 5000)
     seen = {method: ask(proxy, "faults/there", method) for method in ("GET", "HEAD")}
@@ -140,8 +140,8 @@ def test_a_share_of_requests_breaks_and_the_seed_decides_which(start: Start) -> 
     for seed in (1, 1, 2):
         proxy = start(share=0.3, seed=seed, kinds=ALL)
         runs.append([ask(proxy, "faults/there") for _ in range(100)])
-        told = Counter("reset" if kind == "lost" else kind for kind, _ in proxy.injected.elements())
-        assert told == Counter(filter(None, runs[-1]))
+        counts = Counter("reset" if kind == "lost" else kind for kind, _ in proxy.injected.elements())
+        assert counts == Counter(filter(None, runs[-1]))
         assert {kind for kind, _ in proxy.injected} == set(ALL)
         assert 15 <= proxy.injected.total() <= 45 and proxy.requests.total() == 100
     assert runs[0] == runs[1] != runs[2]
@@ -170,7 +170,7 @@ def test_as_a_program_it_prints_its_counts(s3: str) -> None:
                 with pytest.raises(Exception):  # noqa: B017
                     boto().put_object(Bucket="corpus", Key="faults/program", Body=b"x")
         process.send_signal(signal.SIGTERM)
-        told = json.loads(process.stdout.readline())
+        counts = json.loads(process.stdout.readline())
     assert process.returncode == 0
-    assert told["requests"] == {"PUT": 3} and sum(told["injected"].values()) == 3
-    assert set(told["injected"]) <= {f"{kind} PUT" for kind in (*ERRORS, "reset")}
+    assert counts["requests"] == {"PUT": 3} and sum(counts["injected"].values()) == 3
+    assert set(counts["injected"]) <= {f"{kind} PUT" for kind in (*ERRORS, "reset")}

@@ -170,12 +170,12 @@ def test_an_s3_server_counts_as_many_requests(
 
 def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Write a dataset through the proxy; return the requests by method, without those of planning."""
-    from pipeline.storage import retrying
+    from pipeline.storage import arrow
     from pipeline.storage import s3 as store
 
     out = f"{s3}/capacity/out{clips_per_shard}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    for connection in (retrying.connect, store._client):
+    for connection in (arrow.connect, store._client):
         connection.cache_clear()
     try:
         source = f"{s3}/capacity/tagged_segments.csv"
@@ -192,7 +192,7 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
         job_stats.finalize(out, planned, 0.0)
         return Counter(proxy.requests) - before
     finally:
-        for connection in (retrying.connect, store._client):
+        for connection in (arrow.connect, store._client):
             connection.cache_clear()
 
 

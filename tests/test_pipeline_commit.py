@@ -63,8 +63,8 @@ def test_who_comes_next_finishes_a_winner_that_died(data: str, moved: int) -> No
     """The winner died with `moved` of its files at their names."""
     whole = files(1)
     for i, (name, content) in enumerate(whole.items()):
-        place = storage.join(data, name) if i < moved else storage.join(data, commit.FOLDER, "00003-dead", name)
-        storage.publish(place, content)
+        uri = storage.join(data, name) if i < moved else storage.join(data, commit.FOLDER, "00003-dead", name)
+        storage.publish(uri, content)
     decision = {"attempt": "00003-dead", "files": list(NAMES)}
     storage.publish_json(storage.join(data, commit.FOLDER, "00003.json"), decision)
     commit.recover(data)
@@ -79,9 +79,9 @@ def test_a_name_that_was_taken_and_cleared_away_is_lost(
     assert storage.create(uri, b"theirs")
     call = s3_store._call
 
-    def clear_after(operation: str, *rest: Any) -> Any:
+    def clear_after(*args: Any, **kwargs: Any) -> None:
         try:
-            return call(operation, *rest)
+            call(*args, **kwargs)
         finally:
             storage.remove(uri)
 
@@ -89,9 +89,7 @@ def test_a_name_that_was_taken_and_cleared_away_is_lost(
     assert storage.create(uri, b"ours") is False
 
 
-def test_a_refusal_that_settles_nothing_is_tried_again(
-    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_that_decides_nothing_is_retried(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 answers 409 to one of two conditional puts that meet; neither need be there yet."""
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.5, seed=1, kinds=("conflict",)) as proxy:
         client = boto3.client("s3", endpoint_url=proxy.endpoint)

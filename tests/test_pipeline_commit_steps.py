@@ -7,12 +7,14 @@ All places are tried: where a writer stops, where a second one does, and where t
 import itertools
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from pipeline import storage
 from pipeline.dataset import commit
-from tests.support.stopping import Files, MemoryStore, Steps, Stopped, Turns
+from tests.support.stopping import Files, MemoryStore, Steps, Stopped, Turns, stopping
 
 NAMES = ("00003.tar", "00003.parquet", "00003_stats.json")
 DATA = "data"
@@ -130,21 +132,15 @@ def test_whatever_the_order_of_two_writers(new_store: Callable[[], MemoryStore],
 
 @pytest.mark.parametrize("place", ["disk", "s3"])
 def test_the_real_stores_do_what_the_one_in_memory_does(
-    place: str, request: pytest.FixtureRequest, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """A writer stops after every number of operations of `storage`; another finds on disk or S3 what it finds in memory."""
+    """A writer stops after every number of operations of `storage`; another finds a whole shard, or none."""
     root = str(tmp_path) if place == "disk" else f"{request.getfixturevalue('s3')}/steps"
-    operations = ("publish", "create", "exists", "read_json", "list_names", "move", "remove")
     for stopped_after in itertools.count():
-        data, steps = f"{root}/{stopped_after}", Steps(stopped_after)
-        with monkeypatch.context() as patch:
-            for name in operations:
-                patch.setattr(storage, name, counted(getattr(storage, name), steps))
-            try:
-                commit.publish(data, "00003", attempt("a"))
-                stopped = False
-            except Stopped:
-                stopped = True
+        data, ended = f"{root}/{stopped_after}", False
+        with stopping(stopped_after), suppress(Stopped):
+            commit.publish(data, "00003", attempt("a"))
+            ended = True
         commit.recover(data)
         shown = {name: storage.read(f"{data}/{name}") for name in NAMES if storage.exists(f"{data}/{name}")}
         assert shown in ({}, attempt("a"))
@@ -152,14 +148,6 @@ def test_the_real_stores_do_what_the_one_in_memory_does(
         commit.clean_up(data)
         assert {name: storage.read(f"{data}/{name}") for name in NAMES} == (shown or attempt("b"))
         assert storage.list_names(data) == sorted(NAMES)
-        if not stopped:
+        if ended:
             break
     assert stopped_after > 10
-
-
-def counted(operation: Callable[..., object], steps: Steps) -> Callable[..., object]:
-    def call(*arguments: object) -> object:
-        steps()
-        return operation(*arguments)
-
-    return call

@@ -82,7 +82,7 @@ def test_files_count_their_bytes(tmp_path: Path) -> None:
 def test_objects_count_their_bytes(s3: str, tmp_path: Path) -> None:
     for number, size in enumerate([400_000, 700_000, 300_000]):
         storage.publish(f"{s3}/cut/in/{number}.wav", bytes(size))
-    assert dict(cut.file_sizes(f"{s3}/cut/in")) == {"0.wav": 400_000, "1.wav": 700_000, "2.wav": 300_000}
+    assert dict(storage.file_sizes(f"{s3}/cut/in")) == {"0.wav": 400_000, "1.wav": 700_000, "2.wav": 300_000}
     assert planned(tmp_path, f"{s3}/cut/in", 1.0) == [1, 2]
 
 

@@ -52,7 +52,7 @@ def test_an_index_leads_to_every_clip_and_its_caption(foreign: Path, tmp_path: P
     assert list(clips.texts) == [[f"sound {i}"] for i in range(10)]
     assert clips.tags[0] == ["Dog"]
     for i in range(10):
-        assert set(reading.read(clips.place(i), reading.CacheConfig()).tolist()) == {i}
+        assert set(reading.read(clips.location(i), reading.CacheConfig()).tolist()) == {i}
     check_present([clips])
     index.run(IndexConfig(source=f"{foreign}/train-{{000000..000001}}.tar", out=out))  # complete: nothing to do
 

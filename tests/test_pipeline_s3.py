@@ -43,7 +43,7 @@ def start(proxy: FaultyProxy, *words: str) -> "subprocess.Popen[str]":
 
 
 def end(process: "subprocess.Popen[str]") -> str:
-    """Wait for a stage that must succeed; return what it said."""
+    """Wait for a stage that must succeed; return its stderr."""
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out[-1000:] + err[-4000:]
     return err

@@ -8,6 +8,7 @@ import pytest
 from pipeline import sources, storage
 from pipeline.stages.plan import PlanConfig
 from pipeline.stages.plan import run as run_plan
+from pipeline.storage.retrying import with_retries
 
 
 def check_folder(root: str) -> None:
@@ -58,3 +59,39 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space"):
         storage.publish(uri, b"new and longer")
     assert storage.read(uri) == b"old"
+
+
+def test_file_uris_are_local_paths(tmp_path: Path) -> None:
+    check_folder(f"file://{tmp_path}")
+
+
+def test_temporary_errors_are_retried_and_the_last_one_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(with_retries, "sleep", lambda _: None)
+    attempts: list[int] = []
+
+    def fails(times: int) -> bytes:
+        attempts.append(1)
+        if len(attempts) <= times:
+            raise OSError(f"attempt {len(attempts)}: 503")
+        return b"data"
+
+    assert with_retries(fails, 5) == b"data" and len(attempts) == 6
+    attempts.clear()
+    with pytest.raises(OSError, match="attempt 6"):
+        with_retries(fails, 9)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError("a"), OSError(28, "No space left on device"), OSError("a: AccessDenied"), ValueError("a")],
+)
+def test_other_errors_are_raised_at_once(error: Exception) -> None:
+    attempts: list[int] = []
+
+    def fails() -> None:
+        attempts.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        with_retries(fails)
+    assert len(attempts) == 1

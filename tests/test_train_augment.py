@@ -1,4 +1,4 @@
-"""Augmentation: stripes are blank in training alone and no wider than told; mixed pairs are sums with joined captions."""
+"""Augmentation: stripes are blank only in training; mixed pairs are sums with joined captions."""
 
 import pytest
 import torch

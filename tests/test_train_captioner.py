@@ -1,12 +1,6 @@
-"""The captioner stage: its audio encoder, the released recipe, validation, and a run that is killed and goes on."""
+"""The captioner stage: its audio encoder, the released recipe, validation."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +18,7 @@ from train.models.captioner.vocabulary import Subwords
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.tagger import Tagger, TaggerConfig
 from train.stages.captioner import TrainCaptionerConfig, run, train
-from train.trainer.loop import Context
+from train.trainer.context import Context
 from train.validation import captions
 
 
@@ -120,7 +114,7 @@ def test_validation_clips_that_cannot_be_read_are_left_out_and_told(corpus: str,
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"tag_dropout": 25.0}, r"--tag-dropout 25.0: use a share"),
         ({"label_smoothing": 1.0}, r"--label-smoothing 1.0"),
@@ -128,8 +122,8 @@ def test_validation_clips_that_cannot_be_read_are_left_out_and_told(corpus: str,
         ({"final_teacher_forcing": -1.0}, r"--final-teacher-forcing -1.0"),
     ],
 )
-def test_numbers_that_cannot_be_are_named(corpus: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_numbers_that_cannot_be_are_named(corpus: str, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         run(released(corpus, tmp_path, **changes))
 
 
@@ -197,71 +191,6 @@ def test_two_workers_take_the_steps_of_one(corpus: str, tmp_path: Path) -> None:
     assert float(logits[0].std()) > 0.5 and torch.allclose(*logits, atol=2e-3), (logits[0] - logits[1]).abs().max()
     epochs = [storage.read_json(storage.join(each.out, "history.json"))["epochs"] for each in (one, two)]
     assert [e["cider_d"] for e in epochs[0]] == pytest.approx([e["cider_d"] for e in epochs[1]], abs=1e-3)
-
-
-FLAGS = (
-    "--optim.epochs",
-    "10",
-    "--optim.swa-epochs",
-    "3",
-    "--optim.save-every-s",
-    "0",
-    "--final-teacher-forcing",
-    "0.6",
-)
-
-
-def train_worker_of(driver: int) -> int | None:
-    """Return the process of the Ray Train worker that a driver started."""
-    parents, names = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            names[int(path.name)] = (path / "cmdline").read_bytes()
-    for pid, name in names.items():
-        above = pid
-        while above in parents and above != driver:
-            above = parents[above]
-        if above == driver and name.startswith(b"ray::RayTrainWorker"):
-            return pid
-    return None
-
-
-@pytest.mark.ray
-def test_killed_in_the_middle_of_epochs_a_run_has_the_loss_curve_of_an_undisturbed_one(
-    corpus: str, held_out: str, tmp_path: Path
-) -> None:
-    """SIGKILL for a Ray Train worker, then for the whole job; draws, dropout and the average go on as they were."""
-    source = storage.join(corpus, "captioned_segments.csv")
-    words = [sys.executable, "-m", "train", "captioner", "tiny", "--source", source, "--validation", held_out, *FLAGS]
-    subprocess.run([*words, "--out", str(tmp_path / "whole")], check=True, stderr=subprocess.DEVNULL)
-    out = tmp_path / "killed"
-    words += ["--out", str(out), "--scale.num-workers", "1"]
-
-    def step() -> int:
-        return max((int(path.stem) for path in (out / "training_state").glob("*.json")), default=0)
-
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
-        "RAY_ADDRESS": "local"
-    }
-    log = open(tmp_path / "log", "w+")  # noqa: SIM115
-    driver = subprocess.Popen(words, env=environment, stderr=log, start_new_session=True)
-    for victim, after in (("worker", 4), ("job", 16)):
-        while driver.poll() is None and step() < after:
-            time.sleep(0.01)
-        assert driver.poll() is None and step() < 29, (victim, step(), log.seek(0), log.read()[-2000:])
-        if victim == "worker":
-            worker = train_worker_of(driver.pid)
-            assert worker is not None, "no Ray Train worker to kill"
-            os.kill(worker, signal.SIGKILL)
-        else:
-            os.killpg(driver.pid, signal.SIGKILL)
-            driver.wait()
-    done = subprocess.run([*words[:-2], "--scale.num-workers", "0"], env=environment, stderr=log)
-    assert done.returncode == 0, (log.seek(0), log.read()[-2000:])
-    whole, killed = (storage.read_json(str(tmp_path / name / "history.json")) for name in ("whole", "killed"))
-    assert killed["loss"] == pytest.approx(whole["loss"], rel=1e-3) and len(set(whole["loss"])) == 30
-    assert [e["cider_d"] for e in killed["epochs"]] == pytest.approx([e["cider_d"] for e in whole["epochs"]], abs=1e-3)
 
 
 def test_freezing_needs_weights_and_they_must_fit(corpus: str, tmp_path: Path, mn01: str, clap: str) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints load without flags, bit for bit, and say what they are."""
+"""Checkpoints load without flags, bit for bit, and describe themselves."""
 
 import dataclasses
 import json

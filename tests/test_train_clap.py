@@ -37,7 +37,7 @@ def test_two_towers_have_the_released_count() -> None:
         "model_type": "bert", "vocab_size": 30_522, "hidden_size": 512, "num_hidden_layers": 8,
         "num_attention_heads": 8, "intermediate_size": 2_048,
     }  # fmt: skip
-    model = Clap(config, text.restore(config.text, described, text.build_tokenizer(CAPTIONS, 100)))
+    model = Clap(config, text.restore(config.text, described, text.build_tokenizer(CAPTIONS, config.text)))
     assert len(model.state_dict()) == 221
     assert sum(p.numel() for p in model.parameters()) == 123_670_465
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
@@ -108,8 +108,8 @@ def test_without_padding_a_clip_is_embedded_at_its_own_length(model: Clap) -> No
     for i, clip in enumerate(clips):
         assert torch.allclose(together[i : i + 1], model.embed_clips([clip]), atol=1e-5)
     for i, clip in enumerate(clips[:4]):
-        alone = model.encode_audio(torch.from_numpy(clip)[None], torch.tensor([len(clip)]))
-        assert torch.allclose(together[i : i + 1], alone, atol=1e-5)
+        single = model.encode_audio(torch.from_numpy(clip)[None], torch.tensor([len(clip)]))
+        assert torch.allclose(together[i : i + 1], single, atol=1e-5)
     assert torch.allclose(together[3], padded[3], atol=1e-5), "a whole window has nothing to pad"
     if isinstance(model.config.audio, Cnn14Config):  # the other encoders leave padding out of their averages
         assert not torch.allclose(together[:2], padded[:2], atol=1e-4)

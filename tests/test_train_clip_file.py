@@ -29,7 +29,7 @@ SCHEMA = MEMBERS.with_metadata({TARS: '["a.tar", "b.tar"]'})
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A temporary folder of its own, as another machine has; processes that are started find it too."""
+    """Another temporary folder, as on another machine; child processes use it, too."""
     folder = tmp_path / "machine"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -80,8 +80,8 @@ def test_places_across_batches_are_those_of_neighbours_in_a_block() -> None:
     edge = int(np.argmax(tar))
     for row in (0, 15, 16, edge - 1, edge, clip_file.ROWS - 1, clip_file.ROWS, count - 1):
         block = [i for i in range(row - row % BLOCK, min(row - row % BLOCK + BLOCK, count)) if tar[i] == tar[row]]
-        place = clips.place(row)
-        assert place == (("a.tar", "b.tar")[tar[row]], offset[row], 90, "", offset[block[0]], offset[block[-1]] + 90)
+        location = clips.location(row)
+        assert location == (("a.tar", "b.tar")[tar[row]], offset[row], 90, "", offset[block[0]], offset[block[-1]] + 90)
 
 
 def test_mixtures_and_choices_have_the_values_of_their_parts() -> None:
@@ -92,8 +92,8 @@ def test_mixtures_and_choices_have_the_values_of_their_parts() -> None:
     assert list(whole.keys) == [*first.keys, *(second.keys[i] for i in picked), "x"] == whole.keys[:]
     assert [whole.texts[i] for i in (29, 30, 34)] == [first.texts[29], second.texts[7], ["hm"]]
     assert list(whole.tags) == [whole.tags[i] for i in range(35)]
-    assert whole.place(33) == second.place(49)
-    assert whole.place(34) == Clip(key="x", uri="/x.wav", source_id="x", fold="3", size=7)
+    assert whole.location(33) == second.location(49)
+    assert whole.location(34) == Clip(key="x", uri="/x.wav", source_id="x", fold="3", size=7)
 
 
 def test_what_is_trained_on_has_the_hash_that_it_had_as_lists() -> None:
@@ -185,6 +185,6 @@ def test_a_clip_takes_few_bytes_beyond_its_captions_and_tags(tmp_path: Path) -> 
     (clips,) = datasets.open_data([str(tmp_path)], SelectionConfig())
     assert (clip_file.path(clips.name).stat().st_size - of_text) / count <= BYTES_A_CLIP
     assert clips.keys[4096] == "Y00000004096_00496" and len(clips.keys) == count
-    place = clips.place(4096)
-    assert place[:3] == (f"{tmp_path}/00001.tar", 512, 400_000)
-    assert place[3] == hashlib.sha256(b"4096").hexdigest()[:32]
+    location = clips.location(4096)
+    assert location[:3] == (f"{tmp_path}/00001.tar", 512, 400_000)
+    assert location[3] == hashlib.sha256(b"4096").hexdigest()[:32]

@@ -68,7 +68,7 @@ def test_overlay_replaces_captions_and_its_scores_filter(tmp_path) -> None:
     (clips,) = open_data([str(tmp_path)], SelectionConfig(captions="r1", keep_fraction=0.5, best_only=True))
     assert list(clips.keys) == ["k2", "k3"]
     assert list(clips.texts) == [["b"], ["b"]]
-    assert len(reading.read(clips.place(0), reading.CacheConfig())) == 3200
+    assert len(reading.read(clips.location(0), reading.CacheConfig())) == 3200
 
 
 def test_filtering_needs_scores(tmp_path) -> None:

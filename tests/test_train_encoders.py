@@ -99,8 +99,8 @@ def test_frames_mask_and_clip_agree_in_shape(encoder: encoders.AudioEncoder) -> 
 @pytest.mark.parametrize("samples", [1, 200, 513, 9_919])
 def test_very_short_clips_are_finite_alone_and_in_a_batch(encoder: encoders.AudioEncoder, samples: int) -> None:
     short = torch.randn(1, samples)
-    alone = encoder(short, torch.tensor([samples]))
-    assert torch.isfinite(alone.clip).all()
+    single = encoder(short, torch.tensor([samples]))
+    assert torch.isfinite(single.clip).all()
     batch = torch.zeros(2, 2 * encoder.sample_rate_hz)
     batch[0, :samples], batch[1] = short[0], torch.randn(batch.shape[1])
     together = encoder(batch, torch.tensor([samples, batch.shape[1]]))
@@ -115,8 +115,8 @@ def test_batch_equals_single(encoder: encoders.AudioEncoder) -> None:
     for i, clip in enumerate(length):
         waveform[i, clip:] = 0.0
     together = encoder(waveform, length).clip
-    alone = torch.cat([encoder(waveform[i : i + 1], length[i : i + 1]).clip for i in range(3)])
-    assert torch.allclose(together, alone, atol=1e-5)
+    single = torch.cat([encoder(waveform[i : i + 1], length[i : i + 1]).clip for i in range(3)])
+    assert torch.allclose(together, single, atol=1e-5)
 
 
 def test_resampling_happens_inside(encoder: encoders.AudioEncoder) -> None:

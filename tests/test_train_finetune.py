@@ -90,17 +90,17 @@ def test_what_cannot_be_is_refused_before_the_start(
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ("a.wav,dog|cat\n", "fewer than 2 clips"),
         ("a.wav,dog|cat\nb.wav,cat|dog\n", "all clips have the same labels"),
         ("a.wav,dog\nb.wav,dog\n", "its clips have 1 labels; at least 2"),
     ],
 )
-def test_too_few_clips_are_refused(config: FinetuneConfig, tmp_path: Path, rows: str, said: str) -> None:
+def test_too_few_clips_are_refused(config: FinetuneConfig, tmp_path: Path, rows: str, message: str) -> None:
     (tmp_path / "clips.csv").write_text(f"file,labels\n{rows}")
     changes = {"data": str(tmp_path / "clips.csv"), "folds": (), "validation_folds": (), "several_labels": True}
-    with pytest.raises(InputError, match=rf"--data .*{said}"):
+    with pytest.raises(InputError, match=rf"--data .*{message}"):
         finetune.run(dataclasses.replace(config, **changes, out=str(tmp_path / "out")))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 

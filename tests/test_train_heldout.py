@@ -11,7 +11,8 @@ from eval.stages.retrieval import measure
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import Clip
 from train.data.clip_sets import ListedClips
-from train.trainer.loop import Context
+from train.metrics.zero_shot import PROMPTS
+from train.trainer.context import Context
 from train.validation import pairs, splits
 
 
@@ -54,7 +55,7 @@ def test_recalls_are_those_of_the_evaluation_ties_included(seed: int) -> None:
 
 def test_one_tag_a_clip_gives_accuracy_more_give_average_precision() -> None:
     texts_of = TextTower(
-        {p.format(name): [1.0, 0.0] if name == "dog" else [0.0, 1.0] for p in pairs.PROMPTS for name in ("dog", "rain")}
+        {p.format(name): [1.0, 0.0] if name == "dog" else [0.0, 1.0] for p in PROMPTS for name in ("dog", "rain")}
     )
     audio_vectors = torch.tensor([[1.0, 0.2], [0.3, 1.0], [0.9, 0.1]])
     single = pairs.zero_shot(audio_vectors, texts_of, [["Dog"], ["Rain"], ["Rain"]])  # type: ignore[arg-type]

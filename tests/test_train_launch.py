@@ -10,7 +10,7 @@ from train.trainer.optim import OptimConfig
 
 
 @pytest.mark.parametrize(
-    ("optim", "scale", "said"),
+    ("optim", "scale", "message"),
     [
         ({"batch_size": 2}, {"num_workers": 3}, r"at least --scale.num-workers \(3\)"),
         ({}, {"num_workers": 2, "min_workers": 3}, "--scale.min-workers 3"),
@@ -23,8 +23,8 @@ from train.trainer.optim import OptimConfig
         ({}, {"num_workers": 0, "gpu": True}, "--scale.gpu"),
     ],
 )
-def test_runs_that_cannot_be_made_are_refused(optim: dict, scale: dict, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_runs_that_cannot_be_made_are_refused(optim: dict, scale: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         check(ScaleConfig(**scale), OptimConfig(**({"batch_size": 10} | optim)), 20)
     check(ScaleConfig(num_workers=2), OptimConfig(batch_size=10), 20)
 

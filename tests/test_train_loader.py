@@ -17,7 +17,7 @@ COUNT, LENGTH = 22, 5
 
 
 class Numbered:
-    """Clips whose samples tell their own number, as files."""
+    """Clips in files; the samples of a clip are its number."""
 
     def __init__(self, folder: Path, count: int = COUNT, broken: tuple[int, ...] = ()) -> None:
         clips = []
@@ -66,19 +66,19 @@ def batches(clips: ListedClips, **options: int) -> list[Batch]:
 
 
 def test_processes_change_nothing(clips: ListedClips) -> None:
-    for alone, helped in zip(batches(clips), batches(clips, processes=2), strict=True):
-        assert alone.keys == helped.keys and alone.texts == helped.texts
-        assert torch.equal(alone.waveform, helped.waveform) and torch.equal(alone.num_samples, helped.num_samples)
+    for local, helped in zip(batches(clips), batches(clips, processes=2), strict=True):
+        assert local.keys == helped.keys and local.texts == helped.texts
+        assert torch.equal(local.waveform, helped.waveform) and torch.equal(local.num_samples, helped.num_samples)
 
 
 def test_rows_are_crops_of_their_clips_with_one_of_their_captions(clips: ListedClips) -> None:
     starts = set()
     for batch in batches(clips):
-        for key, row, said, valid in zip(batch.keys, batch.waveform, batch.texts, batch.valid, strict=True):
+        for key, row, text, valid in zip(batch.keys, batch.waveform, batch.texts, batch.valid, strict=True):
             number = int(key[1:])
             start = int(row[0]) - 100 * number
             assert valid and row.tolist() == list(range(100 * number + start, 100 * number + start + LENGTH))
-            assert said in (f"text {number}", f"other {number}")
+            assert text in (f"text {number}", f"other {number}")
             starts.add(start)
     assert starts == {0, 1, 2, 3}
 

@@ -17,8 +17,9 @@ from pipeline.sources.clip import Clip
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch, Loader
 from train.data.order import Order
+from train.trainer.context import STOP, Context
 from train.trainer.history import History
-from train.trainer.loop import STOP, Backward, Context, Hooks, Step, Stopped, fit
+from train.trainer.loop import Backward, Hooks, Step, Stopped, fit
 from train.trainer.optim import Group, OptimConfig
 from train.trainer.performance import prepare
 

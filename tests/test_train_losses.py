@@ -25,9 +25,9 @@ def test_label_smoothing_spreads_over_the_other_words_and_leaves_out_padding() -
     log_probs = logits.log_softmax(dim=-1)
     terms = []
     for row in range(2):
-        for place in range(3):
-            if (word := int(words[row, place])) != 0:
+        for position in range(3):
+            if (word := int(words[row, position])) != 0:
                 share = torch.full((5,), 0.1 / 4)
                 share[word] = 0.9
-                terms.append(-(share * log_probs[row, place]).sum())
+                terms.append(-(share * log_probs[row, position]).sum())
     assert torch.allclose(captioning.caption(logits, words, 0, 0.1), torch.stack(terms).mean())

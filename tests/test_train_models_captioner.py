@@ -7,7 +7,8 @@ import torch
 
 from train.configs import TINY_CAPTIONER
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.model import CaptionerConfig, TagEncoder, TagGuidedCaptioner
+from train.models.captioner.encoder import TagEncoder
+from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import END, MAX_WORDS, SPECIALS, Vocabulary
 from train.models.encoders.mobilenet import MobileNetConfig
 
@@ -65,11 +66,11 @@ def test_tags_change_the_caption_distribution_at_every_word(clips: tuple[torch.T
 def test_the_plain_captioner_ignores_tags(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = tiny(guided=False, tagger=False)
     assert not any(name.startswith(("label_encoder", "tagger")) for name in model.state_dict())
-    heard = model.encode_audio(*clips)
-    told = [model.generate(heard, model.multi_hot([tags] * 3), Decoding()) for tags in (["Rain"], [])]
-    assert told[0] == told[1]
+    encoded = model.encode_audio(*clips)
+    results = [model.generate(encoded, model.multi_hot([tags] * 3), Decoding()) for tags in (["Rain"], [])]
+    assert results[0] == results[1]
     with pytest.raises(ValueError, match="no tagging head"):
-        model.predict_tags(heard, 0.5)
+        model.predict_tags(encoded, 0.5)
 
 
 def test_predicted_tags_are_those_above_the_threshold(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -96,48 +97,48 @@ def test_a_batch_is_captioned_as_its_clips_alone(how: Decoding, clips: tuple[tor
     tags = model.multi_hot([["Rain"], [], ["Dog", "Clock"]])
     together = model.generate(model.encode_audio(*clips), tags, how, KEYS)
     for i in range(3):
-        heard = model.encode_audio(clips[0][i : i + 1], clips[1][i : i + 1])
-        (alone,) = model.generate(heard, tags[i : i + 1], how, KEYS[i : i + 1])
-        assert [caption.text for caption in alone] == [caption.text for caption in together[i]]
-        assert [c.score for c in alone] == pytest.approx([c.score for c in together[i]], abs=1e-4)
-        assert 1 <= len(alone) <= how.num_captions
-        assert len({caption.text for caption in alone}) == len(alone)
+        encoded = model.encode_audio(clips[0][i : i + 1], clips[1][i : i + 1])
+        (single,) = model.generate(encoded, tags[i : i + 1], how, KEYS[i : i + 1])
+        assert [caption.text for caption in single] == [caption.text for caption in together[i]]
+        assert [c.score for c in single] == pytest.approx([c.score for c in together[i]], abs=1e-4)
+        assert 1 <= len(single) <= how.num_captions
+        assert len({caption.text for caption in single}) == len(single)
 
 
 def test_a_caption_carries_its_words_log_probabilities(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
     """They are those of teacher forcing, and their mean is the score."""
     model = tiny(classifier_bias=True)
     tags = model.multi_hot([["Rain"]] * 3)
-    with torch.no_grad():  # so that an untrained model says words and comes to an end
+    with torch.no_grad():  # so that an untrained model chooses words and then the end
         model.decoder.classifier.bias.copy_(torch.tensor([-9.0, -9.0, 1.0, -9.0, *[0.0] * (len(model.vocabulary) - 4)]))
-    heard = model.encode_audio(*clips)
-    for i, captions in enumerate(model.generate(heard, tags, Decoding(method="nucleus", num_captions=4), KEYS)):
-        for told in captions:
-            assert told.score == pytest.approx(sum(told.log_probs) / len(told.log_probs), abs=1e-5)
-            words = torch.tensor([model.vocabulary.encode(told.text)])[:, : len(told.log_probs) + 1]
+    encoded = model.encode_audio(*clips)
+    for i, captions in enumerate(model.generate(encoded, tags, Decoding(method="nucleus", num_captions=4), KEYS)):
+        for caption in captions:
+            assert caption.score == pytest.approx(sum(caption.log_probs) / len(caption.log_probs), abs=1e-5)
+            words = torch.tensor([model.vocabulary.encode(caption.text)])[:, : len(caption.log_probs) + 1]
             logits, _ = model(clips[0][i : i + 1], clips[1][i : i + 1], tags[:1], words)
             forced = logits.log_softmax(dim=2)[0].gather(1, words[0, 1:, None])[:, 0]
-            assert told.log_probs == pytest.approx(forced.tolist(), abs=1e-4)
+            assert caption.log_probs == pytest.approx(forced.tolist(), abs=1e-4)
 
 
 def test_an_empty_caption_gives_way_to_the_best_one_with_words(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """The reference returns "" here: the end word alone scores best."""
+    """The reference returns "" here: the end word single scores best."""
     model = tiny(classifier_bias=True)
     with torch.no_grad():
         model.decoder.classifier.bias[END] = 10.0
-    heard, tags = model.encode_audio(*clips), model.multi_hot([[]] * 3)
-    for captions in model.generate(heard, tags, Decoding()):
+    encoded, tags = model.encode_audio(*clips), model.multi_hot([[]] * 3)
+    for captions in model.generate(encoded, tags, Decoding()):
         assert captions and all(each.text for each in captions)
         assert captions[0].score == max(each.score for each in captions)
-    assert model.generate(heard, tags, Decoding(method="greedy")) == [[], [], []]
+    assert model.generate(encoded, tags, Decoding(method="greedy")) == [[], [], []]
 
 
 def test_nucleus_sampling_repeats_for_a_seed_and_varies_with_it(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = tiny()
-    heard, tags = model.encode_audio(*clips), model.multi_hot([[]] * 3)
-    told = [model.generate(heard, tags, Decoding(method="nucleus", seed=seed), KEYS) for seed in (0, 0, 1)]
-    assert told[0] == told[1]
-    assert told[0] != told[2]
+    encoded, tags = model.encode_audio(*clips), model.multi_hot([[]] * 3)
+    results = [model.generate(encoded, tags, Decoding(method="nucleus", seed=seed), KEYS) for seed in (0, 0, 1)]
+    assert results[0] == results[1]
+    assert results[0] != results[2]
 
 
 def test_any_encoder_fits_under_the_gru(clips: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -31,7 +31,7 @@ def test_the_exponential_schedule_is_that_of_the_released_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"epochs": 0}, "--optim.epochs 0"),
         ({"lr": 0.0}, "--optim.lr"),
@@ -43,6 +43,6 @@ def test_the_exponential_schedule_is_that_of_the_released_recipe() -> None:
         ({"keep_states": 0}, "--optim.keep-states 0"),
     ],
 )
-def test_what_cannot_be_is_named(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         OptimConfig(**change).check()

@@ -40,8 +40,8 @@ def test_neighbours_are_spread_over_the_epoch() -> None:
     """Blocks that follow one another in a shard come at unrelated times."""
     order = Order(sizes=(BLOCK * 1000,), batch_size=10, seed=0)
     clips = epoch(order, 0)
-    place = {block: row for row, step in enumerate(clips) for block in step // BLOCK}
-    gaps = np.diff([place[block] for block in range(1000)])
+    position = {block: row for row, step in enumerate(clips) for block in step // BLOCK}
+    gaps = np.diff([position[block] for block in range(1000)])
     assert abs(np.corrcoef(gaps[:-1], gaps[1:])[0, 1] + 0.5) < 0.1  # what independent places give
 
 

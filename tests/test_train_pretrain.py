@@ -28,7 +28,8 @@ from train.models.text import TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
 from train.stages.pretrain.towers import build, objective
-from train.trainer.loop import Context, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 from train.validation import pairs
@@ -45,11 +46,11 @@ def history(out: Path | str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["global", "local"])
-def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrastive.Kind) -> None:
+def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrastive.Kind, tmp_path: Path) -> None:
     """Towers that know nothing, at scale 1: every pair is as likely as any other."""
-    config = tiny(dataset, "", loss=kind, optim=OptimConfig(epochs=1, batch_size=24))
+    config = tiny(dataset, tmp_path, loss=kind, optim=OptimConfig(epochs=1, batch_size=24))
     (clips,) = [ListedClips(sources.read_clips(dataset), ())]
-    network = build(config, clips)
+    network = build(config, str(tmp_path), clips)
     torch.nn.init.zeros_(network.logit_scale)
     (batch,) = Loader(clips, Order(sizes=(24,), batch_size=24, seed=0), 64_000).batches(0, 1)
     loss = objective(config, network, Context())(network.train(), batch, Step(0, 0)).item()
@@ -112,7 +113,7 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"weights": (1.0, 2.0)}, r"--weights .*each of the 1 --data"),
         ({"hold_out": -1}, r"--hold-out -1"),
@@ -124,8 +125,8 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
         ({"audio_lr_scale": 0.0}, r"--audio-lr-scale 0.0"),
     ],
 )
-def test_what_cannot_be_is_refused(dataset: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_is_refused(dataset: str, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         run(tiny(dataset, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
@@ -147,7 +148,7 @@ def listing(folder: Path, captions: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("captions", "changes", "said"),
+    ("captions", "changes", "message"),
     [
         (["rain"], {}, r"--data .*leaves fewer than 2 clips to train on"),
         (["rain", "wind", "a bell"], {"hold_out": 2}, r"--data .*leaves fewer than 2 clips to train on"),
@@ -158,10 +159,10 @@ def listing(folder: Path, captions: list[str]) -> str:
     ],
 )
 def test_too_few_clips_to_contrast_are_refused(
-    tmp_path: Path, captions: list[str], changes: dict[str, Any], said: str
+    tmp_path: Path, captions: list[str], changes: dict[str, Any], message: str
 ) -> None:
     optim = {"optim": OptimConfig(batch_size=2)} | changes
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         run(tiny(listing(tmp_path, captions), tmp_path / "out", **optim))
     assert not (tmp_path / "out").exists()
 
@@ -201,7 +202,7 @@ def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Pa
     )
     words = dataclasses.replace(SMALL_CLAP.text, layers=2, dropout=0.0, pooling="mean")
     config = dataclasses.replace(TINY, network=ClapConfig(audio=cnn, text=words, clip_s=5.0), optim=optim)
-    network = build(config, clips)
+    network = build(config, str(tmp_path), clips)
     loader = Loader(clips, Order(sizes=(64,), batch_size=32, seed=0), 5 * audio.SAMPLE_RATE_HZ)
     steps = objective(config, network, Context())
     fit(prepare(network, torch.device("cpu")), steps, loader, optim, Context(), str(tmp_path))

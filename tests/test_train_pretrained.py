@@ -151,7 +151,7 @@ def test_a_checkpoint_travels_through_a_hub(clap: str, tmp_path: Path) -> None:
     """The hub's client does its real requests, to a server here that answers as the hub does."""
     with Hub() as hub:
         environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_x"}
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", PUSH, clap],
             env=environment,
             capture_output=True,
@@ -159,10 +159,10 @@ def test_a_checkpoint_travels_through_a_hub(clap: str, tmp_path: Path) -> None:
             timeout=300,
             check=False,
         )
-    assert told.returncode == 0, told.stderr
+    assert done.returncode == 0, done.stderr
     assert sorted(hub.files) == sorted(storage.list_names(clap))
     assert hub.files["model.safetensors"] == storage.read(storage.join(clap, "model.safetensors"))
-    address, vector, absent = told.stdout.strip().splitlines()[-3:]
+    address, vector, absent = done.stdout.strip().splitlines()[-3:]
     assert address.startswith(hub.address)
     expected = Embedder.from_pretrained(clap).embed_text(["a dog barks"])
     assert json.loads(vector)[0] == pytest.approx(expected[0].tolist(), abs=1e-6)

@@ -1,4 +1,4 @@
-"""Reading: remote tars in pieces of neighbours, each fetched once; a bounded cache on disk; damage is told, not heard."""
+"""Reading: ranges of remote tars that hold several neighbours, each fetched once; a bounded cache; damage is an error."""
 
 import os
 from collections import Counter
@@ -44,7 +44,7 @@ def test_a_piece_is_fetched_once_for_all_threads(s3: str, fetched: Counter[tuple
 def test_memory_holds_the_latest_pieces(
     s3: str, fetched: Counter[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "HELD_BYTES", 2000)
+    monkeypatch.setattr(reading, "MAX_MEMORY_BYTES", 2000)
     pieces = RangeCache(CacheConfig())
     for first in (0, 1000, 0, 2000, 0, 1000):  # the third piece pushes out the second, which is then read again
         assert pieces.read(f"{s3}/pieces.bin", first, first + 1000) == DATA[first : first + 1000]
@@ -82,7 +82,7 @@ def test_a_piece_that_cannot_be_read_is_tried_again_next_time(s3: str) -> None:
 
 
 def test_neighbours_share_a_piece_and_sparse_ones_do_not() -> None:
-    """Twenty clips of 100 bytes in two tars: blocks of 16 are cut where a tar ends; far apart, each is read alone."""
+    """Twenty clips of 100 bytes in two tars: a block of 16 ends with its tar; clips far apart are read one by one."""
     tar = np.array([0] * 10 + [1] * 10)
     offset = np.r_[np.arange(10), np.arange(10)] * 100
     size = np.full(20, 100)
@@ -93,17 +93,17 @@ def test_neighbours_share_a_piece_and_sparse_ones_do_not() -> None:
         return TableClips(clip_file.batched(pa.table({**names, "tar": tar, "offset": offset, "size": size}, schema)))
 
     dense, sparse = clips(offset), clips(offset * 100)
-    pieces = [(dense.place(i).uri, dense.place(i).first, dense.place(i).last) for i in range(20)]
+    pieces = [(dense.location(i).uri, dense.location(i).first, dense.location(i).last) for i in range(20)]
     assert pieces == [("a.tar", 0, 1000)] * 10 + [("b.tar", 0, 600)] * 6 + [("b.tar", 600, 1000)] * 4
-    assert sparse.place(3) == TarMember("a.tar", 30_000, 100, "", 30_000, 30_100)
+    assert sparse.location(3) == TarMember("a.tar", 30_000, 100, "", 30_000, 30_100)
 
 
 def test_bytes_that_are_not_as_written_are_told(tmp_path: Path) -> None:
     flac = audio.encode_flac(np.arange(3200, dtype=np.int16))
     (tmp_path / "x.tar").write_bytes(flac)
-    place = TarMember(str(tmp_path / "x.tar"), 0, len(flac), "0" * 64, 0, len(flac))
+    location = TarMember(str(tmp_path / "x.tar"), 0, len(flac), "0" * 64, 0, len(flac))
     with pytest.raises(AudioError, match=r"unreadable: .* are not as written"):
-        reading.read(place, CacheConfig())
-    assert len(reading.read(place._replace(sha256=""), CacheConfig())) == 3200
+        reading.read(location, CacheConfig())
+    assert len(reading.read(location._replace(sha256=""), CacheConfig())) == 3200
     with pytest.raises(AudioError, match=r"unreadable: .*ends after"):
-        reading.read(place._replace(size=len(flac) + 9), CacheConfig())
+        reading.read(location._replace(size=len(flac) + 9), CacheConfig())

@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,28 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from pipeline import storage
+import train.launch
+from pipeline import cli, storage
 from pipeline.dataset import shards
 from pipeline.dataset.clip_index import ClipIndex
 from tests.support.faults import FaultyProxy
+from tests.support.interrupted import Interruption, launch_interrupted
 from tests.test_train_loader import Numbered
 from train import checkpoint
+from train.__main__ import STAGES
 from train.configs import PRETRAIN
 from train.data.loader import Batch, Loader
 from train.data.order import Order
+from train.launch import SAVE_FILE
+from train.stages import training
 from train.stages.pretrain import PretrainConfig, run
-from train.trainer.loop import Context, Hooks, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import Hooks, Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 
 TINY: PretrainConfig = PRETRAIN["tiny"][1]
+NEVER = -1
 
 
 def tiny(data: str, out: Path | str, **changes: Any) -> PretrainConfig:
@@ -42,14 +49,15 @@ def history(out: Path | str) -> dict[str, Any]:
     return storage.read_json(storage.join(str(out), "history.json"))
 
 
-def record(folder: Path, out: str, seen: str, rank: int, size: int, pause: bool) -> None:
+def record(folder: Path, out: str, seen: str, rank: int, size: int, kill_at: int) -> None:
     """Train on numbered clips for one epoch; write the keys of every step to a file of its own."""
     clips = Numbered(folder, 48).listed
     order = Order(sizes=(48,), batch_size=4, seed=0)
 
     def backward(model: torch.nn.Module, batch: Batch, step: Step) -> torch.Tensor:
         Path(seen, f"{step.number}-{rank}.json").write_text(json.dumps(batch.keys))
-        time.sleep(0.05 * pause)
+        if step.number == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         value = model(batch.waveform.float()).square().mean()
         value.backward()
         return value.detach()
@@ -59,10 +67,10 @@ def record(folder: Path, out: str, seen: str, rank: int, size: int, pause: bool)
     fit(ready, backward, Loader(clips, order, 5, rank, size), config, Context(rank=rank, world_size=size), out, Hooks())
 
 
-def one_rank(rank: int, size: int, folder: Path, out: str, seen: str, pause: bool) -> None:
+def one_rank(rank: int, size: int, folder: Path, out: str, seen: str, kill_at: int) -> None:
     Path(seen).mkdir(exist_ok=True)
     distributed.init_process_group("gloo", init_method=f"file://{seen}-store", rank=rank, world_size=size)
-    record(folder, out, seen, rank, size, pause)
+    record(folder, out, seen, rank, size, kill_at)
     distributed.destroy_process_group()
 
 
@@ -70,42 +78,43 @@ def keys(seen: str, steps: range) -> list[str]:
     return [key for step in steps for path in Path(seen).glob(f"{step}-*.json") for key in json.loads(path.read_text())]
 
 
-def test_killed_at_a_random_step_the_rest_of_the_epoch_is_taken_once_by_other_ranks(tmp_path: Path) -> None:
+def newest_state(out: Path) -> int:
+    """Return the step of the newest saved state."""
+    return max(int(path.stem) for path in (out / "training_state").glob("*.json"))
+
+
+def test_killed_in_an_epoch_the_rest_of_it_is_taken_once_by_other_ranks(tmp_path: Path) -> None:
     """SIGKILL for both of two ranks, then one rank, killed as well, then three: every clip once in the steps that count."""
-    out, counted, begin = str(tmp_path / "out"), [], 0
-    states = tmp_path / "out" / "training_state"
-    for run_number, size in enumerate((2, 1, 3)):
-        seen, last = str(tmp_path / f"seen-{run_number}"), run_number == 2
-        context = mp.spawn(one_rank, args=(size, tmp_path, out, seen, not last), nprocs=size, join=False)
-        while not last and len(list(Path(seen).glob("*-0.json"))) < 4:
-            time.sleep(0.02)
-        if last:
-            context.join()
-        for process in context.processes:
-            process.kill()
-            process.join()
-        end = 12 if last else max(int(path.stem) for path in states.glob("*.json"))
-        assert end > begin
+    out, counted, begin = tmp_path / "out", [], 0
+    for size, kill_at in ((2, 4), (1, 9), (3, NEVER)):
+        seen = str(tmp_path / f"seen-{size}")
+        arguments = (size, tmp_path, str(out), seen, kill_at)
+        if kill_at == NEVER:
+            mp.spawn(one_rank, args=arguments, nprocs=size)
+        else:
+            with pytest.raises(mp.ProcessExitedException, match="SIGKILL"):
+                mp.spawn(one_rank, args=arguments, nprocs=size)
+        end = 12 if kill_at == NEVER else newest_state(out)
+        assert begin < end
         counted += keys(seen, range(begin, end))
         begin = end
     assert Counter(counted) == Counter(f"k{i}" for i in range(48))
 
 
-def test_sigterm_saves_the_state_and_the_same_command_goes_on(dataset: str, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "train", "pretrain", "tiny", "--data", dataset, "--optim.epochs", "60"]
-    words += ["--optim.save-every-s", "10000", "--watch.no-tensorboard"]
-    subprocess.run([*words, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
-    words += ["--out", str(tmp_path / "cut")]
-    stopped = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    assert stopped.stderr is not None
-    for line in stopped.stderr:
-        if "epoch 3," in line:
-            stopped.send_signal(signal.SIGTERM)
-            break
-    told = stopped.stderr.read()
-    assert stopped.wait() == 1 and "the same command continues" in told.splitlines()[-1], told[-2000:]
-    assert len(list((tmp_path / "cut" / "training_state").glob("*.json"))) == 1
-    subprocess.run(words, check=True, capture_output=True)
+def test_sigterm_saves_the_state_and_the_same_command_goes_on(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pretrain", "tiny", "--data", dataset, "--optim.epochs", "6", "--optim.save-every-s", "10000"]
+    words += ["--watch.no-tensorboard", "--out", str(tmp_path / "cut")]
+    interrupted = partial(launch_interrupted, [("terminate_driver", 7)], str(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "launch", interrupted)
+        patched.setattr(train.launch, "_sigterm_received", False)
+        assert cli.main("train", "", STAGES, words) == 1
+    assert "the same command continues" in capfd.readouterr().err.splitlines()[-1]
+    assert newest_state(tmp_path / "cut") == 7
+    assert cli.main("train", "", STAGES, words) == 0
+    run(tiny(dataset, tmp_path / "whole", optim=dataclasses.replace(TINY.optim, epochs=6)))
     assert history(tmp_path / "cut")["loss"] == history(tmp_path / "whole")["loss"]
 
 
@@ -152,25 +161,38 @@ def test_shards_and_checkpoints_on_a_store_that_breaks(dataset: str, s3: str, tm
     assert list((tmp_path / "cache").iterdir())
 
 
-@pytest.mark.ray
-def test_on_ray_a_stopped_job_saves_and_goes_on_here_with_the_same_losses(dataset: str, tmp_path: Path) -> None:
-    """One Ray Train worker whose clips are decoded by Ray tasks elsewhere; SIGTERM for the driver, then no Ray at all."""
-    words = [sys.executable, "-m", "train", "pretrain", "tiny", "--data", dataset, "--optim.epochs", "200"]
-    words += ["--optim.save-every-s", "10000", "--watch.no-tensorboard", "--out", str(tmp_path / "out")]
-    environment = {**os.environ, "RAY_ADDRESS": "local"}
-    on_ray = [*words, "--scale.num-workers", "1", "--loader.ingest", "ray"]
-    driver = subprocess.Popen(on_ray, env=environment, stderr=subprocess.PIPE, text=True)
-    assert driver.stderr is not None
-    seen = []
-    for line in driver.stderr:
-        seen.append(line)
-        if "epoch 3," in line:
-            driver.send_signal(signal.SIGTERM)
-            break
-    seen.append(driver.stderr.read())
-    assert driver.wait() == 130, "".join(seen)[-3000:]
-    (state,) = (tmp_path / "out" / "training_state").glob("*.json")
-    assert 9 <= int(state.stem) < 600 and not (tmp_path / "out" / "save_now").exists()
-    subprocess.run(words, check=True, capture_output=True)
-    run(tiny(dataset, tmp_path / "whole", optim=dataclasses.replace(TINY.optim, epochs=200)))
-    assert history(tmp_path / "out")["loss"] == pytest.approx(history(tmp_path / "whole")["loss"], rel=1e-3, abs=1e-3)
+CUT = "tests.support.interrupted"
+
+
+def test_on_ray_a_run_goes_on_after_a_lost_worker_a_lost_driver_and_sigterm(
+    ray_session: None, corpus: str, held_out: str, tmp_path: Path
+) -> None:
+    """SIGKILL for a Ray Train worker and for the driver, on a Ray that stays; then SIGTERM on a Ray of its own, with clips
+    decoded by Ray tasks; then no Ray at all. Losses, draws, dropout and the average are those of an undisturbed run."""
+    import ray
+
+    source = storage.join(corpus, "captioned_segments.csv")
+    words = ["captioner", "tiny", "--source", source, "--validation", held_out, "--optim.epochs", "10"]
+    words += ["--optim.swa-epochs", "3", "--optim.save-every-s", "0", "--final-teacher-forcing", "0.6"]
+    out = tmp_path / "cut"
+    on_ray = [*words, "--out", str(out), "--scale.num-workers", "1"]
+
+    def cut(interruptions: list[Interruption], address: str, *more: str) -> tuple[int, str]:
+        marks = tmp_path / interruptions[-1][0]
+        marks.mkdir()
+        command = [sys.executable, "-m", CUT, json.dumps(interruptions), str(marks), *on_ray, *more]
+        done = subprocess.run(command, env={**os.environ, "RAY_ADDRESS": address}, capture_output=True, text=True)
+        return done.returncode, done.stderr[-3000:]
+
+    code, log = cut([("kill_worker", 4), ("kill_driver", 8)], ray.get_runtime_context().gcs_address)
+    assert code == -signal.SIGKILL, log
+    killed_at = newest_state(out)
+    assert 8 <= killed_at < 12, f"the second worker did not go on from a state of the first: {log}"
+    code, log = cut([("terminate_driver", 4)], "local", "--loader.ingest", "ray")
+    assert code == 130, log
+    assert newest_state(out) == killed_at + 4 and not (out / SAVE_FILE).exists()
+    assert cli.main("train", "", STAGES, [*words, "--out", str(out)]) == 0
+    assert cli.main("train", "", STAGES, [*words, "--out", str(tmp_path / "whole")]) == 0
+    found, whole = history(out), history(tmp_path / "whole")
+    assert found["loss"] == pytest.approx(whole["loss"], rel=1e-3) and len(set(whole["loss"])) == 30
+    assert [e["cider_d"] for e in found["epochs"]] == pytest.approx([e["cider_d"] for e in whole["epochs"]], abs=1e-3)

@@ -25,14 +25,14 @@ class Found(NamedTuple):
 
 
 def random_decoder(rng: np.random.Generator, clips: int, end_bias: float) -> torch.Tensor:
-    """Log-probabilities (clips, steps, last word, next word): each clip a decoder of its own."""
+    """Log-probabilities (clips, steps, last word, next word): each clip has its decoder."""
     logits = rng.normal(size=(clips, MAX_WORDS, WORDS, WORDS)) * 2
     logits[..., END] += end_bias
     return torch.log_softmax(torch.tensor(logits), dim=-1).float()
 
 
 def stepper(table: torch.Tensor, rows: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """`Cache.step` of a random decoder: it needs the last word alone, so parents do not matter."""
+    """`DecoderCache.step` of a random decoder: it needs only the last word, so that parents do not matter."""
     clip, position = torch.arange(len(table) * rows) // rows, iter(range(MAX_WORDS))
     return lambda words, parents: table[clip, next(position), words]
 
@@ -93,8 +93,8 @@ def test_a_batch_finds_what_single_clips_find() -> None:
     table = random_decoder(np.random.default_rng(3), 6, 0.0)
     together = search.beam(stepper(table, 3), 6, 3, MAX_WORDS, torch.device("cpu"))
     for clip in range(6):
-        alone = search.beam(stepper(table[clip : clip + 1], 3), 1, 3, MAX_WORDS, torch.device("cpu"))
-        assert torch.equal(together.words[clip], alone.words[0])
+        single = search.beam(stepper(table[clip : clip + 1], 3), 1, 3, MAX_WORDS, torch.device("cpu"))
+        assert torch.equal(together.words[clip], single.words[0])
 
 
 def test_one_beam_is_greedy() -> None:
@@ -146,7 +146,7 @@ def test_samples_of_a_clip_are_sorted_and_scored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"beams": 0}, "beams 0"),
         ({"beams": 2, "num_captions": 3}, "num_captions 3"),
@@ -155,8 +155,8 @@ def test_samples_of_a_clip_are_sorted_and_scored() -> None:
         ({"method": "nucleus", "temperature": 0.0}, "temperature 0.0"),
     ],
 )
-def test_impossible_decodings_are_refused(wrong: dict, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_impossible_decodings_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Decoding(**wrong).check()
 
 
@@ -193,12 +193,12 @@ def test_the_cache_equals_decoding_whole_prefixes(rows: int) -> None:
 
 
 def slow_scheduled(decoder: WordDecoder, words: torch.Tensor, given: tuple, true_prefix: torch.Tensor) -> torch.Tensor:
-    """The reference: at every word the whole prefix anew, the true one or the model's own words so far."""
-    own, logits = words[:, :1], []
-    for place in range(words.shape[1] - 1):
-        prefix = words[:, : place + 1] if true_prefix[place] else own
+    """The reference: at every word the whole prefix anew, the true one or the predicted one."""
+    predicted, logits = words[:, :1], []
+    for position in range(words.shape[1] - 1):
+        prefix = words[:, : position + 1] if true_prefix[position] else predicted
         logits.append(decoder(prefix, *given)[:, -1])
-        own = torch.cat([own, logits[-1].argmax(dim=1, keepdim=True)], dim=1)
+        predicted = torch.cat([predicted, logits[-1].argmax(dim=1, keepdim=True)], dim=1)
     return torch.stack(logits, dim=1)
 
 
@@ -210,7 +210,7 @@ def test_scheduled_sampling_gives_what_decoding_every_prefix_gives(draws: str) -
     )
     model = TagGuidedCaptioner(config, Vocabulary([*SPECIALS, *(f"w{i}" for i in range(30))]), ["Rain", "Dog"]).eval()
     for parameter in model.decoder.parameters():
-        parameter.data *= 3  # so that words differ from place to place
+        parameter.data *= 3  # so that words differ from position to position
     words = torch.randint(4, 30, (5, 8))
     words[:, 0] = START
     words[0, 5:], words[1, 7:] = torch.tensor([END, PAD, PAD]), END
@@ -221,8 +221,8 @@ def test_scheduled_sampling_gives_what_decoding_every_prefix_gives(draws: str) -
     given = (memory, features.num_frames, model._guidance(tags, memory))
     expected = slow_scheduled(model.decoder, words, given, true_prefix)
     found, _ = model(waveform, num_samples, tags, words, None, true_prefix)
-    said = words[:, 1:] != PAD
-    assert torch.allclose(found[said], expected[said], atol=1e-5)
+    is_word = words[:, 1:] != PAD
+    assert torch.allclose(found[is_word], expected[is_word], atol=1e-5)
     found.sum().backward()
     assert all(p.grad is not None for p in model.decoder.parameters())
     if "0" in draws[1:]:

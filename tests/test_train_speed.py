@@ -22,11 +22,12 @@ from train.models import text
 from train.models.blocks import blocks
 from train.models.clap import Clap, Towers
 from train.trainer import performance
-from train.trainer.loop import Context, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import Step, fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig, prepare
 
-CONFIG = OptimConfig(epochs=2, batch_size=6, lr=1e-2, save_every_s=0.0)
+CONFIG = OptimConfig(epochs=2, batch_size=6, lr=1e-2, save_every_s=0.0, ema_decay=0.5)
 CPU = torch.device("cpu")
 
 
@@ -36,12 +37,12 @@ def network() -> Clap:
 
 
 def train(folder: Path, out: str, config: PerformanceConfig, epochs: int = 2, **where: int) -> dict[str, torch.Tensor]:
-    """Train two towers on numbered clips; return the weights that are evaluated."""
+    """Train two towers on numbered clips; return the weights that are evaluated: a moving average."""
     clips: ListedClips = Numbered(folder, 18).listed
     context = Context(**where)
     ranks = parallel.Ranks(CONFIG.batch_size)
     net = network()
-    ready = prepare(net, CPU, context.world_size, "float32", config)
+    ready = prepare(net, CPU, context.world_size, "float32", config, copied=True)
 
     def objective(model: torch.nn.Module, batch: Batch, step: Step) -> torch.Tensor:
         inputs = (batch.waveform, batch.num_samples, *net.text_encoder.tokenize(batch.texts))

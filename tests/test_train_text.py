@@ -1,4 +1,4 @@
-"""Text towers: a small one from the captions' own words, and any pretrained one from a folder without network."""
+"""Text towers: a small one with a WordPiece of the captions, and any pretrained one from a folder without network."""
 
 import json
 import os
@@ -17,7 +17,10 @@ from train.models.text import TextConfig, TextEncoder
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 SMALL = TextConfig(name="", hidden_dim=16, layers=1, heads=2, dropout=0.0, vocab_size=200)
-BUILD = "from train.models.text import build_tokenizer; print(build_tokenizer({!r}, 60).to_str())"
+BUILD = """
+from train.models.text import TextConfig, build_tokenizer
+print(build_tokenizer({!r}, TextConfig(name="", vocab_size=100)).to_str())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +44,15 @@ def test_the_tokenizer_is_the_same_in_every_process() -> None:
     assert b"sound4" in made.pop()
 
 
+def tokens(tokenizer: Tokenizer, caption: str) -> list[str]:
+    return [token for token in tokenizer.encode(caption).tokens if token != "[PAD]"]
+
+
 def test_the_tokenizer_spells_unknown_words() -> None:
-    tokenizer = text.build_tokenizer(CAPTIONS, 200)
-    assert tokenizer.encode("A dog barks").tokens == ["[CLS]", "a", "dog", "barks", "[SEP]"]
-    assert tokenizer.encode("bark").tokens == ["[CLS]", "b", "##a", "##r", "##k", "[SEP]"]
+    tokenizer = text.build_tokenizer(CAPTIONS, SMALL)
+    assert tokens(tokenizer, "A dog barks") == ["[CLS]", "a", "dog", "barks", "[SEP]"]
+    assert tokens(tokenizer, "bark") == ["[CLS]", "ba", "##r", "##k", "[SEP]"]
+    assert tokens(tokenizer, "zebra") == ["[CLS]", "[UNK]", "[SEP]"], "no caption has a z"
 
 
 def test_tokens_have_one_width_and_keep_it_through_the_file() -> None:
@@ -154,7 +162,7 @@ def damage(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("config.json", "it has no config.json"),
         ("fields", "its config.json has no model_type, nor BERT's num_hidden_layers$"),
@@ -169,10 +177,10 @@ def damage(folder: Path, how: str) -> None:
         ("malicious", "its weights file .* is refused"),
     ],
 )
-def test_what_a_folder_lacks_is_named(how: str, said: str, tmp_path: Path) -> None:
+def test_what_a_folder_lacks_is_named(how: str, message: str, tmp_path: Path) -> None:
     google_bert(tmp_path / "bert")
     damage(tmp_path / "bert", how)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         text.build(TextConfig(name=str(tmp_path / "bert")), ())
     assert not (tmp_path / "bert" / "ran").exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train.models.captioner.vocabulary import MAX_PARTS, SPECIALS, UNK, Subwords, Vocabulary, join, tokenize
+from train.models.captioner.vocabulary import MAX_PIECES, SPECIALS, UNK, Subwords, Vocabulary, join, tokenize
 
 HAND_MADE = {
     "A dog's bark, then: rain!": "a dog 's bark then rain",
@@ -64,7 +64,7 @@ def test_other_peoples_texts_differ_from_stanfords_words_in_less_than_one_of_a_h
 
 
 def test_vocabularies_of_the_real_tables_have_the_published_sizes(blat_data: Path) -> None:
-    """4,981 and 4,368 are published, with the specials; Stanford's own tokenizer gives these counts on these tables."""
+    """4,981 and 4,368 are published, with the specials; Stanford's tokenizer gives these counts on these tables."""
     audiocaps = Vocabulary.build(captions(blat_data, "audiocaps_v1_train"))
     clotho = Vocabulary.build(captions(blat_data, "clotho_v2_train"))
     assert (len(audiocaps), len(clotho)) == (4_988, 4_364)
@@ -84,17 +84,17 @@ TEXTS = [
 
 
 def test_subwords_come_back_as_the_words_they_were() -> None:
-    parts = Subwords.build_parts(TEXTS * 3, 60)
-    assert tuple(parts.words[:4]) == SPECIALS and len(parts) <= 60
+    pieces = Subwords.build_pieces(TEXTS * 3, 60)
+    assert tuple(pieces.words[:4]) == SPECIALS and len(pieces) <= 60
     for text in [*TEXTS, "a roofing dog falls"]:
-        assert parts.decode(parts.encode(text)) == text
-        assert UNK not in parts.encode(text)
-    assert parts.decode(parts.encode("a dog 7")) == "a dog", "a character never seen is unknown"
-    assert len(parts.encode("barking " * 40)) == MAX_PARTS + 2
+        assert pieces.decode(pieces.encode(text)) == text
+        assert UNK not in pieces.encode(text)
+    assert pieces.decode(pieces.encode("a dog 7")) == "a dog", "a character never seen is unknown"
+    assert len(pieces.encode("barking " * 40)) == MAX_PIECES + 2
 
 
 def test_subwords_are_the_same_in_every_process_and_start_with_what_is_frequent() -> None:
-    parts = Subwords.build_parts(TEXTS * 3, 50)
-    assert parts.words == Subwords.build_parts(TEXTS * 3, 50).words
-    assert "dog" in parts.words and "bark" in parts.words and "growls" not in parts.words
-    assert len(Subwords.build_parts(TEXTS, 10_000)) < 200, "no more parts than there is to join"
+    pieces = Subwords.build_pieces(TEXTS * 3, 50)
+    assert pieces.words == Subwords.build_pieces(TEXTS * 3, 50).words
+    assert "dog" in pieces.words and "bark" in pieces.words and "growls" not in pieces.words
+    assert len(Subwords.build_pieces(TEXTS, 10_000)) < 200, "no more pieces than there is to merge"

@@ -1,7 +1,6 @@
 """Named training configs. The small ones run the same code as the full ones, with smaller numbers."""
 
 from dataclasses import replace
-from typing import Any
 
 from train.data.augment import AugmentConfig
 from train.data.loader import LoaderConfig
@@ -45,13 +44,6 @@ EIGHT_GPUS = ScaleConfig(num_workers=8, gpu=True, cpus_per_worker=7)
 
 ONE_GPU = ScaleConfig(num_workers=1, gpu=True, cpus_per_worker=8)
 BLAT_OPTIM = OptimConfig(epochs=21, batch_size=128, optimizer="adam", lr=1e-4)  # 200,000 steps of 1.22 M captions
-RELEASED_CAPTIONER = CaptionerConfig(tagger=False)
-RELEASED_RECIPE: dict[str, Any] = {  # wsntxxn/AudioCaption's AudioCaps config, with tags on all clips as BLAT has them
-    "freeze_audio": True,
-    "tag_dropout": 0.0,
-    "label_smoothing": 0.1,
-    "final_teacher_forcing": 0.7,
-}
 RELEASED_OPTIM = OptimConfig(
     epochs=25,
     batch_size=32,
@@ -63,6 +55,16 @@ RELEASED_OPTIM = OptimConfig(
     weight_decay=1e-6,
     swa_epochs=5,
     seed=1,
+)
+
+RELEASED = TrainCaptionerConfig(  # wsntxxn/AudioCaption's AudioCaps config, with tags on all clips as BLAT has them
+    network=CaptionerConfig(tagger=False),
+    freeze_audio=True,
+    tag_dropout=0.0,
+    label_smoothing=0.1,
+    final_teacher_forcing=0.7,
+    optim=RELEASED_OPTIM,
+    scale=ONE_GPU,
 )
 
 CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
@@ -77,21 +79,20 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
     ),
     "audiocaps": (
         "the released recipe: frozen CNN14 from --init-audio, scheduled sampling, the last five epochs averaged; one GPU",
-        TrainCaptionerConfig(network=RELEASED_CAPTIONER, **RELEASED_RECIPE, optim=RELEASED_OPTIM, scale=ONE_GPU),
+        RELEASED,
     ),
     "clotho": (
         "as audiocaps, without tags, on clips of up to 30 s with five captions each: an epoch there is five here",
-        TrainCaptionerConfig(
-            network=replace(RELEASED_CAPTIONER, clip_s=30.0, guided=False),
-            **RELEASED_RECIPE,
+        replace(
+            RELEASED,
+            network=replace(RELEASED.network, clip_s=30.0, guided=False),
             optim=replace(RELEASED_OPTIM, epochs=125, swa_epochs=25),
-            scale=ONE_GPU,
         ),
     ),
     "audiocaps-modern": (
         "one model for given, predicted and no tags: tag dropout, tagging head, subwords, AdamW and cosine, bf16; 8 GPUs",
         TrainCaptionerConfig(
-            network=replace(RELEASED_CAPTIONER, tagger=True, subwords=True),
+            network=CaptionerConfig(subwords=True),
             freeze_audio=True,
             optim=OptimConfig(
                 epochs=25, batch_size=256, lr=1e-3, weight_decay=0.01, precision="bfloat16", swa_epochs=5

@@ -22,7 +22,7 @@ import torch
 from pipeline import storage
 from pipeline.errors import InputError, JobError
 from train.data import reading
-from train.trainer.loop import STOP, Context
+from train.trainer.context import STOP, Context
 from train.trainer.monitor import ScalarWriter
 from train.trainer.optim import OptimConfig
 
@@ -179,7 +179,7 @@ def _load_anywhere(
     """Read and decode clips in a task on any node that has a CPU free; each clip alone, as no node keeps pieces."""
     import ray
 
-    alone = [each._replace(place=reading.alone(each.place)) for each in wanted]
+    alone = [each._replace(location=reading.drop_neighbours(each.location)) for each in wanted]
     task = ray.remote(reading.load).options(num_cpus=1, scheduling_strategy="SPREAD", max_retries=-1)
     future: Future[reading.Loaded] = task.remote(alone, num_samples, cache).future()
     return future

@@ -1,8 +1,8 @@
-"""Several processes, one model: gradients averaged, embeddings exchanged with their gradient. No Ray here."""
+"""One model on several ranks: averages of gradients, and the exchange of embeddings with their gradients."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -12,6 +12,8 @@ from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as nnf
 from torch.nn.parallel import DistributedDataParallel
 
+Value = TypeVar("Value")
+
 
 def average_gradients(model: nn.Module, device: torch.device) -> nn.Module:
     """Wrap a model that is whole on every rank, so that a backward pass averages gradients over the ranks."""
@@ -19,7 +21,7 @@ def average_gradients(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def average_each(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients of these parameters over the ranks as they come; in parts of a step too."""
+    """Average the gradients of these parameters over the ranks as soon as they are there, in every chunk of a step."""
 
     def average(parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -31,13 +33,13 @@ def average_each(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the network under the wrapper: its state has the same names on any number of workers."""
+    """Return the network inside the wrapper: its state has the same names on any number of workers."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @contextmanager
 def accumulating(model: nn.Module, more_to_come: bool) -> Iterator[None]:
-    """Keep gradients on this rank while more of the step is to come; the last part averages them."""
+    """Keep gradients on this rank while more chunks of the step follow; the last chunk averages them."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(not more_to_come)
         yield
@@ -49,36 +51,36 @@ def accumulating(model: nn.Module, more_to_come: bool) -> Iterator[None]:
 
 
 class Ranks:
-    """How the losses exchange rows of a global batch of `total`, of which rank r of n holds every n-th."""
+    """Exchange of the rows of a global batch of `total`, of which rank r of n holds every n-th."""
 
     def __init__(self, total: int) -> None:
         self.world_size, self.rank = (distributed.get_world_size(), distributed.get_rank()) if _several() else (1, 0)
         self.counts = [len(range(rank, total, self.world_size)) for rank in range(self.world_size)]
 
-    def first(self) -> int:
-        """Return where the rows of this rank begin in what is gathered."""
+    def first_row(self) -> int:
+        """Return the index of the first row of this rank among the gathered rows."""
         return sum(self.counts[: self.rank])
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Concatenate rows (B, ...) over all ranks, in rank order, passing gradients back to each; (N, ...)."""
+        """Concatenate rows (B, ...) over all ranks, in rank order, to (N, ...); gradients go back to each rank."""
         if self.world_size == 1:
             return tensor
         if not tensor.is_floating_point():
-            parts = [torch.empty_like(self.pad(tensor)) for _ in self.counts]
-            distributed.all_gather(parts, self.pad(tensor))
+            shares = [torch.empty_like(self.pad(tensor)) for _ in self.counts]
+            distributed.all_gather(shares, self.pad(tensor))
         else:
-            parts = list(all_gather(self.pad(tensor)))
-        return torch.cat([part[:count] for part, count in zip(parts, self.counts, strict=True)])
+            shares = list(all_gather(self.pad(tensor)))
+        return torch.cat([share[:count] for share, count in zip(shares, self.counts, strict=True)])
 
     def pad(self, tensor: Tensor) -> Tensor:
-        """Lengthen (B, ...) with zeros to the rows of the rank that has most."""
+        """Pad (B, ...) with rows of zeros to the longest share of a rank."""
         missing = max(self.counts) - len(tensor)
         if not missing:
             return tensor.contiguous()
         return nnf.pad(tensor, (*(0, 0) * (tensor.dim() - 1), 0, missing))
 
     def shift(self, tensor: Tensor) -> Tensor:
-        """Give a tensor to the next rank and return that of the rank before; gradients go the other way round."""
+        """Send a tensor to the next rank and return that of the rank before; gradients go the other way."""
         shifted: Tensor = _Shift.apply(tensor, 1)
         return shifted
 
@@ -89,7 +91,7 @@ class _Shift(Function):
         context.by = by
         rank, size = distributed.get_rank(), distributed.get_world_size()
         sent, received = tensor.contiguous(), torch.empty_like(tensor)
-        if tensor.dtype == torch.bool:  # not every backend sends them
+        if tensor.dtype == torch.bool:  # not every backend can send bool
             sent, received = sent.to(torch.uint8), received.to(torch.uint8)
         send = distributed.P2POp(distributed.isend, sent, (rank + by) % size)
         receive = distributed.P2POp(distributed.irecv, received, (rank - by) % size)
@@ -113,26 +115,26 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def from_leader(value: int, device: torch.device) -> int:
-    """Return the number that rank 0 holds."""
+    """Return the value of rank 0 on every rank."""
     if not _several():
         return value
-    told = torch.tensor(value, device=device)
-    distributed.broadcast(told, src=0)
-    return int(told)
+    shared = torch.tensor(value, device=device)
+    distributed.broadcast(shared, src=0)
+    return int(shared)
 
 
 def agree(value: int) -> bool:
-    """Tell whether every rank holds the same number."""
+    """Return whether every rank has the same value."""
     return len(set(gather_objects(value))) == 1
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """Return what every rank holds, in rank order."""
+def gather_objects(value: Value) -> list[Value]:
+    """Return the values of all ranks, in rank order."""
     if not _several():
         return [value]
-    found: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(found, value)
-    return found
+    values: list[Value] = [value] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def _several() -> bool:

@@ -1,4 +1,4 @@
-"""Models for use in Python, in the Hugging Face manner: load by folder, URI or hub name, give files, get answers.
+"""Models for use in Python, with the methods of Hugging Face: load by folder, URI or hub name, then pass audio files.
 
 embedder = Embedder.from_pretrained("build/demo/models/round1")
 similarity = embedder.similarity(embedder.embed_audio(["dog.wav"]), embedder.embed_text(["a dog barks"]))
@@ -9,31 +9,33 @@ print(captioner.caption(["dog.wav"], tags=[["Bark"]])[0][0].text)
 
 import tempfile
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Generic, Literal, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline import audio, sources, storage
 from pipeline.errors import InputError
 from train import checkpoint
-from train.checkpoint import Network
+from train.checkpoint import Lineage, Network
+from train.data.reading import Samples
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import Caption, TagGuidedCaptioner
 from train.models.clap import Clap
 from train.models.tagger import Tagger
 
+NetworkT = TypeVar("NetworkT", bound=Network)
 BATCH_SIZE = 32  # clips in one pass of a model
 
 
-class Pretrained:
-    """A loaded network with where it came from."""
+class Pretrained(Generic[NetworkT]):
+    """A loaded network with its lineage."""
 
     kind: ClassVar[type[Network]]
 
-    def __init__(self, model: Any, lineage: dict[str, Any], clips: Sequence[str]) -> None:
-        self.model, self.lineage, self.clips = model, lineage, list(clips)
+    def __init__(self, model: NetworkT, lineage: Lineage, clips: Sequence[str]) -> None:
+        self.model: NetworkT = model
+        self.lineage, self.clips = lineage, list(clips)
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str = "cpu", revision: str | None = None) -> Self:
@@ -66,7 +68,7 @@ class Pretrained:
         Returns:
             The address of the commit.
         """
-        from huggingface_hub import HfApi  # the network is needed here alone
+        from huggingface_hub import HfApi  # only here: the rest works without network
 
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -78,18 +80,18 @@ class Pretrained:
     def _device(self) -> torch.device:
         return next(iter(self.model.parameters())).device
 
-    def _read(self, files: Sequence[str]) -> list[np.ndarray]:
+    def _read(self, files: Sequence[str]) -> list[Samples]:
         """Decode files to the model's rate; raises AudioError with the file and the reason."""
         return [self._read_one(file) for file in files]
 
-    def _read_one(self, file: str) -> np.ndarray:
+    def _read_one(self, file: str) -> Samples:
         try:
             return audio.decode(sources.read_bytes(storage.resolve(file)), self.model.sample_rate_hz)
         except audio.AudioError as error:
             raise audio.AudioError(error.reason, f"{file}: {error.detail}") from error
 
 
-class Embedder(Pretrained):
+class Embedder(Pretrained[Clap]):
     """Two towers: audio and text to vectors in one space."""
 
     kind = Clap
@@ -109,7 +111,7 @@ class Embedder(Pretrained):
         return Clap.similarity(audio, text)
 
 
-class Captioner(Pretrained):
+class Captioner(Pretrained[TagGuidedCaptioner]):
     """Audio, and tags if there are any, to captions."""
 
     kind = TagGuidedCaptioner
@@ -121,11 +123,11 @@ class Captioner(Pretrained):
         decoding: Decoding | None = None,
         tag_threshold: float = 0.3,
     ) -> list[list[Caption]]:
-        """Caption audio files; a file longer than the model's clip length is heard up to there.
+        """Caption audio files; of a file longer than the model's clip length the rest is ignored.
 
         Args:
             files: audio of any format and rate.
-            tags: the tags of each file; "predicted" for those the model hears itself; None for unguided captions.
+            tags: the tags of each file; "predicted" for those that the model predicts; None for unguided captions.
             decoding: how captions are chosen; beam search with 3 beams when left out.
             tag_threshold: probability from which a predicted tag guides.
 
@@ -142,23 +144,23 @@ class Captioner(Pretrained):
         found: list[list[Caption]] = []
         for first in range(0, len(files), BATCH_SIZE):
             batch = files[first : first + BATCH_SIZE]
-            heard = self.model.listen_clips(self._read(batch))
+            encoded = self.model.encode_audio_clips(self._read(batch))
             if tags == "predicted":
-                hot = self.model.predict_tags(heard, tag_threshold)
+                hot = self.model.predict_tags(encoded, tag_threshold)
             else:
                 given = tags[first : first + BATCH_SIZE] if tags else [()] * len(batch)
                 hot = self.model.multi_hot(given).to(self._device)
-            found += self.model.generate(heard, hot, decoding or Decoding(), batch)
+            found += self.model.generate(encoded, hot, decoding or Decoding(), batch)
         return found
 
 
-class AudioTagger(Pretrained):
-    """Audio to the names of what is heard, by a converted tagger such as EfficientAT's."""
+class AudioTagger(Pretrained[Tagger]):
+    """Audio to the names of its sounds, by a converted tagger such as EfficientAT's."""
 
     kind = Tagger
 
     def tag(self, files: Sequence[str], top: int = 5) -> list[list[tuple[str, float]]]:
-        """Return for each file the `top` most probable tags with their probabilities; each file is heard whole."""
+        """Return for each file the `top` most probable tags with their probabilities; it reads each file to its end."""
         found = []
         for clip in self._read(files):
             waveform = torch.from_numpy(clip)[None].to(self._device)
@@ -170,7 +172,7 @@ class AudioTagger(Pretrained):
 
 
 def _locate(name: str, revision: str | None) -> str:
-    """Return the folder or URI of a name, fetched from the hub where it is none here."""
+    """Return the folder or URI of a name, downloaded from the hub where there is no such folder."""
     if "://" in name or storage.is_folder(storage.resolve(name)):
         return storage.resolve(name)
     from huggingface_hub import snapshot_download
@@ -180,4 +182,4 @@ def _locate(name: str, revision: str | None) -> str:
         return snapshot_download(name, revision=revision)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError("name", name, f"no such folder here, and the hub has it not ({reason})") from None
+        raise InputError("name", name, f"no such folder, and not on the hub ({reason})") from None

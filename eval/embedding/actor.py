@@ -1,4 +1,4 @@
-"""A model that listens: rows of decoded clips -> rows of embeddings. Runs in a Ray Data actor or in this process."""
+"""A model in an actor: rows of decoded clips -> rows of embeddings. It runs in a Ray Data actor or in this process."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

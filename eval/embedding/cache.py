@@ -84,7 +84,7 @@ def _embed(config: EvaluationConfig, loaded: Checkpoint, wanted: Sequence[tuple[
 
 
 def _parts(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Collect batches into parts worth a file, and tell of the progress."""
+    """Collect batches into parts worth a file, and log the progress."""
     held: list[pa.Table] = []
     done, logged_at = 0, time.monotonic()
     for batch in batches:

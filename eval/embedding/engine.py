@@ -22,7 +22,7 @@ READ_MEMORY = 512 * 2**20  # bytes of a reading task; as it asks for other thing
 def embed_clips(
     places: pa.Table, model_uri: str, sample_rate_hz: int, batch_size: int, workers: int, gpus: float
 ) -> Iterator[pa.Table]:
-    """Yield the rows of `Listener` for clips, in any order: tasks read and decode, actors that hold the model listen.
+    """Yield the rows of `Listener` for clips, in any order: tasks read and decode, actors that hold the model embed.
 
     Raises:
         InputError: when GPUs are asked for, and there is none and no cluster that could bring some up.
@@ -85,4 +85,4 @@ def _connect() -> None:
 
     ray_noise.hide()
     ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines tell the progress
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our own lines show the progress

@@ -23,7 +23,7 @@ class RunConfig:
     out: str = ""
     """Folder or URI of this model's results: a file for each evaluation in <out>/results."""
     fingerprints: tuple[str, ...] = ()
-    """Tables that `pipeline fingerprint` made of the training audio; evaluated clips that sound like it are told."""
+    """Tables that `pipeline fingerprint` made of the training audio; evaluated clips that sound like it are counted."""
     cache: str = ""
     """Folder or URI that keeps embeddings by model and clip, for all tasks; empty is <out>/embeddings."""
     batch_size: int = 64

@@ -34,7 +34,7 @@ class Embedded(NamedTuple):
 class Written(NamedTuple):
     """Captions of every kind of guidance and the clips they belong to."""
 
-    texts: dict[str, list[str]]  # guidance -> a caption for each clip; '' where the model had nothing to say
+    texts: dict[str, list[str]]  # guidance -> a caption for each clip; '' where the model writes none
     tags: dict[str, list[list[str]]]  # guidance -> the tags that guided each clip
     clips: list[Clip]
     missing: dict[str, str]
@@ -62,7 +62,7 @@ def caption(
     """Caption every clip that can be read, under several kinds of guidance; tags of None are those the model predicts."""
     found = Written({name: [] for name in given}, {name: [] for name in given}, [], {})
     for rows, samples in batches(clips, model.sample_rate_hz, batch_size, found.missing):
-        encoded_audio = model.listen_clips(samples)
+        encoded_audio = model.encode_audio_clips(samples)
         for name, tags in given.items():
             if tags is None:
                 hot = model.predict_tags(encoded_audio, tag_threshold)
@@ -79,7 +79,7 @@ def caption(
 def batches(
     clips: Sequence[Clip], rate_hz: int, batch_size: int, missing: dict[str, str]
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """Yield rows and samples of the clips that can be read, in order; tell of the others in `missing`."""
+    """Yield rows and samples of the clips that can be read, in order; the others go to `missing`."""
     started = logged_at = time.monotonic()
     with ThreadPoolExecutor(DECODERS) as pool:
         for first in range(0, len(clips), batch_size):

@@ -2,21 +2,22 @@
 
 from eval.metrics.classification import (
     Interval,
-    area_under_roc,
-    average_precision,
     bootstrap,
     bootstrap_median,
+    d_prime,
+    resamples,
+    tagging,
+)
+from train.metrics.average_precision import (
+    area_under_roc,
+    average_precision,
     class_average_precision,
     curves,
-    d_prime,
     macro,
     mean_area_under_roc,
     mean_average_precision,
-    query_average_precision,
-    resamples,
-    tagging,
-    top_k,
 )
+from train.metrics.ranking import query_average_precision, top_k
 
 __all__ = [
     "Interval",

@@ -5,12 +5,13 @@ Shapes: N = clips that both evaluated, C = classes.
 
 import io
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 
 from eval import metrics, results
+from eval.results.records import Json, Metric
 from pipeline import storage
 from pipeline.errors import InputError
 
@@ -34,12 +35,12 @@ class Difference(NamedTuple):
     n: int
 
 
-def runs(first: str, other: str, name: str) -> dict[str, Any]:
+def runs(first: str, other: str, name: str) -> Json:
     """Compare two runs by their outcomes in one evaluation.
 
     Args:
         first: folder of results.
-        other: folder of the results whose difference from the first is told.
+        other: folder of the results to compare with the first.
         name: of the evaluation, stage and task.
 
     Returns:
@@ -128,7 +129,7 @@ def _read(folder: str, name: str) -> dict[str, np.ndarray]:
     return held
 
 
-def _plain(found: Difference) -> dict[str, Any]:
+def _plain(found: Difference) -> Metric:
     bounds = [round(bound, 6) for bound in found.interval95]
     p = float(f"{found.p:.3g}")
     return {"value": round(found.value, 6), "interval95": bounds, "p": p, "n": found.n}

@@ -4,18 +4,19 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+from eval.results.records import Overlap
 from pipeline import audio, sources, storage
 from pipeline.audio import fingerprint, fingerprint_table
 from pipeline.sources.clip import Clip
 from train import checkpoint
+from train.checkpoint import Lineage
 
 READERS = 4
 AUDIOSET_KEY = re.compile(r"Y([\w-]{11})_\d+_\d+")
 
 
-def count(clips: Sequence[Clip], model_uri: str, lineage: dict[str, Any], tables: Sequence[str]) -> dict[str, Any]:
+def count(clips: Sequence[Clip], model_uri: str, lineage: Lineage, tables: Sequence[str]) -> Overlap:
     """Count evaluated clips among those that the model, and what it was made from, were trained or selected on.
 
     Args:
@@ -29,17 +30,17 @@ def count(clips: Sequence[Clip], model_uri: str, lineage: dict[str, Any], tables
         is the encoder that `init` began with. None, which is unknown and not 0, where a checkpoint cannot be read
         from here, or holds released weights.
     """
-    found: dict[str, Any] = {}
+    found: Overlap = {}
     for stage, uri, lineage_of in _family(model_uri, lineage):
         found |= _counted(clips, stage, uri, lineage_of)
     if tables:
-        found["model_sounds"] = len(_heard(clips, tables))
+        found["model_sounds"] = len(_by_fingerprint(clips, tables))
     return found
 
 
-def _family(model_uri: str, lineage: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+def _family(model_uri: str, lineage: Lineage) -> Iterator[tuple[str, str, Lineage | None]]:
     """Yield a model and, each once, all it was made from: stage, URI, lineage or None where it is not to be reached."""
-    waiting: deque[tuple[str, str, dict[str, Any] | None]] = deque([("model", model_uri, lineage)])
+    waiting: deque[tuple[str, str, Lineage | None]] = deque([("model", model_uri, lineage)])
     seen, named = {storage.resolve(model_uri)}, Counter[str]()
     while waiting:
         stage, uri, lineage_of = waiting.popleft()
@@ -53,7 +54,7 @@ def _family(model_uri: str, lineage: dict[str, Any]) -> Iterator[tuple[str, str,
             waiting.append((name if named[name] == 1 else f"{name} {named[name]}", start, _lineage(start)))
 
 
-def _starts(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _starts(lineage: Lineage) -> Iterator[tuple[str, str]]:
     """Yield what a checkpoint was made from by its own lineage: what that was to it, and where it lies, or ''."""
     for made in lineage.get("origins") or [lineage]:  # of several datasets
         yield "captioner", (made.get("generation") or {}).get("captioner", "")
@@ -64,7 +65,7 @@ def _starts(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "init_audio", lineage.get("init_audio", "")
 
 
-def _lineage(uri: str) -> dict[str, Any] | None:
+def _lineage(uri: str) -> Lineage | None:
     try:
         config = storage.read_json(storage.join(storage.resolve(uri), checkpoint.CONFIG_FILE))
     except (OSError, ValueError):
@@ -72,7 +73,7 @@ def _lineage(uri: str) -> dict[str, Any] | None:
     return config.get("lineage") if isinstance(config, dict) else None
 
 
-def _counted(clips: Sequence[Clip], stage: str, uri: str, lineage: dict[str, Any] | None) -> dict[str, int | None]:
+def _counted(clips: Sequence[Clip], stage: str, uri: str, lineage: Lineage | None) -> Overlap:
     """Count the clips that one checkpoint was trained on, and those it was selected on where there are some."""
     if lineage is None or lineage.get("stage") == checkpoint.RELEASED:
         return {stage: None}
@@ -90,7 +91,7 @@ def _shared(clips: Sequence[Clip], trained: Iterable[str]) -> list[Clip]:
     return [clip for clip in clips if clip.key in keys or clip.recording_id in videos]
 
 
-def _heard(clips: Sequence[Clip], tables: Sequence[str]) -> list[Clip]:
+def _by_fingerprint(clips: Sequence[Clip], tables: Sequence[str]) -> list[Clip]:
     """Return the clips that share a stretch of sound with what the tables hold."""
     for table in tables:
         fingerprint_table.revision(table, "--fingerprints")

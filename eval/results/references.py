@@ -81,7 +81,7 @@ REFERENCES = (
     *_at(
         "finetune audioset",
         "mAP",
-        ("PANNs CNN14", 43.1, "trained on all of AudioSet; about 18,887 of 20,371 clips", PANNS),
+        ("PANNs CNN14", 43.1, "trained on all of AudioSet; some 18,887 of 20,371 clips", PANNS),
         ("AST", 45.9, "trained on all of AudioSet, weights averaged", AST),
     ),
     *_at(

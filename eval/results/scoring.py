@@ -4,11 +4,11 @@ Shapes: N = clips, C = classes.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from eval import metrics, results
+from eval.results.records import ClassRecord, Entry, Metric
 from pipeline.sources.clip import Clip
 
 
@@ -21,7 +21,7 @@ def truth(clips: Sequence[Clip], classes: Sequence[str]) -> np.ndarray:
     return found
 
 
-def classification(scores: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+def classification(scores: np.ndarray, target: np.ndarray) -> dict[str, Metric]:
     """Return `accuracy` and `top5` of scores (N, C) for true classes (N,)."""
     found = {}
     for name, k in (("accuracy", 1), ("top5", 5)):
@@ -31,7 +31,7 @@ def classification(scores: np.ndarray, target: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def tagging(scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def tagging(scores: np.ndarray, truth: np.ndarray) -> dict[str, Metric]:
     """Return `map`, `mauc` and `d_prime`, macro means over classes with positives, of scores and truth (N, C).
 
     There are no `mauc` and `d_prime` where every clip has every label that any has.
@@ -45,13 +45,13 @@ def tagging(scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def details(scores: np.ndarray, truth: np.ndarray, classes: Sequence[str], rows: np.ndarray) -> dict[str, Any]:
+def details(scores: np.ndarray, truth: np.ndarray, classes: Sequence[str], rows: np.ndarray) -> Entry:
     """Return `per_class` and, of the rows with exactly one label, `confusion` (rows are the true classes)."""
     precision = metrics.class_average_precision(scores, truth)
     target, guess = truth[rows].argmax(axis=1), scores[rows].argmax(axis=1)
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(confusion, (target, guess), 1)
-    per_class: dict[str, Any] = {}
+    per_class: dict[str, ClassRecord] = {}
     for i, name in enumerate(classes):
         positives = int(truth[:, i].sum())
         per_class[name] = {"n": positives, "ap": round(float(precision[i]), 6) if positives else None}
@@ -60,7 +60,7 @@ def details(scores: np.ndarray, truth: np.ndarray, classes: Sequence[str], rows:
     return {"per_class": per_class, **({"confusion": confusion.tolist()} if len(rows) else {})}
 
 
-def entry(scores: np.ndarray, truth: np.ndarray, classes: Sequence[str], exclusive: bool) -> dict[str, Any]:
+def entry(scores: np.ndarray, truth: np.ndarray, classes: Sequence[str], exclusive: bool) -> Entry:
     """Return the metrics and details of a trained classifier's scores and truth (N, C)."""
     rows = np.arange(len(scores)) if exclusive else np.zeros(0, int)
     headline = classification(scores, truth.argmax(axis=1)) if exclusive else tagging(scores, truth)
@@ -74,7 +74,7 @@ def value(scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> float:
     return metrics.mean_average_precision(scores, truth)
 
 
-def by_fold(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> dict[str, Any]:
+def by_fold(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> dict[str, Metric]:
     """Return the `value` of the clips of each fold, fold -> number, where they are of several; scores and truth (N, C)."""
     folds = np.array([clip.fold for clip in clips])
     names = dict.fromkeys(folds.tolist())
@@ -96,8 +96,8 @@ def outcomes(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, rows:
     return {"keys": names, "scores": scores.astype(np.float16), "truth": truth}
 
 
-def sentence(entry: dict[str, Any], prompt: str = "") -> str:
-    """Say the headline of an entry in words, of one prompt where it has several."""
+def sentence(entry: Entry, prompt: str = "") -> str:
+    """Return the headline of an entry in words, of one prompt where it has several."""
     name = "accuracy" if "accuracy" in entry else "map"
     metric = entry[name][prompt] if prompt else entry[name]
     low, high = metric["interval95"]

@@ -18,10 +18,10 @@ import io
 import logging
 import platform
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -29,6 +29,7 @@ import numpy as np
 from eval import tasks
 from eval.metrics import Interval
 from eval.results import overlap
+from eval.results.records import Entry, Json, Metric, Run
 from eval.tasks import Task
 from pipeline import errors, run_dir, storage
 from pipeline.sources.clip import Clip
@@ -41,9 +42,9 @@ SHOWN = ("n", "num_listed", "ids_sha256", "overlap", "folds", "fold_rule")  # of
 PACKAGES = ("blat-ray", "torch", "torchaudio", "transformers", "ray", "numpy")
 
 
-def metric(value: float, interval: Interval | None = None, chance: float | None = None) -> dict[str, Any]:
+def metric(value: float, interval: Interval | None = None, chance: float | None = None) -> Metric:
     """Return one number with its 95 % bootstrap interval and what guessing would give."""
-    entry: dict[str, Any] = {"value": round(value, 6)}
+    entry: Metric = {"value": round(value, 6)}
     if interval is not None:
         entry["interval95"] = [round(bound, 6) for bound in interval]
     if chance is not None:
@@ -51,7 +52,7 @@ def metric(value: float, interval: Interval | None = None, chance: float | None 
     return entry
 
 
-def over_folds(per_fold: dict[str, Any]) -> dict[str, Any]:
+def over_folds(per_fold: Mapping[str, Metric]) -> Entry:
     """Return the mean of numbers by fold, with the standard deviation of a fold; nothing where there is one fold or none."""
     values = [each["value"] for each in per_fold.values()]
     if len(values) < 2:
@@ -60,9 +61,7 @@ def over_folds(per_fold: dict[str, Any]) -> dict[str, Any]:
     return {"over_folds": {name: round(value, 6) for name, value in summary.items()}}
 
 
-def protocol(
-    clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded: Checkpoint, config: Any
-) -> dict[str, Any]:
+def protocol(clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded: Checkpoint, config: Any) -> Entry:
     """Return what any evaluation must state: n of N, which clips, whether training saw them, and how it was run.
 
     Args:
@@ -114,25 +113,27 @@ def check_writable(out: str) -> None:
 
 
 def has(folder: str, flag: str = "--out") -> bool:
-    """Tell whether a folder has results. Raises InputError, naming the flag, when it cannot be looked into."""
+    """Return whether a folder has results. Raises InputError, naming the flag, when it cannot be looked into."""
     return bool(_files(folder, flag))
 
 
-def read(folder: str, flag: str = "--out") -> dict[str, Any]:
+def read(folder: str, flag: str = "--out") -> Run:
     """Return the model and all results of a folder, in the form of one file.
 
     Raises:
         InputError: naming the flag, when a file cannot be read or is none of results, when there is none, or when the files
             are of two models.
     """
-    found: dict[str, Any] = {"model": {}, "results": {}}
+    found: Run | None = None
     for uri in _files(folder, flag):
         held = _read(uri, folder, flag)
-        if found["model"] and held["model"]["revision"] != found["model"]["revision"]:
+        if found is None:
+            found = held
+        if held["model"]["revision"] != found["model"]["revision"]:
             names = f"{held['model']['name']}, and others there of {found['model']['name']}"
             raise errors.InputError(flag, folder, f"{uri} is of {names}; move the files of one model to another folder")
         found = {"model": held["model"], "results": found["results"] | held["results"]}
-    if not found["model"]:
+    if found is None:
         raise errors.InputError(flag, folder, "holds no results; run an evaluation with this --out")
     return found
 
@@ -148,7 +149,7 @@ def _files(folder: str, flag: str) -> list[str]:
         raise errors.InputError(flag, folder, f"cannot be read: {error}; give a folder that you may read") from None
 
 
-def _read(uri: str, folder: str, flag: str) -> dict[str, Any]:
+def _read(uri: str, folder: str, flag: str) -> Run:
     remedy = "restore it, or delete it and evaluate again"
     try:
         held = storage.read_json(uri)
@@ -156,7 +157,7 @@ def _read(uri: str, folder: str, flag: str) -> dict[str, Any]:
         raise errors.InputError(flag, folder, f"{uri} cannot be read ({error}); {remedy}") from None
     if not _are_results(held):
         raise errors.InputError(flag, folder, f"{uri} holds no results of a model; {remedy}")
-    return dict(held)
+    return cast(Run, held)
 
 
 def _are_results(held: Any) -> bool:
@@ -180,8 +181,7 @@ def file_stem(name: str) -> str:
 def source(task: Task, folder: str, clips: Sequence[Clip]) -> str:
     """Return a hash of what an evaluation reads: the listed clips with all that is listed of them, and their classes.
 
-    On disk it tells the files that are there by size and date, elsewhere by name, which is a request for a folder and not
-    for each clip.
+    Files on disk count with size and date. Files in an object store count by name: one request lists a folder.
     """
     uris = sorted({clip.uri for clip in clips})
     local, remote = ([uri for uri in uris if ("://" in uri) == far] for far in (False, True))
@@ -194,13 +194,13 @@ def source(task: Task, folder: str, clips: Sequence[Clip]) -> str:
 
 
 def done(out: str, name: str, config: Any, source: str) -> bool:
-    """Tell whether a folder has this evaluation of this source under the same config, wherever and however fast."""
+    """Return whether a folder has this evaluation of this source under the same config, wherever and however fast."""
     held = read(out)["results"].get(name, {}) if has(out) else {}
     wanted = storage.plain(dataclasses.asdict(config))
     return held.get("source_sha256") == source and not _differing(held.get("config", {}), wanted)
 
 
-def _differing(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _differing(held: Json, wanted: Json) -> list[str]:
     """Return the fields of a config that another has otherwise, but for those that change no number.
 
     A field that is left empty changes none: results from before there was such a field count as the same.
@@ -218,7 +218,7 @@ def remember(out: str, name: str, source: str) -> None:
 
 
 def publish(
-    out: str, name: str, loaded: Checkpoint, model_uri: str, entry: dict[str, Any], outcomes: dict[str, np.ndarray]
+    out: str, name: str, loaded: Checkpoint, model_uri: str, entry: Entry, outcomes: dict[str, np.ndarray]
 ) -> str:
     """Write the results of one evaluation, and what became of each clip beside them; return the file.
 
@@ -253,8 +253,8 @@ def outcomes_uri(folder: str, name: str) -> str:
     return storage.join(storage.resolve(folder), "outcomes", f"{file_stem(name)}.npz")
 
 
-def _warn_of_replacing(out: str, name: str, config: dict[str, Any]) -> None:
-    """Say so when results of the same name came of another config, such as other folds."""
+def _warn_of_replacing(out: str, name: str, config: Json) -> None:
+    """Warn when results of the same name came of another config, such as other folds."""
     try:
         held = read(out)["results"].get(name, {})
     except errors.InputError:  # whatever is wrong there must not cost the results that are at hand

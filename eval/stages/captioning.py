@@ -1,7 +1,7 @@
 """Caption the clips of a task and score the captions: `python -m eval captioning <config>`.
 
 With several kinds of --guidance it is the ablation of tags: the same clips and the same captioner with their own tags, none,
-those it hears itself, and those of other clips, which must hurt.
+those that it predicts, and those of other clips. Tags of other clips must hurt.
 """
 
 import csv
@@ -9,7 +9,7 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from eval.embedding import evaluation, in_process
 from eval.embedding.in_process import Written
 from eval.metrics import captions
 from eval.metrics.captions import Score
+from eval.results.records import Entry, Metric
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
@@ -44,14 +45,14 @@ class CaptioningConfig:
     task_dir: str = ""
     """The dataset's folder; of a task of your own, any source of clips that `pipeline inspect` understands."""
     columns: str = ""
-    """Columns of a table that are named otherwise, as in file=path,captions=said."""
+    """Columns of a table that are named otherwise, as in file=path,captions=description."""
     folds: tuple[str, ...] = ()
     """Evaluate only these folds; empty takes all."""
     out: str = ""
     """Folder or URI of this model's results: a file for each evaluation in <out>/results."""
     guidance: tuple[Guidance, ...] = ("tags",)
-    """The clips' own tags, none, those that the captioner hears, those of other clips; each is reported, and its difference
-    from the first."""
+    """The clips' own tags, none, those that the captioner predicts, those of other clips. Each is reported, with its
+    difference from the first."""
     tag_threshold: float = 0.3
     """Probability from which a predicted tag guides, from 0 to 1."""
     decoding: Decoding = field(default_factory=Decoding)
@@ -67,10 +68,10 @@ class CaptioningConfig:
 def run(config: CaptioningConfig) -> None:
     """Evaluate, write the numbers, and every caption with its scores, worst first."""
     task, clips = _check(config)
-    about = evaluation.load(config.model, "--model", config.device)
-    _check_tags(config, clips, about)
+    loaded = evaluation.load(config.model, "--model", config.device)
+    _check_tags(config, clips, loaded)
     given: dict[str, list[tuple[str, ...]] | None] = {name: _tags(name, clips) for name in config.guidance}
-    written = in_process.caption(about.model, clips, given, config.decoding, config.tag_threshold, config.batch_size)
+    written = in_process.caption(loaded.model, clips, given, config.decoding, config.tag_threshold, config.batch_size)
     scores = {name: captions.score(texts, [c.captions for c in written.clips]) for name, texts in written.texts.items()}
     clap = _clap(config, written)
     scores = {name: {**found, "clap": clap[name]} for name, found in scores.items()}
@@ -78,23 +79,23 @@ def run(config: CaptioningConfig) -> None:
         "guidance": {name: _entry(found, written.texts[name]) for name, found in scores.items()},
         "difference": {name: _differences(scores[name], scores[config.guidance[0]]) for name in config.guidance[1:]},
         "unavailable": {n: score.reason for found in scores.values() for n, score in found.items() if score.reason},
-        "notes": _notes(config, about),
+        "notes": _notes(config, loaded),
         "decoding": str(config.decoding),
         "tag_threshold": config.tag_threshold,
         "num_references": sum(len(clip.captions) for clip in written.clips),
-        "num_tagged": sum(bool(set(clip.tags) & set(about.model.tags)) for clip in written.clips),
+        "num_tagged": sum(bool(set(clip.tags) & set(loaded.model.tags)) for clip in written.clips),
         "fold_rule": task.fold_rule,
-        **results.protocol(written.clips, len(clips), written.missing, about, config),
+        **results.protocol(written.clips, len(clips), written.missing, loaded, config),
     }
     name = f"captioning {task.name}"
-    uri = results.publish(config.out, name, about, config.model, entry, {})
+    uri = results.publish(config.out, name, loaded, config.model, entry, {})
     listed = storage.join(storage.resolve(config.out), f"{results.file_stem(name)}.csv")
     storage.publish(listed, _table(written, scores))
     print(text_table(entry))
     log.info("captioning %s: n %d; wrote %s and %s", task.name, entry["n"], uri, listed)
 
 
-def text_table(entry: dict[str, Any]) -> str:
+def text_table(entry: Entry) -> str:
     """Return the numbers of every kind of guidance, and why some are missing."""
     names = [name for name in SHOWN if name not in entry["unavailable"]]
     lines = ["guidance   " + "".join(f"{name:>22}" for name in names)]
@@ -102,8 +103,8 @@ def text_table(entry: dict[str, Any]) -> str:
         lines.append(f"{guidance:<11}" + "".join(f"{_cell(found[name]):>22}" for name in names))
     for guidance, found in entry["difference"].items():
         first = next(iter(entry["guidance"]))
-        told = ", ".join(f"{name} {_cell(found[name], '+')}" for name in names if name in found)
-        lines.append(f"{guidance} minus {first}: {told}")
+        shown = ", ".join(f"{name} {_cell(found[name], '+')}" for name in names if name in found)
+        lines.append(f"{guidance} minus {first}: {shown}")
     lines += [f"{name}: not computed: {reason}" for name, reason in entry["unavailable"].items()]
     lines.append(f"{entry['num_tagged']} of {entry['n']} clips have tags that the captioner knows")
     lines += entry["notes"]
@@ -141,9 +142,9 @@ def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
     return task, clips
 
 
-def _check_tags(config: CaptioningConfig, clips: Sequence[Clip], about: checkpoint.Checkpoint) -> None:
+def _check_tags(config: CaptioningConfig, clips: Sequence[Clip], loaded: checkpoint.Checkpoint) -> None:
     """Raise InputError where tags are to guide and no clip has one: all kinds of guidance would be the same."""
-    known = set(about.model.tags)
+    known = set(loaded.model.tags)
     if {"tags", "shuffled"} & set(config.guidance) and not any(known & set(clip.tags) for clip in clips):
         remedy = (
             "no clip has a tag that the captioner knows; for AudioCaps put AudioSet's segments tables and class labels "
@@ -151,10 +152,10 @@ def _check_tags(config: CaptioningConfig, clips: Sequence[Clip], about: checkpoi
         raise InputError("--task-dir", config.task_dir, remedy + "beside its CSV, or use --guidance none")
 
 
-def _notes(config: CaptioningConfig, about: checkpoint.Checkpoint) -> list[str]:
+def _notes(config: CaptioningConfig, loaded: checkpoint.Checkpoint) -> list[str]:
     """Return what a reader of the numbers must know."""
-    untrained = about.info.lineage.get("tag_dropout") == 0
-    if not (untrained and about.model.config.guided and "none" in config.guidance):
+    untrained = loaded.info.lineage.get("tag_dropout") == 0
+    if not (untrained and loaded.model.config.guided and "none" in config.guidance):
         return []
     return [
         "none: this captioner was trained with tags on every clip (tag dropout 0), so that captions without tags are "
@@ -163,7 +164,7 @@ def _notes(config: CaptioningConfig, about: checkpoint.Checkpoint) -> list[str]:
 
 
 def _tags(guidance: Guidance, clips: Sequence[Clip]) -> list[tuple[str, ...]] | None:
-    """Return the tags that guide each clip; None where the captioner is to hear them."""
+    """Return the tags that guide each clip; None where the captioner predicts them."""
     if guidance == "predicted":
         return None
     if guidance == "none":
@@ -190,15 +191,15 @@ def _clap(config: CaptioningConfig, written: Written) -> dict[str, Score]:
     }
 
 
-def _entry(scores: dict[str, Score], texts: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _entry(scores: dict[str, Score], texts: list[str]) -> dict[str, Metric | None]:
+    found: dict[str, Metric | None] = {
         name: None if score.value is None else results.metric(score.value, score.interval95)
         for name, score in scores.items()
     }
     return found | {name: results.metric(value) for name, value in captions.diversity(texts).items()}
 
 
-def _differences(scores: dict[str, Score], first: dict[str, Score]) -> dict[str, Any]:
+def _differences(scores: dict[str, Score], first: dict[str, Score]) -> dict[str, Metric]:
     """Return the mean differences from the first kind of guidance, over the same clips, with their intervals."""
     found = {}
     for name in COMPARED:
@@ -223,18 +224,18 @@ def _table(written: Written, scores: dict[str, dict[str, Score]]) -> bytes:
     for row in order:
         clip = written.clips[row]
         for name, values in per_clip.items():
-            about = [
+            columns = [
                 clip.key,
                 name,
                 "|".join(written.tags[name][row]),
                 written.texts[name][row],
                 " || ".join(clip.captions),
             ]
-            table.writerow([*about, *(f"{each[row]:.4f}" for each in values.values())])
+            table.writerow([*columns, *(f"{each[row]:.4f}" for each in values.values())])
     return text.getvalue().encode()
 
 
-def _cell(metric: dict[str, Any] | None, sign: str = "") -> str:
+def _cell(metric: Metric | None, sign: str = "") -> str:
     if metric is None:
         return "-"
     if "interval95" not in metric:

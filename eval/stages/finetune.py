@@ -25,7 +25,6 @@ from train import checkpoint
 from train.data.clip_sets import ListedClips
 from train.stages import finetune
 from train.stages.finetune import FinetuneConfig, Labelled
-from train.stages.training import BEST
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _fold(part: Split, shared: _Shared) -> _Tested:
     )
     log.info("fold %s: %d clips to train on, %d to test", part.name, len(training), len(part.test))
     finetune.finetune(dataclasses.replace(config.recipe, out=out), learned)
-    model = out if shared.cross_validated else storage.join(out, BEST)
+    model = out if shared.cross_validated else storage.join(out, finetune.BEST)
     loaded = checkpoint.load(model)
     asked = dataclasses.replace(config, model=model, workers=0)
     embeddings = embed(asked, loaded, [shared.clips[row] for row in part.test])

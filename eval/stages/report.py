@@ -6,11 +6,11 @@ how surely, the run is from the first one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eval import results
 from eval.report import headline, page, tables
 from eval.results import compare
+from eval.results.records import Runs
 from pipeline import storage
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
@@ -51,19 +51,19 @@ def run(config: ReportConfig) -> None:
     print(f"\nreport: {storage.join(storage.resolve(config.out), 'report.html')}")
 
 
-def _add_differences(folders: Sequence[str], runs: dict[str, Any]) -> None:
+def _add_differences(folders: Sequence[str], runs: Runs) -> None:
     """Add to every run but the first how it differs from the first, by evaluation; those without outcomes have none."""
     (start, first), *others = zip(folders, runs.values(), strict=True)
     for folder, result in others:
         shared = [name for name in result["results"] if name in first["results"]]
         found = {name: compare.runs(start, folder, name) for name in shared}
-        result["differences"] = {name: told for name, told in found.items() if told}
+        result["differences"] = {name: difference for name, difference in found.items() if difference}
 
 
-def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
+def _read_runs(folders: Sequence[str]) -> Runs:
     if not folders:
         raise InputError("--results", folders, "give one or more folders that `python -m eval` wrote")
-    runs: dict[str, Any] = {}
+    runs: Runs = {}
     for folder in folders:
         name = storage.resolve(folder).rpartition("/")[2]
         if name in runs:

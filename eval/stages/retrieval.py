@@ -1,14 +1,14 @@
 """Audio-text retrieval in both directions: `python -m eval retrieval <config>`.
 
 Every caption is a query for its clip; a clip's query counts the best of its captions. Whole clips. Items that are equally
-close are in random order: every number is the expected one, and a model that hears no difference gets what chance gives.
+close are in random order: every number is the expected one, and a model without any signal gets what chance gives.
 """
 
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from eval.embedding import evaluation
 from eval.embedding.cache import embed
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
+from eval.results.records import Metric
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.metrics import ranking
@@ -44,7 +45,7 @@ def run(config: RetrievalConfig) -> None:
     texts = [caption for clip in embedded.clips for caption in clip.captions]
     vectors = (embedded.outputs, embed_text(loaded.model, texts))
     audio, text = (each.astype(np.float64) for each in vectors)  # as train/metrics/ranking.py has it
-    found = measure(audio @ text.T, caption_owners(embedded.clips))
+    found = measure(audio @ text.T, clips_of_captions(embedded.clips))
     entry = {
         **found.metrics,
         "num_captions": len(texts),
@@ -63,11 +64,11 @@ def run(config: RetrievalConfig) -> None:
 class Measured(NamedTuple):
     """Both directions."""
 
-    metrics: dict[str, Any]  # direction -> name -> metric
+    metrics: dict[str, dict[str, Metric]]  # direction -> name -> metric
     outcomes: dict[str, np.ndarray]  # "<direction> R@10" -> (N,) share of a clip's queries that succeed
 
 
-def caption_owners(clips: Sequence[Clip]) -> np.ndarray:
+def clips_of_captions(clips: Sequence[Clip]) -> np.ndarray:
     """Return for every caption the row of its clip."""
     return np.array([row for row, clip in enumerate(clips) for _ in clip.captions])
 
@@ -95,15 +96,15 @@ def _chance(items: int, relevant: int, k: int) -> float:
 
 def _one_way(
     similarity: np.ndarray, relevant: np.ndarray, clip_of_query: np.ndarray, chances: list[float]
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[dict[str, Metric], np.ndarray]:
     """Return the metrics and the share (N,) of each clip's queries that R@10 counts.
 
     Intervals resample clips, not queries: five captions of one clip are not five independent trials.
     """
     queries = np.bincount(clip_of_query)
-    best = ranking.best(similarity, relevant)
+    best = ranking.rank_best(similarity, relevant)
 
-    def mean(values: np.ndarray, chance: float | None = None) -> dict[str, Any]:
+    def mean(values: np.ndarray, chance: float | None = None) -> Metric:
         total = np.bincount(clip_of_query, weights=values)
         interval = metrics.bootstrap(lambda rows: total[rows].sum() / queries[rows].sum(), len(total))
         return results.metric(float(values.mean()), interval, chance)

@@ -15,12 +15,13 @@ from eval.stages.finetune import FinetuneTaskConfig
 from eval.stages.linear_probe import LinearProbeConfig
 from eval.stages.report import ReportConfig
 from eval.stages.retrieval import RetrievalConfig
-from eval.stages.zero_shot import PROMPTS, ZeroShotConfig
+from eval.stages.zero_shot import ZeroShotConfig
 from eval.tasks import Task, splits
 from pipeline import storage
 from pipeline.errors import InputError, JobError
 from train import checkpoint
 from train.checkpoint import CheckpointInfo, NetworkConfig
+from train.metrics.zero_shot import PROMPTS
 from train.stages.finetune import FinetuneConfig
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Evaluation(NamedTuple):
     name: str
     run: Callable[[Any], None]
     config: Any
-    source: str  # what it is about to read, see `results.source`
+    source: str  # hash of what it reads, see `results.source`
 
 
 class Plan(NamedTuple):
@@ -86,8 +87,8 @@ def run(config: SuiteConfig) -> None:
     for name, wrong in plan.failed.items():
         log.warning("suite: %s failed: %s", name, wrong)
     if not (plan.evaluations or plan.failed):
-        told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in plan.left_out.items())
-        raise InputError("--task-dir", config.task_dir, f"has nothing to evaluate: {told or 'it holds no task'}")
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in plan.left_out.items())
+        raise InputError("--task-dir", config.task_dir, f"has nothing to evaluate: {reasons or 'it holds no task'}")
     failed, count = dict(plan.failed), len(plan.evaluations)
     log.info("suite: %d evaluations: %s", count, ", ".join(each.name for each in plan.evaluations))
     for number, each in enumerate(plan.evaluations, start=1):
@@ -113,12 +114,12 @@ def _attempt(out: str, each: Evaluation) -> str:
             each.run(each.config)
             results.remember(out, each.name, each.source)
     except Exception as error:  # whatever one evaluation runs into must not cost the others
-        return _told(each.name, error)
+        return _reason(each.name, error)
     return ""
 
 
-def _told(name: str, error: Exception) -> str:
-    """Return what is told of an error; one that is neither the user's nor the disk's is logged with where it came from."""
+def _reason(name: str, error: Exception) -> str:
+    """Return the message of an error. An error of the program is logged with its traceback."""
     if isinstance(error, (InputError, JobError, OSError)):
         return str(error)
     log.warning("suite: %s met an error of the program", name, exc_info=error)
@@ -126,7 +127,7 @@ def _told(name: str, error: Exception) -> str:
 
 
 def _plan(config: SuiteConfig, checkpoint_info: CheckpointInfo[NetworkConfig]) -> Plan:
-    """Find the tasks, and the stages that fit them; listings are read, so that what lacks clips is told beforehand."""
+    """Find the tasks, and the stages that fit them. Listings are read here: missing clips are reported first."""
     found, failed = _find(config)
     plan, read = Plan([], {}, failed), functools.cache(_read)
     for name, folder in found.items():
@@ -137,7 +138,7 @@ def _plan(config: SuiteConfig, checkpoint_info: CheckpointInfo[NetworkConfig]) -
             try:
                 listing = read(name, folder, training=stage in ("zero-shot", *TRAINED))  # whose labels are its classes
             except Exception as error:  # nor must one listing
-                plan.failed[f"{stage} {name}"] = _told(f"{stage} {name}", error)
+                plan.failed[f"{stage} {name}"] = _reason(f"{stage} {name}", error)
                 continue
             if stage in TRAINED and listing.unsplit:
                 plan.left_out.setdefault(listing.unsplit, []).append(f"{stage} {name}")

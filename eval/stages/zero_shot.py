@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,16 +12,17 @@ from eval.embedding.cache import embed
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
 from eval.results import scoring
+from eval.results.records import Metric
 from eval.tasks import Task
 from pipeline import cli
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.checkpoint import Checkpoint
+from train.metrics.zero_shot import PROMPTS
 from train.models.clap import Clap
 from train.models.tagger import Tagger
 
 log = logging.getLogger(__name__)
-PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
 DESCRIPTION, ENSEMBLE = "{}: description in the ontology", "ensemble"
 
 
@@ -82,7 +82,7 @@ def _classes(config: ZeroShotConfig, task: Task, clips: list[Clip]) -> list[str]
 
 def _by_fold(
     task: Task, clips: list[Clip], scores: np.ndarray, truth: np.ndarray, rows: np.ndarray
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Metric]]:
     """Return `per_fold` where a task has official folds: of the clips with one label, else of all."""
     if not task.folds:
         return {}
@@ -91,15 +91,15 @@ def _by_fold(
     return {"per_fold": found} if found else {}
 
 
-Texts = dict[str, list[str]]  # prompt -> what it says of each class
+Texts = dict[str, list[str]]  # prompt -> the text of each class
 
 
 def _texts(config: ZeroShotConfig, task: Task, names: Sequence[str]) -> Texts:
     """Fill the prompts with the class names; where the ontology describes all of them, that is one more prompt."""
     texts = {prompt: [prompt.format(task.label_text(name)) for name in names] for prompt in config.prompts}
-    told = tasks.descriptions(task, config.task_dir)
-    if all(name in told for name in names):
-        texts[DESCRIPTION] = [f"{task.label_text(name)}: {told[name]}" for name in names]
+    descriptions = tasks.descriptions(task, config.task_dir)
+    if all(name in descriptions for name in names):
+        texts[DESCRIPTION] = [f"{task.label_text(name)}: {descriptions[name]}" for name in names]
     return texts
 
 
@@ -111,7 +111,7 @@ def _compare(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> dict[s
 
 
 def _transfer_tags(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
-    """Return what the tags of a tagger tell of the classes (C, K), by prompt and for the ensemble."""
+    """Return the weights of a tagger's tags for the classes (C, K), by prompt and for the ensemble."""
     if not loaded.model.tags:
         raise InputError("--model", config.model, "has no tagging head; --text-encoder needs one")
     try:
@@ -124,13 +124,13 @@ def _transfer_tags(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> 
     return by_prompt | {ENSEMBLE: np.asarray(np.mean(list(by_prompt.values()), axis=0))}
 
 
-def _measure(scores: dict[str, np.ndarray], truth: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+def _measure(scores: dict[str, np.ndarray], truth: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, Metric]]:
     """Return metric -> prompt -> number: accuracy and top 5 of the rows with one label, tagging of all."""
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Metric]] = {}
     for prompt, matrix in scores.items():
-        told = scoring.tagging(matrix, truth)
+        values = scoring.tagging(matrix, truth)
         if len(rows):
-            told = scoring.classification(matrix[rows], truth[rows].argmax(axis=1)) | told
-        for name, metric in told.items():
+            values = scoring.classification(matrix[rows], truth[rows].argmax(axis=1)) | values
+        for name, metric in values.items():
             found.setdefault(name, {})[prompt] = metric
     return found

@@ -172,8 +172,8 @@ def descriptions(task: Task, folder: str) -> dict[str, str]:
     if not mids or not storage.exists(uri):
         return {}
     with _readable(folder):
-        told = {node["id"]: node["description"].strip() for node in json.loads(storage.read_text(uri))}
-    return {name: told[mid] for name, mid in mids.items() if told.get(mid)}
+        descriptions = {node["id"]: node["description"].strip() for node in json.loads(storage.read_text(uri))}
+    return {name: descriptions[mid] for name, mid in mids.items() if descriptions.get(mid)}
 
 
 def present(folder: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -222,7 +222,7 @@ def _listings(task: Task, uri: str) -> list[tuple[Listing, str]]:
 
 
 def _no_clip(asked: Iterable[str], have: set[str]) -> str:
-    """Return what to say of folds without a clip; '' is no fold."""
+    """Return the message for folds without a clip; '' is no fold."""
     lists = f" of {', '.join(sorted(asked))}" if asked else ""
     return f"lists no clip{lists}; folds: {', '.join(sorted(have - {''})) or 'none'}"
 
@@ -236,8 +236,8 @@ def _distinct(task: Task, clips: list[Clip]) -> list[Clip]:
         if other and task.test and clip.fold != other.fold and not same_recording:
             clip = replace(clip, key=disambiguated_key(f"{clip.fold}/{clip.source_id}"))
         if seen.setdefault(clip.key, clip) is not clip:
-            told = sources.same_key(clip.source_id, seen[clip.key].source_id, clip.key)
-            raise InputError("--task-dir", clip.uri, told)
+            message = sources.same_key(clip.source_id, seen[clip.key].source_id, clip.key)
+            raise InputError("--task-dir", clip.uri, message)
     return list(reversed(seen.values()))
 
 

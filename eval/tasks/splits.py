@@ -42,7 +42,7 @@ def read(
             "--folds", folds, f"{name} has {have} and is tested on {', '.join(known.test)}; leave --folds out"
         )
     task, clips = tasks.read(name, folder, folds, training=True, columns=columns, classes=classes)
-    split(task, clips, "--folds" if folds else "--task-dir")  # too few folds are told before anything is computed
+    split(task, clips, "--folds" if folds else "--task-dir")  # too few folds fail before anything is computed
     return task, clips
 
 

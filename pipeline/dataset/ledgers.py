@@ -8,14 +8,14 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.dataset import shards
-from pipeline.storage.read_ahead import ahead
+from pipeline.storage.read_ahead import read_ahead
 
 READERS = 8  # ledgers read at a time
 
 
 def read(data: str, numbers: Iterable[int]) -> Iterator[pa.Table]:
     """Yield the ledgers of some shards in their order."""
-    return ahead(partial(_ledger, data), numbers, READERS)
+    return read_ahead(partial(_ledger, data), numbers, READERS)
 
 
 def written(data: str, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:

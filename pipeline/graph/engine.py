@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline import ray_noise
 from pipeline.errors import InputError, JobError
-from pipeline.storage.read_ahead import ahead
+from pipeline.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     import ray.data
@@ -131,7 +131,7 @@ def _in_process(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterato
             if isinstance(step, Actors):
                 stack.enter_context(_actor_threads(step.config))
             function = step.function if isinstance(step, Tasks) else step.kind(*step.arguments)
-            batches = stack.enter_context(closing(ahead(function, batches, CONCURRENT)))
+            batches = stack.enter_context(closing(read_ahead(function, batches, CONCURRENT)))
         yield from batches
 
 

@@ -4,19 +4,14 @@ The listing alone decides, nothing is decoded. A clip counts 64,000 bytes, those
 listing gives; else the bytes of its file or tar member; else nothing. It counts as the longest clip that is read at most.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow.fs as pafs
 
 from pipeline import audio, storage
-from pipeline.storage import s3
-from pipeline.storage.retrying import patiently
 
 T = TypeVar("T")
 MAX_SHARD_MB = 1000.0  # 512 clips of 30 s, or of 10 s as WAV at 48 kHz in stereo
@@ -95,24 +90,8 @@ class Weights:
 def _sizes(folder: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted hashes of the names in a folder and the size of each file; sixteen bytes for a file."""
     try:
-        listed = np.fromiter(((hash(name), size) for name, size in file_sizes(folder)), np.dtype("i8,i8"))
+        listed = np.fromiter(((hash(name), size) for name, size in storage.file_sizes(folder)), np.dtype("i8,i8"))
     except OSError:  # a folder that cannot be listed may still be read from
         listed = np.empty(0, np.dtype("i8,i8"))
     listed = listed[np.argsort(listed["f0"])]
     return np.ascontiguousarray(listed["f0"]), np.ascontiguousarray(listed["f1"])
-
-
-def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
-    """Yield name and bytes of each file directly inside a folder, in no order; none when the folder is absent."""
-    filesystem, path = storage.locate(folder)
-    if "://" not in folder:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # gone since
-                    if entry.is_file():
-                        yield entry.name, entry.stat().st_size
-    elif folder.startswith("s3://"):
-        yield from s3.file_sizes(path)
-    else:
-        found = patiently(filesystem.get_file_info, pafs.FileSelector(path, allow_not_found=True))
-        yield from ((info.base_name, info.size) for info in found if info.type == pafs.FileType.File)

@@ -18,7 +18,7 @@ from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import MAX_KEY, Clip
 from pipeline.sources.listing_stats import ListingStats
 from pipeline.sources.tables import Options
-from pipeline.storage.read_ahead import ahead
+from pipeline.storage.read_ahead import read_ahead
 
 log = logging.getLogger(__name__)
 SOURCE_HINT = "give the CSV, folder, tars or Parquet files of your clips"
@@ -52,7 +52,9 @@ def list_clips(
     options = Options(columns=columns.parse(column_names), holds_all=holds_all)
     total = ListingStats() if stats is None else stats
     with readable(source, flag):
-        listed = ahead(partial(formats.list_part, options=options), parts.find_parts(storage.resolve(source)), LISTERS)
+        listed = read_ahead(
+            partial(formats.list_part, options=options), parts.find_parts(storage.resolve(source)), LISTERS
+        )
         for part_stats, clips in listed:
             for clip in formats.kept(clips, folds, part_stats):
                 if not clip.key:

@@ -33,7 +33,7 @@ def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> b
         raise audio.AudioError(reason, detail)
     try:
         if offset < 0:
-            return storage.read(uri, most=audio.MAX_BYTES)
+            return storage.read(uri, max_bytes=audio.MAX_BYTES)
         if size >= 0:
             if size > audio.MAX_BYTES:
                 raise storage.TooLarge(f"{size} bytes")

@@ -1,3 +1,75 @@
-"""Files on local disk and at s3://, gs:// and hf:// URIs."""
+"""Files on local disk and at s3://, gs:// and hf:// URIs; hf:// is for reading only. No other package knows a URI scheme.
 
-from pipeline.storage.files import *  # noqa: F403
+A published name always holds a complete file. On disk a file is written under a temporary name and then renamed. An object
+store replaces an object in one request. Temporary faults of a remote store are retried; an OSError means that the
+fault stayed.
+
+    files.py        list, read, publish, create, move, remove
+    formats.py      JSON, text and Parquet
+    arrow.py        Arrow's filesystems, which read the remote stores
+    s3.py           what Arrow's S3 filesystem lacks, through boto3
+    retrying.py     with_retries
+    read_ahead.py   results of a function in order, computed ahead in threads
+"""
+
+from pipeline.storage.arrow import TooLarge
+from pipeline.storage.files import (
+    check_writable,
+    create,
+    exists,
+    file_sizes,
+    is_folder,
+    join,
+    list_names,
+    move,
+    names,
+    open_stream,
+    publish,
+    read,
+    read_start,
+    remove,
+    resolve,
+    stamps,
+)
+from pipeline.storage.formats import (
+    json_bytes,
+    open_parquet,
+    open_text,
+    plain,
+    publish_json,
+    publish_table,
+    read_json,
+    read_table,
+    read_text,
+    table_bytes,
+)
+
+__all__ = [
+    "TooLarge",
+    "check_writable",
+    "create",
+    "exists",
+    "file_sizes",
+    "is_folder",
+    "join",
+    "json_bytes",
+    "list_names",
+    "move",
+    "names",
+    "open_parquet",
+    "open_stream",
+    "open_text",
+    "plain",
+    "publish",
+    "publish_json",
+    "publish_table",
+    "read",
+    "read_json",
+    "read_start",
+    "read_table",
+    "read_text",
+    "remove",
+    "resolve",
+    "stamps",
+    "table_bytes",
+]

@@ -1,25 +1,17 @@
-"""Open, list and publish files on local disk, s3://, gs:// and hf:// (to read). Nothing else knows a URI scheme.
+"""List, read and publish whole files on local disk, s3://, gs:// and hf:// (hf:// for reading only)."""
 
-A published name holds whole contents: local files are written under a temporary name and renamed, object stores replace an
-object in one request. What a passing fault of a remote store breaks is tried again; an OSError means that it stayed broken.
-"""
-
-import gzip
-import io
-import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO
 
-import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from pipeline.storage import s3
-from pipeline.storage.retrying import connect, open_patiently, patiently
+from pipeline.storage.arrow import LOCAL, check_size, locate, read_range
+from pipeline.storage.retrying import with_retries
 
 
 def resolve(uri: str) -> str:
@@ -33,60 +25,79 @@ def join(uri: str, *names: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Tell whether a file or folder is there."""
+    """Return whether a file or folder exists."""
     filesystem, path = locate(uri)
-    return bool(patiently(filesystem.get_file_info, path).type != pafs.FileType.NotFound)
+    return bool(with_retries(filesystem.get_file_info, path).type != pafs.FileType.NotFound)
 
 
 def stamps(uris: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the size and the time of change (ns) of files in one store, to tell whether they are those that were read."""
+    """Return the size and the modification time (ns) of files in one store.
+
+    Equal stamps mean that a file has not changed since it was read.
+    """
     if not uris:
         return []
     filesystem = locate(uris[0])[0]
-    found = patiently(filesystem.get_file_info, [locate(uri)[1] for uri in uris])
+    found = with_retries(filesystem.get_file_info, [locate(uri)[1] for uri in uris])
     return [(int(info.size or 0), int(info.mtime_ns or 0)) for info in found]
 
 
 def is_folder(uri: str) -> bool:
-    """Tell whether a folder is there."""
+    """Return whether a folder exists."""
     filesystem, path = locate(uri)
-    return bool(patiently(filesystem.get_file_info, path).type == pafs.FileType.Directory)
+    return bool(with_retries(filesystem.get_file_info, path).type == pafs.FileType.Directory)
 
 
 def names(folder: str) -> Iterator[str]:
-    """Yield the names directly inside a folder, in no order, without holding them; none when the folder is absent."""
+    """Yield the names directly inside a folder, in no order and without collecting them. A missing folder is empty."""
     filesystem, path = locate(folder)
-    if filesystem is _LOCAL:
+    if filesystem is LOCAL:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
             yield from (entry.name for entry in entries)
     elif folder.startswith("s3://"):
         yield from s3.names(path)
     else:
         selector = pafs.FileSelector(path, allow_not_found=True)
-        yield from (info.base_name for info in patiently(filesystem.get_file_info, selector))
+        yield from (info.base_name for info in with_retries(filesystem.get_file_info, selector))
 
 
 def list_names(folder: str) -> list[str]:
-    """Return the sorted names directly inside a folder; empty when the folder is absent."""
+    """Return the sorted names directly inside a folder. A missing folder is empty."""
     return sorted(names(folder))
 
 
-def read(uri: str, offset: int = 0, size: int | None = None, most: int | None = None) -> bytes:
+def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
+    """Yield the name and the bytes of each file directly inside a folder, in no order. A missing folder is empty."""
+    filesystem, path = locate(folder)
+    if filesystem is LOCAL:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # deleted since it was listed
+                    if entry.is_file():
+                        yield entry.name, entry.stat().st_size
+    elif folder.startswith("s3://"):
+        yield from s3.file_sizes(path)
+    else:
+        found = with_retries(filesystem.get_file_info, pafs.FileSelector(path, allow_not_found=True))
+        yield from ((info.base_name, info.size) for info in found if info.type == pafs.FileType.File)
+
+
+def read(uri: str, offset: int = 0, size: int | None = None, max_bytes: int | None = None) -> bytes:
     """Read a whole file, or `size` bytes from `offset`.
 
     Raises:
-        FileNotFoundError: when it is absent.
-        TooLarge: when the whole file has more than `most` bytes; nothing is read.
-        OSError: when it cannot be read, or ends before `offset + size`.
+        FileNotFoundError: when the file does not exist.
+        TooLarge: when the whole file has more than `max_bytes` bytes; nothing is read.
+        OSError: when the file cannot be read, or ends before `offset + size`.
     """
     filesystem, path = locate(uri)
-    if filesystem is _LOCAL:  # a plain open is several times cheaper than going through Arrow
-        with open(uri, "rb") as local:
-            _check_size(uri, os.fstat(local.fileno()).st_size, most)
+    if filesystem is LOCAL:  # a plain open is several times cheaper than going through Arrow
+        with open(path, "rb") as local:
+            check_size(uri, os.fstat(local.fileno()).st_size, max_bytes)
             local.seek(offset)
             data = local.read(-1 if size is None else size)
     else:
-        data = patiently(_read_remote, filesystem, path, offset, size, most)
+        data = with_retries(read_range, filesystem, path, offset, size, max_bytes)
     if size is not None and len(data) < size:
         raise OSError(f"{uri} ends after {offset + len(data)} bytes, before {offset + size}")
     return data
@@ -98,28 +109,8 @@ def read_start(uri: str, size: int) -> bytes:
         return stream.read(size)
 
 
-class TooLarge(Exception):
-    """A file that is larger than its reader takes."""
-
-
-def _read_remote(filesystem: pafs.FileSystem, path: str, offset: int, size: int | None, most: int | None) -> bytes:
-    with filesystem.open_input_file(path) as remote:
-        whole = remote.size()
-        _check_size(path, whole, most)
-        wanted = max(0, whole - offset if size is None else min(size, whole - offset))
-        data = bytes(remote.read_at(wanted, offset)) if wanted else b""
-        if len(data) < wanted:
-            raise OSError(f"{path}: the answer broke off after {len(data)} of {wanted} bytes")
-        return data
-
-
-def _check_size(uri: str, size: int, most: int | None) -> None:
-    if most is not None and size > most:
-        raise TooLarge(f"{uri} has {size} bytes, at most {most} are read")
-
-
 def check_writable(uri: str) -> None:
-    """Raise OSError for a store that is only read, or that there is not; a disk's refusal comes with the writing."""
+    """Raise OSError for a store that is unknown or read only. The permissions of a disk are not checked."""
     if uri.startswith("hf://"):
         raise OSError("hf:// is read only; write to a local path, s3:// or gs://, and upload the finished folder")
     locate(uri)
@@ -127,54 +118,20 @@ def check_writable(uri: str) -> None:
 
 @contextmanager
 def open_stream(uri: str) -> Iterator[BinaryIO]:
-    """Open a file to be read once, front to back."""
+    """Open a file to read it once, from the beginning to the end."""
     filesystem, path = locate(uri)
-    if filesystem is _LOCAL:
-        with open(uri, "rb") as local:
+    if filesystem is LOCAL:
+        with open(path, "rb") as local:
             yield local
     else:
-        with patiently(lambda: filesystem.open_input_stream(path, buffer_size=2**20)) as remote:
+        with with_retries(filesystem.open_input_stream, path, buffer_size=2**20) as remote:
             yield remote
-
-
-@contextmanager
-def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
-    """Open UTF-8 text as a stream, with or without a byte order mark; a name that ends in .gz is decompressed."""
-    filesystem, path = locate(uri)
-    with patiently(filesystem.open_input_file, path) as file:
-        contents = gzip.GzipFile(fileobj=file) if uri.endswith(".gz") else file
-        yield io.TextIOWrapper(contents, encoding="utf-8-sig", errors=errors, newline="")
-
-
-def open_parquet(uri: str, pre_buffer: bool = False) -> pq.ParquetFile:
-    """Open a Parquet file to read some of its row groups; close it, or use it in a `with`.
-
-    With `pre_buffer` the columns of a row group come in one request: for groups that are read whole and are small.
-    """
-    filesystem, path = locate(uri)
-    return pq.ParquetFile(path if filesystem is _LOCAL else open_patiently(filesystem, path), pre_buffer=pre_buffer)
-
-
-def read_json(uri: str) -> Any:
-    """Read one JSON document."""
-    return json.loads(read(uri))
-
-
-def read_text(uri: str) -> str:
-    """Read UTF-8 text, with or without a byte order mark; a name that ends in .gz is decompressed."""
-    data = read(uri)
-    return (gzip.decompress(data) if uri.endswith(".gz") else data).decode("utf-8-sig")
-
-
-def read_table(uri: str) -> pa.Table:
-    """Read one Parquet file."""
-    return pq.read_table(pa.BufferReader(read(uri)))
 
 
 def publish(uri: str, data: bytes) -> None:
     """Write a whole file; the name appears (or changes) only once all bytes are stored."""
     filesystem, path = locate(uri)
-    if filesystem is _LOCAL:
+    if filesystem is LOCAL:
         with _temporary(path, data) as temporary:
             os.replace(temporary, path)
     elif uri.startswith("s3://"):
@@ -185,10 +142,10 @@ def publish(uri: str, data: bytes) -> None:
 
 
 def create(uri: str, data: bytes) -> bool:
-    """Write a whole file unless the name is taken; of several writers at once exactly one succeeds.
+    """Write a whole file unless the name is taken. When several writers do so at once, exactly one succeeds.
 
-    On gs://, and on a disk without hard links, the look and the write are two steps: give a dataset there one driver
-    at a time.
+    On gs://, and on a disk without hard links, the check and the write are two steps. A dataset there must have one
+    driver at a time.
 
     Returns:
         Whether the file there now holds `data`.
@@ -196,13 +153,13 @@ def create(uri: str, data: bytes) -> bool:
     filesystem, path = locate(uri)
     if uri.startswith("s3://"):
         return s3.create(path, data)
-    if filesystem is _LOCAL:
+    if filesystem is LOCAL:
         with _temporary(path, data) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
-            except OSError:  # no hard links on this disk; what else is wrong stops `publish` as well
+            except OSError:  # a disk without hard links; any other fault makes `publish` fail as well
                 pass
             else:
                 return True
@@ -213,10 +170,12 @@ def create(uri: str, data: bytes) -> bool:
 
 
 def move(source: str, target: str) -> None:
-    """Give a file another name in the same store; done already is fine, so that two may do it at once.
+    """Give a file another name in the same store.
+
+    Two processes may do it at once: a file that already has its new name is no error.
 
     Raises:
-        FileNotFoundError: when neither name is there.
+        FileNotFoundError: when neither name exists.
     """
     filesystem, path = locate(source)
     try:
@@ -230,9 +189,23 @@ def move(source: str, target: str) -> None:
             raise
 
 
+def remove(uri: str) -> None:
+    """Delete a file, or a folder and everything in it. A name that does not exist is no error."""
+    filesystem, path = locate(uri)
+    if uri.startswith("s3://"):
+        s3.remove(path)
+        return
+    kind = with_retries(filesystem.get_file_info, path).type
+    with suppress(FileNotFoundError):  # another process deleted it first
+        if kind == pafs.FileType.Directory:
+            filesystem.delete_dir(path)
+        elif kind == pafs.FileType.File:
+            filesystem.delete_file(path)
+
+
 @contextmanager
 def _temporary(path: str, data: bytes) -> Iterator[str]:
-    """Hold the data on disk under a name of its own, in the folder where it is going to be."""
+    """Write the data to a temporary file in its final folder; the file is deleted at the end."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
@@ -243,58 +216,3 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
         yield temporary
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-def publish_json(uri: str, value: Any) -> None:
-    """Publish one JSON document."""
-    publish(uri, json_bytes(value))
-
-
-def publish_table(uri: str, table: pa.Table) -> None:
-    """Publish one Parquet file."""
-    publish(uri, table_bytes(table))
-
-
-def json_bytes(value: Any) -> bytes:
-    """Return a JSON document, indented for people."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def table_bytes(table: pa.Table) -> bytes:
-    """Return a table as Parquet."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON would give it back: tuples become lists, keys become strings."""
-    return json.loads(json.dumps(value))
-
-
-def remove(uri: str) -> None:
-    """Delete a file, or a folder and all in it; absent is fine."""
-    filesystem, path = locate(uri)
-    if uri.startswith("s3://"):
-        s3.remove(path)
-        return
-    kind = patiently(filesystem.get_file_info, path).type
-    with suppress(FileNotFoundError):  # someone else's removal is as good
-        if kind == pafs.FileType.Directory:
-            filesystem.delete_dir(path)
-        elif kind == pafs.FileType.File:
-            filesystem.delete_file(path)
-
-
-def locate(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the Arrow filesystem of a URI and the path inside it. Raises OSError when there is no such filesystem."""
-    if "\0" in uri:
-        raise OSError(f"{uri!r} has a null character")
-    if "://" not in uri:
-        return _LOCAL, uri
-    scheme, _, path = uri.partition("://")
-    bucket = path.partition("/")[0]
-    return connect(f"{scheme}://{bucket}"), path.removeprefix(bucket) if scheme == "file" else path
-
-
-_LOCAL = pafs.LocalFileSystem()

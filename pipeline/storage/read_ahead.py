@@ -1,4 +1,4 @@
-"""Results of a function in the order of its arguments, several computed ahead in threads: reading waits for the store."""
+"""Compute the results of a function ahead of their use, in threads: while one is used, others wait for the store."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -7,18 +7,20 @@ from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def ahead(function: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Generator[Made, None, None]:
-    """Yield what a function makes of items, in their order; at most `workers` results wait to be taken."""
+def read_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    """Yield the result of a function for each item, in the order of the items; at most `workers` results wait."""
     pool = ThreadPoolExecutor(workers)
     try:
         rest = iter(items)
-        waiting = deque(pool.submit(function, item) for item in islice(rest, workers))
-        while waiting:
-            made = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
-            yield made
+        futures = deque(pool.submit(function, item) for item in islice(rest, workers))
+        while futures:
+            result = futures.popleft().result()
+            futures.extend(pool.submit(function, item) for item in islice(rest, 1))
+            yield result
     finally:
-        pool.shutdown(cancel_futures=True)  # waits for what is being made: after an error or Ctrl-C no thread goes on
+        pool.shutdown(cancel_futures=True)  # waits for running calls: after an error or Ctrl-C no thread goes on

@@ -1,47 +1,53 @@
-"""What Arrow's S3 filesystem does not offer: conditional puts, server-side copies, streamed listings, removal without
-markers.
+"""S3 through boto3, for what Arrow's filesystem lacks: conditional puts, server-side copies, streamed listings.
 
-An object appears whole or not at all: it goes up in one request, or, from MAX_REQUEST on, in parts that the last request
-makes one. Arrow's streams publish what they have when an error ends them. boto3 tries a request again while
-its budget lasts, and `patiently` goes on from there.
+An object appears whole or not at all. One request uploads it; from MAX_REQUEST on, several requests upload its parts and
+the last one joins them. (Arrow's output stream publishes an incomplete object when an error ends it. Arrow also leaves
+a marker object for every folder.) boto3 repeats a failed request ATTEMPTS times, then `with_retries` repeats the call.
 """
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from pipeline.storage.retrying import patiently
+from pipeline.storage.retrying import with_retries
 
-ATTEMPTS = 10  # of each request before `patiently` has a say
-TIMEOUT_S = 60  # without a byte
-MAX_REQUEST = 2**30  # bytes; S3 takes 5 GiB in one request, but what breaks in it is sent again from the start
-PART_BYTES = 32 * 2**20  # boto3 holds ten parts in memory, and makes them larger where S3's 10,000 are too few
+ATTEMPTS = 10  # of each request, before `with_retries` repeats the call
+TIMEOUT_S = 60  # without receiving a byte
+MAX_REQUEST = 2**30  # bytes; S3 accepts 5 GiB in one request, but a request that fails starts again from the first byte
+PART_BYTES = (
+    32 * 2**20
+)  # boto3 holds ten parts in memory; it makes them larger when S3's limit of 10,000 parts requires it
 CONCURRENT_PARTS = 4
-LOST_RACE = {"PreconditionFailed", "412"}
+NAME_EXISTS_CODES = ("PreconditionFailed", "412")
+NOT_FOUND_CODES = ("NoSuchKey", "404")
 
 
-class Taken(Exception):
-    """A conditional put found its name taken."""
+class NameExists(Exception):
+    """A conditional put found an object at its name."""
 
 
 def put(path: str, data: bytes) -> None:
-    """Store an object of any size; `path` is bucket/key. Raises OSError when the store refuses."""
-    patiently(_put, path, data)
+    """Store an object of any size; `path` is bucket/key. Raises OSError when the store refuses it."""
+    if len(data) < MAX_REQUEST:
+        with_retries(_call, "put_object", path, Body=data)
+    else:
+        with_retries(_upload_parts, path, data)
 
 
 def create(path: str, data: bytes) -> bool:
-    """Store an object of at most 5 GiB unless there is one; return whether the object there now holds `data`.
+    """Store an object of at most 5 GiB unless its name exists; return whether the object there now holds `data`.
 
-    A put whose answer was lost is tried again and then finds its own object: equal content counts as stored. A store
-    that sees two puts at once may refuse one with 409, which settles nothing: it is tried again like a passing fault.
+    When the answer to a put is lost, the put is repeated and finds its own object: equal content counts as stored. A
+    store may answer 409 to one of two puts at the same time. That decides nothing: the put is repeated.
     """
     try:
-        patiently(_call, "put_object", path, {"Body": data, "IfNoneMatch": "*"})
-    except Taken:
+        with_retries(_call, "put_object", path, Body=data, IfNoneMatch="*")
+    except NameExists:
         try:
-            return bool(patiently(_read, path) == data)
-        except FileNotFoundError:  # taken by another, and cleared away since
+            return with_retries(_read, path) == data
+        except FileNotFoundError:  # another writer's object, deleted since
             return False
     return True
 
@@ -49,70 +55,91 @@ def create(path: str, data: bytes) -> bool:
 def copy(source: str, target: str) -> None:
     """Copy an object of any size inside the store. Raises FileNotFoundError when there is none."""
     bucket, _, key = source.partition("/")
-    patiently(_call, "copy", target, {"CopySource": {"Bucket": bucket, "Key": key}, "Config": _in_parts()})
+    with_retries(_call, "copy", target, CopySource={"Bucket": bucket, "Key": key}, Config=_multipart_config())
 
 
 def names(folder: str) -> Iterator[str]:
     """Yield the names directly inside a folder, a thousand to a request."""
-    for prefix, page in _pages(folder):
+    for prefix, page in _pages(folder, Delimiter="/"):
         for item in page.get("CommonPrefixes", []):
             yield item["Prefix"][len(prefix) :].rstrip("/")
         for item in page.get("Contents", []):
-            if item["Key"] != prefix:  # a marker that some tools leave for the folder itself
+            if item["Key"] != prefix:  # some tools leave a marker object for the folder itself
                 yield item["Key"][len(prefix) :]
 
 
 def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
-    """Yield name and bytes of each object directly inside a folder, a thousand to a request."""
-    for prefix, page in _pages(folder):
+    """Yield the name and the bytes of each object directly inside a folder, a thousand to a request."""
+    for prefix, page in _pages(folder, Delimiter="/"):
         yield from ((item["Key"][len(prefix) :], item["Size"]) for item in page.get("Contents", []))
 
 
-def _pages(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the prefix of a folder with each page of its listing."""
-    bucket, _, prefix = folder.rstrip("/").partition("/")
-    prefix = f"{prefix}/" if prefix else ""
-    pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-    try:
-        for page in pages:
-            yield prefix, page
-    except Exception as error:
-        raise _translated(error, f"s3://{folder}") from error
-
-
 def remove(path: str) -> None:
-    """Delete an object, or all objects in a folder; absent is fine, and no marker of the folder stays behind."""
+    """Delete an object, or all objects in a folder and its marker. A name that does not exist is no error."""
     bucket, _, key = path.rstrip("/").partition("/")
     assert key, path
-    doomed = [{"Key": key}, *({"Key": name} for name in patiently(_all_keys, bucket, f"{key}/"))]
-    for first in range(0, len(doomed), 1000):
-        patiently(_delete, bucket, doomed[first : first + 1000])
+    keys = [key, *with_retries(_all_keys, path)]
+    for first in range(0, len(keys), 1000):
+        with_retries(_delete, bucket, keys[first : first + 1000])
 
 
-def _all_keys(bucket: str, prefix: str) -> list[str]:
+def _all_keys(folder: str) -> list[str]:
+    return [item["Key"] for _, page in _pages(folder) for item in page.get("Contents", [])]
+
+
+def _pages(folder: str, **options: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the prefix of a folder with each page of its listing, which boto3 has parsed."""
+    bucket, _, prefix = folder.rstrip("/").partition("/")
+    prefix = f"{prefix}/" if prefix else ""
+    with _errors_named(folder):
+        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options):
+            yield prefix, page
+
+
+def _delete(bucket: str, keys: list[str]) -> None:
+    with _errors_named(bucket):
+        _client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
+
+
+def _upload_parts(path: str, data: bytes) -> None:
+    _call("upload_fileobj", path, Fileobj=io.BytesIO(data), Config=_multipart_config())
+
+
+def _read(path: str) -> bytes:
+    bucket, _, key = path.partition("/")
+    with _errors_named(path):
+        data: bytes = _client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return data
+
+
+def _call(operation: str, path: str, **arguments: Any) -> None:
+    """Call a method of boto3's client on one object."""
+    bucket, _, key = path.partition("/")
+    with _errors_named(path):
+        getattr(_client(), operation)(Bucket=bucket, Key=key, **arguments)
+
+
+@contextmanager
+def _errors_named(path: str) -> Iterator[None]:
+    """Turn an error of boto3 into an OSError or a NameExists that names the object."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    uri = f"s3://{path}"
     try:
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
-    except Exception as error:
-        raise _translated(error, f"s3://{bucket}/{prefix}") from error
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in NAME_EXISTS_CODES:
+            raise NameExists(uri) from error
+        if code in NOT_FOUND_CODES:
+            raise FileNotFoundError(uri) from error
+        raise OSError(f"{uri}: {error}") from error
+    except BotoCoreError as error:
+        raise OSError(f"{uri}: {error}") from error
 
 
-def _delete(bucket: str, objects: list[dict[str, str]]) -> None:
-    try:
-        _client().delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-    except Exception as error:
-        raise _translated(error, f"s3://{bucket}") from error
-
-
-def _put(path: str, data: bytes) -> None:
-    if len(data) < MAX_REQUEST:
-        _call("put_object", path, {"Body": data})
-    else:
-        _call("upload_fileobj", path, {"Fileobj": io.BytesIO(data), "Config": _in_parts()})
-
-
-def _in_parts() -> Any:
-    """Return how boto3 moves large objects. It takes back the parts of a transfer that fails."""
+def _multipart_config() -> Any:
+    """Return how boto3 transfers large objects. It deletes the parts of a transfer that fails."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(
@@ -120,38 +147,9 @@ def _in_parts() -> Any:
     )
 
 
-def _call(operation: str, path: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    bucket, _, key = path.partition("/")
-    try:
-        answer: dict[str, Any] = getattr(_client(), operation)(Bucket=bucket, Key=key, **arguments)
-    except Exception as error:
-        raise _translated(error, f"s3://{path}") from error
-    return answer
-
-
-def _read(path: str) -> bytes:
-    bucket, _, key = path.partition("/")
-    try:
-        return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
-    except Exception as error:
-        raise _translated(error, f"s3://{path}") from error
-
-
-def _translated(error: Exception, uri: str) -> Exception:
-    """Return the OSError for an error of the store; other errors stay what they are."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    if isinstance(error, ClientError):
-        code = error.response["Error"]["Code"]
-        if code in LOST_RACE:
-            return Taken(uri)
-        return FileNotFoundError(uri) if code in ("NoSuchKey", "404") else OSError(f"{uri}: {error}")
-    return OSError(f"{uri}: {error}") if isinstance(error, BotoCoreError) else error
-
-
 @lru_cache
 def _client() -> Any:
-    import boto3  # here: half a second that work on local disk can do without
+    import boto3  # imported here, because it takes half a second that work on a local disk does not need
     from botocore.config import Config
 
     config = Config(

@@ -32,7 +32,7 @@ parts = datasets.open_data([sys.argv[1]], SelectionConfig(), (), sys.argv[2:])
 clips = clip_sets.Mixture(parts)
 seconds = time.monotonic() - started
 for index in range(0, len(clips.keys), 1009):
-    clips.keys[index], clips.texts[index], clips.tags[index], clips.place(index)
+    clips.keys[index], clips.texts[index], clips.tags[index], clips.location(index)
 own = kilobytes("status", "RssAnon") - before
 print(*datasets.names(parts), seconds, own * 1000, flush=True)
 sys.stdin.readline()

@@ -121,7 +121,7 @@ def captioner_training(bench: Bench) -> Iterator[Row]:
 
 def training(bench: Bench) -> Iterator[Row]:
     """One step of BLAT's two towers: forward, backward, clipping, fused AdamW."""
-    tokenizer = text.build_tokenizer(["a dog barks"], 100)
+    tokenizer = text.build_tokenizer(["a dog barks"], TextConfig())
     for name in bench.size.encoders[:3]:
         config = ClapConfig(audio=ENCODERS[name], text=TextConfig())
         model = Clap(config, text.restore(config.text, BERT_MEDIUM, tokenizer)).to(bench.device).train()
@@ -133,7 +133,10 @@ def training(bench: Bench) -> Iterator[Row]:
 
 def largest_batches(bench: Bench) -> Iterator[Row]:
     """BLAT's own towers at batch 128, 512 and on until the memory ends: as they are, and with their blocks compiled."""
-    tokenizer, config = text.build_tokenizer(["a dog barks"], 100), ClapConfig(audio=ENCODERS[bench.size.encoders[0]])
+    tokenizer, config = (
+        text.build_tokenizer(["a dog barks"], TextConfig()),
+        ClapConfig(audio=ENCODERS[bench.size.encoders[0]]),
+    )
     for mode in ("eager", "blocks compiled"):
         model = Clap(config, text.restore(config.text, BERT_MEDIUM, tokenizer)).to(bench.device).train()
         model = model.to(memory_format=torch.channels_last)

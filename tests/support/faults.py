@@ -2,7 +2,7 @@
 
     python -m tests.support.faults --target http://127.0.0.1:5000 --port 5001 --share 0.05     # prints its counts on SIGTERM
 
-What may happen to a request; all but `lost` and `conflict` do unless `kinds` says otherwise:
+What may happen to a request; all but `lost` and `conflict` happen unless `kinds` names others:
 
     internal   the answer is 500 InternalError, nothing reaches the store
     slow_down  the answer is 503 SlowDown, nothing reaches the store

@@ -3,8 +3,11 @@
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from pipeline import storage
 
@@ -26,6 +29,27 @@ class Steps:
         if self.taken >= self.left:
             raise Stopped
         self.taken += 1
+
+
+OPERATIONS = ("publish", "publish_json", "create", "exists", "read", "read_json", "list_names", "move", "remove")
+
+
+@contextmanager
+def stopping(after: int) -> Iterator[Steps]:
+    """End this process's work on the real storage before operation `after`, as far as the code under test can tell."""
+    steps = Steps(after)
+
+    def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            steps()
+            return operation(*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OPERATIONS:
+            patch.setattr(storage, name, counted(getattr(storage, name)))
+        yield steps
 
 
 class MemoryStore:

@@ -2,9 +2,9 @@
 
 config.json          kind, network, lineage, versions; published last: its presence means complete
 model.safetensors    weights and buffers
-vocabulary.json      captioner: words, or parts of words, in id order
+vocabulary.json      captioner: words or word pieces in id order (train/checkpoint/tokens.py)
 tags.json            captioner and tagger: tags in index order; classifier: its labels
-tokenizer.json       clap: the tokenizers library's own format, with the length captions are cut and padded to
+tokenizer.json       clap: format of the tokenizers library; it holds the length that captions are cut and padded to
 text.json            clap: architecture of the text tower, as transformers describes it
 clips.json           keys of the clips it was trained on
 validation.json      keys of the clips it was validated and selected on, where there were any
@@ -22,13 +22,12 @@ from typing import Any
 
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from tokenizers import Tokenizer
 
 from pipeline import storage
 from train.checkpoint.info import CONFIG_FILE, KINDS, CheckpointInfo, Lineage, Network, NetworkConfig
+from train.checkpoint.tokens import publish_tokenizer, publish_vocabulary, read_tokenizer, read_vocabulary
 from train.models import text
 from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
-from train.models.captioner.vocabulary import Subwords, Vocabulary
 from train.models.clap import Clap, ClapConfig
 from train.models.classifier import Classifier, ClassifierConfig
 from train.models.encoders.encoder import AudioEncoder
@@ -36,7 +35,7 @@ from train.models.tagger import Tagger, TaggerConfig
 
 WEIGHTS_FILE = "model.safetensors"
 CLIPS_FILE, VALIDATION_FILE = "clips.json", "validation.json"
-VOCABULARY_FILE, TAGS_FILE, TOKENIZER_FILE, TEXT_FILE = "vocabulary.json", "tags.json", "tokenizer.json", "text.json"
+TAGS_FILE, TEXT_FILE = "tags.json", "text.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +53,15 @@ class Checkpoint:
 
 def save(uri: str, model: Network, lineage: Lineage, clips: Sequence[str], validated: Sequence[str] = ()) -> None:
     """Publish a checkpoint directory; `clips` are the keys it was trained on, `validated` those it was selected on."""
-    files: dict[str, Any] = {CLIPS_FILE: list(clips)}
+    files: dict[str, object] = {CLIPS_FILE: list(clips)}
     if validated:
         files[VALIDATION_FILE] = list(validated)
     if isinstance(model, TagGuidedCaptioner):
-        files |= {VOCABULARY_FILE: model.vocabulary.words, TAGS_FILE: model.tags}
+        publish_vocabulary(uri, model.vocabulary)
+        files |= {TAGS_FILE: model.tags}
     elif isinstance(model, Clap):
-        files |= {
-            TOKENIZER_FILE: json.loads(model.text_encoder.tokenizer.to_str()),
-            TEXT_FILE: json.loads(model.text_encoder.architecture.to_json_string()),
-        }
+        publish_tokenizer(uri, model.text_encoder.tokenizer)
+        files |= {TEXT_FILE: json.loads(model.text_encoder.architecture.to_json_string())}
     else:
         files |= {TAGS_FILE: model.labels if isinstance(model, Classifier) else model.tags}
     weights = save_tensors({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
@@ -87,8 +85,8 @@ def trained_on(uri: str) -> set[str]:
 
 def selected_on(uri: str) -> set[str]:
     """Return the keys of the clips a checkpoint was selected on, none where there are none; raises as `trained_on`."""
-    place = storage.join(storage.resolve(uri), VALIDATION_FILE)
-    return set(storage.read_json(place)) if storage.exists(place) else set()
+    keys = storage.join(storage.resolve(uri), VALIDATION_FILE)
+    return set(storage.read_json(keys)) if storage.exists(keys) else set()
 
 
 def load(uri: str) -> Checkpoint:
@@ -120,15 +118,13 @@ def _revision(model: Network, weights: bytes) -> str:
 
 
 def _build(config: NetworkConfig, folder: str) -> Network:
-    def content(name: str) -> Any:
+    def content(name: str) -> Any:  # JSON
         return storage.read_json(storage.join(folder, name))
 
     if isinstance(config, CaptionerConfig):
-        vocabulary = (Subwords if config.subwords else Vocabulary)(content(VOCABULARY_FILE))
-        return TagGuidedCaptioner(config, vocabulary, content(TAGS_FILE))
+        return TagGuidedCaptioner(config, read_vocabulary(folder, config.subwords), content(TAGS_FILE))
     if isinstance(config, TaggerConfig):
         return Tagger(config, content(TAGS_FILE))
     if isinstance(config, ClassifierConfig):
         return Classifier(config, content(TAGS_FILE))
-    tokenizer = Tokenizer.from_str(storage.read(storage.join(folder, TOKENIZER_FILE)).decode())
-    return Clap(config, text.restore(config.text, content(TEXT_FILE), tokenizer))
+    return Clap(config, text.restore(config.text, content(TEXT_FILE), read_tokenizer(folder)))

@@ -78,7 +78,7 @@ class CheckpointInfo(Generic[ConfigT]):
 
 
 def exists(uri: str) -> bool:
-    """Tell whether a complete checkpoint is there."""
+    """Return whether a complete checkpoint is there."""
     return storage.exists(storage.join(uri, CONFIG_FILE))
 
 

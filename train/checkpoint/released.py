@@ -1,7 +1,7 @@
 """Released weights -> our networks: the layouts of PANNs, EfficientAT, AST, BLAT and AudioCaption, each loaded strictly.
 
-A foreign file is read with `weights_only=True`: it cannot run code, and what is neither a tensor nor on the list below
-is refused.
+A released file is read with `weights_only=True`: it cannot run code. A file that holds anything but tensors and the types
+in `ALLOWED` is refused.
 """
 
 import hashlib
@@ -39,13 +39,16 @@ PANNS_IGNORED = {
     "fc_audioset.weight",
     "fc_audioset.bias",
 }
-FRONT_END = {"melspec_extractor.spectrogram.window", "melspec_extractor.mel_scale.fb"}  # ours, computed
+FRONT_END = {
+    "melspec_extractor.spectrogram.window",
+    "melspec_extractor.mel_scale.fb",
+}  # buffers that our front end computes
 POSITION_IDS = "text_encoder.model.embeddings.position_ids"  # a buffer that transformers before 4.31 saved
 State = dict[str, Tensor]
 
 
-def read(uri: str, flag: str) -> tuple[Any, str]:
-    """Read a `.pt` or `.pth` file without running anything in it; return its content and sha256.
+def read(uri: str, flag: str) -> tuple[object, str]:
+    """Read a `.pt` or `.pth` file without running code in it; return its content and sha256.
 
     Raises:
         InputError: naming the flag, when the file is not there, is damaged, or holds more than weights.
@@ -68,7 +71,7 @@ def read(uri: str, flag: str) -> tuple[Any, str]:
     return content, hashlib.sha256(data).hexdigest()
 
 
-def panns(file: Any, config: AudioConfig, flag: str, uri: str) -> Tagger:
+def panns(file: object, config: AudioConfig, flag: str, uri: str) -> Tagger:
     """Load `Cnn14_mAP=0.431.pth` (zenodo 3987831) without its front end and its head."""
     state = _state(file, "model", flag, uri)
     ignored = {name for name in state if name in PANNS_IGNORED}
@@ -80,7 +83,7 @@ def panns(file: Any, config: AudioConfig, flag: str, uri: str) -> Tagger:
     return model
 
 
-def efficientat(file: Any, config: MobileNetConfig, tags: Sequence[str], flag: str, uri: str) -> Tagger:
+def efficientat(file: object, config: MobileNetConfig, tags: Sequence[str], flag: str, uri: str) -> Tagger:
     """Load `mn*_as_mAP_*.pt` of EfficientAT's release v0.0.1, with its AudioSet head."""
     model = Tagger(TaggerConfig(audio=config), tags)
     _fill(model.encoder, _state(file, "", flag, uri), flag, uri)
@@ -112,7 +115,7 @@ def ast(name: str, flag: str) -> Tagger:
     return model
 
 
-def blat(file: Any, config: ClapConfig, flag: str, uri: str) -> Clap:
+def blat(file: object, config: ClapConfig, flag: str, uri: str) -> Clap:
     """Load `blat_cnn14_bertm.pth` (zenodo 8192397); architecture and tokenizer of the text tower come by name."""
     state = _state(file, "state_dict", flag, uri)
     state.pop(POSITION_IDS, None)
@@ -125,11 +128,11 @@ def blat(file: Any, config: ClapConfig, flag: str, uri: str) -> Clap:
 
 
 def audiocaption(
-    file: Any, cnn: Tagger | None, tags: Sequence[str], class_labels: str, flag: str, uri: str
+    file: object, cnn: Tagger | None, tags: Sequence[str], class_labels: str, flag: str, uri: str
 ) -> TagGuidedCaptioner:
     """Load a captioner of wsntxxn/AudioCaption; its frozen CNN, which the file may lack, comes from `cnn`.
 
-    `tags` are the names that the table `class_labels` lists; the file's own embeddings have no names.
+    `tags` are the names that the table `class_labels` lists; the embeddings in the file have no names.
     """
     state = _state(file, "model", flag, uri)
     if cnn is None and "encoder.cnn.fc1.weight" not in state:
@@ -154,8 +157,8 @@ def audiocaption(
     return model
 
 
-def _vocabulary(file: Mapping[str, Any], flag: str, uri: str) -> Vocabulary:
-    held = file.get("tokenizer", file.get("vocabulary"))
+def _vocabulary(file: object, flag: str, uri: str) -> Vocabulary:
+    held = file.get("tokenizer", file.get("vocabulary")) if isinstance(file, Mapping) else None
     if isinstance(held, Mapping):
         ids = {str(k): v for k, v in held.items()} if all(isinstance(v, int) for v in held.values()) else None
         words = sorted(ids, key=ids.__getitem__) if ids else [str(held[i]) for i in sorted(held)]
@@ -166,7 +169,7 @@ def _vocabulary(file: Mapping[str, Any], flag: str, uri: str) -> Vocabulary:
     )
 
 
-def _state(file: Any, key: str, flag: str, uri: str) -> State:
+def _state(file: object, key: str, flag: str, uri: str) -> State:
     held = file.get(key) if key and isinstance(file, Mapping) else file
     if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
         where = f"a state dict under {key!r}" if key else "a plain state dict"
@@ -176,13 +179,13 @@ def _state(file: Any, key: str, flag: str, uri: str) -> State:
 
 def _fill(module: nn.Module, state: State, flag: str, uri: str) -> None:
     """Load strictly; name the first difference."""
-    own = module.state_dict()
-    problems = [f"has no {name}" for name in own if name not in state]
-    problems += [f"has an unknown {name}" for name in state if name not in own]
+    expected = module.state_dict()
+    problems = [f"has no {name}" for name in expected if name not in state]
+    problems += [f"has an unknown {name}" for name in state if name not in expected]
     problems += [
-        f"{name} is {tuple(state[name].shape)}, wanted {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} is {tuple(state[name].shape)}, wanted {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""

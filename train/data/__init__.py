@@ -1,1 +1,1 @@
-"""What is trained on: clips of datasets, their order, the loader that reads them, augmentation."""
+"""Training data: clips of datasets, their order, the loader that reads them, augmentation."""

@@ -1,4 +1,4 @@
-"""Augmentations of training clips: masks on the log-mel, and pairs mixed into one. Both are off in BLAT's recipe."""
+"""Augmentation of training clips: masks on the log-mel, and mixtures of two clips. BLAT's recipe uses neither."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchaudio.functional import mask_along_axis_iid
 
 from pipeline.errors import InputError
 from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel
@@ -13,7 +14,7 @@ from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What is done to training clips, never to evaluated ones."""
+    """Augmentation of training clips; validation clips stay as they are."""
 
     spec_augment: bool = False
     """Blank two stripes of up to 64 frames and two of up to 8 mel bins of each clip (Park et al. 2019; widths of PANNs)."""
@@ -28,33 +29,23 @@ class AugmentConfig:
 
 
 class SpecAugment:
-    """Blanks stripes of a log-mel in train mode; to be hung on a front end as a forward hook."""
+    """A forward hook of a front end: it sets stripes of the log-mel to zero in train mode, others for each clip."""
 
     STRIPES, FRAMES, BINS = 2, 64, 8
 
     def __call__(self, module: nn.Module, _inputs: object, mel: Tensor) -> Tensor:
-        """Return the log-mel of KaldiFbank (B, F, M), or of another front end (B, M, F), with its stripes blank."""
+        """Return the masked log-mel: (B, F, M) of KaldiFbank, (B, M, F) of other front ends."""
         if not module.training:
             return mel
-        frames = isinstance(module, KaldiFbank)
-        widths = (self.FRAMES, self.BINS) if frames else (self.BINS, self.FRAMES)
-        hidden = self._stripes(mel, 1, widths[0])[:, :, None] | self._stripes(mel, 2, widths[1])[:, None, :]
-        return mel.masked_fill(hidden, 0.0)
-
-    def _stripes(self, mel: Tensor, dim: int, width: int) -> Tensor:
-        """Return (B, size of `dim`) bool: True inside the stripes drawn for each clip."""
-        size = mel.shape[dim]
-        places = torch.arange(size, device=mel.device)
-        hidden = torch.zeros(len(mel), size, dtype=torch.bool, device=mel.device)
-        for _ in range(self.STRIPES):
-            length = torch.randint(0, min(width, size), (len(mel), 1), device=mel.device)
-            start = (torch.rand(len(mel), 1, device=mel.device) * (size - length)).long()
-            hidden |= (places >= start) & (places < start + length)
-        return hidden
+        widths = (self.FRAMES, self.BINS) if isinstance(module, KaldiFbank) else (self.BINS, self.FRAMES)
+        for axis, width in enumerate(widths, start=1):
+            for _ in range(self.STRIPES):
+                mel = mask_along_axis_iid(mel, min(width, mel.shape[axis]), 0.0, axis)
+        return mel
 
 
 def add_spec_augment(network: nn.Module) -> None:
-    """Hang SpecAugment on the front ends of a network."""
+    """Register SpecAugment on the front ends of a network."""
     for module in network.modules():
         if isinstance(module, LogMel | EfficientLogMel | KaldiFbank):
             module.register_forward_hook(SpecAugment())
@@ -71,17 +62,15 @@ def mix(
     random = torch.Generator().manual_seed(seed)
     chosen = torch.rand(len(texts), generator=random) < share
     ratio = (0.3 + 0.4 * torch.rand(len(texts), generator=random)).to(waveform.device)[:, None]
-    others = torch.arange(len(texts)).roll(-1)
-    here = chosen.to(waveform.device)
-    mixed = (ratio * waveform + (1 - ratio) * waveform[others.to(waveform.device)]).round().to(waveform.dtype)
-    longer = torch.maximum(num_samples, num_samples[others.to(num_samples.device)])
+    mixed = (ratio * waveform + (1 - ratio) * waveform.roll(-1, 0)).round().to(waveform.dtype)
+    longer = torch.maximum(num_samples, num_samples.roll(-1))
     joined = [
-        f"{text} and {texts[other]}" if taken else text
-        for text, other, taken in zip(texts, others.tolist(), chosen.tolist(), strict=True)
+        f"{text} and {neighbour}" if is_mixed else text
+        for text, neighbour, is_mixed in zip(texts, [*texts[1:], *texts[:1]], chosen.tolist(), strict=True)
     ]
     return (
-        torch.where(here[:, None], mixed, waveform),
-        torch.where(here.to(num_samples.device), longer, num_samples),
+        torch.where(chosen.to(waveform.device)[:, None], mixed, waveform),
+        torch.where(chosen.to(num_samples.device), longer, num_samples),
         joined,
     )
 
@@ -95,6 +84,6 @@ def mixup(
         Waveforms, true lengths (B,) and labels. Source: Zhang et al. 2018, arXiv 1710.09412.
     """
     share = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, len(waveform))).float()
-    share = torch.maximum(share, 1 - share).to(waveform.device)[:, None]  # a clip stays the louder one of its own row
+    share = torch.maximum(share, 1 - share).to(waveform.device)[:, None]  # the clip is the louder one in its row
     mixed = (share * waveform + (1 - share) * waveform.roll(-1, 0)).round().to(waveform.dtype)
     return mixed, torch.maximum(num_samples, num_samples.roll(-1)), share * target + (1 - share) * target.roll(-1, 0)

@@ -1,10 +1,10 @@
-"""The clips of a dataset as one Arrow file on the machine's own disk, which all processes of the machine map and share.
+"""The clips of a dataset as one Arrow file on the local disk, which all processes of the machine map and share.
 
 <temporary folder>/blat-ray-<user>/<sha256 of the file>.arrow    record batches of ROWS clips each, the last one shorter
 
-The name is the content: processes that ask for a name get the same clips, on every machine. A file is written once for a
-machine; the command that starts a run knows its name, and the workers map it or write it again from the dataset. Files
-that no process has opened for a day are removed when another is written; who has one mapped keeps it.
+The name is a hash of the content: processes that ask for one name get the same clips, on every machine. A file is written
+once on each machine. The command that starts a run knows the name; the workers map the file, or write it from the dataset.
+Files that no process has opened for a day are removed when another file is written; a process that has mapped one keeps it.
 """
 
 import fcntl
@@ -38,7 +38,7 @@ def write(schema: pa.Schema, tables: Iterable[pa.Table]) -> str:
     try:
         with _disk():
             file = pa.ipc.new_file(str(temporary), schema)
-        for batch in _batches(schema, tables):  # what fails here is the reading of the dataset
+        for batch in _batches(schema, tables):  # an error here comes from reading the dataset
             with _disk():
                 file.write_batch(batch)
         with _disk():
@@ -69,7 +69,7 @@ def share(name: str, build: Callable[[], str]) -> pa.Table:
         build: writes the file from the dataset, and returns its name.
 
     Raises:
-        JobError: when what is built has another name.
+        JobError: when the file that is built has another name.
     """
     if (table := read(name)) is not None:
         return table
@@ -78,7 +78,7 @@ def share(name: str, build: Callable[[], str]) -> pa.Table:
         if (table := read(name)) is not None:
             return table
         if (built := build()) != name:
-            raise JobError(f"the clips are not those that the command found (list {built[:12]}, not {name[:12]}): "
+            raise JobError(f"the clips differ from those that the command found (list {built[:12]}, not {name[:12]}): "
                            "the dataset has changed since; run the command again")  # fmt: skip
         table = read(name)
         assert table is not None
@@ -91,27 +91,27 @@ def batched(table: pa.Table) -> pa.Table:
 
 
 def _batches(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
-    held, count = [schema.empty_table()], 0
+    pending, count = [schema.empty_table()], 0
     for table in tables:
-        held.append(table.cast(schema))
+        pending.append(table.cast(schema))
         count += len(table)
         if count >= ROWS:
-            whole = pa.concat_tables(held)
+            whole = pa.concat_tables(pending)
             for first in range(0, count - ROWS + 1, ROWS):
                 yield _batch(whole.slice(first, ROWS))
-            held, count = [whole.slice(count - count % ROWS)], count % ROWS
+            pending, count = [whole.slice(count - count % ROWS)], count % ROWS
     if count:
-        yield _batch(pa.concat_tables(held))
+        yield _batch(pa.concat_tables(pending))
 
 
 def _batch(table: pa.Table) -> pa.RecordBatch:
-    """Return a table as one batch in memory of its own: bytes of a slice depend on what it was cut from."""
+    """Copy a table into one batch: the bytes of a slice depend on the table that it was cut from."""
     (batch,) = table.combine_chunks().to_batches()
     return batch.take(pa.array(np.arange(len(table))))
 
 
 def path(name: str) -> Path:
-    """Return where a file lies on this machine, if it has it."""
+    """Return the path of a file on this machine; it need not exist."""
     return _folder() / f"{name}.arrow"
 
 
@@ -133,6 +133,6 @@ def _disk() -> Iterator[None]:
 
 def _remove_old() -> None:
     for found in _folder().iterdir():
-        with suppress(FileNotFoundError):  # another process removes too
+        with suppress(FileNotFoundError):  # another process removes files, too
             if time.time() - found.stat().st_mtime > MAX_AGE_S:
                 found.unlink()

@@ -1,4 +1,4 @@
-"""What is trained on: captioned clips of shards, of an index of foreign tars, or of a listing; one numbering for all.
+"""Captioned clips to train on: of shards, of an index of external tars, or of a listing, all under one numbering.
 
 The clips of a dataset are rows of an Arrow table, not Python objects. train/data/datasets.py opens them from a file
 that all processes of a machine share.
@@ -14,6 +14,7 @@ from operator import add
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import audio, sources
@@ -24,19 +25,20 @@ from train.data.clip_file import ROWS
 from train.data.columns import Column, Joined, Picked
 from train.data.loader import Clips
 from train.data.order import BLOCK
-from train.data.reading import TarMember
+from train.data.reading import Location, Samples, TarMember
 
 log = logging.getLogger(__name__)
+Ints = npt.NDArray[np.integer[Any]]
 CHECKERS = 4  # threads
-SPARSE = 4  # a piece with more than so many times the bytes that are used of it is not read whole
+SPARSE = 4  # a range of more than so many times the bytes of its clips is not read whole
 TARS = b"tars"  # in the metadata of a schema: their URIs, as JSON
 CLIPS = pa.schema([("key", pa.string()), ("text", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
-PLACE = ("tar", "offset", "size")
+LOCATION = ("tar", "offset", "size")  # columns
 UNREAD = ("key", "tags", "mids", "captions")  # fields of a Clip that the reading of its audio does not need
 
 
 class TableClips:
-    """Clips as rows of a table: members of tars by the place of each, or clips of a listing in the column `clip`."""
+    """Clips as rows of a table: members of tars by their location, or clips of a listing in the column `clip`."""
 
     def __init__(self, table: pa.Table, name: str = "") -> None:
         """Take a table in batches of `ROWS` rows, and the name of its file where it has one."""
@@ -45,24 +47,25 @@ class TableClips:
         self.texts: Sequence[list[str]] = Column(table["text"])
         self.tags: Sequence[list[str]] = Column(table["tags"])
         self.tars: list[str] = json.loads((table.schema.metadata or {}).get(TARS, b"[]"))
-        self.places = [[batch[name].to_numpy() for name in PLACE] for batch in table.to_batches()] if self.tars else []
+        batches = table.to_batches() if self.tars else []
+        self.locations = [[batch[name].to_numpy() for name in LOCATION] for batch in batches]
         self.digests = table["sha256"] if "sha256" in table.column_names else None
 
-    def place(self, index: int) -> TarMember | Clip:
-        """Return where the audio of a clip lies; what lies together in a tar is read together."""
+    def location(self, index: int) -> Location:
+        """Return where the audio of a clip is stored; neighbours in a tar are read together."""
         if not self.tars:
-            located = self.table["clip"][index].as_py()
-            fields: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in located.items()}
-            return Clip(key=self.keys[index], **fields)
+            fields = self.table["clip"][index].as_py()
+            lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+            return Clip(key=self.keys[index], **(fields | lists))
         batch, row = divmod(index, ROWS)
-        tar, offset, size = self.places[batch]
-        first, last = _piece(tar, offset, size, row)
+        tar, offset, size = self.locations[batch]
+        first, last = _range(tar, offset, size, row)
         sha256 = "" if self.digests is None else self.digests[index].as_py().hex()
         return TarMember(self.tars[tar[row]], int(offset[row]), int(size[row]), sha256, first, last)
 
 
 class ListedClips(TableClips):
-    """Clips of a source, read from their own files; rows without captions get the label phrases, or are left out."""
+    """Clips of a listing, each in a file of its own; rows without captions get the label phrases, or are left out."""
 
     def __init__(
         self, clips: Sequence[Clip], label_phrases: Sequence[str], broken: Collection[str] = (), keep_all: bool = False
@@ -81,9 +84,9 @@ class ListedClips(TableClips):
         self.folds = {clip.fold for clip, _ in kept}
         self.left_out = len(clips) - len(kept)  # without a caption, or broken
 
-    def samples(self, index: int) -> np.ndarray:
+    def samples(self, index: int) -> Samples:
         """Read and decode one clip."""
-        clip = self.place(index)
+        clip = self.location(index)
         assert isinstance(clip, Clip)
         return sources.read_samples(clip)
 
@@ -102,37 +105,37 @@ class ListedClips(TableClips):
 
 
 class Mixture:
-    """Several datasets under one numbering, each after the other; `sizes` tells where one ends."""
+    """Several datasets under one numbering, one after the other; `sizes` are their numbers of clips."""
 
-    def __init__(self, parts: Sequence[Clips]) -> None:
-        self.parts, self.sizes = parts, tuple(len(part.keys) for part in parts)
+    def __init__(self, datasets: Sequence[Clips]) -> None:
+        self.datasets, self.sizes = datasets, tuple(len(dataset.keys) for dataset in datasets)
         self.starts = np.cumsum([0, *self.sizes])
-        self.keys: Sequence[str] = Joined([part.keys for part in parts], self.starts)
-        self.texts: Sequence[list[str]] = Joined([part.texts for part in parts], self.starts)
-        self.tags: Sequence[list[str]] = Joined([part.tags for part in parts], self.starts)
+        self.keys: Sequence[str] = Joined([dataset.keys for dataset in datasets], self.starts)
+        self.texts: Sequence[list[str]] = Joined([dataset.texts for dataset in datasets], self.starts)
+        self.tags: Sequence[list[str]] = Joined([dataset.tags for dataset in datasets], self.starts)
 
-    def place(self, index: int) -> TarMember | Clip:
-        """Return where the audio of a clip lies."""
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.parts[part].place(index - int(self.starts[part]))
+    def location(self, index: int) -> Location:
+        """Return where the audio of a clip is stored."""
+        number = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.datasets[number].location(index - int(self.starts[number]))
 
 
 class ClipSubset:
     """Some clips of others."""
 
-    def __init__(self, clips: Clips, rows: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, clips: Clips, rows: Sequence[int] | Ints) -> None:
         self.clips, self.rows = clips, np.asarray(rows, np.int32)
         self.keys: Sequence[str] = Picked(clips.keys, self.rows)
         self.texts: Sequence[list[str]] = Picked(clips.texts, self.rows)
         self.tags: Sequence[list[str]] = Picked(clips.tags, self.rows)
 
-    def place(self, index: int) -> TarMember | Clip:
-        """Return where the audio of a clip lies."""
-        return self.clips.place(int(self.rows[index]))
+    def location(self, index: int) -> Location:
+        """Return where the audio of a clip is stored."""
+        return self.clips.location(int(self.rows[index]))
 
 
 def fingerprint(clips: Clips) -> str:
-    """Return a hash of what is trained on: keys, captions and tags, but not where the audio lies."""
+    """Return a hash of the keys, captions and tags of clips; it does not depend on where their audio is stored."""
     digest = hashlib.sha256()
     for row in zip(clips.keys, clips.texts, clips.tags, strict=True):
         digest.update(json.dumps(row).encode())
@@ -142,9 +145,9 @@ def fingerprint(clips: Clips) -> str:
 def hold_out(clips: Clips, count: int, seed: int) -> set[str]:
     """Return the keys of `count` clips, the same whatever the order of the clips."""
     digests = (hashlib.sha256(f"{seed} {key}".encode()).digest()[:8] for key in clips.keys)
-    places = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(clips.keys))
-    limits = np.unique(places)[:count]  # a key that several datasets have counts once
-    return {clips.keys[int(row)] for row in np.flatnonzero(places <= limits[-1])} if len(limits) else set()
+    hashes = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(clips.keys))
+    smallest = np.unique(hashes)[:count]  # a key that several datasets have counts once
+    return {clips.keys[int(row)] for row in np.flatnonzero(hashes <= smallest[-1])} if len(smallest) else set()
 
 
 def check_several(keys: Iterable[str], flag: str, value: object) -> None:
@@ -154,31 +157,31 @@ def check_several(keys: Iterable[str], flag: str, value: object) -> None:
 
 
 def warn_alike(texts: Iterable[Collection[str]], flag: str, value: object) -> None:
-    """Warn when all clips have the same captions: the loss falls all the same, and nothing of audio is learned."""
+    """Warn when all clips have the same captions: the loss falls, but the model learns nothing of audio."""
     if alike(texts):
         log.warning("%s %s: all clips have the same captions; nothing of audio can be learned from them", flag, value)
 
 
-def alike(learned: Iterable[Collection[str]]) -> bool:
+def alike(targets: Iterable[Collection[str]]) -> bool:
     """Return whether all clips have the same captions, or labels."""
-    return _all_same(map(frozenset, learned))
+    return _all_same(map(frozenset, targets))
 
 
 def _all_same(values: Iterable[object]) -> bool:
-    """Tell whether no two values differ; of very many only the first few are looked at, where they do."""
+    """Return whether all values are equal; it stops at the first one that differs."""
     rest = iter(values)
     first = next(rest, None)
     return all(each == first for each in rest)
 
 
 def tables_of(clips: Sequence[Clips]) -> list[TableClips]:
-    """Return the datasets that clips lie in, chosen ones or all of each."""
-    whole = [part.clips if isinstance(part, ClipSubset) else part for part in clips]
-    return [part for part in whole if isinstance(part, TableClips)]
+    """Return the whole datasets that clips were taken from."""
+    whole = [dataset.clips if isinstance(dataset, ClipSubset) else dataset for dataset in clips]
+    return [dataset for dataset in whole if isinstance(dataset, TableClips)]
 
 
-def _piece(tar: np.ndarray, offset: np.ndarray, size: np.ndarray, row: int) -> tuple[int, int]:
-    """Return the first byte and the end of the piece that a clip is read with: that of its block in its tar."""
+def _range(tar: Ints, offset: Ints, size: Ints, row: int) -> tuple[int, int]:
+    """Return the first byte and the end of the range that a clip is read with: that of its block in its tar."""
     start = row - row % BLOCK
     tars, begins, sizes = (column[start : start + BLOCK].tolist() for column in (tar, offset, size))
     at = row - start

@@ -1,12 +1,11 @@
-"""Datasets of three kinds -> clips to train on: shards, an index of foreign tars, a listing.
+"""Datasets of three kinds -> clips to train on: shards, an index of external tars, a listing.
 
-The clips of each go to a file that all processes of the machine map (train/data/clip_file.py).
+The clips of each are written to a file that all processes of the machine map (train/data/clip_file.py).
 """
 
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,13 +37,13 @@ def open_data(
         data: of each a folder of shards that `pipeline caption` wrote, an index that `pipeline index` wrote, or any listing
             of captioned clips that `pipeline.sources` reads.
         selection: which clips and captions of shards.
-        label_phrases: captions for clips of a listing that have tags alone.
+        label_phrases: captions for clips of a listing that have only tags.
         columns: of listings, where they are named otherwise, as in file=path.
-        names: of the files (train/data/clip_file.py) that another process wrote of these datasets, maybe on this machine.
+        names: of the files (train/data/clip_file.py) that another process wrote of these datasets, on any machine.
 
     Raises:
         InputError: when there is none, one is not there, is empty, or an overlay is missing.
-        JobError: when a dataset is another one than that of which its file was written.
+        JobError: when a dataset has changed since its file was written.
     """
     if not data:
         raise InputError("--data", "", "give the --out of a finished `python -m pipeline caption`")
@@ -55,21 +54,19 @@ def open_data(
 
 
 def names(clips: Sequence[Clips]) -> list[str]:
-    """Return the names of the files that hold the datasets which `open_data` opened, or of which clips were chosen."""
-    return [part.name for part in tables_of(clips)]
+    """Return the names of the files of the datasets that `open_data` opened; `clips` may be subsets of them."""
+    return [dataset.name for dataset in tables_of(clips)]
 
 
 def check_present(clips: Sequence[Clips]) -> None:
-    """Raise InputError when a tar is missing, or shorter than what is to be read of it."""
-    for part in tables_of(clips):
-        needed = np.zeros(len(part.tars), np.int64)
-        for tar, offset, size in part.places:
-            np.maximum.at(needed, tar, offset + size)
-        read = [(tar, int(least)) for tar, least in zip(part.tars, needed, strict=True) if least]
+    """Raise InputError when a tar is missing, or ends before the last clip in it."""
+    for dataset in tables_of(clips):
+        ends = np.zeros(len(dataset.tars), np.int64)
+        for tar, offset, size in dataset.locations:
+            np.maximum.at(ends, tar, offset + size)
+        read = [(tar, int(end)) for tar, end in zip(dataset.tars, ends, strict=True) if end]
         sizes = [size for size, _ in storage.stamps([tar for tar, _ in read])]
-        short = [
-            f"{tar} has {size} bytes of {least}" for (tar, least), size in zip(read, sizes, strict=True) if size < least
-        ]
+        short = [f"{tar} has {size} bytes of {end}" for (tar, end), size in zip(read, sizes, strict=True) if size < end]
         if short:
             raise InputError("--data", short[0], f"{len(short)} of {len(read)} tars are missing or cut short")
 
@@ -77,7 +74,7 @@ def check_present(clips: Sequence[Clips]) -> None:
 def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str, columns: str) -> TableClips:
     def build() -> str:
         name = clip_file.write(*_tables(data, selection, label_phrases, columns))
-        pa.default_memory_pool().release_unused()  # what the reading of ledgers took
+        pa.default_memory_pool().release_unused()  # reading the ledgers took it
         return name
 
     name = name or build()
@@ -90,7 +87,7 @@ def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], n
 def _tables(
     data: str, selection: SelectionConfig, label_phrases: Sequence[str], columns: str
 ) -> tuple[pa.Schema, Iterable[pa.Table]]:
-    """Return the clips of a dataset as tables that come one by one, and their schema."""
+    """Return the schema of the clips of a dataset, and tables of them."""
     uri = storage.resolve(data)
     if external_index.exists(uri):
         _refuse_selection(data, selection)
@@ -103,8 +100,8 @@ def _tables(
     except InputError as error:
         if error.args[0] != "--data":
             raise
-        told = f"no finished dataset of shards, and as a listing it {error.args[2]}"
-        raise InputError("--data", data, told) from None
+        remedy = f"no finished dataset of shards, and as a listing it {error.args[2]}"
+        raise InputError("--data", data, remedy) from None
     log.info("%s: %d clips used + %d without a caption", data, len(clips.keys), clips.left_out)
     return clips.table.schema, [clips.table]
 
@@ -120,7 +117,7 @@ def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.
         sizes = shards.sizes(data)
         chosen = select(data, config, ("tags", "shard", "flac_offset", "flac_size", "sha256"))
     except FileNotFoundError as error:
-        remedy = f"{error}; write tars that others made into an index first, with `python -m pipeline index`"
+        remedy = f"{error}; index tars of other programs first, with `python -m pipeline index`"
         raise InputError("--data", data, remedy) from None
     numbers = list(sizes)
     tars = [storage.join(storage.resolve(data), shards.tar_name(number)) for number in numbers]
@@ -152,5 +149,5 @@ def _indexed(uri: str) -> tuple[pa.Schema, Iterable[pa.Table]]:
     return schema, [_table(schema, [*columns, tar, table["offset"], table["size"]])]
 
 
-def _table(schema: pa.Schema, columns: Sequence[Any]) -> pa.Table:
+def _table(schema: pa.Schema, columns: Sequence[object]) -> pa.Table:
     return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)

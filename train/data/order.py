@@ -1,9 +1,10 @@
 """Which clips make up which step: one global order, a function of (seed, epoch), for any number of workers.
 
-An epoch's clips are a stream: blocks of neighbours in a shard, in shuffled order and shuffled inside. The stream is cut
-into one run for each slot of the batch, and each slot walks along its own run. So a batch holds clips of as many blocks as
-it has slots, while a slot reads one block at a time and object storage is read in large pieces. Several datasets have a
-stream each, one after the other: every batch then holds them in the same shares. Rank r of n takes every n-th slot from r.
+The clips of an epoch are a stream: blocks of neighbours in a shard, in shuffled order and shuffled inside. The stream is
+cut into one run of clips for each slot of the batch, and each slot takes the clips of its run one by one. So a batch holds
+clips of as many blocks as it has slots, while a slot reads one block at a time and object storage is read in large ranges.
+Several datasets have a stream each, one after the other: every batch holds them in the same shares. Rank r of n takes
+every n-th slot from r.
 
 The state of the data is one number, the step: a run can go on with another number of workers.
 """
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
+Clips = npt.NDArray[np.int32]  # numbers of clips
 BLOCK = 16  # clips read at a time: some 5 MB of FLAC at 10 s
 
 
@@ -36,14 +39,14 @@ class Order:
         """Whole batches in an epoch; the last few clips of its order wait for another epoch's."""
         return sum(self.draws) // self.batch_size
 
-    def step(self, step: int) -> tuple[int, np.ndarray]:
+    def step(self, step: int) -> tuple[int, Clips]:
         """Return the epoch of a step and the clips (batch_size,) of its global batch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         return epoch, _slots(self, epoch)[:, position]
 
 
 @lru_cache(maxsize=1)  # steps are asked for in order, and each rank holds this by itself
-def _slots(order: Order, epoch: int) -> np.ndarray:
+def _slots(order: Order, epoch: int) -> Clips:
     """Return the clips of an epoch, (batch_size, steps) int32."""
     offsets = np.cumsum([0, *order.sizes])
     streams = [
@@ -55,7 +58,7 @@ def _slots(order: Order, epoch: int) -> np.ndarray:
     return whole.reshape(order.batch_size, steps)
 
 
-def _take(order: Order, dataset: int, first: int, last: int) -> np.ndarray:
+def _take(order: Order, dataset: int, first: int, last: int) -> npt.NDArray[np.int64]:
     """Return the clips of draws `first` to `last` of one dataset, passes over it following one another."""
     size = order.sizes[dataset]
     passes: Sequence[int] = range(first // size, (last - 1) // size + 1) if last > first else ()
@@ -64,8 +67,8 @@ def _take(order: Order, dataset: int, first: int, last: int) -> np.ndarray:
     return whole[start : start + last - first]
 
 
-def _shuffled(seed: int, dataset: int, number: int, size: int) -> np.ndarray:
+def _shuffled(seed: int, dataset: int, number: int, size: int) -> npt.NDArray[np.int64]:
     """Return one pass over a dataset: blocks in shuffled order, clips shuffled inside them."""
     rng = np.random.default_rng([seed, dataset, number])
-    place = rng.permutation((size + BLOCK - 1) // BLOCK)  # of each block
-    return np.lexsort((rng.random(size), place[np.arange(size) // BLOCK]))
+    position = rng.permutation((size + BLOCK - 1) // BLOCK)  # of each block
+    return np.lexsort((rng.random(size), position[np.arange(size) // BLOCK]))

@@ -1,6 +1,6 @@
-"""Where a clip's audio lies -> its samples, in whatever process asks. Remote tars are read a piece of neighbours at a time.
+"""Location of a clip -> its samples, in any process. Remote tars are read in ranges that hold several neighbours.
 
-Imports no torch and no Ray: the processes that decode start quickly and stay small.
+This module imports neither torch nor Ray: the processes that decode start quickly and stay small.
 """
 
 import hashlib
@@ -14,13 +14,14 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import audio, sources, storage
 from pipeline.sources.clip import Clip
 
-THREADS = 4  # of one process; libsndfile and soxr release the interpreter lock, and a store answers late
-HELD_BYTES = 512 * 2**20  # pieces that one process holds in memory
-EVICT_EVERY = 32  # pieces written between looks at what the disk cache holds
+THREADS = 4  # of one process; libsndfile and soxr release the interpreter lock, and a store answers slowly
+MAX_MEMORY_BYTES = 512 * 2**20  # of ranges, in one process
+EVICT_EVERY = 32  # ranges written between two checks of the size of the cache folder
 
 
 class TarMember(NamedTuple):
@@ -29,75 +30,81 @@ class TarMember(NamedTuple):
     uri: str
     offset: int
     size: int
-    sha256: str  # of the bytes, or how it begins; '' is not checked
-    first: int  # bytes of the tar that are read together with its neighbours
-    last: int
+    sha256: str  # of the bytes, or its first digits; '' is not checked
+    first: int  # range of the tar that is read with its neighbours
+    last: int  # exclusive
+
+
+Location = TarMember | Clip
+Samples = npt.NDArray[np.int16]  # (T,)
 
 
 class CacheConfig(NamedTuple):
-    """A folder that keeps pieces of remote tars."""
+    """A folder that keeps ranges of remote tars; none where `folder` is empty."""
 
     folder: str = ""
-    most_bytes: int = 0
+    max_bytes: int = 0
 
 
 class ClipRequest(NamedTuple):
     """One row of a batch: a clip and where to crop it."""
 
-    place: TarMember | Clip
-    crop: float  # share, from 0 up to 1, of the places where a crop may start
+    location: Location
+    crop: float  # start of the crop: 0 is the first possible one, and 1 would be behind the last
 
 
 class Loaded(NamedTuple):
     """Rows of a batch."""
 
-    waveform: np.ndarray  # (B, T) int16; zeros where there is a fault
-    num_samples: np.ndarray  # (B,) true lengths
-    faults: list[str]  # '' or what is wrong
+    waveform: npt.NDArray[np.int16]  # (B, T); zeros where there is a fault
+    num_samples: npt.NDArray[np.int64]  # (B,) true lengths
+    faults: list[str]  # '' or the reason
 
 
-def load(wanted: list[ClipRequest], num_samples: int, cache: CacheConfig) -> Loaded:
+def load(requests: list[ClipRequest], num_samples: int, cache: CacheConfig) -> Loaded:
     """Read, decode and crop clips to (B, num_samples); a clip that cannot be read is a fault, not an error."""
-    rows = list(_threads(os.getpid()).map(lambda each: _row(each, num_samples, cache), wanted))
+    rows = list(_threads(os.getpid()).map(lambda request: _row(request, num_samples, cache), requests))
     lengths = np.array([max(1, len(samples)) for samples, _ in rows])
     waveform = np.stack([audio.fit(samples, num_samples) for samples, _ in rows])
     return Loaded(waveform, lengths, [fault for _, fault in rows])
 
 
-def read(place: TarMember | Clip, cache: CacheConfig) -> np.ndarray:
-    """Read and decode one clip; int16 (T,). Raises AudioError for whatever is wrong with it."""
-    if isinstance(place, Clip):
-        return sources.read_samples(place)
+def read(location: Location, cache: CacheConfig) -> Samples:
+    """Read and decode one clip. Raises AudioError with the reason when it cannot be used."""
+    if isinstance(location, Clip):
+        return sources.read_samples(location)
     try:
-        data = _bytes(place, cache)
+        data = _bytes(location, cache)
     except OSError as error:
         raise audio.AudioError("unreadable", str(error)) from error
-    if place.sha256 and not hashlib.sha256(data).hexdigest().startswith(place.sha256):
-        raise audio.AudioError("unreadable", f"{place.size} bytes at {place.offset} of {place.uri} are not as written")
+    if location.sha256 and not hashlib.sha256(data).hexdigest().startswith(location.sha256):
+        raise audio.AudioError(
+            "unreadable", f"{location.size} bytes at {location.offset} of {location.uri} are not as written"
+        )
     return audio.decode(data)
 
 
-def alone(place: TarMember | Clip) -> TarMember | Clip:
-    """Return a place that is read without its neighbours."""
-    if isinstance(place, Clip):
-        return place
-    return place._replace(first=place.offset, last=place.offset + place.size)
+def drop_neighbours(location: Location) -> Location:
+    """Return a location whose range holds this clip only."""
+    if isinstance(location, Clip):
+        return location
+    return location._replace(first=location.offset, last=location.offset + location.size)
 
 
-def _row(wanted: ClipRequest, num_samples: int, cache: CacheConfig) -> tuple[np.ndarray, str]:
+def _row(request: ClipRequest, num_samples: int, cache: CacheConfig) -> tuple[Samples, str]:
     try:
-        samples = read(wanted.place, cache)
+        samples = read(request.location, cache)
     except audio.AudioError as error:
         return np.zeros(0, np.int16), str(error)
-    start = int(wanted.crop * (max(0, len(samples) - num_samples) + 1))
+    start = int(request.crop * (max(0, len(samples) - num_samples) + 1))
     return samples[start : start + num_samples], ""
 
 
-def _bytes(place: TarMember, cache: CacheConfig) -> bytes:
-    if "://" not in place.uri:
-        return storage.read(place.uri, place.offset, place.size)
-    piece = _pieces(os.getpid(), cache).read(place.uri, place.first, place.last)
-    return piece[place.offset - place.first :][: place.size]
+def _bytes(location: TarMember, cache: CacheConfig) -> bytes:
+    if "://" not in location.uri:
+        return storage.read(location.uri, location.offset, location.size)
+    data = _ranges(os.getpid(), cache).read(location.uri, location.first, location.last)
+    return data[location.offset - location.first :][: location.size]
 
 
 @lru_cache(maxsize=1)
@@ -106,39 +113,39 @@ def _threads(_process: int) -> ThreadPoolExecutor:
 
 
 @lru_cache(maxsize=1)
-def _pieces(_process: int, cache: CacheConfig) -> "RangeCache":
+def _ranges(_process: int, cache: CacheConfig) -> "RangeCache":
     return RangeCache(cache)
 
 
 class RangeCache:
-    """Pieces of remote files: the latest in memory, more in the cache folder where one is named; both bounded."""
+    """Ranges of remote files: the latest in memory, more in the cache folder where there is one; both bounded."""
 
     def __init__(self, cache: CacheConfig) -> None:
         self.cache, self.lock, self.writes = cache, Lock(), 0
-        self.held: OrderedDict[tuple[str, int, int], Future[bytes]] = OrderedDict()
+        self.ranges: OrderedDict[tuple[str, int, int], Future[bytes]] = OrderedDict()
 
     def read(self, uri: str, first: int, last: int) -> bytes:
-        """Return the bytes from `first` up to `last`; who asks for a piece that another thread reads waits for that."""
+        """Return the bytes from `first` up to `last`; a thread waits for a range that another one reads."""
         key = (uri, first, last)
         with self.lock:
-            future = self.held.pop(key, None)
+            future = self.ranges.pop(key, None)
             reads = future is None
-            self.held[key] = future = future or Future()
+            self.ranges[key] = future = future or Future()
         if reads:
             try:
                 future.set_result(self._fetch(*key))
             except BaseException as error:
                 with self.lock:
-                    self.held.pop(key, None)
+                    self.ranges.pop(key, None)
                 future.set_exception(error)
             self._forget()
         return future.result()
 
     def _forget(self) -> None:
         with self.lock:
-            size = sum(last - first for _, first, last in self.held)
-            while size > HELD_BYTES and len(self.held) > 1:
-                (_, first, last), _ = self.held.popitem(last=False)
+            size = sum(last - first for _, first, last in self.ranges)
+            while size > MAX_MEMORY_BYTES and len(self.ranges) > 1:
+                (_, first, last), _ = self.ranges.popitem(last=False)
                 size -= last - first
 
     def _fetch(self, uri: str, first: int, last: int) -> bytes:
@@ -163,21 +170,21 @@ class RangeCache:
         temporary.replace(path)
         self.writes += 1
         if self.writes % EVICT_EVERY == 0:
-            _evict(path.parent, self.cache.most_bytes)
+            _evict(path.parent, self.cache.max_bytes)
 
 
-def _evict(folder: Path, most_bytes: int) -> None:
+def _evict(folder: Path, max_bytes: int) -> None:
     """Remove the least recently used files until the rest fit."""
     found = []
     for path in folder.iterdir():
         try:
-            told = path.stat()
-        except FileNotFoundError:  # another process evicts too
+            status = path.stat()
+        except FileNotFoundError:  # another process evicts files, too
             continue
-        found.append((told.st_mtime_ns, told.st_size, path))
+        found.append((status.st_mtime_ns, status.st_size, path))
     size = sum(each for _, each, _ in found)
     for _, each, path in sorted(found):
-        if size <= most_bytes:
+        if size <= max_bytes:
             break
         path.unlink(missing_ok=True)
         size -= each

@@ -1,4 +1,4 @@
-"""Which listed clips cannot be decoded: looked for once, before training, and kept beside the checkpoint."""
+"""The listed clips that cannot be decoded: found once, before training, and kept beside the checkpoint."""
 
 import logging
 
@@ -12,7 +12,7 @@ VALIDATION_FILE = "broken_validation.json"  # the same of those that are not val
 
 
 def find(clips: ListedClips, out: str, max_bad_fraction: float, name: str = FILE) -> dict[str, str]:
-    """Return {key: reason} of clips that cannot be used; found once and kept, so that a resumed run has the same clips.
+    """Return {key: reason} of clips that cannot be used; kept in a file, so that a resumed run has the same clips.
 
     Raises:
         JobError: when a larger share of them than `max_bad_fraction` cannot be used.

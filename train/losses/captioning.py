@@ -1,4 +1,4 @@
-"""Losses of the captioner as pure functions of tensors; how to average over ranks is an argument.
+"""Losses of the captioner as pure functions of tensors; the average over ranks is an argument.
 
 Shapes: B = clips, L = tokens, V = words, K = tags.
 """
@@ -8,9 +8,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as nnf
 
-Mean = Callable[
-    [Tensor], Tensor
-]  # a count on this rank -> its mean over ranks: ranks may hold unequal parts of a batch
+# A count on this rank -> its mean over ranks, which may hold unequal shares of a batch.
+Mean = Callable[[Tensor], Tensor]
 
 
 def one_rank(count: Tensor) -> Tensor:
@@ -29,7 +28,7 @@ def caption(logits: Tensor, words: Tensor, pad: int, smoothing: float, mean: Mea
         mean: see `Mean`.
     """
     vocabulary = logits.shape[-1]
-    evenly = smoothing * vocabulary / (vocabulary - 1)  # torch spreads over all words, the true one too
+    evenly = smoothing * vocabulary / (vocabulary - 1)  # torch spreads over all words, also over the true one
     total = nnf.cross_entropy(
         logits.flatten(0, 1).float(), words.flatten(), ignore_index=pad, label_smoothing=evenly, reduction="sum"
     )

@@ -1,4 +1,4 @@
-"""The repeated blocks of a network: what is compiled, recomputed or sharded one by one."""
+"""The repeated blocks of a network, which are compiled, recomputed or sharded one by one."""
 
 from torch import nn
 

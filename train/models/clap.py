@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from train.models import encoders
 from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.encoder import ClipEmbeddings, Windows
+from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
 from train.models.encoders.registry import AudioConfig
 from train.models.text import TextConfig, TextEncoder
 
@@ -45,7 +44,7 @@ class ClapConfig:
 
 
 class Towers(NamedTuple):
-    """What a batch of pairs becomes."""
+    """Outputs for a batch of pairs."""
 
     audio: Tensor  # (B, D) unit vectors
     text: Tensor  # (B, D) unit vectors
@@ -87,8 +86,8 @@ class Clap(nn.Module):
         return _unit(self.audio_proj(self.audio_encoder(waveform, num_samples, sample_rate_hz).clip))
 
     @torch.no_grad()
-    def encode_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> ClipEmbeddings:
-        """Embed clips of any length, each an int16 or float array (T,): the policy for everything but training.
+    def encode_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> ClipEmbeddings:
+        """Embed clips of any length, each an int16 or float array (T,): the policy everywhere except in training.
 
         A clip is cut into windows of the fixed length, averaged by their true length. The last window is zero-padded, or
         with `padding` "none" embedded at its true length, together with those of the same length only.
@@ -98,8 +97,8 @@ class Clap(nn.Module):
             sample_rate_hz: their rate; the audio tower's when left out.
 
         Returns:
-            The tower's own embeddings (N, E) and the unit vectors (N, D) of the shared space, the same for a clip
-            whatever it is batched with.
+            The embeddings (N, E) of the audio encoder and the unit vectors (N, D) of the shared space. A clip gets the same
+            vectors in every batch.
         """
         rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
         if not clips:
@@ -117,8 +116,8 @@ class Clap(nn.Module):
             features = encode(windows.padded().to(device), torch.tensor(windows.lengths, device=device))
         return ClipEmbeddings(windows.mean(features.float()), _unit(windows.mean(_unit(self.audio_proj(features)))))
 
-    def embed_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> Tensor:
-        """Return the unit vectors (N, D) of clips of any length; see `hear`."""
+    def embed_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> Tensor:
+        """Return the unit vectors (N, D) of clips of any length; see `encode_clips`."""
         return self.encode_clips(clips, sample_rate_hz).outputs
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -129,16 +128,16 @@ class Clap(nn.Module):
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embed any number of texts; (M, D) unit vectors.
 
-        Each different text is embedded once, in the order of the texts themselves: the vectors of equal texts are equal to
-        the bit, and no vector depends on where its text stands.
+        Each distinct text is embedded once, in sorted order: equal texts get vectors that are equal to the bit, and no
+        vector depends on the position of its text.
         """
-        different, device = sorted(set(texts)), self.logit_scale.device
-        parts = [torch.zeros(0, self.config.joint_dim, device=device)]
-        for first in range(0, len(different), TEXT_BATCH):
-            tokens, mask = self.text_encoder.tokenize(different[first : first + TEXT_BATCH])
-            parts.append(self.encode_text(tokens.to(device), mask.to(device)))
-        row = {text: i for i, text in enumerate(different)}
-        return torch.cat(parts)[torch.tensor([row[text] for text in texts], dtype=torch.long, device=device)]
+        distinct, device = sorted(set(texts)), self.logit_scale.device
+        vectors = [torch.zeros(0, self.config.joint_dim, device=device)]
+        for first in range(0, len(distinct), TEXT_BATCH):
+            tokens, mask = self.text_encoder.tokenize(distinct[first : first + TEXT_BATCH])
+            vectors.append(self.encode_text(tokens.to(device), mask.to(device)))
+        row = {text: i for i, text in enumerate(distinct)}
+        return torch.cat(vectors)[torch.tensor([row[text] for text in texts], dtype=torch.long, device=device)]
 
     @staticmethod
     def similarity(audio: Tensor, text: Tensor) -> Tensor:

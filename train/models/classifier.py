@@ -1,4 +1,4 @@
-"""An audio encoder with one linear layer over its clip embedding: what fine-tuning on labels makes.
+"""An audio encoder with one linear layer over its clip embedding: the result of fine-tuning on labels.
 
 Shapes: B = clips, T = samples, C = labels; N = whole clips, E = embedding size.
 """
@@ -6,12 +6,11 @@ Shapes: B = clips, T = samples, C = labels; N = whole clips, E = embedding size.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from train.models import encoders
-from train.models.encoders.encoder import ClipEmbeddings, Windows
+from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.models.encoders.registry import AudioConfig
 
@@ -48,7 +47,7 @@ class Classifier(nn.Module):
         return logits.float()
 
     @torch.no_grad()
-    def encode_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> ClipEmbeddings:
+    def encode_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> ClipEmbeddings:
         """Return embeddings (N, E) and probabilities (N, C) of clips of any length, the same for a clip in any batch."""
         rate_hz = sample_rate_hz or self.sample_rate_hz
         windows = Windows(clips, round(self.config.clip_s * rate_hz))

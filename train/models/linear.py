@@ -6,10 +6,12 @@ Shapes: N = clips, E = embedding size, C = classes.
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+Features = npt.NDArray[np.float32]
 ITERATIONS = 300  # of L-BFGS at most; standardized embeddings need some tens
 
 
@@ -21,10 +23,10 @@ class Layer(NamedTuple):
     weight: Tensor  # (C, E)
     bias: Tensor  # (C,)
 
-    def scores(self, features: np.ndarray) -> np.ndarray:
+    def scores(self, features: Features) -> npt.NDArray[np.float64]:
         """Return the logits (N, C) of embeddings (N, E)."""
         inputs = (torch.from_numpy(features).to(self.weight) - self.mean) / self.scale
-        logits: np.ndarray = nnf.linear(inputs, self.weight, self.bias).cpu().numpy()
+        logits: npt.NDArray[np.float64] = nnf.linear(inputs, self.weight, self.bias).cpu().numpy()
         return logits
 
     def folded(self) -> tuple[Tensor, Tensor]:
@@ -33,7 +35,9 @@ class Layer(NamedTuple):
         return weight, self.bias - weight @ self.mean
 
 
-def fit(features: np.ndarray, truth: np.ndarray, penalty: float, exclusive: bool, device: str = "cpu") -> Layer:
+def fit(
+    features: Features, truth: npt.NDArray[np.bool_], penalty: float, exclusive: bool, device: str = "cpu"
+) -> Layer:
     """Minimize the mean cross-entropy plus `penalty` / 2 times the squared weights; the bias is free.
 
     Args:

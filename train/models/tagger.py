@@ -1,4 +1,4 @@
-"""An audio encoder by itself, with the tagging head it was released with where it has one.
+"""An audio encoder, with its tagging head where it has one.
 
 Shapes: B = clips, T = samples, K = tags; N = whole clips, E = embedding size.
 """
@@ -6,16 +6,15 @@ Shapes: B = clips, T = samples, K = tags; N = whole clips, E = embedding size.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from train.models import encoders
-from train.models.encoders.encoder import ClipEmbeddings, Windows
+from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
 from train.models.encoders.mobilenet import MobileNet, MobileNetConfig
 from train.models.encoders.registry import AudioConfig
 
-WINDOW_S = 10.0  # of a clip that is longer: what AudioSet's taggers are trained on
+WINDOW_S = 10.0  # of longer clips; AudioSet's taggers are trained on clips of this length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +52,10 @@ class Tagger(nn.Module):
         return self.encoder.tag_logits(self.encoder(waveform, num_samples, sample_rate_hz)).sigmoid()
 
     @torch.no_grad()
-    def encode_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> ClipEmbeddings:
+    def encode_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> ClipEmbeddings:
         """Return embeddings (N, E) and probabilities (N, K) of clips of any length, each an int16 or float array (T,).
 
-        Longer ones are averaged over windows of 10 s. Nothing is padded, so a clip gets the same in any batch. K is 0
+        Longer ones are averaged over windows of 10 s. Nothing is padded, so that a clip gets the same in any batch. K is 0
         without a head.
         """
         rate_hz = sample_rate_hz or self.sample_rate_hz

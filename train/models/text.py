@@ -1,10 +1,9 @@
-"""Text tower: any BERT-like encoder of `transformers` by name or folder, or a small one built with its own words.
+"""Text tower: any BERT-like encoder of `transformers` by name or folder, or a small one with a WordPiece of the captions.
 
 Shapes: B = captions, L = tokens, D = hidden size.
 """
 
 import pickle
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
+
+from train.models.pieces import TrainPieces, train_pieces
 
 if TYPE_CHECKING:  # it takes seconds to import, and a captioner never needs it
     from transformers import PretrainedConfig
@@ -86,13 +87,18 @@ class TextEncoder(nn.Module):
         return (state * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ids and mask, both (B, max_tokens): one width, so that a batch gives what single texts give."""
+        """Return ids and mask, both (B, max_tokens): one width, so that a text gets the same embedding in every batch."""
         encodings = self.tokenizer.encode_batch(list(texts))
         return torch.tensor([e.ids for e in encodings]), torch.tensor([e.attention_mask for e in encodings])
 
 
-def build(config: TextConfig, captions: Iterable[str]) -> TextEncoder:
-    """Make the tower to train: pretrained weights where the config names some, else fresh ones over the captions' words.
+def build(config: TextConfig, captions: Iterable[str] = (), tokenizer: Tokenizer | None = None) -> TextEncoder:
+    """Make the tower to train: pretrained weights where the config names some, else fresh ones.
+
+    Args:
+        config: see `TextConfig`.
+        captions: a tokenizer is trained on them where the config names no encoder and there is no `tokenizer`.
+        tokenizer: that `build_tokenizer` made before.
 
     Raises:
         ValueError: when the named encoder cannot be used; says what is missing.
@@ -101,8 +107,7 @@ def build(config: TextConfig, captions: Iterable[str]) -> TextEncoder:
         encoder = TextEncoder(config, *pretrained(config))
         encoder.model.load_state_dict(_weights(config.name, encoder.architecture))
         return encoder
-    tokenizer = build_tokenizer(captions, config.vocab_size)
-    fix_length(tokenizer, config.max_tokens, PAD)
+    tokenizer = tokenizer or build_tokenizer(captions, config)
     architecture = {
         "model_type": "bert",
         "vocab_size": tokenizer.get_vocab_size(),
@@ -139,7 +144,9 @@ def pretrained(config: TextConfig) -> "tuple[PretrainedConfig, Tokenizer]":
         raise ValueError(str(error).strip().partition("\n")[0]) from error
     if not hasattr(architecture, "hidden_size") or not getattr(wrapped, "is_fast", False) or not wrapped.pad_token:
         raise ValueError("not a BERT-like encoder with a fast tokenizer that pads")
-    if len(wrapped) <= len(wrapped.all_special_tokens):  # what transformers makes where the files are missing
+    if len(wrapped) <= len(
+        wrapped.all_special_tokens
+    ):  # transformers makes such a tokenizer where the files are missing
         raise ValueError("it has no tokenizer: neither tokenizer.json nor vocab.txt holds words")
     tokenizer: Tokenizer = wrapped.backend_tokenizer
     fix_length(tokenizer, config.max_tokens, wrapped.pad_token)
@@ -165,7 +172,7 @@ def _weights(name: str, architecture: "PretrainedConfig") -> dict[str, Tensor]:
     from transformers import AutoModel
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # heads that stay behind are no warning; what is missing is an error below
+    logging.set_verbosity_error()  # heads are not loaded, without a warning; missing weights are an error below
     try:
         model, report = AutoModel.from_pretrained(
             name, config=architecture, output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True
@@ -189,20 +196,14 @@ def fix_length(tokenizer: Tokenizer, max_tokens: int, pad: str) -> None:
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad, length=max_tokens)
 
 
-def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Make a lower-casing WordPiece tokenizer of the most frequent words, with characters for all others.
-
-    The same texts give the same ids in every process: ranks and resumed runs build it again. (The tokenizers library's own
-    trainer breaks ties in another order each time.)
-    """
-    splitter = pre_tokenizers.BertPreTokenizer()
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    characters = sorted({character for word in words for character in word})
-    pieces = [PAD, UNK, CLS, SEP, *characters, *(f"##{character}" for character in characters)]
-    pieces += [word for word, _ in sorted(words.items(), key=lambda item: (-item[1], item[0])) if len(word) > 1]
-    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces[:vocab_size])}, unk_token=UNK))
+def build_tokenizer(texts: Iterable[str], config: TextConfig, train: TrainPieces = train_pieces) -> Tokenizer:
+    """Train a lower-casing WordPiece tokenizer; the same texts give the same ids in every process."""
+    splitter, normalizer = pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer(lowercase=True)
+    words = ([word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))] for text in texts)
+    ids = {piece: i for i, piece in enumerate(train(words, (PAD, UNK, CLS, SEP), config.vocab_size))}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=UNK))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    ids = [(name, tokenizer.token_to_id(name)) for name in (CLS, SEP)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{CLS} $A {SEP}", special_tokens=ids)
+    specials = [(name, ids[name]) for name in (CLS, SEP)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{CLS} $A {SEP}", special_tokens=specials)
+    fix_length(tokenizer, config.max_tokens, PAD)
     return tokenizer

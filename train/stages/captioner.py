@@ -18,16 +18,20 @@ from torch.nn.utils.rnn import pad_sequence
 from pipeline import audio, cli, sources
 from pipeline.errors import InputError
 from train import checkpoint, parallel
+from train.checkpoint import tokens
 from train.data import clip_sets, undecodable
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch
 from train.launch import Worker, check
 from train.losses import captioning
+from train.models import former_pieces, pieces
 from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import PAD, Subwords, Vocabulary
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
-from train.trainer.loop import Backward, Context, Hooks, Step
+from train.trainer import state
+from train.trainer.context import Context
+from train.trainer.loop import Backward, Hooks, Step
 from train.validation import captions, splits
 
 log = logging.getLogger(__name__)
@@ -86,6 +90,7 @@ def run(config: TrainCaptionerConfig) -> None:
             broken_validation = undecodable.find(validation, out, config.max_bad_fraction, name)
         whole = _clips(config, broken)
         _check_clips(config, whole)
+        _vocabulary(config, out, whole)
         log.info("captioner: %d captioned clips, %d more without a caption or broken", len(whole.keys), whole.left_out)
         return partial(train, config, out, broken, broken_validation)
 
@@ -101,7 +106,7 @@ def train(
 ) -> None:
     """Train on one worker without the broken clips ({key: reason}); rank 0 publishes the checkpoint."""
     clips, validation = _clips(config, broken), _validation_clips(config, broken_validation)
-    network = _network(config, clips)
+    network = _network(config, out, clips)
     order = training.one_pass(clips, config.optim)
     task = TrainingTask(
         network=network,
@@ -129,9 +134,9 @@ def train(
     training.train(task, config, out, context)
 
 
-def _network(config: TrainCaptionerConfig, clips: ListedClips) -> TagGuidedCaptioner:
+def _network(config: TrainCaptionerConfig, out: str, clips: ListedClips) -> TagGuidedCaptioner:
     """Make the captioner with the weights it starts from; the same on every rank."""
-    vocabulary = _vocabulary(config, clips)
+    vocabulary = _vocabulary(config, out, clips)
     torch.manual_seed(config.optim.seed)
     network = TagGuidedCaptioner(config.network, vocabulary, sorted({tag for names in clips.tags for tag in names}))
     if config.init_audio:
@@ -227,11 +232,17 @@ def _clips(config: TrainCaptionerConfig, broken: Collection[str] = ()) -> Listed
     return ListedClips([c for c in listed if c.fold not in config.exclude_folds], config.label_phrases, broken)
 
 
-def _vocabulary(config: TrainCaptionerConfig, clips: ListedClips) -> Vocabulary:
-    texts = (text for texts in clips.texts for text in texts)
-    if config.network.subwords:
-        return Subwords.build_parts(texts, config.num_subwords)
-    return Vocabulary.build(texts, config.min_word_count)
+def _vocabulary(config: TrainCaptionerConfig, out: str, clips: ListedClips) -> Vocabulary:
+    """Return the vocabulary of the run; the command publishes it, and the workers read it."""
+
+    def build() -> Vocabulary:
+        texts = (text for texts in clips.texts for text in texts)
+        if not config.network.subwords:
+            return Vocabulary.build(texts, config.min_word_count)
+        train_pieces = former_pieces.byte_pairs if state.exists(out) else pieces.train_pieces
+        return Subwords.build_pieces(texts, config.num_subwords, train_pieces)
+
+    return tokens.open_vocabulary(out, config.network.subwords, build)
 
 
 def _true_prefix(config: TrainCaptionerConfig, step: int, steps: int, length: int) -> Tensor | None:

@@ -35,7 +35,7 @@ class ConvertConfig:
     out: str = ""
     """Folder or URI of the checkpoint."""
     audio: AudioConfig = field(default_factory=Cnn14Config)
-    """Shape of the audio encoder, where the file does not tell."""
+    """Shape of the audio encoder, where the file does not give it."""
     text: TextConfig = field(default_factory=TextConfig)
     """For blat: the text encoder it was trained with, by name or folder; its tokenizer is copied."""
 
@@ -58,19 +58,19 @@ def run(config: ConvertConfig) -> None:
 
 
 def _load(config: ConvertConfig, file: object) -> Network:
-    told = ("--weights", config.weights)
+    flag = ("--weights", config.weights)
     if config.layout == "ast":
         return released.ast(config.weights, "--weights")
     if config.layout == "blat":
-        return released.blat(file, ClapConfig(audio=config.audio, text=config.text, padding="none"), *told)
+        return released.blat(file, ClapConfig(audio=config.audio, text=config.text, padding="none"), *flag)
     if config.layout == "audiocaption":
-        return released.audiocaption(file, _cnn(config.cnn), _tags(config.class_labels), config.class_labels, *told)
+        return released.audiocaption(file, _cnn(config.cnn), _tags(config.class_labels), config.class_labels, *flag)
     if isinstance(config.audio, MobileNetConfig):
         tags = _tags(config.class_labels)
         if not tags:
             raise InputError("--class-labels", "", "give AudioSet's class_labels_indices.csv: it names the tags")
-        return released.efficientat(file, dataclasses.replace(config.audio, num_classes=len(tags)), tags, *told)
-    return released.panns(file, config.audio, *told)
+        return released.efficientat(file, dataclasses.replace(config.audio, num_classes=len(tags)), tags, *flag)
+    return released.panns(file, config.audio, *flag)
 
 
 def _cnn(uri: str) -> Tagger | None:

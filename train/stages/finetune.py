@@ -30,11 +30,13 @@ from train.models.classifier import Classifier, ClassifierConfig
 from train.models.encoders.mobilenet import MobileNetConfig
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
-from train.trainer.loop import Backward, Context, Hooks, Step
+from train.trainer.context import Context
+from train.trainer.loop import Backward, Hooks, Step
 from train.trainer.optim import Group
 from train.validation import pairs, splits
 
 log = logging.getLogger(__name__)
+BEST = training.BEST
 PENALTY = 1e-2  # of the squared weights of the linear layer that --probe-first fits
 MAX_REPEATS = 4.0  # times that balancing takes a clip in an epoch
 
@@ -237,7 +239,7 @@ def _check(config: FinetuneConfig, labelled: Labelled) -> None:
     trained = [clip.key for clip in labelled.training]
     clip_sets.check_several(trained, "--data", config.data)
     if clip_sets.alike(clip.tags for clip in labelled.training):
-        raise InputError("--data", config.data, "all clips have the same labels, so that nothing tells them apart")
+        raise InputError("--data", config.data, "all clips have the same labels: there is nothing to learn")
     if not config.several_labels and (several := [clip.key for clip in labelled.training if len(clip.tags) > 1]):
         raise InputError("--data", config.data, f"clips such as {several[0]} have several labels; use --several-labels")
     validated = (clip.key for clip in labelled.validation)

@@ -16,8 +16,9 @@ from train.data.order import Order
 from train.launch import ScaleConfig, Worker, launch
 from train.models.encoders.registry import AudioConfig
 from train.trainer import performance, run_page, state
+from train.trainer.context import Context
 from train.trainer.history import EpochRecord
-from train.trainer.loop import Backward, Context, Hooks, fit
+from train.trainer.loop import Backward, Hooks, fit
 from train.trainer.monitor import MonitorConfig, ScalarWriters
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from pipeline import storage
 from pipeline.errors import JobError
 from train import parallel
-from train.data.loader import Batch, Load, Loader
+from train.data.loader import Batch, Loader
 from train.trainer import optim
+from train.trainer.context import STOP, Context
 from train.trainer.history import EpochRecord, History
 from train.trainer.monitor import Monitor, ScalarWriter, ThroughputSpec
 from train.trainer.optim import Group, OptimConfig
@@ -26,32 +27,6 @@ from train.trainer.state import TrainingState
 
 log = logging.getLogger(__name__)
 LOSS_WINDOW = 100  # steps whose mean loss an explosion is measured against
-STOP = "stop"
-StopSignal = Callable[[], str]
-
-
-def no_stop_signal() -> str:
-    """Return that nothing is going to stop this process."""
-    return ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """Where this process stands among the workers. The defaults are a single process."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    stop_signal: StopSignal = (
-        no_stop_signal  # asked after each step: why to save at once, or ''; STOP also ends the run
-    )
-    load: Load | None = None  # decodes clips on other machines
-    gauge: ScalarWriter | None = None  # writes scalars to the cluster's own metrics
-
-    @property
-    def leads(self) -> bool:
-        """True on the one process that logs and saves."""
-        return self.rank == 0
 
 
 class Step(NamedTuple):
@@ -74,15 +49,13 @@ Keep = Callable[[EpochRecord], None]
 class Hooks:
     """What a stage adds to a run."""
 
-    groups: Callable[[], Sequence[Group]] | None = (
-        None  # learning rates by parameter, asked when the network is laid out
-    )
+    groups: Callable[[], Sequence[Group]] | None = None  # with learning rates; asked when FSDP2 has replaced parameters
     validate: Validate | None = None
     validate_every_steps: int = 0  # beside the end of each epoch
     keep: Keep | None = None  # called on the leading rank with the record when it is the best so far
     extras: Callable[[], Mapping[str, float]] = dict  # more numbers to log
     writers: Sequence[ScalarWriter] = ()  # of the leading rank
-    flops_per_pair: float = 0.0
+    flops_per_pair: float = 0.0  # both as in `ThroughputSpec`
     peak_flops: float = 0.0
 
 
@@ -144,9 +117,8 @@ class _Run:
         state = self.state
         state.load()
         if not parallel.agree(state.step):
-            raise JobError(
-                f"the workers found different states under {self.out}; --out must be shared storage or a URI"
-            )
+            remedy = "--out must be shared storage or a URI"
+            raise JobError(f"the workers found different states under {self.out}; {remedy}")
         if self.context.leads:
             log.info("%s at step %d of %d", "continues" if state.step else "starts", state.step, self.steps)
         self.prepared.model.train()

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import InputError
 from train import parallel
-from train.losses.grad_cache import unmoved_statistics
+from train.losses.grad_cache import frozen_statistics
 from train.models.blocks import blocks
 from train.trainer.state import whole
 
@@ -126,7 +126,7 @@ def _recomputed(block: nn.Module, forward: Callable[..., object], *args: object,
         return forward(*args, **kwargs)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), unmoved_statistics(block)
+        return nullcontext(), frozen_statistics(block)
 
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)  # type: ignore[arg-type]
 

@@ -129,6 +129,11 @@ def record(out: str, history: History) -> None:
     storage.publish_json(storage.join(out, HISTORY_FILE), history.as_json())
 
 
+def exists(out: str) -> bool:
+    """Return whether a run has a state to go on from."""
+    return bool(_complete(out))
+
+
 def clear(out: str) -> None:
     """Drop the states of a run whose checkpoint is published."""
     storage.remove(storage.join(out, FOLDER))

@@ -15,7 +15,8 @@ from train.data.clip_sets import ListedClips
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import tokenize
-from train.trainer.loop import Context, Validate
+from train.trainer.context import Context
+from train.trainer.loop import Validate
 
 BATCH_SIZE = 32
 MISSING = "pip install 'blat-ray[captioning]' brings what scores captions"
@@ -57,7 +58,7 @@ def write(network: TagGuidedCaptioner, clips: ListedClips, rows: Sequence[int]) 
     found: dict[str, str] = {}
     for first in range(0, len(rows), BATCH_SIZE):
         batch = rows[first : first + BATCH_SIZE]
-        encoded = network.listen_clips([clips.samples(row) for row in batch], audio.SAMPLE_RATE_HZ)
+        encoded = network.encode_audio_clips([clips.samples(row) for row in batch], audio.SAMPLE_RATE_HZ)
         tags = network.multi_hot([clips.tags[row] for row in batch]).to(encoded.memory.device)
         captions = network.generate(encoded, tags, Decoding())
         found |= {clips.keys[row]: each[0].text if each else "" for row, each in zip(batch, captions, strict=True)}

@@ -18,13 +18,15 @@ from train.data import reading
 from train.data.loader import Clips
 from train.data.reading import CacheConfig
 from train.metrics import ranking
+from train.metrics.average_precision import mean_average_precision
+from train.metrics.zero_shot import PROMPTS
 from train.models.clap import Clap
 from train.models.classifier import Classifier
-from train.trainer.loop import Context, Validate
+from train.trainer.context import Context
+from train.trainer.loop import Validate
 
 BATCH_SIZE = 32
 RECALL_AT = (1, 5, 10)
-PROMPTS = ("{}", "the sound of {}", "this is a sound of {}")
 
 
 class EmbeddedClips(NamedTuple):
@@ -68,11 +70,7 @@ def measure_labels(clips: Clips, context: Context) -> Validate:
         scores = embed_clips(
             lambda arrays: network.encode_clips(arrays, audio.SAMPLE_RATE_HZ).outputs, clips, context
         ).whole()
-        truth = torch.tensor([[label in own for label in network.labels] for own in clips.tags])
-        if network.config.exclusive:
-            return {"accuracy": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
-        there = truth.any(dim=0)
-        return {"mAP": _mean_average_precision(scores[:, there], truth[:, there])}
+        return _classification(scores, network.labels, clips.tags, network.config.exclusive, ("accuracy", "mAP"))
 
     return validate
 
@@ -95,18 +93,18 @@ def zero_shot(audio_vectors: Tensor, network: Clap, tags: Sequence[Sequence[str]
     names = sorted({tag for own in tags for tag in own})
     classes = sum(network.embed_texts([p.format(name.lower()) for name in names]) for p in PROMPTS)
     scores = audio_vectors @ classes.T  # type: ignore[union-attr]  # (N, C)
-    truth = torch.tensor([[name in own for name in names] for own in tags], device=audio_vectors.device)
-    if bool((truth.sum(dim=1) == 1).all()):
-        return {"zeroshot_top1": float((scores.argmax(dim=1) == truth.float().argmax(dim=1)).float().mean())}
-    return {"zeroshot_mAP": _mean_average_precision(scores, truth)}
+    exclusive = all(len(set(own)) == 1 for own in tags)
+    return _classification(scores, names, tags, exclusive, ("zeroshot_top1", "zeroshot_mAP"))
 
 
-def _mean_average_precision(scores: Tensor, truth: Tensor) -> float:
-    """Return the macro mean over classes of scores and truth (N, C), each class with a positive."""
-    order = scores.argsort(dim=0, descending=True)
-    hits = truth.gather(0, order).float()
-    precision = hits.cumsum(dim=0) / torch.arange(1, len(hits) + 1, device=hits.device)[:, None]
-    return float(((precision * hits).sum(dim=0) / hits.sum(dim=0)).mean())
+def _classification(
+    scores: Tensor, names: Sequence[str], tags: Sequence[Sequence[str]], exclusive: bool, metrics: tuple[str, str]
+) -> dict[str, float]:
+    """Return the accuracy of scores (N, C) of exclusive classes, or else the mAP, under the first or the second name."""
+    truth, values = np.array([[name in own for name in names] for own in tags]), scores.cpu().numpy()
+    if exclusive:
+        return {metrics[0]: float(ranking.top_k(values, truth.argmax(axis=1), 1).mean())}
+    return {metrics[1]: mean_average_precision(values, truth)}
 
 
 @torch.no_grad()
@@ -135,6 +133,6 @@ def embed_clips(embed: Callable[[list[np.ndarray]], Tensor], clips: Clips, conte
 
 def _read(clips: Clips, row: int) -> np.ndarray | str:
     try:
-        return reading.read(clips.place(row), CacheConfig())
+        return reading.read(clips.location(row), CacheConfig())
     except audio.AudioError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""How captions are chosen: a choice that travels through configs, run.json and the shards, and needs no torch to read."""
+"""How captions are chosen. Configs, run.json and the shards hold it; this module does not import torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,9 +28,9 @@ class Decoding:
         """Raise ValueError naming the first field that cannot be."""
         if not 1 <= self.beams <= MAX_BEAMS:
             raise ValueError(f"beams {self.beams}: use 1 to {MAX_BEAMS}")
-        most = {"beam": self.beams, "greedy": 1, "nucleus": MAX_BEAMS}[self.method]
-        if not 1 <= self.num_captions <= most:
-            raise ValueError(f"num_captions {self.num_captions}: use 1 to {most} with {self.method} decoding")
+        max_captions = {"beam": self.beams, "greedy": 1, "nucleus": MAX_BEAMS}[self.method]
+        if not 1 <= self.num_captions <= max_captions:
+            raise ValueError(f"num_captions {self.num_captions}: use 1 to {max_captions} with {self.method} decoding")
         if not 0 < self.top_p <= 1 or not self.temperature > 0:
             raise ValueError(f"top_p {self.top_p}, temperature {self.temperature}: use 0 < top_p <= 1, temperature > 0")
 

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from train.models import encoders
 from train.models.captioner import scheduled, search
 from train.models.captioner.decoder import DecoderCache, WordDecoder
 from train.models.captioner.decoding import Decoding
+from train.models.captioner.encoder import EncodedAudio, RecurrentEncoder, TagEncoder
 from train.models.captioner.vocabulary import END, Vocabulary
 from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.encoder import AudioFeatures
+from train.models.encoders.encoder import Waveform
 from train.models.encoders.registry import AudioConfig
 
 
@@ -31,7 +29,7 @@ class CaptionerConfig:
     audio: AudioConfig = field(default_factory=Cnn14Config)
     """The audio encoder under the GRU."""
     clip_s: float = 10.0
-    """Every clip is cut or zero-padded to this length, seconds: one policy, so that a batch gives what single clips give."""
+    """Every clip is cut or zero-padded to this length, seconds, so that a clip gets the same captions in every batch."""
     guided: bool = True
     """Take tags as guidance; without, the plain captioner."""
     tagger: bool = True
@@ -51,24 +49,17 @@ class CaptionerConfig:
     dropout: float = 0.2
     """Decoder dropout; the GRU uses 0.5 between its layers."""
     subwords: bool = False
-    """Write captions from parts of words instead of whole ones."""
+    """Write captions from word pieces instead of whole words."""
     classifier_bias: bool = False
     """A bias on the word logits, as the 2022 releases of the reference have it."""
 
 
 class Caption(NamedTuple):
-    """A caption and how probable the model finds it."""
+    """A caption and its probability."""
 
     text: str
     score: float  # mean log-probability per word, the end word counted
     log_probs: list[float]  # of each word and of the end word where there is one
-
-
-class EncodedAudio(NamedTuple):
-    """A batch of clips as the decoder attends to it."""
-
-    features: AudioFeatures  # of the audio encoder
-    memory: Tensor  # (B, S, 2 * gru_dim)
 
 
 class TagGuidedCaptioner(nn.Module):
@@ -78,7 +69,7 @@ class TagGuidedCaptioner(nn.Module):
         super().__init__()
         self.config, self.vocabulary, self.tags = config, vocabulary, list(tags)
         self.tag_ids = {tag: index for index, tag in enumerate(self.tags)}
-        self.encoder = RecurrentEncoder(config)
+        self.encoder = RecurrentEncoder(config.audio, config.gru_dim, config.gru_layers)
         self.decoder = WordDecoder(
             num_words=len(vocabulary),
             memory_dim=2 * config.gru_dim,
@@ -91,7 +82,7 @@ class TagGuidedCaptioner(nn.Module):
         )
         self.label_encoder = TagEncoder(len(self.tags), config.model_dim) if config.guided else None
         self.tagger = nn.Linear(self.encoder.cnn.embedding_dim, len(self.tags)) if config.tagger else None
-        if self.tagger is None:  # what nothing reads is not trained: DDP would wait for its gradients
+        if self.tagger is None:  # DDP would wait for gradients of weights that no output depends on
             for name in self.encoder.cnn.only_for_clip:
                 self.encoder.cnn.get_submodule(name).requires_grad_(False)
 
@@ -116,7 +107,7 @@ class TagGuidedCaptioner(nn.Module):
         sample_rate_hz: int | None = None,
         true_prefix: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Score a caption, given its own prefix at each word or what the model would have said so far.
+        """Score a caption, given its own prefix at each word or the words that the model itself would have chosen.
 
         Args:
             waveform: (B, T) int16 or float, padded to the fixed length.
@@ -127,14 +118,14 @@ class TagGuidedCaptioner(nn.Module):
             true_prefix: (L - 1,) bool: at which words the true prefix is given (scheduled sampling); None for all.
 
         Returns:
-            Logits (B, L - 1, V) of the next word, and tag logits (B, K) of the encoder alone where there is a tagger.
+            Logits (B, L - 1, V) of the next word, and tag logits (B, K) from the audio where there is a tagger.
         """
         features, memory = self.encoder(waveform, num_samples, sample_rate_hz)
         given = (memory, features.num_frames, self._guidance(tags, memory))
         logits = self.decoder(words[:, :-1], *given)
         if true_prefix is not None and not bool(true_prefix.all()):
-            own = scheduled.own_words(self.decoder, logits, *given, true_prefix)
-            logits = torch.where(true_prefix.to(logits.device)[:, None], logits, self.decoder(own, *given))
+            predicted = scheduled.predict_words(self.decoder, logits, *given, true_prefix)
+            logits = torch.where(true_prefix.to(logits.device)[:, None], logits, self.decoder(predicted, *given))
         return logits, self.tagger(features.clip) if self.tagger is not None else None
 
     @torch.no_grad()
@@ -142,8 +133,8 @@ class TagGuidedCaptioner(nn.Module):
         """Encode a batch of clips once, for `predict_tags` and `generate`; see `forward` for the arguments."""
         return EncodedAudio(*self.encoder(waveform, num_samples, sample_rate_hz))
 
-    def listen_clips(self, clips: Sequence[np.ndarray], sample_rate_hz: int | None = None) -> EncodedAudio:
-        """Encode clips of any length, int16 (T,) each, cut or padded to the model's own; see `listen`."""
+    def encode_audio_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> EncodedAudio:
+        """Encode clips of any length, int16 (T,) each, cut or padded to the model's clip length."""
         size = round(self.config.clip_s * (sample_rate_hz or self.sample_rate_hz))
         cut = [torch.tensor(clip[:size]) for clip in clips]
         num_samples = torch.tensor([len(clip) for clip in cut])
@@ -152,46 +143,46 @@ class TagGuidedCaptioner(nn.Module):
         return self.encode_audio(waveform.to(device), num_samples.to(device), sample_rate_hz)
 
     @torch.no_grad()
-    def predict_tags(self, heard: EncodedAudio, threshold: float) -> Tensor:
-        """Return (B, K) multi-hot: the tags whose probability reaches the threshold, none where the model is unsure.
+    def predict_tags(self, encoded: EncodedAudio, threshold: float) -> Tensor:
+        """Return (B, K) multi-hot: the tags whose probability reaches the threshold, possibly none.
 
         Raises:
             ValueError: when this captioner has no tagging head.
         """
         if self.tagger is None:
             raise ValueError("this captioner has no tagging head: it was trained or released without one")
-        return (self.tagger(heard.features.clip).sigmoid() >= threshold).float()
+        return (self.tagger(encoded.features.clip).sigmoid() >= threshold).float()
 
     @torch.no_grad()
     def generate(
-        self, heard: EncodedAudio, tags: Tensor, how: Decoding, keys: Sequence[str] = ()
+        self, encoded: EncodedAudio, tags: Tensor, how: Decoding, keys: Sequence[str] = ()
     ) -> list[list[Caption]]:
         """Write captions for a batch.
 
         Args:
-            heard: what `listen` returned for B clips.
+            encoded: B clips, from `encode_audio`.
             tags: (B, K) multi-hot guidance; a zero row is a clip without guidance.
             how: the decoding.
             keys: B names of the clips; with the seed they fix the draws of nucleus sampling.
 
         Returns:
-            Each clip's captions, best first, no two alike. An empty text is left out: where the end word alone is most
-            probable, the reference returns "" and this the best caption that has words. A clip whose beams are all empty
-            has no caption.
+            Each clip's captions, best first, no two alike. Empty captions are left out: where the end word is the most
+            probable first word, the reference returns "" and this function the best caption that has words. A clip whose
+            beams are all empty has no caption.
 
         Raises:
-            ValueError: when the decoding cannot be, such as more captions than beams.
+            ValueError: when the decoding is invalid, such as more captions than beams.
         """
         how.check()
-        memory, num_frames = heard.memory, heard.features.num_frames
-        most = self.vocabulary.max_tokens
-        cache = DecoderCache(self.decoder, memory, num_frames, self._guidance(tags, memory), how.rows, most)
+        memory, num_frames = encoded.memory, encoded.features.num_frames
+        max_words = self.vocabulary.max_tokens
+        cache = DecoderCache(self.decoder, memory, num_frames, self._guidance(tags, memory), how.rows, max_words)
         if how.method == "nucleus":
             assert len(keys) == len(memory), f"sampling needs {len(memory)} keys, got {len(keys)}"
-            draws = search.uniform(keys, how.rows, most, how.seed).to(memory.device)
+            draws = search.uniform(keys, how.rows, max_words, how.seed).to(memory.device)
             found = search.sample(cache.step, draws, how.top_p, how.temperature)
         else:
-            found = search.beam(cache.step, len(memory), how.rows, most, memory.device)
+            found = search.beam(cache.step, len(memory), how.rows, max_words, memory.device)
         words, log_probs, scores = (tensor.tolist() for tensor in found)
         return [self._captions(*clip)[: how.num_captions] for clip in zip(words, log_probs, scores, strict=True)]
 
@@ -209,45 +200,3 @@ class TagGuidedCaptioner(nn.Module):
             return memory.new_zeros(len(memory), self.config.model_dim)
         guidance: Tensor = self.label_encoder(tags)
         return guidance
-
-
-class RecurrentEncoder(nn.Module):
-    """An audio encoder and a bidirectional GRU over its frame embeddings."""
-
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__()
-        self.cnn = encoders.build(config.audio)
-        self.rnn = Gru(self.cnn.embedding_dim, config.gru_dim, config.gru_layers)
-
-    def forward(
-        self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None
-    ) -> tuple[AudioFeatures, Tensor]:
-        """Return the encoder's features and the attention memory (B, S, 2 * gru_dim)."""
-        features = self.cnn(waveform, num_samples, sample_rate_hz)
-        return features, self.rnn(features.frames, features.num_frames)
-
-
-class Gru(nn.Module):
-    """A bidirectional GRU that stops at each clip's true length."""
-
-    def __init__(self, in_dim: int, dim: int, layers: int) -> None:
-        super().__init__()
-        dropout = 0.5 if layers > 1 else 0.0
-        self.network = nn.GRU(in_dim, dim, layers, batch_first=True, bidirectional=True, dropout=dropout)
-
-    def forward(self, frames: Tensor, num_frames: Tensor) -> Tensor:
-        """Map (B, S, D) to (B, S, 2 * dim), zero after each clip's end."""
-        packed = pack_padded_sequence(frames, num_frames.cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.network(packed)[0], batch_first=True, total_length=frames.shape[1])[0]
-
-
-class TagEncoder(nn.Module):
-    """Multi-hot tags (B, K) -> the mean of their embeddings (B, D); no tags give zeros."""
-
-    def __init__(self, num_tags: int, dim: int) -> None:
-        super().__init__()
-        self.label_embedding = nn.Parameter(torch.randn(num_tags, dim))
-
-    def forward(self, tags: Tensor) -> Tensor:
-        """Average the embeddings of the tags that are present."""
-        return tags @ self.label_embedding / tags.sum(dim=1, keepdim=True).clamp(min=1.0)

@@ -1,9 +1,9 @@
-"""Scheduled sampling without decoding every prefix anew: the model's own words so far, one cached step each.
+"""Scheduled sampling with cached decoding: the words that the model predicts as its own prefix, one step for each word.
 
-At each word a draw for the whole batch says whether the true prefix is given or the model's own: the most probable word
-at every place before, under whichever prefix was given there. Recipe: wsntxxn/AudioCaption (2022), which decodes each
-prefix from its start: L passes over up to L words, where this takes L steps and two passes. Own words are chosen without
-dropout here, with it there.
+At each word one draw for the whole batch decides between the true prefix and the predicted one. The predicted prefix holds
+at every position the most probable word under the prefix that was given there. Recipe: wsntxxn/AudioCaption (2022), which
+decodes each prefix from its start and needs L passes over up to L words; this module needs L steps and two passes.
+Another difference: here words are predicted without dropout.
 """
 
 import torch
@@ -14,10 +14,10 @@ from train.models.captioner.vocabulary import START
 
 
 @torch.no_grad()
-def own_words(
+def predict_words(
     decoder: WordDecoder, logits: Tensor, memory: Tensor, num_frames: Tensor, guidance: Tensor, true_prefix: Tensor
 ) -> Tensor:
-    """Return the model's own words (B, L), start first, to be given as prefix.
+    """Return the predicted words (B, L), with the start word first, to be given as prefix.
 
     Args:
         decoder: the word decoder.
@@ -25,16 +25,16 @@ def own_words(
         memory: (B, S, memory_dim).
         num_frames: (B,) valid frames of the memory.
         guidance: (B, D) tag vector.
-        true_prefix: (L,) bool: where `logits` decide on the word; elsewhere the own prefix does.
+        true_prefix: (L,) bool: where `logits` choose the word; elsewhere the predicted prefix does.
     """
     training = decoder.training
     decoder.eval()
     batch, length = logits.shape[:2]
     cache = DecoderCache(decoder, memory, num_frames, guidance, 1, length)
     rows = torch.arange(batch, device=logits.device)
-    said = [torch.full((batch,), START, device=logits.device)]
-    for place, forced in enumerate(true_prefix[:-1].tolist()):
-        scores = cache.step(said[-1], rows)
-        said.append((logits[:, place] if forced else scores).argmax(dim=1))
+    predicted = [torch.full((batch,), START, device=logits.device)]
+    for position, forced in enumerate(true_prefix[:-1].tolist()):
+        scores = cache.step(predicted[-1], rows)
+        predicted.append((logits[:, position] if forced else scores).argmax(dim=1))
     decoder.train(training)
-    return torch.stack(said, dim=1)
+    return torch.stack(predicted, dim=1)

@@ -1,8 +1,7 @@
 """From word probabilities to captions: beam search, greedy and nucleus sampling, all clips at once.
 
-Shapes: B = clips, K = beams or samples of a clip, V = vocabulary, t = words so far, M = most words.
-The rules of the beam search are those
-of wsntxxn/AudioCaption, which goes clip by clip; the result is the same.
+Shapes: B = clips, K = beams or samples of a clip, V = vocabulary, t = words so far, M = maximum number of words.
+The rules of the beam search are those of wsntxxn/AudioCaption, which searches clip by clip; the result is the same.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from train.models.captioner.vocabulary import END, PAD, START
 
-RETIRED = 1000.0  # a finished beam keeps its slot but its running score drops by this, so it cannot win again
+RETIRED = 1000.0  # a finished beam keeps its slot; its running score drops by this, so that it is not chosen again
 Step = Callable[[Tensor, Tensor], Tensor]  # words (B * K,), parents (B * K,) -> log-probabilities (B * K, V)
 
 
@@ -27,32 +26,32 @@ class Decoded(NamedTuple):
     scores: Tensor  # (B, K) mean log-probability, the end word counted
 
 
-def beam(step: Step, num_clips: int, beams: int, most: int, device: torch.device) -> Decoded:
+def beam(step: Step, num_clips: int, beams: int, max_words: int, device: torch.device) -> Decoded:
     """Search all clips at once; every step has the same shapes.
 
     A beam that ends is stored with its mean log-probability; a clip stops when exactly `beams` are stored, or at the last
     word.
 
     Args:
-        step: `Cache.step`, or anything like it.
+        step: `DecoderCache.step`, or another function of its type.
         num_clips: B.
         beams: K.
-        most: M, the end word counted.
+        max_words: M, the end word counted.
         device: of the ids.
     """
     words = torch.full((num_clips, beams), START, device=device)
     parents = torch.arange(beams, device=device).expand(num_clips, beams)
     first_row = torch.arange(num_clips, device=device)[:, None] * beams
     running = torch.full((num_clips, beams), float("-inf"), device=device)  # cumulative log-probability
-    running[:, 0] = 0.0  # all beams are the same yet
+    running[:, 0] = 0.0  # all beams are equal at the start
     stored, searching = torch.zeros(num_clips, device=device), torch.ones(num_clips, 1, dtype=torch.bool, device=device)
     history: list[tuple[Tensor, ...]] = []
-    for t in range(most):
+    for t in range(max_words):
         log_probs = step(words.flatten(), (first_row + parents).flatten()).view(num_clips, beams, -1)
         vocabulary = log_probs.shape[2]
         running, flat = (running[..., None] + log_probs).flatten(1).topk(beams, dim=1)
         parents, words = flat // vocabulary, flat % vocabulary
-        ended = ((words == END) | (t == most - 1)) & searching
+        ended = ((words == END) | (t == max_words - 1)) & searching
         scores = torch.where(ended, running / (t + 1), float("-inf"))
         history.append((words, parents, log_probs.flatten(1).gather(1, flat), scores))
         stored = stored + ended.sum(dim=1)
@@ -60,15 +59,15 @@ def beam(step: Step, num_clips: int, beams: int, most: int, device: torch.device
         searching = searching & (stored != beams)[:, None]
         if not searching.any():
             break
-    return _trace(history, beams, most)
+    return _trace(history, beams, max_words)
 
 
-def _trace(history: Sequence[tuple[Tensor, ...]], beams: int, most: int) -> Decoded:
+def _trace(history: Sequence[tuple[Tensor, ...]], beams: int, max_words: int) -> Decoded:
     """Pick each clip's best stored beams and walk them back to their first word."""
     words, parents, log_probs, scores = (torch.stack(each, dim=1) for each in zip(*history, strict=True))  # (B, t, K)
     best, chosen = scores.flatten(1).sort(dim=1, descending=True, stable=True)  # of equal scores the earlier wins
     best, last, slot = best[:, :beams], chosen[:, :beams] // beams, chosen[:, :beams] % beams
-    traced = torch.full((len(words), beams, most), PAD, device=words.device)
+    traced = torch.full((len(words), beams, max_words), PAD, device=words.device)
     values = torch.zeros(traced.shape, device=words.device)
     for t in reversed(range(words.shape[1])):
         inside = t <= last
@@ -98,9 +97,9 @@ def sample(step: Step, draws: Tensor, top_p: float, temperature: float) -> Decod
         before = ranked.cumsum(dim=-1) - ranked  # probability of the words ranked above each
         nucleus = ranked * (before < top_p)
         mass = nucleus.cumsum(dim=-1)
-        place = (mass <= draws.flatten(0, 1)[:, t, None] * mass[:, -1:]).sum(dim=-1, keepdim=True)
-        place = place.minimum((nucleus > 0).sum(dim=-1, keepdim=True) - 1)  # rounding may step past the last word
-        words = torch.where(going, order.gather(1, place)[:, 0], PAD)
+        choice = (mass <= draws.flatten(0, 1)[:, t, None] * mass[:, -1:]).sum(dim=-1, keepdim=True)
+        choice = choice.minimum((nucleus > 0).sum(dim=-1, keepdim=True) - 1)  # rounding may step past the last word
+        words = torch.where(going, order.gather(1, choice)[:, 0], PAD)
         chosen.append(words)
         values.append(torch.where(going, log_probs.gather(1, words[:, None])[:, 0], 0.0))
         going = going & (words != END)
@@ -114,10 +113,10 @@ def sample(step: Step, draws: Tensor, top_p: float, temperature: float) -> Decod
     return Decoded(ids.gather(1, order), log_probs.gather(1, order), scores)
 
 
-def uniform(keys: Sequence[str], samples: int, most: int, seed: int) -> Tensor:
-    """Return the uniform numbers (B, samples, M) of clips: functions of seed and key alone."""
+def uniform(keys: Sequence[str], samples: int, max_words: int, seed: int) -> Tensor:
+    """Return the uniform numbers (B, samples, M) of clips; they depend only on seed and key."""
     draws = [
-        np.random.default_rng(list(hashlib.sha256(f"{seed}/{key}".encode()).digest())).random((samples, most))
+        np.random.default_rng(list(hashlib.sha256(f"{seed}/{key}".encode()).digest())).random((samples, max_words))
         for key in keys
     ]
     return torch.from_numpy(np.stack(draws)).float()

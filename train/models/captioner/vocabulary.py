@@ -1,19 +1,22 @@
-"""The captioner's vocabulary: words as captioning metrics split them, or parts of words. Ids: pad 0, start 1, end 2, unk 3.
+"""The captioner's vocabulary: words as captioning metrics split them, or pieces of words. Ids: pad 0, start 1, end 2, unk 3.
 
-`tokenize` gives what Stanford's PTBTokenizer gives inside pycocoevalcap: lower case, contractions split, punctuation
-dropped. It is written anew because training and metrics should not need Java.
+`tokenize` gives the words of Stanford's PTBTokenizer in pycocoevalcap: lower case, contractions split, punctuation
+dropped. It is written in Python because training and metrics should not need Java.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+
+from tokenizers import Tokenizer, models
+
+from train.models.pieces import PREFIX, TrainPieces, train_pieces
 
 PAD, START, END, UNK = range(4)
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 MAX_WORDS = 20  # of a caption; start and end are added to these
-MAX_PARTS = 30  # the same, where words are in parts
-PART = "##"  # marks a part that goes on a word
+MAX_PIECES = 30  # the same, where words are in pieces
+MAX_WORD_CHARACTERS = 10_000  # of a word that is split into pieces; longer ones are unknown
 
 CLITIC = r"'(?:s|m|re|ve|ll|d)\b"
 TOKEN = re.compile(
@@ -24,7 +27,7 @@ TOKEN = re.compile(
   | \d+(?:[.,:]\d+)+                  # 1,000.5
   | (?:[a-z]\.){{2,}}                 # p.a.
   | \b(?:mr|mrs|ms|dr|prof|etc|vs|[a-z])\.(?=\s|$)   # abbreviations keep their dot
-  | o'\w+ | ma'am                      # o'clock; elsewhere an apostrophe parts words
+  | o'\w+ | ma'am                      # o'clock; elsewhere an apostrophe separates words
   | \w+(?:[-&/.]\w+)*                 # high-pitched, and/or
   | [^\w\s]
     """,
@@ -98,66 +101,23 @@ class Vocabulary:
 
 
 class Subwords(Vocabulary):
-    """Parts of words: frequent words whole, others from the longest parts that fit, from left to right."""
+    """Word pieces: frequent words whole, others from the longest pieces that fit, from left to right."""
 
-    max_tokens = MAX_PARTS
+    max_tokens = MAX_PIECES
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__(words)
+        pieces = models.WordPiece(self.ids, unk_token=SPECIALS[UNK], max_input_chars_per_word=MAX_WORD_CHARACTERS)
+        self.tokenizer = Tokenizer(pieces)
 
     @classmethod
-    def build_parts(cls, texts: Iterable[str], size: int) -> "Subwords":
-        """Take all characters, then join the most frequent neighbours, over and over, up to `size` ids (byte-pair encoding).
-
-        Of equally frequent ones the last in the alphabet is joined, so that the same texts give the same ids in every
-        process: ranks and resumed runs build it again.
-        """
-        words = Counter(word for text in texts for word in tokenize(text))
-        spelt = {word: [word[0], *(PART + character for character in word[1:])] for word in words}
-        parts = sorted({part for pieces in spelt.values() for part in pieces})
-        pairs: Counter[tuple[str, str]] = Counter()
-        users: dict[tuple[str, str], set[str]] = {}
-        for word, pieces in spelt.items():
-            for pair in pairwise(pieces):
-                pairs[pair] += words[word]
-                users.setdefault(pair, set()).add(word)
-        while len(SPECIALS) + len(parts) < size and +pairs:
-            best = max(pairs, key=lambda pair: (pairs[pair], pair))
-            parts.append(best[0] + best[1].removeprefix(PART))
-            for word in users.pop(best):
-                before, after = spelt[word], _merge(spelt[word], best)
-                for pair in pairwise(before):
-                    pairs[pair] -= words[word]
-                for pair in pairwise(after):
-                    pairs[pair] += words[word]
-                    users.setdefault(pair, set()).add(word)
-                spelt[word] = after
-            del pairs[best]
-        return cls([*SPECIALS, *dict.fromkeys(parts)][:size])
+    def build_pieces(cls, texts: Iterable[str], size: int, train: TrainPieces = train_pieces) -> "Subwords":
+        """Train at most `size` pieces on captions; the same captions give the same ids in every process."""
+        return cls(train(map(tokenize, texts), SPECIALS, size))
 
     def _ids(self, text: str) -> list[int]:
-        return [index for word in tokenize(text) for index in self._parts(word)]
-
-    def _parts(self, word: str) -> list[int]:
-        found, place = [], 0
-        while place < len(word):
-            mark = PART if place else ""
-            end = next((e for e in range(len(word), place, -1) if mark + word[place:e] in self.ids), None)
-            if end is None:
-                return [UNK]
-            found.append(self.ids[mark + word[place:end]])
-            place = end
-        return found
+        ids: list[int] = self.tokenizer.encode(tokenize(text), is_pretokenized=True).ids
+        return ids
 
     def _text(self, words: list[str]) -> str:
-        return join(" ".join(words).replace(f" {PART}", "").removeprefix(PART).split())
-
-
-def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
-    merged: list[str] = []
-    place = 0
-    while place < len(pieces):
-        if tuple(pieces[place : place + 2]) == pair:
-            merged.append(pair[0] + pair[1].removeprefix(PART))
-            place += 2
-        else:
-            merged.append(pieces[place])
-            place += 1
-    return merged
+        return join(" ".join(words).replace(f" {PREFIX}", "").removeprefix(PREFIX).split())

@@ -1,21 +1,24 @@
-"""What every audio encoder is: waveform -> frame embeddings with their mask, and one clip embedding.
+"""Base of the audio encoders: waveform -> frame embeddings with their mask, and one clip embedding.
 
 Shapes: B = clips, T = samples, S = frame embeddings in time, D = embedding size; N = whole clips, W = their windows.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from train.models.encoders import frontend
 
+Waveform = npt.NDArray[np.int16] | npt.NDArray[np.floating[Any]]  # (T,)
+
 
 class AudioFeatures(NamedTuple):
-    """What an audio encoder returns."""
+    """Output of an audio encoder."""
 
     frames: Tensor  # (B, S, D)
     num_frames: Tensor  # (B,) valid frames of each clip, at least 1
@@ -28,52 +31,54 @@ class AudioFeatures(NamedTuple):
 
 
 class ClipEmbeddings(NamedTuple):
-    """What a model makes of whole clips, averaged over their windows."""
+    """Vectors of whole clips, averaged over their windows."""
 
     features: Tensor  # (N, E) clip embeddings of the audio encoder
     outputs: Tensor  # (N, D) of the model: unit vectors of the shared space, or probabilities of its tags
 
 
 class Windows:
-    """Clips of any length cut into stretches of at most one length; the last one of a clip may be shorter."""
+    """Clips of any length, cut into windows of one length; the last window of a clip may be shorter."""
 
-    def __init__(self, clips: Sequence[np.ndarray], size: int) -> None:
-        """Take N arrays (T,) of one type, and the most samples of a window."""
+    def __init__(self, clips: Sequence[Waveform], size: int) -> None:
+        """Take N arrays (T,) of one type, and the length of a window in samples."""
         cut = [(i, clip[start : start + size]) for i, clip in enumerate(clips) for start in range(0, len(clip), size)]
         self.num_clips, self.size = len(clips), size
-        self.owners, self.stretches = [i for i, _ in cut], [stretch for _, stretch in cut]
-        self.lengths = [len(stretch) for stretch in self.stretches]
+        self.clip_index, self.windows = [i for i, _ in cut], [window for _, window in cut]
+        self.lengths = [len(window) for window in self.windows]
 
     def padded(self) -> Tensor:
-        """Return them (W, size), zero-padded."""
-        return torch.from_numpy(np.stack([np.pad(each, (0, self.size - len(each))) for each in self.stretches]))
+        """Return the windows (W, size), zero-padded."""
+        return torch.from_numpy(np.stack([np.pad(each, (0, self.size - len(each))) for each in self.windows]))
 
     def unpadded(self, network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> Tensor:
-        """Return what a network of waveforms (B, T) and lengths (B,) gives (W, D), windows of one length at a time."""
+        """Return the outputs (W, D) of a network of waveforms (B, T) and lengths (B,), windows of one length at a time."""
         lengths = np.array(self.lengths)
         found: dict[int, Tensor] = {}
         for length in np.unique(lengths).tolist():
             rows = np.flatnonzero(lengths == length).tolist()
-            waveform = torch.from_numpy(np.stack([self.stretches[row] for row in rows])).to(device)
+            waveform = torch.from_numpy(np.stack([self.windows[row] for row in rows])).to(device)
             found |= dict(zip(rows, network(waveform, torch.full((len(rows),), length, device=device)), strict=True))
         return torch.stack([found[row] for row in range(len(lengths))])
 
     def mean(self, vectors: Tensor) -> Tensor:
-        """Return the means (N, D) of what the windows became (W, D), weighted by their lengths."""
+        """Return the means (N, D) over the windows of each clip of vectors (W, D), weighted by the length of the window."""
         lengths = torch.tensor(self.lengths, device=vectors.device, dtype=vectors.dtype)
-        owners = torch.tensor(self.owners, device=vectors.device)
+        clip_index = torch.tensor(self.clip_index, device=vectors.device)
         total = torch.zeros(self.num_clips, vectors.shape[1], device=vectors.device, dtype=vectors.dtype)
-        weight = torch.zeros(self.num_clips, device=vectors.device, dtype=vectors.dtype).index_add_(0, owners, lengths)
-        return total.index_add_(0, owners, vectors * lengths[:, None]) / weight[:, None]
+        weight = torch.zeros(self.num_clips, device=vectors.device, dtype=vectors.dtype).index_add_(
+            0, clip_index, lengths
+        )
+        return total.index_add_(0, clip_index, vectors * lengths[:, None]) / weight[:, None]
 
 
 class AudioEncoder(nn.Module):
-    """Base of the encoders: rates and lengths are brought in order here, the subclass sees float32 at its own rate."""
+    """Base of the encoders. It converts the audio: the subclass gets float32 at its own rate."""
 
     sample_rate_hz: int
     embedding_dim: int  # D, of frames and clip alike
     statistics_kept = False  # BatchNorm stays in eval mode
-    only_for_clip: tuple[str, ...] = ()  # modules that the frame embeddings do without
+    only_for_clip: tuple[str, ...] = ()  # modules that the frame embeddings do not need
 
     def forward(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> AudioFeatures:
         """Embed zero-padded clips.

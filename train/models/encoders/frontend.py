@@ -1,7 +1,7 @@
 """Waveform -> log-mel, on the waveform's device: the front ends of PANNs and BLAT, of EfficientAT, and of AST.
 
-Shapes: B = clips, T = samples, M = mel bins, F = mel frames, K = FFT bins. Everything here runs in float32 whatever
-autocast says: powers of quiet sounds vanish in 16 bits, and those of loud ones overflow.
+Shapes: B = clips, T = samples, M = mel bins, F = mel frames, K = FFT bins. Everything here runs in float32,
+also under autocast: in 16 bits the power of quiet sounds vanishes and that of loud sounds overflows.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ POWER_FLOOR = 1e-10  # -100 dB
 
 
 def prepare(waveform: Tensor, num_samples: Tensor, from_hz: int, to_hz: int) -> tuple[Tensor, Tensor]:
-    """Turn audio as it arrives into what a front end takes.
+    """Convert audio to float32 at the rate of a front end.
 
     Args:
         waveform: (B, T) int16, or float in [-1, 1].

@@ -3,7 +3,7 @@
 Shapes: B = clips, T = samples, C = channels, M = mel bins, F = mel frames, S = frame embeddings, 320 ms apart by default.
 Architecture and parameter names: Schmid et al., arXiv 2211.04772, and fschmid56/EfficientAT. One addition: averages over
 time, in squeeze-excitation and in the clip embedding, leave out the padding of a clip, so that a short clip in a long batch
-nearly keeps its embedding. An unpadded clip gets what the reference gives it.
+nearly keeps its embedding. For an unpadded clip the result is that of the reference.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class MobileNet(AudioEncoder):
 
     def _head(self, config: MobileNetConfig) -> nn.Sequential:
         hidden = scaled(HIDDEN, config.width)
-        pooled = (nn.Identity(), nn.Identity())  # pooling and flattening hold places 0 and 1 in the released layout
+        pooled = (nn.Identity(), nn.Identity())  # pooling and flattening have indices 0 and 1 in the released layout
         linear = (nn.Linear(self.embedding_dim, hidden), nn.Hardswish(), nn.Dropout(config.dropout))
         return nn.Sequential(*pooled, *linear, nn.Linear(hidden, config.num_classes))
 
@@ -105,7 +105,7 @@ class MobileNet(AudioEncoder):
         num_frames = (num_samples.clamp(min=1) - 1) // self.config.hop_samples + 1
         x = (mel * frame_mask(num_frames, mel.shape[2])[:, None])[
             :, None
-        ]  # (B, 1, M, F); zero is what convolutions pad
+        ]  # (B, 1, M, F); convolutions pad with zeros, too
         for block in self.features:
             x, num_frames = block(x, num_frames)
         frames = x.mean(dim=2).transpose(1, 2)  # (B, S, C)

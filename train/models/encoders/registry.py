@@ -1,5 +1,15 @@
-"""The audio encoders by config: one place that knows them all."""
+"""The registry of audio encoders: the one place where an encoder is added.
 
+To add an encoder:
+1. Write train/models/encoders/<name>.py with a frozen dataclass of its shape, whose first field is
+   `encoder: Literal["<name>"] = "<name>"`, and a subclass of `AudioEncoder` that takes this config.
+2. Add the config to `AudioConfig`, and the pair to `ENCODERS`.
+
+Flags, checkpoints and all networks then take it. An encoder with a new front end also adds it to `add_spec_augment` in
+train/data/augment.py. To load weights that another project released, add their layout to train/checkpoint/released.py.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 from train.models.encoders.cnn14 import Cnn14, Cnn14Config
@@ -8,21 +18,20 @@ from train.models.encoders.mobilenet import MobileNet, MobileNetConfig
 from train.models.encoders.transformer import SpectrogramTransformer, TransformerConfig
 
 AudioConfig = Cnn14Config | MobileNetConfig | TransformerConfig
-CONFIGS: dict[str, type[AudioConfig]] = {
-    "cnn14": Cnn14Config,
-    "mobilenet": MobileNetConfig,
-    "transformer": TransformerConfig,
+ENCODERS: dict[type[AudioConfig], type[AudioEncoder]] = {
+    Cnn14Config: Cnn14,
+    MobileNetConfig: MobileNet,
+    TransformerConfig: SpectrogramTransformer,
 }
+CONFIGS = {config.encoder: config for config in ENCODERS}  # by the name in config.json
 
 
-def restore(numbers: dict[str, Any]) -> AudioConfig:
-    """Turn a config that went through JSON back into its dataclass."""
-    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in numbers.items()}
-    return CONFIGS[numbers["encoder"]](**made)
+def restore(fields: Mapping[str, Any]) -> AudioConfig:
+    """Return the config whose fields were read from JSON, where tuples are lists."""
+    tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return CONFIGS[fields["encoder"]](**{**fields, **tuples})
 
 
 def build(config: AudioConfig) -> AudioEncoder:
     """Make an encoder with fresh weights."""
-    if isinstance(config, Cnn14Config):
-        return Cnn14(config)
-    return MobileNet(config) if isinstance(config, MobileNetConfig) else SpectrogramTransformer(config)
+    return ENCODERS[type(config)](config)  # type: ignore[call-arg]

@@ -15,7 +15,8 @@ from train.stages.pretrain import clips, towers
 from train.stages.pretrain.config import PretrainConfig
 from train.stages.training import TrainingTask
 from train.trainer import performance, state
-from train.trainer.loop import Context, Hooks
+from train.trainer.context import Context
+from train.trainer.loop import Hooks
 from train.validation import pairs
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def run(config: PretrainConfig) -> None:
         datasets.check_present(parts)
         counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, config.data, strict=True))
         log.info("pretrain: clips: %s; held out: %d", counts, len(validation.keys) if validation else 0)
+        towers.tokenizer(config, out, Mixture(parts))
         return partial(train, config, out, datasets.names(parts))
 
     training.run_once("pretrain", config, identity, ("data", "init", "init_audio", "validation"), begin)
@@ -47,7 +49,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
     """Train on one worker; rank 0 publishes the checkpoint. `clip_files` are names of the files of opened datasets."""
     parts, validation = clips.read(config, clip_files)
     mixture = Mixture(parts)
-    network = towers.build(config, mixture)
+    network = towers.build(config, out, mixture)
     hooks = Hooks(
         groups=lambda: towers.groups(network, config),
         validate=pairs.measure(validation, context) if validation else None,

@@ -5,22 +5,25 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from pipeline import audio, storage
 from pipeline.errors import InputError
 from train import checkpoint, parallel
+from train.checkpoint import tokens
 from train.data import augment
 from train.data.loader import Batch, Clips
 from train.losses import contrastive
 from train.losses.contrastive import Pairs
 from train.losses.grad_cache import backward
-from train.models import text
+from train.models import former_pieces, pieces, text
 from train.models.clap import Clap, Towers
 from train.models.text import TextConfig
 from train.stages.pretrain.config import PretrainConfig
-from train.trainer import performance
-from train.trainer.loop import Backward, Context, Step
+from train.trainer import performance, state
+from train.trainer.context import Context
+from train.trainer.loop import Backward, Step
 from train.trainer.optim import Group
 
 
@@ -52,15 +55,27 @@ def _check_text(config: TextConfig) -> None:
             raise InputError("--network.text.name", config.name, f"{error}; {remedy}") from None
 
 
-def build(config: PretrainConfig, clips: Clips) -> Clap:
+def tokenizer(config: PretrainConfig, out: str, clips: Clips) -> Tokenizer | None:
+    """Return the tokenizer of the run, which the command publishes and the workers read; None where one is pretrained."""
+    if config.init or config.network.text.name:
+        return None
+
+    def build() -> Tokenizer:
+        captions = (caption for captions in clips.texts for caption in captions)
+        train_pieces = former_pieces.frequent_words if state.exists(out) else pieces.train_pieces
+        return text.build_tokenizer(captions, config.network.text, train_pieces)
+
+    return tokens.open_tokenizer(out, build)
+
+
+def build(config: PretrainConfig, out: str, clips: Clips) -> Clap:
     """Make the model with the weights it starts from; the same on every rank."""
     torch.manual_seed(config.optim.seed)
     if config.init:
         network: Clap = checkpoint.load(config.init).model
         network.config = dataclasses.replace(network.config, padding=config.network.padding)
     else:
-        captions = (caption for captions in clips.texts for caption in captions)
-        network = Clap(config.network, text.build(config.network.text, captions))
+        network = Clap(config.network, text.build(config.network.text, tokenizer=tokenizer(config, out, clips)))
     if config.init_audio:
         checkpoint.start_audio(network.audio_encoder, config.init_audio)
     if config.freeze_audio:

@@ -19,7 +19,7 @@ from train.models.clap import Towers
 
 TOTAL, DIM = 11, 4
 KINDS: tuple[contrastive.Kind, ...] = ("global", "local", "sigmoid")
-CASES = list(product(KINDS, (False, True), (1, 2)))  # kind, mask, parts
+CASES = list(product(KINDS, (False, True), (1, 2)))  # kind, mask, chunks
 
 
 class Model(nn.Module):
@@ -49,10 +49,10 @@ def inputs() -> dict[str, Tensor]:
     }
 
 
-def gradients(model: nn.Module, rows: Any, kind: contrastive.Kind, mask: bool, parts: int) -> dict[str, Tensor]:
+def gradients(model: nn.Module, rows: Any, kind: contrastive.Kind, mask: bool, chunks: int) -> dict[str, Tensor]:
     batch = {name: value[rows] for name, value in inputs().items()}
     model.zero_grad()
-    split = [batch[name].tensor_split(parts) for name in ("audio", "text")]
+    split = [batch[name].tensor_split(chunks) for name in ("audio", "text")]
 
     def loss(towers: Towers) -> Tensor:
         pairs = Pairs(towers.audio, towers.text, batch["clip"], batch["caption"], batch["valid"])
@@ -75,15 +75,15 @@ def one_rank(rank: int, size: int, folder: str) -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_give_the_gradients_of_the_global_batch(tmp_path: Path, size: int) -> None:
-    """Every kind, with and without masks, whole and in parts; eleven rows are unequal shares for both sizes."""
+    """Every kind, with and without masks, whole and in chunks; eleven rows are unequal shares for both sizes."""
     mp.spawn(one_rank, args=(size, str(tmp_path)), nprocs=size)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
-    for kind, mask, parts in CASES:
+    for kind, mask, chunks in CASES:
         expected = gradients(Model().double(), slice(None), kind, mask, 1)
         assert max(float(g.abs().max()) for g in expected.values()) > 1e-2
         for rank, (name, value) in product(range(size), expected.items()):
-            difference = (found[rank][str((kind, mask, parts))][name] - value).abs().max()
-            assert difference < 1e-9, (kind, mask, parts, rank, name, difference)
+            difference = (found[rank][str((kind, mask, chunks))][name] - value).abs().max()
+            assert difference < 1e-9, (kind, mask, chunks, rank, name, difference)
 
 
 def pairs(audio: Tensor, text: Tensor, **changes: Tensor) -> Pairs:
@@ -131,8 +131,8 @@ def test_rows_that_do_not_count_change_nothing(kind: contrastive.Kind) -> None:
     )
 
 
-def test_parts_draw_the_same_dropout_twice_and_move_batchnorm_once() -> None:
-    """The gradient of parts is that of the embeddings that the loss saw; statistics move as in a single pass."""
+def test_chunks_draw_the_same_dropout_twice_and_move_batchnorm_once() -> None:
+    """The gradient of chunks is that of the embeddings that the loss saw; statistics move as in a single pass."""
 
     class Noisy(Model):
         def __init__(self) -> None:
@@ -140,7 +140,7 @@ def test_parts_draw_the_same_dropout_twice_and_move_batchnorm_once() -> None:
             self.audio = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, DIM))
 
     batch, seen = inputs(), []
-    parts = list(zip(batch["audio"].tensor_split(2), batch["text"].tensor_split(2), strict=True))
+    chunks = list(zip(batch["audio"].tensor_split(2), batch["text"].tensor_split(2), strict=True))
 
     def loss(towers: Towers) -> Tensor:
         seen.append(towers)
@@ -148,11 +148,11 @@ def test_parts_draw_the_same_dropout_twice_and_move_batchnorm_once() -> None:
         return contrastive.loss("global", given, towers.scale, towers.bias, parallel.Ranks(TOTAL), False)
 
     cached, plain = Noisy().double(), Noisy().double()
-    backward(cached, parts, loss, seed=3)
+    backward(cached, chunks, loss, seed=3)
     made = []
-    for i, part in enumerate(parts):
+    for i, chunk in enumerate(chunks):
         torch.manual_seed(3 + i)
-        made.append(plain(*part))
+        made.append(plain(*chunk))
     whole = Towers(torch.cat([m.audio for m in made]), torch.cat([m.text for m in made]), made[0].scale, made[0].bias)
     loss(whole).backward()
     assert torch.equal(seen[0].audio, whole.audio)

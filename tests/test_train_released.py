@@ -1,4 +1,4 @@
-"""Released layouts load strictly, say what is wrong with a file, and run nothing that is hidden in one.
+"""Released layouts load strictly; errors name the fault of a file; code that is hidden in a file does not run.
 
 No CNN14, BLAT or captioner weights can be had here: their files are made with seeded numbers under the published names.
 """
@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 from tests.support.released import CHANNELS, Malicious, blat_state, body, captioner_state, front_end
 from train import checkpoint
 from train.__main__ import STAGES
-from train.checkpoint import released as foreign
+from train.checkpoint import released
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap
@@ -69,7 +69,7 @@ def test_panns_loads_without_front_end_and_head(panns: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda state: state.pop("fc_audioset.bias"), r"not a PANNs CNN14: no \['fc_audioset.bias'\]"),
         (lambda state: state.pop("conv_block3.conv1.weight"), "has no conv_block3.conv1.weight"),
@@ -77,11 +77,11 @@ def test_panns_loads_without_front_end_and_head(panns: str, tmp_path: Path) -> N
         (lambda state: state.update({"fc1.bias": torch.zeros(9)}), r"fc1.bias is \(9,\), wanted \(8,\)"),
     ],
 )
-def test_another_layout_is_named(damage: Any, told: str) -> None:
+def test_another_layout_is_named(damage: Any, message: str) -> None:
     state = body() | front_end()
     damage(state)
-    with pytest.raises(InputError, match=told):
-        foreign.panns({"model": state}, NARROW, "--weights", "x.pth")
+    with pytest.raises(InputError, match=message):
+        released.panns({"model": state}, NARROW, "--weights", "x.pth")
 
 
 def test_full_size_cnn14_has_the_published_tensors() -> None:
@@ -90,7 +90,7 @@ def test_full_size_cnn14_has_the_published_tensors() -> None:
         shapes = {name: tuple(tensor.shape) for name, tensor in body().items()}
     assert len(shapes) == 79
     full = {k: tuple(v.shape) for k, v in Tagger(TaggerConfig(audio=Cnn14Config()), ()).encoder.state_dict().items()}
-    assert set(full) == set(shapes) | foreign.FRONT_END
+    assert set(full) == set(shapes) | released.FRONT_END
     assert full["conv_block6.conv2.weight"] == (2048, 2048, 3, 3)
     assert full["melspec_extractor.spectrogram.window"] == (1024,)
     assert full["melspec_extractor.mel_scale.fb"] == (513, 64)
@@ -190,8 +190,8 @@ def test_a_released_captioner_loads_over_its_cnn(
     assert all(torch.equal(held[name], tensor) for name, tensor in file["model"].items())
     assert torch.equal(held["encoder.cnn.fc1.weight"], body()["fc1.weight"])
     tags = model.multi_hot([["Sound 1, of a kind"]])
-    heard = model.encode_audio(torch.randn(1, 320_000), torch.tensor([320_000]))
-    (captions,) = model.generate(heard, tags, Decoding())
+    encoded = model.encode_audio(torch.randn(1, 320_000), torch.tensor([320_000]))
+    (captions,) = model.generate(encoded, tags, Decoding())
     assert set(" ".join(c.text for c in captions).split()) <= set(WORDS)
 
 
