@@ -1,11 +1,19 @@
-"""The two errors that end a command: wrong input, and a job that cannot publish a good result."""
+"""The two errors that end a command. All other exceptions are bugs, and end it with a traceback."""
 
 
 class InputError(Exception):
-    """Wrong or missing input: names the flag, its value and the remedy. Ends the command with exit code 2."""
+    """The command has a wrong or a missing input. Ends the command with exit code 2.
+
+    The message names the flag, its value and the remedy:
+
+        >>> str(InputError("--batch-size", 0, "use 1 or more"))
+        '--batch-size 0: use 1 or more'
+        >>> str(InputError("--out", "", "give a folder"))
+        '--out is missing: give a folder'
+    """
 
     def __init__(self, flag: str, value: object, remedy: str) -> None:
-        super().__init__(flag, value, remedy)  # all in args: an exception from a worker is rebuilt from them
+        super().__init__(flag, value, remedy)  # all in args: pickle rebuilds an exception of a worker from its args
 
     def __str__(self) -> str:
         flag, value, remedy = self.args
@@ -13,4 +21,4 @@ class InputError(Exception):
 
 
 class JobError(Exception):
-    """The job ran and cannot publish a good result. Ends the command with exit code 1."""
+    """The job ran and has no good result to publish. Ends the command with exit code 1."""

@@ -1,4 +1,4 @@
-"""How far a long stage is: a bar on a terminal, else a plain line every ten seconds."""
+"""The progress of a long stage: a bar on a terminal, otherwise a log line every ten seconds."""
 
 import logging
 import sys
@@ -6,18 +6,18 @@ import time
 
 from tqdm import tqdm
 
-LINE_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts what is done of a stage and tells it."""
+    """Counts the finished items of a stage, and shows the count."""
 
     def __init__(self, stage: str, unit: str, total: int | None = None) -> None:
         self.stage, self.unit, self.total, self.done = stage, unit, total, 0
         self.log = logging.getLogger(f"pipeline.{stage}")
-        self.started = self.told = time.monotonic()
-        shown = sys.stderr.isatty()
-        self.bar = tqdm(desc=stage, unit=f" {unit}", total=total, file=sys.stderr) if shown else None
+        self.started = self.last_logged = time.monotonic()
+        on_terminal = sys.stderr.isatty()
+        self.bar = tqdm(desc=stage, unit=f" {unit}", total=total, file=sys.stderr) if on_terminal else None
 
     @property
     def elapsed_s(self) -> float:
@@ -25,13 +25,13 @@ class Progress:
         return max(time.monotonic() - self.started, 1e-9)
 
     def add(self, count: int, note: str = "") -> None:
-        """Count what is newly done; `note` is what else to say."""
+        """Count newly finished items; `note` is shown behind the count."""
         self.done += count
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(count)
-        elif time.monotonic() - self.told >= LINE_EVERY_S or self.done == self.total:
-            self.told = time.monotonic()
+        elif time.monotonic() - self.last_logged >= LOG_EVERY_S or self.done == self.total:
+            self.last_logged = time.monotonic()
             self.log.info("%s: %s", self.stage, "; ".join(filter(None, (self._line(), note))))
         if self.bar is not None and self.done == self.total:
             self.bar.close()

@@ -1,10 +1,10 @@
-"""Lines that Ray writes on healthy runs although they look like errors: they are kept off the terminal, all others pass.
+"""Lines that Ray writes on healthy runs although they look like errors. They are kept off the terminal; all others pass.
 
 "... has constructor arguments in the object store and max_restarts > 0 ..." (ray-project/ray issue 57733): Ray Data and Ray
-Train give references to actors of their own, and hold them for as long as the actors live, so that a restart finds them.
+Train give references to their actors, and hold these for as long as the actors live, so that a restarted actor finds them.
 
-"Failed to query Ray Train Controller actor state ...": Ray Train asks the dashboard, every second, whether a run that ended
-abruptly left something to tidy up; a cluster without a dashboard does not answer, which does no harm to a run.
+"Failed to query Ray Train Controller actor state ...": Ray Train queries the dashboard every second, to clean up after runs
+that ended abruptly. A cluster without a dashboard does not answer, which does no harm to a run.
 
 Ray's own log files keep both.
 """
@@ -18,30 +18,30 @@ RESTARTS = (
     r"Actor with class name: '(MapWorker\(|PreemptionWatcher)[^']*' .* has constructor arguments in the object store"
 )
 CLEANER = r"Failed to query Ray Train Controller actor state\. State API may be temporarily unavailable"
-SKIP_VARIABLE = "RAY_DEDUP_LOGS_SKIP_REGEX"  # Ray reads it when it is imported; for lines that come from workers
+SKIP_VARIABLE = "RAY_DEDUP_LOGS_SKIP_REGEX"  # read by `import ray`; for lines of workers
 FILTER = r"""
 import os, re, sys
-harmless, held = re.compile(sys.argv[1].encode()), b""
+harmless, rest = re.compile(sys.argv[1].encode()), b""
 def put(data):
     sys.stderr.buffer.write(data)
     sys.stderr.buffer.flush()
 while data := os.read(0, 65536):
-    *lines, held = (held + data).split(b"\n")
+    *lines, rest = (rest + data).split(b"\n")
     put(b"".join(line + b"\n" for line in lines if not harmless.search(line)))
-    if not held.startswith(b"["):  # as Ray's own lines do: the rest of one is waited for, nothing else is
-        put(held)
-        held = b""
-put(held)
+    if not rest.startswith(b"["):  # a line of Ray starts with [ and is completed first; all else is passed on at once
+        put(rest)
+        rest = b""
+put(rest)
 """
 
 _filter: "subprocess.Popen[bytes] | None" = None
 
 
 def hide() -> None:
-    """Drop the lines that C++ code in this process writes, by a process that all else of file descriptor 2 goes through.
+    """Drop such lines of C++ code in this process: file descriptor 2 goes through a process that filters it.
 
-    It is a process, and not a thread, so that the last words of one that crashes are shown too. What Python writes to
-    `sys.stderr` does not go through it. Does nothing where `sys.stderr` is not the standard error, as in a notebook.
+    A thread would not do: the last lines before a crash would be lost. What Python writes to `sys.stderr` bypasses the
+    filter. Does nothing where `sys.stderr` is not the standard error, as in a notebook.
     """
     global _filter
     python = sys.__stderr__

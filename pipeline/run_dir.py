@@ -1,4 +1,4 @@
-"""The output folder of a command: claimed for one resolved config, which `run.json` holds and from which it is rebuilt."""
+"""The output folder of a command. It belongs to one resolved config, which is stored in `run.json`."""
 
 import dataclasses
 import typing
@@ -10,8 +10,9 @@ from pipeline import storage
 from pipeline.errors import InputError
 
 Config = TypeVar("Config")
+RUN_FILE = "run.json"  # the resolved config of the command that an output folder belongs to
 JOB_FOLDER = "working_dir_files"  # where Ray unpacks the code of a job
-RUN_FILE = "run.json"  # the resolved config of the command that owns an output folder
+NOT_IDENTITY = {"identity": False}  # metadata of a field that may change between runs, as it does not change the result
 
 
 def claim(
@@ -21,17 +22,17 @@ def claim(
     ignore: Sequence[str] = (),
     flag: str = "--out",
 ) -> str:
-    """Take an output folder for one resolved config, so that the same command continues and another one is refused.
+    """Bind an output folder to one resolved config: the same command continues there, and another one is refused.
 
     The first command writes its config to `<out>/run.json`; of several at once exactly one does. A field that run.json
-    lacks, because it was added since, counts as its default: what a new field does by default must be what was done
-    before there was the field. A name in `identity` that run.json lacks counts as None.
+    lacks, because it was added later, counts as its default. Thus the default of a new field must be what was done before
+    the field existed. A name in `identity` that run.json lacks counts as None.
 
     Args:
         out: folder or URI to write to.
-        config: the stage's config dataclass.
+        config: the stage's config dataclass. Fields with the metadata NOT_IDENTITY may change between runs.
         identity: what else decides the result, such as the revision of a model; None where there is no such thing.
-        ignore: fields that may change between runs because they do not change the result, such as a worker count.
+        ignore: more fields that may change between runs.
         flag: the flag that chose the folder.
 
     Returns:
@@ -41,16 +42,20 @@ def claim(
         InputError: when `out` is empty or holds the work of another config; names the fields that differ.
     """
     folder = writable(out, flag)
-    wanted = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
+    current = storage.plain({**dataclasses.asdict(config), **(identity or {}), "out": folder})
     marker = storage.join(folder, RUN_FILE)
     try:
-        if not storage.exists(marker) and storage.create(marker, storage.json_bytes(wanted)):
+        if not storage.exists(marker) and storage.create(marker, storage.json_bytes(current)):
             return folder
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
-    held = _with_defaults(storage.read_json(marker), config)
-    free = {*ignore, "out"}  # a folder may be moved or copied
-    differing = [f"{k} was {held.get(k)!r}, now {v!r}" for k, v in wanted.items() if k not in free and held.get(k) != v]
+    stored = _with_defaults(storage.read_json(marker), config)
+    free = {*ignore, *_free_fields(config), "out"}  # a folder may be moved or copied
+    differing = [
+        f"{name} was {stored.get(name)!r}, now {value!r}"
+        for name, value in current.items()
+        if name not in free and stored.get(name) != value
+    ]
     if differing:
         remedy = "choose another folder, or delete this one to start over"
         raise InputError(flag, out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
@@ -58,14 +63,13 @@ def claim(
 
 
 def writable(out: str, flag: str = "--out") -> str:
-    """Return the absolute folder or URI of an output. Raises InputError when it is empty or in no store to write to."""
+    """Return the absolute folder or URI of an output. Raises InputError when it is empty or cannot be written to."""
     if not out:
         raise InputError(flag, out, "give the folder or URI to write to")
     folder = storage.resolve(out)
     if JOB_FOLDER in Path(folder).parts:
-        raise InputError(
-            flag, out, "lies in the job's copy of the code, which goes with it: give an absolute path or a URI"
-        )
+        remedy = "lies in the job's copy of the code, which goes with it: give an absolute path or a URI"
+        raise InputError(flag, out, remedy)
     try:
         storage.check_writable(folder)
     except OSError as error:
@@ -73,34 +77,37 @@ def writable(out: str, flag: str = "--out") -> str:
     return folder
 
 
-def restore(kind: type[Config], held: Mapping[str, Any]) -> Config:
+def restore(kind: type[Config], stored: Mapping[str, Any]) -> Config:
     """Rebuild a config dataclass from JSON.
 
     Args:
         kind: the dataclass; its fields may be dataclasses and tuples.
-        held: the JSON. A field that it lacks, because the field was added since, gets its default: what a new field
-            does by default is what was done before there was the field. What is no field is ignored.
+        stored: the JSON. A field that it lacks gets its default, as in `claim`. Names that are no fields are ignored.
     """
     hints = typing.get_type_hints(kind)
-    names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: _value(hints[name], held[name]) for name in names if name in held})
+    names = [field.name for field in dataclasses.fields(kind) if field.name in stored]  # type: ignore[arg-type]
+    return kind(**{name: _value(hints[name], stored[name]) for name in names})
 
 
 def _value(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return restore(hint, value)
-    if typing.get_origin(hint) is tuple:  # all tuples of configs are of one type, and of any length
+    if typing.get_origin(hint) is tuple:  # all tuples of configs are tuple[T, ...]
         return tuple(_value(typing.get_args(hint)[0], item) for item in value)
     return value
 
 
-def _with_defaults(held: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Return a config that JSON holds with the default of every field of `config` that it lacks."""
-    complete, defaults = dict(held), storage.plain(dataclasses.asdict(type(config)()))
+def _free_fields(config: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(config) if not field.metadata.get("identity", True)]
+
+
+def _with_defaults(stored: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return a stored config with the default of every field of `config` that it lacks."""
+    complete, defaults = dict(stored), storage.plain(dataclasses.asdict(type(config)()))
     for name, default in defaults.items():
         value = getattr(config, name)
-        if name not in held:
+        if name not in stored:
             complete[name] = default
-        elif dataclasses.is_dataclass(value) and isinstance(held[name], dict):
-            complete[name] = _with_defaults(held[name], value)
+        elif dataclasses.is_dataclass(value) and isinstance(stored[name], dict):
+            complete[name] = _with_defaults(stored[name], value)
     return complete

@@ -15,27 +15,27 @@ import soundfile
 import soxr
 
 from pipeline.audio import containers, ffmpeg, mpeg
-from pipeline.audio.part import MISSING_S, Part
+from pipeline.audio.span import MISSING_S, Span
 
 SAMPLE_RATE_HZ = 32_000  # rate of every clip in a shard; PANNs and BLAT work at 32 kHz
-MAX_DURATION_S = 600  # of what is decoded; a header that states more is refused before anything is allocated
+MAX_DURATION_S = 600  # of decoded audio; a header that states more is refused before anything is allocated
 MAX_BYTES = 512 * 2**20  # a larger encoded file is not read
 INT16_FULL_SCALE = 32_768.0
-BLOCK_S, BLOCK_VALUES = 30, 2**22  # audio read at a time, and the most samples of all channels in it
+BLOCK_S, MAX_BLOCK_VALUES = 30, 2**22  # audio read at a time; samples of all channels in it
 TIMEOUT_S = 60.0  # for one clip; ten minutes of FLAC take a third of a second
 MAX_FLOAT = 8.0  # louder float samples are damage; full scale is 1
 KNOWN_START = re.compile(rb"(?s)fLaC|OggS|caff|RF64|RIFX|RIFF....WAVE|FORM....AIF[FC]")  # such bytes were audio once
-UNKNOWN_LENGTH = 2**40  # libsndfile gives a number near 2**63 for a header without a length
+MAX_FRAMES = 2**40  # libsndfile gives a number near 2**63 for a header without a length
 MPEG_FRAME_SAMPLES = 1_152  # an MPEG header's length is a whole number of frames; decoders drop a part of the last
-SEEKABLE = re.compile(r"PCM_\w+|FLOAT|DOUBLE|[UA]LAW")  # subtypes whose samples do not depend on where reading starts
+SEEKABLE = re.compile(r"PCM_\w+|FLOAT|DOUBLE|[UA]LAW")  # subtypes that decode to the same samples after a seek
 
 
 class AudioError(Exception):
-    """A clip that cannot be used. `reason` is one of the words in `REASONS`."""
+    """The audio of a clip cannot be used. `reason` is a key of `REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         assert reason in REASONS, reason
-        super().__init__(reason, detail)  # both in args: a pickled exception is rebuilt from them
+        super().__init__(reason, detail)  # both in args: pickle rebuilds an exception from its args
         self.reason = reason
         self.detail = detail
 
@@ -68,13 +68,13 @@ def decode(
 ) -> np.ndarray:
     """Decode encoded audio, or a part of it, to mono samples.
 
-    A part is cut at the file's own rate, each edge at the nearest sample, and then resampled: the result is that of
-    decoding the whole file, cutting it and resampling the cut. The rest of the file is not held.
+    A part is cut at the rate of the file, each edge at the nearest sample, and then resampled. The result is the same as
+    decoding the whole file, cutting it and resampling the cut. The rest of the file is not kept in memory.
 
     Args:
-        data: a whole encoded file: what libsndfile reads (FLAC, WAV, Ogg, MP3, ...), else what ffmpeg does.
-        sample_rate_hz: wanted rate; other rates are resampled with soxr HQ.
-        timeout_s: most seconds to take.
+        data: a whole encoded file, of a format that libsndfile (FLAC, WAV, Ogg, MP3, ...) or ffmpeg reads.
+        sample_rate_hz: rate of the result; other rates are resampled with soxr HQ.
+        timeout_s: limit on the time that decoding takes.
         start_s: where the part begins, in seconds from the start of the file.
         end_s: where the part ends; 0 is the end of the file.
 
@@ -88,60 +88,61 @@ def decode(
         raise AudioError("empty", "0 bytes")
     if len(data) > MAX_BYTES:
         raise AudioError("too_large", f"{len(data)} bytes")
-    part = Part(start_s, end_s)
-    if what := part.impossible():
-        raise AudioError("out_of_range", what)
-    if what := containers.bad_header(data):
-        raise AudioError("bad_header", what)
-    if what := containers.cut_short(data):
-        raise AudioError("truncated", what)
-    samples = _decode(data, _Request(sample_rate_hz, timeout_s, part))
+    span = Span(start_s, end_s)
+    if fault := span.impossible():
+        raise AudioError("out_of_range", fault)
+    if fault := containers.bad_header(data):
+        raise AudioError("bad_header", fault)
+    if fault := containers.cut_short(data):
+        raise AudioError("truncated", fault)
+    samples = _decode(data, _Request(sample_rate_hz, timeout_s, span))
     if len(samples) == 0:
         raise AudioError("zero_length", f"no sample at {sample_rate_hz} Hz")
     return samples
 
 
 class _Request(NamedTuple):
-    """What is wanted of a file."""
+    """What to decode of a file, at which rate, in which time."""
 
     sample_rate_hz: int
     timeout_s: float
-    part: Part
+    span: Span
 
 
 class _Bytes(io.BytesIO):
-    """Bytes as a file. A broken header makes libsndfile seek to before their start, which is no error there."""
+    """Bytes as a file. A broken header makes libsndfile seek to a negative position, which it does not mind."""
 
-    def seek(self, place: int, whence: int = 0, /) -> int:
-        return super().seek(max(0, place) if whence == 0 else place, whence)
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        return super().seek(max(0, position) if whence == 0 else position, whence)
 
 
 class _Sound(soundfile.SoundFile):
-    """A sound file read front to back: without the seek after each read, which FLAC of unknown length does not take."""
+    """A sound file read from front to back, without a seek after each read: that fails for FLAC of unknown length."""
 
     def seekable(self) -> bool:
         return False
 
 
 def _decode(data: bytes, request: _Request) -> np.ndarray:
-    """Decode what libsndfile knows, and else with ffmpeg; int16 (T,)."""
+    """Decode with libsndfile, or with ffmpeg where libsndfile does not read the format; int16 (T,)."""
     try:
         file = _Sound(_Bytes(data))
     except soundfile.LibsndfileError as error:
-        return _decode_otherwise(data, request, error.error_string)
+        return _decode_with_ffmpeg(data, request, error.error_string)
     with file:
         if "MPEG" in file.subtype and not mpeg.states_length(data):
             return _decode_stream(data, file, request)
-        return _read(file, request, stated=file.frames if file.frames < UNKNOWN_LENGTH else 0)
+        return _read(file, request, stated=file.frames if file.frames < MAX_FRAMES else 0)
 
 
 def _decode_stream(data: bytes, file: _Sound, request: _Request) -> np.ndarray:
-    """Decode MPEG audio without a header that states its length to its end; int16 (T,).
+    """Decode MPEG audio whose header states no length; int16 (T,).
 
-    libsndfile stops at a length that it guesses from the size of the file. A pipe has no size: there it reads to the end.
+    libsndfile would stop at a length that it estimates from the size of the file. A pipe has no size: there it reads to the
+    end.
     """
     frames = mpeg.frames(data)
-    if frames is None:  # frames of free format have one size, so that the guess is good
+    if frames is None:  # frames of free format have one size, so that the estimate is exact
         return _read(file, request, stated=0)
     if frames.lacking:
         raise AudioError("truncated", f"the last frame lacks {frames.lacking} bytes")
@@ -150,53 +151,51 @@ def _decode_stream(data: bytes, file: _Sound, request: _Request) -> np.ndarray:
 
 
 def _read(file: soundfile.SoundFile, request: _Request, stated: int) -> np.ndarray:
-    """Read mono int16 samples (T,) at the wanted rate. What is held is what is kept, and one block as it was.
-
-    `stated` is the number of samples that the header states, 0 when it does not.
-    """
+    """Read mono int16 samples (T,) at the rate of the request, block by block. `stated`: as in the header; 0 for unknown."""
     try:
         blocks = _blocks(file, request, stated)
         if file.samplerate != request.sample_rate_hz:
             blocks = _resample(blocks, file.samplerate, request.sample_rate_hz)
-        kept = [to_int16(block) for block in blocks]
+        parts = [to_int16(block) for block in blocks]
     except soundfile.LibsndfileError as error:
         raise AudioError("truncated", f"cannot be decoded to its end: {error.error_string}") from error
-    return kept[0] if len(kept) == 1 else np.concatenate(kept or [np.zeros(0, np.int16)])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros(0, np.int16)])
 
 
 def _blocks(file: soundfile.SoundFile, request: _Request, stated: int) -> Iterator[np.ndarray]:
-    """Yield mono samples (T,) of a part: int16 where the file has just those, else float32."""
+    """Yield mono samples (T,) of a span: int16 where the file is mono PCM_16, else float32."""
     started = time.monotonic()
-    first, last = _edges(file.samplerate, request.part, stated)
-    plain, odd = file.subtype == "PCM_16" and file.channels == 1, file.subtype in ("FLOAT", "DOUBLE")
-    most = MAX_DURATION_S * file.samplerate
-    end = last if last is not None else file.frames and first + most + 1
-    size = min(BLOCK_S * file.samplerate, BLOCK_VALUES // file.channels)
-    place = file.seek(first) if first and stated and SEEKABLE.fullmatch(file.subtype) else 0
-    while place < end:
-        block = file.read(min(size, end - place), "int16" if plain else "float32", always_2d=True)
+    first, last = _edges(file.samplerate, request.span, stated)
+    is_int16 = file.subtype == "PCM_16" and file.channels == 1
+    is_float = file.subtype in ("FLOAT", "DOUBLE")
+    max_samples = MAX_DURATION_S * file.samplerate
+    end = last if last is not None else file.frames and first + max_samples + 1
+    size = min(BLOCK_S * file.samplerate, MAX_BLOCK_VALUES // file.channels)
+    position = file.seek(first) if first and stated and SEEKABLE.fullmatch(file.subtype) else 0
+    while position < end:
+        block = file.read(min(size, end - position), "int16" if is_int16 else "float32", always_2d=True)
         if not len(block):
             break
-        place += len(block)
-        if place - first > most:
+        position += len(block)
+        if position - first > max_samples:
             raise AudioError("too_long", f"more than {MAX_DURATION_S} s were decoded")
         if time.monotonic() - started > request.timeout_s:
             raise AudioError("timeout", f"not decoded within {request.timeout_s} s")
-        if len(block := block[max(0, first - place + len(block)) :]):  # what lies before the part is dropped
-            yield block[:, 0] if file.channels == 1 else (_clean(block) if odd else block).mean(axis=1)
-    if place + (MPEG_FRAME_SAMPLES if "MPEG" in file.subtype else 0) < min(stated, end):
-        raise AudioError("truncated", f"{stated} samples are stated, {place} could be decoded")
-    if not stated and place < end and (what := request.part.outside(file.samplerate, place)):
-        raise AudioError("out_of_range", what)
+        if len(block := block[max(0, first - position + len(block)) :]):  # samples before the span are dropped
+            yield block[:, 0] if file.channels == 1 else (_clean(block) if is_float else block).mean(axis=1)
+    if position + (MPEG_FRAME_SAMPLES if "MPEG" in file.subtype else 0) < min(stated, end):
+        raise AudioError("truncated", f"{stated} samples are stated, {position} could be decoded")
+    if not stated and position < end and (fault := request.span.outside(file.samplerate, position)):
+        raise AudioError("out_of_range", fault)
 
 
-def _edges(rate_hz: int, part: Part, stated: int) -> tuple[int, int | None]:
-    """Return the edges of a part, as `Part.edges`. Raises before anything is allocated for seconds of absurd length."""
-    if what := containers.bad_rate(rate_hz):
-        raise AudioError("bad_header", what)
-    if stated and (what := part.outside(rate_hz, stated)):
-        raise AudioError("out_of_range", what)
-    first, last = part.edges(rate_hz, stated)
+def _edges(rate_hz: int, span: Span, stated: int) -> tuple[int, int | None]:
+    """Return `Span.edges`. Raises for an absurd rate or length, before anything is allocated for it."""
+    if fault := containers.bad_rate(rate_hz):
+        raise AudioError("bad_header", fault)
+    if stated and (fault := span.outside(rate_hz, stated)):
+        raise AudioError("out_of_range", fault)
+    first, last = span.edges(rate_hz, stated)
     if last is not None and last - first > MAX_DURATION_S * rate_hz:
         whole = f"{stated / rate_hz:.0f} s are stated, " if stated else ""
         raise AudioError("too_long", f"{whole}{(last - first) / rate_hz:.0f} s are wanted")
@@ -204,7 +203,7 @@ def _edges(rate_hz: int, part: Part, stated: int) -> tuple[int, int | None]:
 
 
 def _resample(blocks: Iterator[np.ndarray], rate_hz: int, sample_rate_hz: int) -> Iterator[np.ndarray]:
-    """Resample blocks as if they were one array; a single one, as most clips are, at once, which is a third faster."""
+    """Resample blocks as if they were one array. A single block, as most clips are, takes a third less time at once."""
     first = list(islice(blocks, 2))
     if len(first) == 1:
         yield soxr.resample(_to_float(first[0]), rate_hz, sample_rate_hz, quality="HQ")
@@ -215,16 +214,16 @@ def _resample(blocks: Iterator[np.ndarray], rate_hz: int, sample_rate_hz: int) -
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _decode_otherwise(data: bytes, request: _Request, said: str) -> np.ndarray:
-    """Decode with ffmpeg what libsndfile does not know, where it looks like audio; int16 (T,)."""
-    bad = "truncated" if KNOWN_START.match(data) else "not_audio"
+def _decode_with_ffmpeg(data: bytes, request: _Request, sndfile_error: str) -> np.ndarray:
+    """Decode with ffmpeg bytes that begin like a container it reads; int16 (T,)."""
+    reason = "truncated" if KNOWN_START.match(data) else "not_audio"
     if not ffmpeg.may_read(data):
-        raise AudioError(bad, f"begins with {data[:8]!r}: {said}")
+        raise AudioError(reason, f"begins with {data[:8]!r}: {sndfile_error}")
     try:
         with ffmpeg.decoded(data, request.timeout_s) as file:
             return _read(file, request, stated=0)
     except ffmpeg.Failed as error:
-        raise AudioError(error.reason or bad, str(error)) from error
+        raise AudioError(error.reason or reason, str(error)) from error
     except OSError as error:
         raise AudioError("unreadable", f"no temporary file for ffmpeg: {error.strerror}") from error
 
@@ -256,5 +255,5 @@ def _to_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _clean(samples: np.ndarray) -> np.ndarray:
-    """Bound float samples, so that one that is no number does not spread to others in a mean or a filter."""
+    """Bound float samples, so that a NaN does not spread to other samples in a mean or a filter."""
     return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0).clip(-MAX_FLOAT, MAX_FLOAT)

@@ -1,4 +1,4 @@
-"""Decode what libsndfile does not know (m4a, webm, wma, ...) with an ffmpeg program, in a process that can be stopped."""
+"""Decode formats that libsndfile does not read (m4a, webm, wma, ...) with an ffmpeg process that can be stopped."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from typing import IO
 
 import soundfile
 
-FALLBACK = "install ffmpeg, or the extra blat-ray[ffmpeg], on every node"
+REMEDY = "install ffmpeg, or the extra blat-ray[ffmpeg], on every node"
 START = re.compile(  # of containers that libsndfile does not read, or not with every codec
     rb"(?s)....(ftyp|moov|mdat|wide)|\x1aE\xdf\xa3|\x30\x26\xb2\x75|\xff[\xf0\xf1\xf8\xf9]|ID3|#!AMR|FLV|G@[\x00\x11]"
     rb"|\x00\x00\x01\xba|wvpk|TTA1|MAC |MPCK|\x0bw|OggS|caff|RIFF....(WAVE|AVI )"
@@ -21,14 +21,14 @@ START = re.compile(  # of containers that libsndfile does not read, or not with 
 FORMATS = (  # no playlists and no lists of files: a clip must not make ffmpeg open others
     "aac,ac3,amr,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,ogg,tta,wav,wv"
 )
-MOST_SAID = 2**16  # bytes of what ffmpeg says that are looked at
-CUT = ("moov atom not found", "partial file", "File ended prematurely")  # in what ffmpeg says of a file that ends early
+MAX_LOG_BYTES = 2**16  # at the end of ffmpeg's log, that are read
+CUT_SHORT = ("moov atom not found", "partial file", "File ended prematurely")  # in the log on a file that ends early
 
 
 class Failed(Exception):
-    """ffmpeg could not decode the bytes; the text is the end of what it said. `reason` is a word of `audio.REASONS`."""
+    """ffmpeg could not decode the bytes; the message is the end of its log. `reason` is a key of `audio.REASONS`."""
 
-    reason = ""  # which depends on the bytes
+    reason = ""  # depends on the bytes
 
 
 class Missing(Failed):
@@ -38,7 +38,7 @@ class Missing(Failed):
 
 
 class CutShort(Failed):
-    """The file ends before its time; ffmpeg decodes what is there, which is less than there was."""
+    """The file is not whole. ffmpeg decodes the part that is there."""
 
     reason = "truncated"
 
@@ -59,19 +59,19 @@ def program() -> str:
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
-        raise Missing(FALLBACK) from None
+        raise Missing(REMEDY) from None
 
 
 def may_read(data: bytes) -> bool:
-    """Tell whether bytes begin like a container that ffmpeg reads."""
+    """Return whether bytes begin like a container that ffmpeg reads."""
     return START.match(data) is not None
 
 
 @contextmanager
 def decoded(data: bytes, timeout_s: float) -> Iterator[soundfile.SoundFile]:
-    """Give the first audio stream while ffmpeg decodes it, to be read in pieces; only those are in memory.
+    """Open the first audio stream while ffmpeg decodes it; only the blocks that are read from it are in memory.
 
-    Who needs just its beginning leaves early: ffmpeg is stopped, and what follows is not looked at.
+    The context may be left before the end of the stream: then ffmpeg is stopped, and the rest is not checked.
 
     Args:
         data: a whole encoded file.
@@ -79,30 +79,30 @@ def decoded(data: bytes, timeout_s: float) -> Iterator[soundfile.SoundFile]:
 
     Raises:
         Missing: there is no ffmpeg.
-        Failed: on leaving; there is no audio, it ends early, or it took too long: what was read is of no use.
+        Failed: on leaving; there is no audio, it ends early, or it took too long. The samples read are of no use then.
         OSError: there is no room for a temporary file.
     """
-    with tempfile.NamedTemporaryFile() as file, tempfile.TemporaryFile() as said:
+    with tempfile.NamedTemporaryFile() as file, tempfile.TemporaryFile() as log:
         file.write(data)  # a real file: the index of an mp4 may stand at its end
         file.flush()
-        process, pipe = _start(file.name, said)
-        opened = early = False
+        process, pipe = _start(file.name, log)
+        opened = left_early = False
         with (
             _reading(process, pipe, timeout_s),
-            suppress(soundfile.LibsndfileError),  # ffmpeg gave nothing; what it said tells why
+            suppress(soundfile.LibsndfileError),  # ffmpeg gave no samples; its log has the cause
             soundfile.SoundFile(pipe.fileno(), closefd=False) as stream,
         ):
             opened = True
             yield stream
-            if early := bool(pipe.read(1)):
+            if left_early := bool(pipe.read(1)):
                 process.kill()
-        if not early:
-            _check(process.returncode or (0 if opened else -1), _tail(said).replace(file.name, "input"))
+        if not left_early:
+            _check(process.returncode or (0 if opened else -1), _tail(log).replace(file.name, "input"))
 
 
 @contextmanager
 def _reading(process: subprocess.Popen[bytes], pipe: IO[bytes], timeout_s: float) -> Iterator[None]:
-    """Hold a time limit over a process whose output is read, and leave no process behind. Raises Late."""
+    """Kill a process at a time limit while its output is read, and leave no process behind. Raises Late."""
     expired = threading.Event()
 
     def stop() -> None:
@@ -118,36 +118,36 @@ def _reading(process: subprocess.Popen[bytes], pipe: IO[bytes], timeout_s: float
         if not expired.is_set():
             raise
     finally:
-        pipe.close()  # should there be more, ffmpeg ends for want of a reader
+        pipe.close()  # if there is more, ffmpeg ends with a broken pipe
         process.wait()
         timer.cancel()
     if expired.is_set():
         raise Late(f"ffmpeg was stopped after {timeout_s} s")
 
 
-def _check(code: int, told: str) -> None:
-    if any(words in told for words in CUT):
-        raise CutShort(f"ffmpeg: {told[-300:]}")
+def _check(code: int, log: str) -> None:
+    if any(message in log for message in CUT_SHORT):
+        raise CutShort(f"ffmpeg: {log[-300:]}")
     if code != 0:
-        raise Failed(f"ffmpeg: {told[-300:] or code}")
+        raise Failed(f"ffmpeg: {log[-300:] or code}")
 
 
-def _tail(said: IO[bytes]) -> str:
-    """Return the end of what was said, without addresses: the same file gets the same text."""
-    said.seek(max(0, said.seek(0, os.SEEK_END) - MOST_SAID))
-    return re.sub(r" @ 0x[0-9a-f]+", "", said.read().decode(errors="replace")).strip()
+def _tail(log: IO[bytes]) -> str:
+    """Return the end of a log, without addresses: the same file gets the same text."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - MAX_LOG_BYTES))
+    return re.sub(r" @ 0x[0-9a-f]+", "", log.read().decode(errors="replace")).strip()
 
 
-def _start(name: str, said: IO[bytes]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    """Start decoding a file into a pipe, as AU: it states no length, and none limits it."""
+def _start(name: str, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """Start decoding a file into a pipe as AU, whose header states no length and sets no limit."""
     command = [
         program(), "-nostdin", "-v", "error", "-threads", "1", "-protocol_whitelist", "file,pipe",
         "-format_whitelist", FORMATS, "-i", f"file:{name}",
         "-vn", "-sn", "-dn", "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "pipe:1",
     ]  # fmt: skip
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
     except OSError as error:
-        raise Missing(f"{command[0]} cannot be started ({error.strerror}); {FALLBACK}") from error
+        raise Missing(f"{command[0]} cannot be started ({error.strerror}); {REMEDY}") from error
     assert process.stdout is not None
     return process, process.stdout

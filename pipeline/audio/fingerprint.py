@@ -1,4 +1,4 @@
-"""Acoustic fingerprints: tell whether two clips hold the same recording, whatever its codec, rate, gain and cut.
+"""Acoustic fingerprints: whether two clips hold the same recording, whatever its codec, rate, gain and cut.
 
 After Haitsma & Kalker, "A Highly Robust Audio Fingerprinting System", ISMIR 2002: each frame becomes 32 bits, the signs of
 how the energy differences between neighbouring bands change over time.
@@ -14,28 +14,28 @@ import soxr
 from pipeline import audio
 
 RATE_HZ = 5_500  # of the analysis; the bands end at 2 kHz
-WINDOW_SAMPLES = 2_048  # 372 ms: long against the hop, so that it hardly matters where a clip is cut
+WINDOW_SAMPLES = 2_048  # 372 ms: long compared with the hop, so that the exact cut of a clip matters little
 HOP_SAMPLES = 256  # 47 ms
-LOWEST_HZ, HIGHEST_HZ = 300.0, 2_000.0
+MIN_HZ, MAX_HZ = 300.0, 2_000.0
 NUM_BANDS = 33  # one more than the bits of a word
-QUIET_RMS = 1e-3  # of full scale, -60 dB: a quieter frame has no bits worth comparing
+MIN_RMS = 1e-3  # of full scale, -60 dB: the bits of a quieter frame are noise
 SILENCE = np.uint32(0)  # the word of such a frame; it matches nothing
 MAX_ERRORS = 0.30  # share of bits that may differ; those of two recordings differ in half
-MIN_FRAMES = 28  # that must lie on each other: 1.3 s
-FULLEST_BUCKET = 20_000  # frames that share half a word; more say nothing and cost time
-CANDIDATES = 8  # places looked at bit by bit
+MIN_FRAMES = 28  # that must overlap: 1.3 s
+MAX_BUCKET = 20_000  # frames that share half a word; larger buckets cost time and distinguish nothing
+CANDIDATES = 8  # diagonals compared bit by bit
 
 
 class Match(NamedTuple):
-    """A known clip that a clip shares its recording with."""
+    """A clip of the index with the same recording."""
 
     name: str
-    bit_error_rate: float  # 0 to MOST_ERRORS
-    seconds: float  # of sound that lie on each other
+    bit_error_rate: float  # 0 to MAX_ERRORS
+    seconds: float  # of sound that overlap
 
 
-def fingerprint(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """Return the words of a clip.
+def compute(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """Return the fingerprint of a clip: a word of 32 bits for each frame.
 
     Args:
         samples: int16 array (T,).
@@ -54,15 +54,15 @@ def fingerprint(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     slope = bands[:, :-1] - bands[:, 1:]
     bits = slope[1:] > slope[:-1]  # (F, 32)
     words = np.ascontiguousarray(np.packbits(bits, axis=1, bitorder="little")).view("<u4")[:, 0]
-    loud = np.sqrt((frames[1:] ** 2).mean(axis=1)) > QUIET_RMS
+    loud = np.sqrt((frames[1:] ** 2).mean(axis=1)) > MIN_RMS
     return np.where(loud, np.maximum(words, SILENCE + 1), SILENCE).astype(np.uint32)
 
 
 class FingerprintIndex:
-    """Known clips, to be found by any stretch of theirs.
+    """An index of clips, which finds a clip by any part of it.
 
-    Half words are looked up: the bits of a re-encoded frame differ in places, but one half of one frame in ten is untouched.
-    What lies on one diagonal of (known frame, asked frame) belongs together.
+    Half words are looked up: re-encoding changes some bits of most frames, but leaves one half of one frame in ten intact.
+    Hits on one diagonal of (known frame, query frame) belong to one match.
     """
 
     def __init__(self, known: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -82,9 +82,9 @@ class FingerprintIndex:
         return len(self.names)
 
     def find(self, words: np.ndarray) -> Match | None:
-        """Return the known clip that agrees best with some words (F,), or None."""
-        places = np.flatnonzero(words != SILENCE)
-        diagonals = np.concatenate([self._diagonals(words, places, half) for half in range(2)])
+        """Return the best match of a fingerprint (F,), or None."""
+        sounding = np.flatnonzero(words != SILENCE)
+        diagonals = np.concatenate([self._diagonals(words, sounding, half) for half in range(2)])
         if not len(diagonals):
             return None
         values, votes = np.unique(diagonals, return_counts=True)
@@ -92,26 +92,26 @@ class FingerprintIndex:
         found = [match for diagonal in best for match in self._compare(words, int(diagonal))]
         return min(found, key=lambda match: match.bit_error_rate, default=None)
 
-    def _diagonals(self, words: np.ndarray, places: np.ndarray, half: int) -> np.ndarray:
-        """Return known frame minus asked frame, for each pair that shares half a word."""
+    def _diagonals(self, words: np.ndarray, indices: np.ndarray, half: int) -> np.ndarray:
+        """Return known frame minus query frame, for each pair that shares half a word."""
         frames, starts = self.buckets[half]
-        values = _half(words[places], half)
+        values = _half(words[indices], half)
         first, count = starts[values], starts[values + 1] - starts[values]
-        count = np.where(count > FULLEST_BUCKET, 0, count)
+        count = np.where(count > MAX_BUCKET, 0, count)
         inside = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        diagonals: np.ndarray = frames[np.repeat(first, count) + inside] - np.repeat(places, count)
+        diagonals: np.ndarray = frames[np.repeat(first, count) + inside] - np.repeat(indices, count)
         return diagonals
 
     def _compare(self, words: np.ndarray, diagonal: int) -> Iterator[Match]:
-        """Compare the clips that asked words overlap when asked frame 0 lies on known frame `diagonal`."""
+        """Compare a query with the clips that it overlaps when query frame 0 lies on known frame `diagonal`."""
         last = min(diagonal + len(words), len(self.words))
         first_clip, last_clip = np.searchsorted(self.ends, (max(diagonal, 0), last - 1), side="right")
         for clip in range(first_clip, last_clip + 1):
             low, high = max(self.ends[clip - 1] if clip else 0, diagonal), min(self.ends[clip], last)
-            known, asked = self.words[low:high], words[low - diagonal : high - diagonal]
-            both = (known != SILENCE) & (asked != SILENCE)
+            known, query = self.words[low:high], words[low - diagonal : high - diagonal]
+            both = (known != SILENCE) & (query != SILENCE)
             if both.sum() >= MIN_FRAMES:
-                errors = float(np.bitwise_count(known[both] ^ asked[both]).mean() / 32)
+                errors = float(np.bitwise_count(known[both] ^ query[both]).mean() / 32)
                 if errors <= MAX_ERRORS:
                     yield Match(self.names[clip], errors, float(both.sum() * HOP_SAMPLES / RATE_HZ))
 
@@ -121,4 +121,4 @@ def _half(words: np.ndarray, half: int) -> np.ndarray:
 
 
 _TAPER = np.hanning(WINDOW_SAMPLES).astype(np.float32)
-_EDGES = np.round(np.geomspace(LOWEST_HZ, HIGHEST_HZ, NUM_BANDS + 1) * WINDOW_SAMPLES / RATE_HZ).astype(int)
+_EDGES = np.round(np.geomspace(MIN_HZ, MAX_HZ, NUM_BANDS + 1) * WINDOW_SAMPLES / RATE_HZ).astype(int)

@@ -20,7 +20,7 @@ def read(uri: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def revision(uri: str, flag: str = "--firewall.fingerprints") -> str:
-    """Return a hash of a table. Raises InputError naming the flag when it is none."""
+    """Return a hash of a table. Raises InputError naming the flag when the file is no such table."""
     try:
         data = storage.read(storage.resolve(uri))
         columns = pq.read_schema(pa.BufferReader(data)).names

@@ -1,4 +1,4 @@
-"""MPEG audio streams (MP3): whether one states its length, and where its frames begin and end.
+"""MPEG audio streams (MP3): whether a stream states its length, and the positions of its frames.
 
 A frame is a header of four bytes, its side information and its data; ISO/IEC 11172-3 and 13818-3 give the tables below.
 The first frame of most files holds no sound but the number of frames: a Xing, Info or VBRI header.
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import NamedTuple
 
-LAYER_1, LAYER_2, LAYER_3 = 3, 2, 1  # as the header has them
+LAYER_1, LAYER_2, LAYER_3 = 3, 2, 1  # codes in the header
 VERSION_1, RESERVED_VERSION = 3, 1
 BITRATES_KBPS = {  # (version 1, layer) -> by the index in the header; layers II and III of versions 2 and 2.5 are alike
     (True, LAYER_1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -24,54 +24,54 @@ BITRATES_KBPS = {  # (version 1, layer) -> by the index in the header; layers II
 RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # by version
 HEADER_BYTES = 4
 VERSION_AND_LAYER, RATE = 0xFE, 0x0C  # bits of a header's second and third byte, which all frames of a stream share
-RUN = 3  # frames by which a stream is known where it begins, or goes on after something else
+MIN_RUN = 3  # frames in a row that show the start of a stream, or its continuation after other data
 ID3_HEADER_BYTES = 10
 
 
 def states_length(data: bytes) -> bool:
-    """Return whether the first frame of a whole file says how many frames follow; without, decoders guess by its size."""
-    place = _after_id3(data)
-    place = place if _frame_bytes(data, place) >= 0 else _next(data, place)
-    if place < 0:
+    """Return whether the first frame states the number of frames. If not, decoders estimate it from the size of the file."""
+    position = _after_id3(data)
+    position = position if _frame_bytes(data, position) >= 0 else _next(data, position)
+    if position < 0:
         return False
-    version_1, mono = data[place + 1] >> 3 & 3 == VERSION_1, data[place + 3] >> 6 == 3
+    version_1, mono = data[position + 1] >> 3 & 3 == VERSION_1, data[position + 3] >> 6 == 3
     side_bytes = (17 if mono else 32) if version_1 else (9 if mono else 17)
     for crc_bytes in (0, 2):
-        tag = place + HEADER_BYTES + crc_bytes + side_bytes
+        tag = position + HEADER_BYTES + crc_bytes + side_bytes
         if data[tag : tag + 4] in (b"Xing", b"Info"):
             counted = int.from_bytes(data[tag + 4 : tag + 8], "big") & 1
             return bool(counted and int.from_bytes(data[tag + 8 : tag + 12], "big"))
-    return data[place + HEADER_BYTES + 32 :][:4] == b"VBRI"
+    return data[position + HEADER_BYTES + 32 :][:4] == b"VBRI"
 
 
 class Frames(NamedTuple):
-    """The frames of a file without what lies before, between and after them."""
+    """The frames of a file, without other data before, between and after them."""
 
     stream: bytes
-    num_samples: int  # that they hold, of each channel
-    lacking: int  # bytes that the last frame lacks; 0 when it is whole
+    num_samples: int  # of each channel
+    lacking: int  # bytes that the last frame lacks; 0 when it is complete
 
 
 def frames(data: bytes) -> Frames | None:
-    """Return the frames of a whole file; None when there is no run of them, or they state no size: free format."""
-    sizes = {place: _frame_bytes(data, place) for place in _places(data)}
+    """Return the frames of a whole file; None when there is no run of frames, or they state no size (free format)."""
+    sizes = {position: _frame_bytes(data, position) for position in _positions(data)}
     if not all(sizes.values()) or not sizes:
         return None
     last = max(sizes)
-    stream = b"".join([data[place : place + size] for place, size in sizes.items()])
+    stream = b"".join([data[position : position + size] for position, size in sizes.items()])
     return Frames(stream, len(sizes) * _frame_samples(data[last + 1]), max(0, last + sizes[last] - len(data)))
 
 
 @contextmanager
 def piped(stream: bytes) -> Iterator[int]:
-    """Give a file descriptor to read bytes from that has no size and no place to seek."""
+    """Open a file descriptor that gives bytes, has no size and cannot seek."""
     reading, writing = os.pipe()
     writer = threading.Thread(target=_write, args=(writing, stream))
     writer.start()
     try:
         yield reading
     finally:
-        os.close(reading)  # should there be more, the writer ends for want of a reader
+        os.close(reading)  # if there is more, the writer ends with a broken pipe
         writer.join()
 
 
@@ -80,57 +80,57 @@ def _write(descriptor: int, stream: bytes) -> None:
         pipe.write(stream)
 
 
-def _places(data: bytes) -> Iterator[int]:
-    """Yield where frames begin; what lies between them is passed over. The walk ends at a frame of free format."""
-    place = _after_id3(data)
-    if _frame_bytes(data, place):
-        place = _next(data, place)
-    while place >= 0:
-        yield place
-        size = _frame_bytes(data, place)
+def _positions(data: bytes) -> Iterator[int]:
+    """Yield the positions of frames, and skip other data between them. Ends at a frame of free format."""
+    position = _after_id3(data)
+    if _frame_bytes(data, position):
+        position = _next(data, position)
+    while position >= 0:
+        yield position
+        size = _frame_bytes(data, position)
         if not size:
             return
-        after = place + size
-        place = after if _follows(data, place, after) else _next(data, _after_id3(data, after), like=place)
+        after = position + size
+        position = after if _follows(data, position, after) else _next(data, _after_id3(data, after), like=position)
 
 
-def _next(data: bytes, place: int, like: int | None = None) -> int:
-    """Return where the next run of frames begins, of the stream of the frame at `like` where that is given, or -1."""
-    while (place := data.find(b"\xff", place)) >= 0:
-        if (like is None or _follows(data, like, place)) and _is_run(data, place):
-            return place
-        place += 1
+def _next(data: bytes, position: int, like: int | None = None) -> int:
+    """Return the position of the next run of frames, or -1; with `like`, only of the stream of the frame at `like`."""
+    while (position := data.find(b"\xff", position)) >= 0:
+        if (like is None or _follows(data, like, position)) and _is_run(data, position):
+            return position
+        position += 1
     return -1
 
 
-def _is_run(data: bytes, place: int) -> bool:
-    """Return whether enough frames begin at a place, one after the other: two are found by chance in a cover image."""
-    for _ in range(RUN - 1):
-        after = place + _frame_bytes(data, place)
-        if after <= place or not _follows(data, place, after):
+def _is_run(data: bytes, position: int) -> bool:
+    """Return whether a run of frames begins at a position. Two in a row also occur by chance, in a cover image."""
+    for _ in range(MIN_RUN - 1):
+        after = position + _frame_bytes(data, position)
+        if after <= position or not _follows(data, position, after):
             return False
-        place = after
+        position = after
     return True
 
 
-def _follows(data: bytes, place: int, after: int) -> bool:
-    """Return whether a frame of the same stream as the one at `place` begins at `after`."""
+def _follows(data: bytes, position: int, after: int) -> bool:
+    """Return whether a frame of the same stream as the frame at `position` begins at `after`."""
     return (
         _frame_bytes(data, after) >= 0
-        and not (data[place + 1] ^ data[after + 1]) & VERSION_AND_LAYER
-        and not (data[place + 2] ^ data[after + 2]) & RATE
+        and not (data[position + 1] ^ data[after + 1]) & VERSION_AND_LAYER
+        and not (data[position + 2] ^ data[after + 2]) & RATE
     )
 
 
-def _frame_bytes(data: bytes, place: int) -> int:
-    """Return the size that the header at a place states; 0 for free format, -1 when there is no header."""
-    whole = place + HEADER_BYTES <= len(data) and data[place] == 0xFF
-    return _stated_bytes(data[place + 1], data[place + 2]) if whole else -1
+def _frame_bytes(data: bytes, position: int) -> int:
+    """Return the size that the header at a position states; 0 for free format, -1 when there is no header."""
+    whole = position + HEADER_BYTES <= len(data) and data[position] == 0xFF
+    return _stated_bytes(data[position + 1], data[position + 2]) if whole else -1
 
 
 @lru_cache(maxsize=2**16)
 def _stated_bytes(second: int, third: int) -> int:
-    """Return the size of a frame from two bytes of its header; 0 for free format, -1 when they are of no header."""
+    """Return the size of a frame from two bytes of its header; 0 for free format, -1 when they belong to no header."""
     version, layer = second >> 3 & 3, second >> 1 & 3
     bitrate, rate, padding = third >> 4, third >> 2 & 3, third >> 1 & 1
     if second < 0xE0 or version == RESERVED_VERSION or layer == 0 or bitrate == 15 or rate == 3:
@@ -151,9 +151,9 @@ def _frame_samples(second: int) -> int:
     return 576 if layer == LAYER_3 and version != VERSION_1 else 1_152
 
 
-def _after_id3(data: bytes, place: int = 0) -> int:
-    """Return where the ID3v2 tags at a place end: their sizes are numbers of 7 bits a byte."""
-    while data[place : place + 3] == b"ID3" and len(data) >= place + ID3_HEADER_BYTES:
-        a, b, c, d = data[place + 6 : place + ID3_HEADER_BYTES]
-        place += ID3_HEADER_BYTES + (a << 21 | b << 14 | c << 7 | d)
-    return place
+def _after_id3(data: bytes, position: int = 0) -> int:
+    """Return the end of the ID3v2 tags at a position; their sizes are numbers of 7 bits a byte."""
+    while data[position : position + 3] == b"ID3" and len(data) >= position + ID3_HEADER_BYTES:
+        a, b, c, d = data[position + 6 : position + ID3_HEADER_BYTES]
+        position += ID3_HEADER_BYTES + (a << 21 | b << 14 | c << 7 | d)
+    return position

@@ -19,7 +19,7 @@ FOLDER = "attempts"
 
 
 def publish(data: str, shard: str, files: Mapping[str, bytes]) -> None:
-    """Publish the files of a shard, name to content, unless it is committed already; the last one is the commit mark."""
+    """Publish the files of a shard, name to content, unless it is committed already. The last one is the commit mark."""
     mark = list(files)[-1]
     attempt = f"{shard}-{uuid.uuid4().hex}"
     for name, content in files.items():

@@ -4,15 +4,14 @@
 <out>/index.json      the patterns, how many clips, what is wrong with those that are left out; published last
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from pipeline import storage
 from pipeline.sources.clip import Clip
 
-TABLE_FILE, ABOUT_FILE = "index.parquet", "index.json"
+TABLE_FILE, MARK_FILE = "index.parquet", "index.json"
 INDEX = pa.schema(
     [
         ("key", pa.string()),
@@ -26,18 +25,18 @@ INDEX = pa.schema(
 
 
 def exists(uri: str) -> bool:
-    """Tell whether a folder holds a finished index."""
-    return storage.exists(storage.join(uri, ABOUT_FILE)) and storage.exists(storage.join(uri, TABLE_FILE))
+    """Return whether a folder holds a finished index."""
+    return storage.exists(storage.join(uri, MARK_FILE)) and storage.exists(storage.join(uri, TABLE_FILE))
 
 
-def write(uri: str, clips: Sequence[Clip], about: dict[str, Any]) -> None:
-    """Publish an index of these clips."""
+def write(uri: str, clips: Sequence[Clip], info: Mapping[str, object]) -> None:
+    """Publish an index of these clips; `info` becomes index.json."""
     rows = [
         {"key": c.key, "uri": c.uri, "offset": c.offset, "size": c.size, "text": c.captions, "tags": c.tags}
         for c in clips
     ]
     storage.publish_table(storage.join(uri, TABLE_FILE), pa.Table.from_pylist(rows, schema=INDEX))
-    storage.publish_json(storage.join(uri, ABOUT_FILE), about)
+    storage.publish_json(storage.join(uri, MARK_FILE), info)
 
 
 def read(uri: str) -> pa.Table:

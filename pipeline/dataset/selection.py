@@ -1,40 +1,38 @@
-"""Which clips and captions of a dataset are used: an overlay's captions, its scores, and the verdicts of an audit.
+"""Which clips and captions of a dataset are used: by an overlay's captions and scores, and by an audit.
 
 Scores and verdicts are stored once and never applied; the thresholds are chosen here, by whoever trains or exports.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.dataset import ledgers, shards
+from pipeline.dataset import ledgers, overlays, shards
+from pipeline.dataset.overlays import AuditRow, CaptionsRow
 from pipeline.errors import InputError
-
-NOTHING: dict[str, Any] = {"text": [], "score": []}  # of a clip that an overlay does not have
-NO_VERDICT: dict[str, Any] = {"text": [], "copy": False}  # what was not judged passes no threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig:
-    """Thresholds on stored verdicts; a caption that misses one is left out, and a clip without captions too."""
+    """Thresholds on scores and verdicts. A caption that misses one is left out, and a clip without captions, too."""
 
     min_score: float | None = None
-    """Least score in the captions' overlay, such as the cosine of `pipeline score`, from -1 to 1."""
+    """Minimum score in the captions' overlay, such as the cosine of `pipeline score`, from -1 to 1."""
     audit: str = ""
     """Overlay that `pipeline audit` wrote; the thresholds below read it."""
     max_foreign: int | None = None
-    """Most events that a caption may mention outside the clip's tags and their relatives; 0 is strict."""
+    """Maximum number of events that a caption may mention outside the clip's tags and their relatives; 0 is strict."""
     max_unmentioned: int | None = None
-    """Most tags of the clip that a caption may leave out."""
+    """Maximum number of the clip's tags that a caption may leave out."""
     min_words: int = 0
-    """Fewest words of a caption."""
+    """Minimum number of words of a caption."""
     max_uses: int | None = None
-    """Most clips of the dataset that may share one caption, word for word."""
+    """Maximum number of clips of the dataset that may share one caption, word for word."""
     drop_copies: bool = False
     """Leave out clips whose audio an earlier clip has, sample for sample."""
 
@@ -70,12 +68,8 @@ def select(data: str, config: SelectionConfig, columns: Sequence[str] = ()) -> I
     """
     sizes = shards.sizes(data)
     _check(config)
-    for name, flag, stage in (
-        (config.captions, "--captions", "score"),
-        (config.filter.audit, "--filter.audit", "audit"),
-    ):
-        if name:
-            _check_overlay(data, name, sizes, flag, f"`pipeline {stage}` adds one")
+    _check_overlay(data, config.captions, sizes, "--captions", "`pipeline score` adds one")
+    _check_overlay(data, config.filter.audit, sizes, "--filter.audit", "`pipeline audit` adds one")
     return _selected(storage.resolve(data), list(sizes), config, columns)
 
 
@@ -89,8 +83,7 @@ def _selected(data: str, numbers: list[int], config: SelectionConfig, columns: S
         if best is not None:
             used = pc.and_(used, pa.array(best[first : first + len(written)]))
         first += len(written)
-        place = written.schema.get_field_index("text")
-        yield written.set_column(place, "text", texts).select(names).filter(used)
+        yield written.set_column(written.schema.get_field_index("text"), "text", texts).select(names).filter(used)
 
 
 def _best_rows(data: str, numbers: list[int], config: SelectionConfig) -> np.ndarray:
@@ -103,23 +96,40 @@ def _best_rows(data: str, numbers: list[int], config: SelectionConfig) -> np.nda
     return rows
 
 
+class _Captions(NamedTuple):
+    """Captions of one clip, best first."""
+
+    texts: list[str]
+    scores: list[float]  # of each text; empty where no overlay gives scores
+
+
 def _captions(data: str, number: int, written: pa.Table, config: SelectionConfig) -> tuple[pa.ChunkedArray, np.ndarray]:
     """Return the captions to use of each written clip of a shard, and the best score that its overlay has for it."""
-    told = _overlay(data, config.captions, number) if config.captions else None
-    audit = _overlay(data, config.filter.audit, number) if config.filter.audit else None
+    overlay: dict[str, CaptionsRow] | None = None
+    audit: dict[str, AuditRow] | None = None
+    if config.captions:
+        overlay = overlays.read_part(data, config.captions, number)
+    if config.filter.audit:
+        audit = overlays.read_part(data, config.filter.audit, number)
     texts = written["text"]
     scores = np.full(len(written), -np.inf)
-    if told is not None or audit is not None:
+    if overlay is not None or audit is not None:
         kept = []
-        for row, (key, own) in enumerate(zip(written["key"].to_pylist(), texts.to_pylist(), strict=True)):
-            found = {"text": own, "score": None} if told is None else told.get(key, NOTHING)
-            kept.append(_passing(found, None if audit is None else audit.get(key, NO_VERDICT), config.filter))
-            if found["score"]:
-                scores[row] = found["score"][0]
+        for row, (key, ledger_texts) in enumerate(zip(written["key"].to_pylist(), texts.to_pylist(), strict=True)):
+            captions = _Captions(ledger_texts, []) if overlay is None else _of_overlay(overlay.get(key))
+            passing = _above_min_score(captions, config.filter)
+            kept.append(passing if audit is None else _passing_audit(passing, audit.get(key), config.filter))
+            if captions.scores:
+                scores[row] = captions.scores[0]
         texts = pa.chunked_array([pa.array(kept, pa.list_(pa.string()))])
     if config.best_only:
         texts = pc.list_slice(texts, 0, 1, return_fixed_size_list=False)
     return texts, scores
+
+
+def _of_overlay(row: CaptionsRow | None) -> _Captions:
+    """Return the captions of a clip's row of an overlay; a clip that has none is left out."""
+    return _Captions(row["text"], row["score"] or []) if row else _Captions([], [])
 
 
 def keep_best(scores: Sequence[float] | np.ndarray, fraction: float) -> np.ndarray:
@@ -128,26 +138,29 @@ def keep_best(scores: Sequence[float] | np.ndarray, fraction: float) -> np.ndarr
     return np.sort(order[: round(fraction * len(order))])
 
 
-def _passing(told: dict[str, Any], audit: dict[str, Any] | None, limits: FilterConfig) -> list[str]:
-    """Return the captions of a clip that pass every threshold, best first."""
-    if audit is not None and limits.drop_copies and audit["copy"]:
-        return []
-    scores = told["score"] or [np.inf] * len(told["text"])
+def _above_min_score(captions: _Captions, limits: FilterConfig) -> list[str]:
+    if not captions.scores:
+        return captions.texts
     least = -np.inf if limits.min_score is None else limits.min_score
-    texts = [text for text, score in zip(told["text"], scores, strict=True) if score >= least]
-    if audit is None:
-        return texts
-    place = {text: i for i, text in enumerate(audit["text"])}
-    return [text for text in texts if text in place and _fine(audit, place[text], limits)]
+    return [text for text, score in zip(captions.texts, captions.scores, strict=True) if score >= least]
 
 
-def _fine(audit: dict[str, Any], i: int, limits: FilterConfig) -> bool:
+def _passing_audit(texts: list[str], row: AuditRow | None, limits: FilterConfig) -> list[str]:
+    """Return the captions of a clip that pass the thresholds on verdicts; one that was not judged passes none."""
+    if row is None or (limits.drop_copies and row["copy"]):
+        return []
+    indices = {text: index for index, text in enumerate(row["text"])}
+    return [text for text in texts if text in indices and _passes(row, indices[text], limits)]
+
+
+def _passes(row: AuditRow, index: int, limits: FilterConfig) -> bool:
     measured = [
-        (len(audit["foreign"][i]), limits.max_foreign),
-        (len(audit["unmentioned"][i]), limits.max_unmentioned),
-        (audit["uses"][i], limits.max_uses),
+        (len(row["foreign"][index]), limits.max_foreign),
+        (len(row["unmentioned"][index]), limits.max_unmentioned),
+        (row["uses"][index], limits.max_uses),
     ]
-    return audit["words"][i] >= limits.min_words and all(most is None or value <= most for value, most in measured)
+    within = all(limit is None or value <= limit for value, limit in measured)
+    return within and row["words"][index] >= limits.min_words
 
 
 def _check(config: SelectionConfig) -> None:
@@ -160,21 +173,12 @@ def _check(config: SelectionConfig) -> None:
         raise InputError("--filter.audit", "", "give the overlay that `pipeline audit` wrote, these thresholds read it")
 
 
-def _overlay(data: str, name: str, shard: int) -> dict[str, dict[str, Any]]:
-    """Read the rows of an overlay for one shard, by key; none where it has no part for a shard without written clips."""
-    try:
-        part = storage.read_table(storage.join(shards.overlay_folder(data, name), shards.ledger_name(shard)))
-    except FileNotFoundError:
-        return {}
-    return {row["key"]: row for row in part.to_pylist()}
-
-
 def _check_overlay(data: str, name: str, sizes: Mapping[int, int], flag: str, remedy: str) -> None:
-    folder = shards.overlay_folder(data, name)
-    if not storage.exists(storage.join(folder, shards.OVERLAY_FILE)):
-        have = storage.list_names(storage.join(storage.resolve(data), "overlays"))
-        raise InputError(flag, name, f"no such overlay in {data}; it has {have}, {remedy}")
-    parts = set(storage.list_names(folder))
+    """Raise InputError when an overlay is named and lacks a part of the dataset."""
+    if not name:
+        return
+    overlays.check_exists(data, name, flag, remedy)
+    parts = set(storage.list_names(overlays.folder(data, name)))
     if behind := [number for number, clips in sizes.items() if clips and shards.ledger_name(number) not in parts]:
         later = f"has no part for the shards {behind[:5]} that came later, by a retry"
         raise InputError(flag, name, f"{later}; run the stage that wrote it again, {remedy}")

@@ -33,17 +33,17 @@ def collect(data: str, numbers: Iterable[int]) -> Statistics:
     for ledger in ledgers.read(data, numbers):
         rows = ledger.to_pylist()
         written = [row for row in rows if row["status"] == "written"]
-        said = [text for row in written for text in row["text"]]
-        split = [text.split() for text in said]
+        captions = [text for row in written for text in row["text"]]
+        split = [text.split() for text in captions]
         found.clips += len(written)
-        found.captions += len(said)
+        found.captions += len(captions)
         found.duration_s += sum(row["duration_s"] for row in written)
         found.tags.update(tag for row in written for tag in row["tags"])
         found.lengths.update(map(len, split))
         found.words.update(word for words in split for word in words)
         found.durations.update(round(row["duration_s"]) for row in written)
         found.per_clip.update(len(row["text"]) for row in written)
-        texts.append(np.fromiter(map(hash, said), np.int64, len(said)))
+        texts.append(np.fromiter(map(hash, captions), np.int64, len(captions)))
         audio.append(np.fromiter((hash(row["sha256"]) for row in written), np.int64, len(written)))
     if audio:
         found.distinct = len(np.unique(np.concatenate(texts)))
@@ -53,9 +53,9 @@ def collect(data: str, numbers: Iterable[int]) -> Statistics:
 
 def quantile(counts: Counter[int], share: float) -> int:
     """Return the value below which a share of the counted things lie."""
-    place = share * (sum(counts.values()) - 1)
+    rank = share * (sum(counts.values()) - 1)
     for value in sorted(counts):
-        place -= counts[value]
-        if place < 0:
+        rank -= counts[value]
+        if rank < 0:
             return value
     return max(counts, default=0)

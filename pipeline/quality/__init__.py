@@ -1,1 +1,1 @@
-"""Judgements of clips and captions without a model: silence, copies, captions that contradict the tags."""
+"""Checks of clips and captions without a model: silence, copies, captions that contradict the tags."""

@@ -1,4 +1,4 @@
-"""Which clips are left out for their sound: silence has nothing to caption, and so have a few milliseconds."""
+"""Clips that are left out for their audio: silence and a few milliseconds have nothing to caption."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class AudioFilterConfig:
-    """Which clips are left out for their sound. Part of a job's identity: a job goes on with the values it began with."""
+    """Which clips are left out for their audio. Part of a job's identity: a job continues with the values it began with."""
 
     silence_dbfs: float | None = -70.0
     """Leave out clips without a sample above this, in dB of full scale, as `silent`; None keeps them."""
@@ -22,14 +22,14 @@ class AudioFilterConfig:
     the first is captioned."""
 
     def check(self) -> None:
-        """Raise InputError for a threshold that cannot be."""
+        """Raise InputError for an impossible threshold."""
         if self.silence_dbfs is not None and not self.silence_dbfs <= 0:
             raise InputError("--audio-filter.silence-dbfs", self.silence_dbfs, "use 0 or less, or None")
         if not 0 <= self.min_s <= audio.MAX_DURATION_S:
             raise InputError("--audio-filter.min-s", self.min_s, f"use seconds from 0 to {audio.MAX_DURATION_S}")
 
     def reject(self, samples: np.ndarray) -> tuple[str, str] | None:
-        """Return the reason and the detail for which a clip is left out, or None.
+        """Return the reason and the detail why a clip is left out, or None.
 
         Args:
             samples: int16 array (T,) at the rate of shards.
@@ -51,4 +51,4 @@ class AudioFilterConfig:
         return "; ".join([*silent, *short, *copies]) or "nothing"
 
 
-OFF = AudioFilterConfig(silence_dbfs=None)  # what jobs did that began before there was a filter
+OFF = AudioFilterConfig(silence_dbfs=None)  # as in jobs that began before there was a filter

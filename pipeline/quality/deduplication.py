@@ -3,15 +3,15 @@
     <data>/copies/00000-words.parquet   the fingerprint of each clip of a shard that would be captioned (WORDS)
     <data>/copies/00000.parquet         which of them are copies, and of what (COPIES)
 
-Readers take the fingerprints, shard by shard in any order; a part that is there is not made again. The copies are looked
-for once all fingerprints are there, in the order of the plan, and are fixed from then on: whatever becomes of the kept
-clip, and in whatever order the shards are written, the same clips are left out.
+Readers compute the fingerprints, shard by shard in any order; an existing part is not made again. When all fingerprints
+exist, the copies are searched in the order of the plan, and are fixed from then on: the same clips are left out in whatever
+order the shards are written, and whatever the outcome of the kept clip.
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,19 @@ log = logging.getLogger(__name__)
 FOLDER = "copies"
 WORDS = pa.schema([("key", pa.string()), ("words", pa.binary())])  # words: uint32, little-endian
 COPIES = pa.schema([("key", pa.string()), ("detail", pa.string())])
-MIN_OVERLAP = 0.9  # share of the longer clip's sound that must lie on the other's
-NEIGHBOURS = 4  # earlier frames with a word that a frame is paired with: the cost stays linear in the clips
-MIN_VOTES = 2  # frames that two clips share, one behind the other as far in both, before all bits are compared
-MAX_CLIPS, MAX_SHIFT = 2**24, 2**13  # that a vote has room for; a tenth of ten minutes are 1,289 frames
-PART_BITS = 4  # frames are sorted in 16 parts, one after the other, so that what is held beside the words is small
-READERS = 16  # tables read or written at a time; from object storage each is a wait
+MIN_OVERLAP = 0.9  # share of the longer clip's sound that must overlap the sound of the other clip
+NEIGHBOURS = 4  # earlier frames with its word that a frame is paired with: keeps the cost linear in the clips
+MIN_VOTES = 2  # frames that two clips share, at one distance in both, before all bits are compared
+MAX_CLIPS, MAX_SHIFT = 2**24, 2**13  # that fit into a vote; a tenth of ten minutes are 1,289 frames
+PART_BITS = 4  # frames are sorted in 16 parts, one after the other, to need little memory beside the words
+READERS = 16  # tables read or written at a time, as object storage mostly waits
+
+
+class WordsRow(TypedDict):
+    """The fingerprint of one clip: a row of WORDS."""
+
+    key: str
+    words: bytes
 
 
 class Copy(NamedTuple):
@@ -38,23 +45,23 @@ class Copy(NamedTuple):
     bit_error_rate: float  # between the two that were compared
 
 
-def write_words(out: str, shard: int, rows: list[dict[str, Any]]) -> None:
+def write_words(out: str, shard: int, rows: list[WordsRow]) -> None:
     """Publish the fingerprints of a shard's clips, rows of WORDS."""
     storage.publish_table(_uri(out, shard, "-words"), pa.Table.from_pylist(rows, schema=WORDS))
 
 
 def without_words(out: str, shards: Iterable[int]) -> list[int]:
-    """Return the shards whose fingerprints are not there."""
+    """Return the shards that have no fingerprints yet."""
     return _without(out, shards, "-words")
 
 
 def without_copies(out: str, shards: Iterable[int]) -> list[int]:
-    """Return the shards whose copies are not fixed."""
+    """Return the shards whose copies are not fixed yet."""
     return _without(out, shards, "")
 
 
 def fix(out: str, num_shards: int) -> None:
-    """Look for copies over all fingerprints, and fix those of the shards where none are fixed yet."""
+    """Search copies over all fingerprints, and fix those of the shards where none are fixed yet."""
     with ThreadPoolExecutor(READERS) as pool:
         tables = list(pool.map(lambda shard: storage.read_table(_uri(out, shard, "-words")), range(num_shards)))
         keys = [key for table in tables for key in table["key"].to_pylist()]
@@ -76,14 +83,14 @@ def _publish(out: str, shard: int, keys: list[str], found: dict[int, Copy], clip
 
 
 def of_shard(out: str, shard: int) -> dict[str, str]:
-    """Return the clips of a shard that are copies: key -> what they are copies of."""
+    """Return the copies in a shard: key -> detail, which names the kept clip."""
     return {row["key"]: row["detail"] for row in storage.read_table(_uri(out, shard)).to_pylist()}
 
 
 def find(keys: Sequence[str], fingerprints: Iterable[np.ndarray]) -> dict[int, Copy]:
     """Return the clips that hold the recording of an earlier one, by index.
 
-    Two clips with one key are two tries at one clip, and no copies.
+    Two clips with one key are two attempts at one clip, and no copies.
 
     Args:
         keys: of the clips, in the order of the plan.
@@ -104,7 +111,7 @@ def find(keys: Sequence[str], fingerprints: Iterable[np.ndarray]) -> dict[int, C
 
 
 def _candidates(clips: list[np.ndarray]) -> Iterator[tuple[int, int, int]]:
-    """Yield (clip, earlier clip, frames by which its cut lies later) that share words, in the order of the clips."""
+    """Yield (clip, earlier clip, shift of its cut in frames) of pairs that share words, in the order of the clips."""
     lengths = np.array([len(words) for words in clips], np.int64)
     words = np.concatenate([*clips, np.zeros(1, np.uint32)])[:-1]
     parts = (words * np.uint32(2_654_435_761) >> np.uint32(32 - PART_BITS)).astype(np.uint8)  # equal words, one part
@@ -118,16 +125,16 @@ def _candidates(clips: list[np.ndarray]) -> Iterator[tuple[int, int, int]]:
 
 
 def _votes(words: np.ndarray, lengths: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Return (clip, earlier clip, shift), packed in int64, for frames with a word that a frame of an earlier clip has."""
+    """Return (clip, earlier clip, shift), packed in int64, for frames that share a word with a frame of an earlier clip."""
     frames = frames[(frames == 0) | (words[frames] != words[frames - 1])]  # a steady sound repeats its word
     frames = frames[np.argsort(words[frames], kind="stable")]  # by word, then in the order of the plan
     ends = np.cumsum(lengths)
     clip = np.searchsorted(ends, frames, side="right")
-    place = frames - (ends - lengths)[clip]
+    position = frames - (ends - lengths)[clip]
     votes = []
     for step in range(1, NEIGHBOURS + 1):
         late, early = slice(step, None), slice(None, -step)
-        shift = place[early] - place[late]
+        shift = position[early] - position[late]
         one, other = lengths[clip[late]], lengths[clip[early]]
         longer, shorter = np.maximum(one, other), np.minimum(one, other)
         alike = (words[frames[late]] == words[frames[early]]) & (clip[late] > clip[early])
@@ -137,7 +144,7 @@ def _votes(words: np.ndarray, lengths: np.ndarray, frames: np.ndarray) -> np.nda
 
 
 def _compare(words: np.ndarray, earlier: np.ndarray, shift: int) -> float | None:
-    """Return the share of bits that differ when frame 0 lies on frame `shift` of the earlier clip; None: no copy."""
+    """Return the share of bits that differ with frame 0 on frame `shift` of the earlier clip; None for no copy."""
     first, last = max(shift, 0), min(shift + len(words), len(earlier))
     one, other = words[first - shift : last - shift], earlier[first:last]
     both = (one != SILENCE) & (other != SILENCE)
@@ -149,8 +156,8 @@ def _compare(words: np.ndarray, earlier: np.ndarray, shift: int) -> float | None
 
 
 def _without(out: str, shards: Iterable[int], suffix: str) -> list[int]:
-    have = set(storage.list_names(storage.join(out, FOLDER)))
-    return [shard for shard in shards if f"{shard:05d}{suffix}.parquet" not in have]
+    names = set(storage.list_names(storage.join(out, FOLDER)))
+    return [shard for shard in shards if f"{shard:05d}{suffix}.parquet" not in names]
 
 
 def _uri(out: str, shard: int, suffix: str = "") -> str:

@@ -1,8 +1,8 @@
 """Words of captions and the AudioSet labels that they may mean: hand-made tables for pipeline/quality/tag_consistency.py.
 
 Labels are AudioSet's display names (and two of ESC-50's: rooster, mouse click), joined by "|" because many hold commas;
-a vocabulary that lacks a label passes over it. Words are in their base form, phrases joined by ", ": pipeline.filters.stem
-finds their inflections.
+a vocabulary that lacks a label passes over it. Words are in their base form, phrases joined by ", ":
+`tag_consistency.stem` finds their inflections.
 """
 
 # Words that may stand inside a phrase: "birds are chirping", "the crash of waves".

@@ -1,12 +1,11 @@
 """Judge captions without a model: length, equality, and whether a caption agrees with its clip's tags.
 
-Pure functions of text: a verdict is stored beside the caption, and where to cut is the trainer's choice.
+Pure functions of text. A verdict is stored beside the caption, and thresholds are chosen for training or export.
 
-The audit finds the phrases that name events, by the names of labels and the tables of pipeline/quality/lexicon.py. It asks
-of each whether a tag explains it: the same label, an ancestor or a descendant in the ontology, or one that listeners take
-for it. Siblings do not explain each other: a cat is not a dog. Tags are incomplete, so not every unexplained event is an
-accusation: what taggers leave out beside louder sounds (speech, wind, birds) is foreign only where nothing else in the
-caption agrees with the tags.
+The audit finds the phrases that name events, by the names of labels and the tables of pipeline/quality/lexicon.py. A tag
+explains an event when it is the same label, an ancestor or a descendant in the ontology, or a label that listeners confuse
+with it. Siblings do not explain each other: a cat is not a dog. Tags are incomplete: annotators leave out speech, wind and
+birds beside louder sounds. Such an event counts as hallucinated only where nothing else in the caption agrees with the tags.
 """
 
 import functools
@@ -25,11 +24,11 @@ Stems = tuple[str, ...]
 
 
 class Verdict(NamedTuple):
-    """What a caption is found to be, against its clip's tags."""
+    """How a caption agrees with its clip's tags."""
 
     num_words: int
-    foreign: list[str]  # events that the caption mentions and no tag explains: sorted display names
-    unmentioned: list[str]  # tags that no word of the caption mentions: sorted
+    hallucinated_events: list[str]  # that the caption mentions and no tag explains: sorted display names
+    omitted_tags: list[str]  # that no word of the caption mentions: sorted
 
 
 class _Phrase(NamedTuple):
@@ -37,15 +36,15 @@ class _Phrase(NamedTuple):
 
     stems: Stems
     senses: tuple[str, ...]  # display names, the plain one first
-    is_event: bool  # False: a cue, which mentions and explains but never accuses
+    is_event: bool  # False: weak evidence, which can explain a tag but is never a hallucinated event
 
 
 class _Tag(NamedTuple):
-    """A tag as the lexicon reads it."""
+    """A tag and the labels of the lexicon that it stands for."""
 
     name: str
     words: Stems
-    labels: tuple[str, ...]  # itself, or what the words of an unknown tag mention
+    labels: tuple[str, ...]  # the tag itself, or the labels that the words of an unknown tag mention
     is_known: bool
 
 
@@ -96,7 +95,7 @@ class Lexicon:
     """
 
     def __init__(self, names: dict[str, str], children: Mapping[str, Sequence[str]] | None = None) -> None:
-        self._tags: dict[str, _Tag] = {}  # as read: clips have few different tags
+        self._tags: dict[str, _Tag] = {}  # cached: clips have few different tags
         self._named = {key: name for name in names.values() for key in (_split(name), normalise(name))}
         below = _descendants(children or {})
         self._below = {name: {names[m] for m in below.get(mid, ()) if m in names} for mid, name in names.items()}
@@ -107,10 +106,10 @@ class Lexicon:
             for one, other in permutations(families, 2):
                 for name in one:
                     self._explains[name] |= other
-        self._companions = set(self._pick(lexicon.BACKGROUND))
+        self._background = set(self._pick(lexicon.BACKGROUND))
         self._ambience = set(self._pick(lexicon.AMBIENCE))
-        self._no_vouchers = {*self._ambience, *self._pick(lexicon.AMBIGUOUS), *self._pick(lexicon.UBIQUITOUS)}
-        self._wide = set(self._pick(lexicon.SUPERCLASSES))
+        self._no_evidence = {*self._ambience, *self._pick(lexicon.AMBIGUOUS), *self._pick(lexicon.UBIQUITOUS)}
+        self._superclasses = set(self._pick(lexicon.SUPERCLASSES))
         self._phrases: dict[str, list[_Phrase]] = {}
         for phrase in sorted(self._collect(), key=lambda phrase: -len(phrase.stems)):
             self._phrases.setdefault(phrase.stems[0], []).append(phrase)
@@ -122,32 +121,32 @@ class Lexicon:
     def audit(self, caption: str, tags: Sequence[str]) -> Verdict:
         """Compare a caption with its clip's tags; tags unknown to the lexicon are compared by their own words.
 
-        Nothing is foreign to a clip without tags, or with no tags but of its acoustic environment.
+        A clip without tags, or with tags of its acoustic environment only, has no hallucinated events.
         """
         stems = _split(caption)
-        phrases, heard = self._find(stems)
-        read = [self._read(tag) for tag in tags]
-        foreign = self._foreign(phrases, [tag for tag in read if self._ambience.isdisjoint(tag.labels)])
-        senses = {sense for phrase in heard for sense in phrase.senses}
-        missing = {tag.name for tag in read if not self._is_mentioned(tag, senses, set(stems))}
-        return Verdict(num_words(caption), sorted(foreign), sorted(missing))
+        phrases, overlapping = self._find(stems)
+        known_tags = [self._tag(tag) for tag in tags]
+        sources = [tag for tag in known_tags if self._ambience.isdisjoint(tag.labels)]
+        senses = {sense for phrase in overlapping for sense in phrase.senses}
+        omitted = {tag.name for tag in known_tags if not self._is_mentioned(tag, senses, set(stems))}
+        return Verdict(num_words(caption), sorted(self._hallucinated(phrases, sources)), sorted(omitted))
 
-    def _foreign(self, phrases: Sequence[_Phrase], tags: Sequence[_Tag]) -> set[str]:
+    def _hallucinated(self, phrases: Sequence[_Phrase], tags: Sequence[_Tag]) -> set[str]:
         if not tags:
             return set()
-        words = {word for tag in tags for word in tag.words}  # who repeats the tags is never wrong
+        words = {word for tag in tags for word in tag.words}  # a caption that repeats the tags is never wrong
         labels = [label for tag in tags for label in tag.labels]
-        strange = [p for p in phrases if not words.issuperset(p.stems) and not self._is_explained(p, labels)]
-        events = {phrase.senses[0] for phrase in strange if phrase.is_event}
-        # every other clip has speech: sharing it tells nothing about the rest
-        vouchers = [label for label in labels if label not in self._no_vouchers]
-        agrees = any(self._is_explained(p, vouchers) for p in phrases) if vouchers else len(strange) < len(phrases)
-        return events - self._companions if agrees else events
+        unexplained = [p for p in phrases if not words.issuperset(p.stems) and not self._is_explained(p, labels)]
+        events = {phrase.senses[0] for phrase in unexplained if phrase.is_event}
+        # every other clip has speech: agreement on it is no evidence for the rest
+        evidence = [label for label in labels if label not in self._no_evidence]
+        agrees = any(self._is_explained(p, evidence) for p in phrases) if evidence else len(unexplained) < len(phrases)
+        return events - self._background if agrees else events
 
     def _is_explained(self, phrase: _Phrase, labels: Sequence[str]) -> bool:
         for label in labels:
             explains = self._explains[label]
-            if label in self._wide and not self._below[label].isdisjoint(labels):
+            if label in self._superclasses and not self._below[label].isdisjoint(labels):
                 explains = {label} | self._above[label]  # "Animal, Dog" explains no cat
             if not explains.isdisjoint(phrase.senses):
                 return True
@@ -156,10 +155,10 @@ class Lexicon:
     def _is_mentioned(self, tag: _Tag, senses: set[str], stems: set[str]) -> bool:
         if not tag.is_known:
             return not stems.isdisjoint(tag.words)
-        wanted = self._below[tag.labels[0]].union(tag.labels)
-        return stems.issuperset(tag.words) or not wanted.isdisjoint(senses) or not wanted.isdisjoint(self._ambience)
+        labels = self._below[tag.labels[0]].union(tag.labels)
+        return stems.issuperset(tag.words) or not labels.isdisjoint(senses) or not labels.isdisjoint(self._ambience)
 
-    def _read(self, tag: str) -> _Tag:
+    def _tag(self, tag: str) -> _Tag:
         if tag not in self._tags:
             words, name = _split(tag), self._label(tag)
             labels = (name,) if name else tuple(phrase.senses[0] for phrase in self._find(words)[0])
@@ -167,19 +166,19 @@ class Lexicon:
         return self._tags[tag]
 
     def _find(self, stems: Stems) -> tuple[list[_Phrase], list[_Phrase]]:
-        """Return the phrases from left to right, the longest first, no word in two; and all that overlap as well."""
-        chosen, heard, free = [], [], 0
+        """Return the phrases from left to right, each the longest, without overlap; and all phrases, with overlap."""
+        chosen, overlapping, free = [], [], 0
         for at, first in enumerate(stems):
             for phrase in self._phrases.get(first, ()):
                 if stems[at : at + len(phrase.stems)] == phrase.stems:
-                    heard.append(phrase)
+                    overlapping.append(phrase)
                     if at >= free:
                         chosen.append(phrase)
                         free = at + len(phrase.stems)
-        return chosen, heard
+        return chosen, overlapping
 
     def _label(self, text: str) -> str | None:
-        """Return the label of this name; other inflections will do ("Insect" for "insects")."""
+        """Return the label of this name, also in another inflection ("Insect" for "insects")."""
         return self._named.get(normalise(text)) or self._named.get(_split(text))
 
     def _pick(self, labels: str) -> list[str]:
@@ -188,7 +187,7 @@ class Lexicon:
 
     def _collect(self) -> Iterator[_Phrase]:
         """Yield one phrase for each run of stems in the tables and in the names."""
-        plain: defaultdict[Stems, list[str]] = defaultdict(list)  # phrases with a sense that can be accused
+        plain: defaultdict[Stems, list[str]] = defaultdict(list)  # phrases with a sense that can be hallucinated
         others: defaultdict[Stems, list[str]] = defaultdict(list)
         for table in (lexicon.EVENTS, lexicon.WEAK_EVIDENCE):
             for texts, labels in table.items():

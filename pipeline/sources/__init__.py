@@ -12,13 +12,14 @@ A source is a file or a folder, on disk or at s3://, gs:// and hf:// URIs. The l
                                dataset in its official layout, else its audio files; folders inside name splits or classes
 """
 
+from pipeline.sources.clip import AudioLocation
 from pipeline.sources.listing import (
-    WANTED,
+    SOURCE_HINT,
     Listing,
+    describe_location,
     list_clips,
     log_listing,
     no_clip,
-    place_of,
     read_clips,
     read_listing,
     readable,
@@ -26,10 +27,11 @@ from pipeline.sources.listing import (
     stamp,
     tag_vocabulary,
 )
-from pipeline.sources.reading import PLACE, read_bytes, read_place, read_samples
-from pipeline.sources.stats import ListingStats
+from pipeline.sources.listing_stats import ListingStats
+from pipeline.sources.reading import read_audio, read_bytes, read_samples
 
 __all__ = [
-    "PLACE", "WANTED", "Listing", "ListingStats", "list_clips", "log_listing", "no_clip", "place_of", "read_bytes",
-    "read_clips", "read_listing", "read_place", "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
+    "SOURCE_HINT", "AudioLocation", "Listing", "ListingStats", "describe_location", "list_clips", "log_listing", "no_clip",
+    "read_audio", "read_bytes", "read_clips", "read_listing", "read_samples", "readable", "same_key", "stamp",
+    "tag_vocabulary",
 ]  # fmt: skip

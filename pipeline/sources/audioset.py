@@ -36,7 +36,7 @@ def slug(name: str) -> str:
 
 
 def is_segments(text: str) -> bool:
-    """Tell a segments file by its comment header."""
+    """Return whether a text is a segments file, by its comment header."""
     return text.startswith("#") and "YTID" in text[:500]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.sources import audioset
 
@@ -11,7 +12,7 @@ SUFFIXES = (  # what libsndfile reads, then what ffmpeg does
     ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr",
 )  # fmt: skip
 MAX_KEY = 90  # bytes; a longer member name does not fit a plain USTAR header
-ORIGINS = {  # archive -> how ids of it look in free text such as a URL
+ARCHIVES = {  # archive -> how ids of it look in free text such as a URL
     "youtube": re.compile(
         r"(?:youtube|youtu\.be)\S*?[ :=/]+(?:start )?(?:watch\?v=)?([\w-]{11})(?![\w-])", re.IGNORECASE
     ),
@@ -19,9 +20,20 @@ ORIGINS = {  # archive -> how ids of it look in free text such as a URL
 }
 
 
+class AudioLocation(NamedTuple):
+    """All that is needed to read the audio of a clip. The fields are as in `Clip`."""
+
+    uri: str
+    offset: int = -1
+    size: int = -1
+    fault: str = ""
+    cut_start_s: float = 0.0
+    cut_end_s: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """One listed clip. The audio may be missing or broken: that is found out when it is read."""
+    """One listed clip. Its audio may be missing or broken, which shows when it is read."""
 
     key: str  # unique, no dots
     uri: str  # of the file that holds the audio
@@ -29,7 +41,7 @@ class Clip:
     offset: int = -1  # of the audio in a tar, in bytes, or its row in a Parquet file; -1: the file is the clip
     size: int = -1  # of the audio in a tar, in bytes; -1 elsewhere
     fault: str = ""  # what listing found wrong, as `reason: detail`; such a clip fails when it is read
-    origin: str = ""  # `youtube:<id>` or `freesound:<id>`, where it is known
+    recording_id: str = ""  # `youtube:<id>` or `freesound:<id>`, where it is known
     start_s: float = 0.0  # position in the original recording, as listed
     end_s: float = 0.0
     cut_start_s: float = 0.0  # the part of the file that is the clip; 0 and 0: the file holds just the clip
@@ -38,17 +50,22 @@ class Clip:
     mids: tuple[str, ...] = ()  # AudioSet machine ids of the tags, where there are any
     captions: tuple[str, ...] = ()  # human captions
     fold: str = ""
-    note: str = ""  # what a reader of the ledger must know of how it was listed
+    note: str = ""  # for the ledger: a peculiarity of how the clip was listed
+
+    @property
+    def location(self) -> AudioLocation:
+        """Return where the audio lies."""
+        return AudioLocation(self.uri, self.offset, self.size, self.fault, self.cut_start_s, self.cut_end_s)
 
 
 def key_of(name: str) -> str:
-    """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`. Too long a one ends in its hash."""
+    """Make a key of a file's relative path: `audio/dog/1.wav` gives `dog_1`. A key that is too long ends in its hash."""
     key = audioset.slug(stem(name.removeprefix("audio/")))
     return key if len(key.encode()) <= MAX_KEY else _ending_in_hash(key, key)
 
 
 def disambiguated_key(name: str) -> str:
-    """Make a key of a path whose plain key another path of its table has too: it ends in the hash of the name."""
+    """Make a key of a path whose plain key is also that of another path of its table: it ends in the hash of the name."""
     plain = stem(name.removeprefix("audio/"))
     key = key_of(name)
     return key if key == plain else _ending_in_hash(key, plain)
@@ -69,9 +86,9 @@ def suffix_of(name: str) -> str:
     return name[dot:] if dot > 0 and name[dot:].lower() in SUFFIXES else ""
 
 
-def origin_of(text: str) -> str:
+def find_recording_id(text: str) -> str:
     """Find the archive and id that a text names: `http://www.freesound.org/people/x/sounds/42/` gives `freesound:42`."""
-    for archive, pattern in ORIGINS.items():
+    for archive, pattern in ARCHIVES.items():
         if found := pattern.search(text):
             return f"{archive}:{found[1]}"
     return ""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.sources.rows import ListingError
+from pipeline.sources.rows import Fields, ListingError
 
 ROLES = {  # role -> the usual names, the first that a table has is used
     "file": (
@@ -22,7 +22,7 @@ ROLES = {  # role -> the usual names, the first that a table has is used
     "end": ("end", "end_s", "end_time", "end_seconds"),
     "duration": ("duration", "duration_s"),
 }  # fmt: skip
-WANTED = ", ".join(f"{role}=<column>" for role in ("file", "labels", "captions"))
+COLUMNS_HINT = ", ".join(f"{role}=<column>" for role in ("file", "labels", "captions"))
 
 
 def normalise(name: object) -> str:
@@ -38,7 +38,7 @@ def parse(text: str) -> dict[str, str]:
     """
     chosen: dict[str, str] = {}
     for part in filter(None, text.split(",")):
-        role, sign, name = (normalise(each) for each in part.partition("="))
+        role, sign, name = (normalise(text) for text in part.partition("="))
         if not sign or role not in ROLES:
             raise InputError("--columns", text, f"{part!r} is not <role>=<column>; roles are {', '.join(ROLES)}")
         chosen[role] = name
@@ -47,27 +47,29 @@ def parse(text: str) -> dict[str, str]:
 
 def choose(uri: str, header: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
     """Return {role: column} of a table, by normalised names. Raises ListingError when a column of --columns is absent."""
-    have = list(header)
+    names_in_table = list(header)
     found: dict[str, str] = {}
     for role, names in ROLES.items():
         if role in given:
-            if given[role] and given[role] not in have:
-                raise ListingError(uri, 0, f"no column {given[role]!r}, which --columns names; columns are {have}")
-            wanted: Sequence[str] = (given[role],)
+            if given[role] and given[role] not in names_in_table:
+                raise ListingError(
+                    uri, 0, f"no column {given[role]!r}, which --columns names; columns are {names_in_table}"
+                )
+            candidates: Sequence[str] = (given[role],)
         else:
-            wanted = [name for name in names if name not in given.values()]
-        if name := next((name for name in wanted if name in have), ""):
+            candidates = [name for name in names if name not in given.values()]
+        if name := next((name for name in candidates if name in names_in_table), ""):
             found[role] = name
     return found
 
 
-def lowered(fields: Mapping[str, Any]) -> dict[str, Any]:
+def lowered(fields: Mapping[str, Any]) -> Fields:
     """Return the fields of a row under normalised names."""
     return {normalise(name): value for name, value in fields.items()}
 
 
-def renamed(fields: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of a JSON row under the usual names: those that --columns gives a role hide others of it."""
+def renamed(fields: Mapping[str, Any], given: Mapping[str, str]) -> Fields:
+    """Return the fields of a JSON row under the usual names; a column that --columns gives a role hides its other names."""
     plain = lowered(fields)
     for role, column in given.items():
         value = plain.get(column)

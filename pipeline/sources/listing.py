@@ -1,4 +1,4 @@
-"""A source -> its clips, in a fixed order and without holding them, with an account of every item that was read."""
+"""A source -> its clips, in a fixed order and without holding them. Every item that is read is counted."""
 
 import csv
 import hashlib
@@ -13,16 +13,16 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sources import audioset, columns, kinds, resolve, youtube
+from pipeline.sources import audioset, columns, formats, parts, youtube
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import MAX_KEY, Clip
-from pipeline.sources.stats import ListingStats
+from pipeline.sources.listing_stats import ListingStats
 from pipeline.sources.tables import Options
 from pipeline.storage.read_ahead import ahead
 
 log = logging.getLogger(__name__)
-WANTED = "give the CSV, folder, tars or Parquet files of your clips"
-LISTERS = 16  # packed files listed at a time; from object storage listing waits for bytes
+SOURCE_HINT = "give the CSV, folder, tars or Parquet files of your clips"
+LISTERS = 16  # packed files listed at a time, as listing from object storage mostly waits
 
 
 def list_clips(
@@ -41,20 +41,20 @@ def list_clips(
         flag: the command-line flag to name in an error.
         column_names: `file=path,labels=tags`, where a table has other than the usual names.
         stats: filled while clips are listed; balanced at the end.
-        holds_all: list again what gave equal keys: rows of one clip that lie apart in a table become one clip, and keys of
-            packed clips begin with the name of their file.
+        holds_all: for a source that gave equal keys: rows of one clip that lie apart in a table become one clip, and keys
+            of packed clips begin with the name of their file.
 
     Raises:
         InputError: when the source is absent, has no usable column or a wrong line, or gives a key that cannot be stored.
     """
     if not source:
-        raise InputError(flag, source, WANTED)
+        raise InputError(flag, source, SOURCE_HINT)
     options = Options(columns=columns.parse(column_names), holds_all=holds_all)
     total = ListingStats() if stats is None else stats
     with readable(source, flag):
-        parts = resolve.parts_of(storage.resolve(source))
-        for part_stats, clips in ahead(partial(kinds.list_part, options=options), parts, LISTERS):
-            for clip in kinds.kept(clips, folds, part_stats):
+        listed = ahead(partial(formats.list_part, options=options), parts.find_parts(storage.resolve(source)), LISTERS)
+        for part_stats, clips in listed:
+            for clip in formats.kept(clips, folds, part_stats):
                 if not clip.key:
                     raise InputError(flag, source, f"{clip.source_id!r} gives an empty key; rename it")
                 assert len(clip.key.encode()) <= MAX_KEY, clip.key
@@ -64,7 +64,7 @@ def list_clips(
 
 
 class Listing(NamedTuple):
-    """A source that is listed whole."""
+    """All clips of a source."""
 
     clips: list[Clip]
     stats: ListingStats
@@ -76,7 +76,7 @@ def read_clips(source: str, folds: Iterable[str] = (), flag: str = "--source", c
 
 
 def read_listing(source: str, folds: Iterable[str] = (), flag: str = "--source", column_names: str = "") -> Listing:
-    """Return the clips of a source, at least one, with keys that differ; logs what became of every item.
+    """Return the clips of a source, at least one, with keys that differ; logs the counts.
 
     Raises:
         InputError: as `list_clips` does, and for two clips that would share a key.
@@ -92,39 +92,39 @@ def read_listing(source: str, folds: Iterable[str] = (), flag: str = "--source",
             log_listing(source, stats)
             return Listing(clips, stats)
     assert doubled is not None
-    one, other = (place_of(clip.source_id, clip.uri) for clip in (seen[doubled.key], doubled))
-    raise InputError(flag, source, same_key(one, other, doubled.key))
+    first, second = (describe_location(clip.source_id, clip.uri) for clip in (seen[doubled.key], doubled))
+    raise InputError(flag, source, same_key(first, second, doubled.key))
 
 
 def stamp(source: str, flag: str = "--source") -> str:
-    """Return a mark that changes when the files that list a source do, those that tables read beside them included.
+    """Return a hash that changes with the files that list a source, and with the files that tables use beside them.
 
-    On disk it also changes when files come to `audio/` or go; object stores do not show that short of listing all:
-    there clips whose audio came after the plan are found by `pipeline retry --reason missing`.
+    On disk it also changes when files are added to `audio/` or removed. Object stores would have to list all files for
+    that; there, `pipeline retry --reason missing` finds the clips whose audio came after the plan.
 
     Raises:
         InputError: as `list_clips` does for a source that is not there.
     """
     with readable(source, flag):
-        parts = resolve.parts_of(storage.resolve(source))
-        uris = [part.uri for part in parts]
-        folders = [part.uri for part in parts if part.kind in kinds.FOLDERS]
+        found = parts.find_parts(storage.resolve(source))
+        uris = [part.uri for part in found]
+        folders = [part.uri for part in found if part.kind in formats.FOLDERS]
         files = [uri for uri in uris if uri not in folders]
         marks: list[object] = [name for folder in folders for name in storage.list_names(folder)]
-        if files and parts[0].kind not in kinds.PACKED:
+        if files and found[0].kind not in formats.PACKED:
             files += _read_beside(files[0])
         marks += storage.stamps(files)
         return hashlib.sha256(repr((uris, marks)).encode()).hexdigest()
 
 
 def no_clip(folds: Iterable[str], stats: ListingStats | None = None) -> str:
-    """Return what is wrong with a source without clips."""
+    """Return the message on a source without clips."""
     found = f"; {stats.sentence()}" if stats and stats.read.total() else ""
     return f"lists no clip{f' in folds {list(folds)}' if folds else ''}{found}"
 
 
 def same_key(one: str, other: str, key: str) -> str:
-    """Return what is wrong with two clips that would share a name in a shard."""
+    """Return the message on two clips that would share a name in a shard."""
     return f"{one} and {other} give the same key {key!r}; rename or drop one"
 
 
@@ -134,13 +134,13 @@ def tag_vocabulary(clips: Iterable[Clip]) -> list[str]:
 
 
 def log_listing(source: str, stats: ListingStats) -> None:
-    """Log what became of every item of a source; a stage that reads it again repeats nothing."""
+    """Log the counts and the columns of a source, once in a process."""
     _log_once(source, "; ".join(filter(None, (stats.sentence(), stats.column_sentence()))))
 
 
 @contextmanager
 def readable(source: str, flag: str) -> Iterator[None]:
-    """Turn what goes wrong in reading a source into an InputError of one line."""
+    """Turn the errors of reading a source into an InputError of one line."""
     try:
         yield
     except FileNotFoundError as error:
@@ -152,14 +152,14 @@ def readable(source: str, flag: str) -> Iterator[None]:
 
 
 def _read_beside(uri: str) -> list[str]:
-    """Return what the listing of a table looks at beside it, there or not."""
+    """Return the files and folders that the listing of a table uses beside it, present or not."""
     folder, _, name = uri.rpartition("/")
     beside = (audioset.LABELS_FILE, name.split(".")[0] + youtube.CAPTIONS_OF_SEGMENTS)
-    return [*(storage.join(folder, each) for each in beside), *AudioFolder.places(folder, name)]
+    return [*(storage.join(folder, file) for file in beside), *AudioFolder.candidates(folder, name)]
 
 
-def place_of(source_id: str, uri: str) -> str:
-    """Return how to name a clip and the file that its audio is in."""
+def describe_location(source_id: str, uri: str) -> str:
+    """Return a clip's id and the file that holds its audio, for a message."""
     return repr(uri) if uri.endswith(source_id) else f"{source_id!r} in {uri}"
 
 

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.sources import columns
 from pipeline.sources.clip import Clip
-from pipeline.sources.described import damaged, described, times
-from pipeline.sources.stats import ListingStats
+from pipeline.sources.listing_stats import ListingStats
+from pipeline.sources.packed_clip import damaged, packed_clip, times
+from pipeline.sources.rows import Fields
 from pipeline.sources.tables import Options, Row, RowReader, merge, text_of
 
 AUDIO_COLUMNS = ("audio", "flac", "wav", "mp3", "bytes")
@@ -25,11 +26,11 @@ ID_COLUMNS = ("video_id", "youtube_id", "ytid", "key", "id", "file", "filename",
 
 
 def list_parquet(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
-    """Yield the clips of a Parquet file, and one with a fault for what is damaged: a row group, or all of it.
+    """Yield the clips of a Parquet file, and one with a fault for a damaged row group or a damaged file.
 
     Raises:
         ValueError: when the file has neither audio bytes nor a column of files.
-        OSError: when it is not there or the store does not answer.
+        OSError: when the file is absent or the store does not answer.
     """
     try:
         file = storage.open_parquet(uri)
@@ -50,7 +51,7 @@ def list_parquet(uri: str, stats: ListingStats, options: Options) -> Iterator[Cl
 
 def read_row(uri: str, row: int) -> bytes | None:
     """Return the audio bytes of one row of a Parquet file, or None where the row has none."""
-    with _one_reads:
+    with _row_group_lock:
         group, first_row = _row_group(uri, row)
         audio_of_row = _audio_of_group(uri, group)[row - first_row]
     value = audio_of_row.as_py()
@@ -58,18 +59,18 @@ def read_row(uri: str, row: int) -> bytes | None:
 
 
 def _packed(uri: str, file: pq.ParquetFile, column: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
-    wanted = [name for name in file.schema_arrow.names if name != column]
-    _note_columns(uri, wanted, column, stats, options)
-    wanted += [f"{column}.path"] if pa.types.is_struct(file.schema_arrow.field(column).type) else []
+    names = [name for name in file.schema_arrow.names if name != column]
+    _note_columns(uri, names, column, stats, options)
+    names += [f"{column}.path"] if pa.types.is_struct(file.schema_arrow.field(column).type) else []
 
     def rows() -> Iterator[tuple[Hashable, int, Clip]]:
-        for row, fields in _rows(uri, file, wanted, stats):
+        for row, fields in _rows(uri, file, names, stats):
             if isinstance(fields, Clip):
                 yield fields.key, row, fields
                 continue
             stats.read["rows"] += 1
             path = (fields.pop(column, None) or {}).get("path") or ""
-            clip = described(uri, _row_id(uri, row, fields, path), fields, options, offset=row)
+            clip = packed_clip(uri, _row_id(uri, row, fields, path), fields, options, offset=row)
             yield _identity(row, clip.key, columns.renamed(fields, options.columns), path), row, clip
 
     yield from merge(rows(), uri, stats, options.holds_all)
@@ -79,8 +80,8 @@ def _named(uri: str, file: pq.ParquetFile, stats: ListingStats, options: Options
     """Yield the clips of a table that names files; rows count from 1, as lines do."""
     header = [columns.normalise(name) for name in file.schema_arrow.names]
     if "file" not in columns.choose(uri, header, options.columns):
-        wanted = f"want one of {list(AUDIO_COLUMNS)}, or a column of files: --columns {columns.WANTED}"
-        raise ValueError(f"no column of audio bytes: columns are {file.schema_arrow.names}, {wanted}")
+        remedy = f"want one of {list(AUDIO_COLUMNS)}, or a column of files: --columns {columns.COLUMNS_HINT}"
+        raise ValueError(f"no column of audio bytes: columns are {file.schema_arrow.names}, {remedy}")
     faults: list[Clip] = []
 
     def lines() -> Iterator[Row]:
@@ -94,23 +95,21 @@ def _named(uri: str, file: pq.ParquetFile, stats: ListingStats, options: Options
     yield from faults
 
 
-def _rows(
-    uri: str, file: pq.ParquetFile, wanted: list[str], stats: ListingStats
-) -> Iterator[tuple[int, dict[str, Any] | Clip]]:
+def _rows(uri: str, file: pq.ParquetFile, names: list[str], stats: ListingStats) -> Iterator[tuple[int, Fields | Clip]]:
     """Yield (row, fields), or a clip with a fault for a damaged row group."""
-    names = _class_names(file.schema_arrow)
+    class_names = _class_names(file.schema_arrow)
     first_row = 0
     for group in range(file.num_row_groups):
         try:
-            rows = file.read_row_group(group, columns=wanted).to_pylist()
+            rows = file.read_row_group(group, columns=names).to_pylist()
         except (pa.ArrowException, OSError):
             storage.read_start(uri, 1)
             stats.read["damaged row groups"] += 1
             yield first_row, damaged(uri, f"row group {group} of ", "unreadable: the row group is damaged")
             rows = []
         for row, fields in enumerate(rows, start=first_row):
-            for column, known in names.items():
-                fields[column] = _labels(fields.get(column), known)
+            for column, classes in class_names.items():
+                fields[column] = _labels(fields.get(column), classes)
             yield row, fields
         first_row += file.metadata.row_group(group).num_rows
 
@@ -145,17 +144,17 @@ def _note_columns(uri: str, names: Iterable[str], audio: str, stats: ListingStat
     stats.unused_columns |= {name: None for key, name in plain.items() if key not in used}
 
 
-def _identity(row: int, key: str, fields: dict[str, Any], path: str) -> tuple[object, ...]:
-    """Return what rows of one clip share; a row that may be any clip's shares it with none."""
+def _identity(row: int, key: str, fields: Fields, path: str) -> tuple[object, ...]:
+    """Return a value that the rows of one clip share. A row without an id and a start or path gets one of its own."""
     has_id = any(fields.get(column) for column in ID_COLUMNS)
     start_s = times(fields)[0]
     return (key, start_s, path) if has_id and (start_s is not None or path) else (row,)
 
 
-def _row_id(uri: str, row: int, fields: dict[str, Any], path: str) -> str:
+def _row_id(uri: str, row: int, fields: Fields, path: str) -> str:
     plain = columns.lowered(fields)
-    named = next((text_of(plain[column]) for column in ID_COLUMNS if plain.get(column)), "")
-    return named or path or f"{uri.rpartition('/')[2].removesuffix('.parquet')}_{row}"
+    row_id = next((text_of(plain[column]) for column in ID_COLUMNS if plain.get(column)), "")
+    return row_id or path or f"{uri.rpartition('/')[2].removesuffix('.parquet')}_{row}"
 
 
 def _audio_column(schema: pa.Schema) -> str:
@@ -163,24 +162,24 @@ def _audio_column(schema: pa.Schema) -> str:
     for name in AUDIO_COLUMNS:
         if name in schema.names:
             kind = schema.field(name).type
-            holds = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
-            if "bytes" in holds or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            members = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+            if "bytes" in members or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
                 return name
     return ""
 
 
-_one_reads = Lock()  # the clips of a shard are read in threads; without it each would load the row group for itself
+_row_group_lock = Lock()  # the threads that read the clips of a shard would each load the row group
 
 
 @lru_cache(maxsize=8)
-def _kept_open(uri: str) -> pq.ParquetFile:
-    """Keep some files open: reading their metadata again for every clip is slow."""
+def _open_file(uri: str) -> pq.ParquetFile:
+    """Open a file, and keep some open: to read the metadata again for every clip is slow."""
     return storage.open_parquet(uri)
 
 
 def _row_group(uri: str, row: int) -> tuple[int, int]:
     """Return the row group that holds a row, and that group's first row."""
-    metadata, first = _kept_open(uri).metadata, 0
+    metadata, first = _open_file(uri).metadata, 0
     for group in range(metadata.num_row_groups):
         if row < first + metadata.row_group(group).num_rows:
             return group, first
@@ -190,6 +189,6 @@ def _row_group(uri: str, row: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=2)  # clips of one shard lie in one or two row groups
 def _audio_of_group(uri: str, group: int) -> pa.ChunkedArray:
-    file = _kept_open(uri)
+    file = _open_file(uri)
     column = _audio_column(file.schema_arrow)
     return file.read_row_group(group, columns=[column])[column]

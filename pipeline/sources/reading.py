@@ -1,4 +1,4 @@
-"""Where a clip's audio lies -> its bytes, and its samples."""
+"""The location of a clip's audio -> its bytes, and its samples."""
 
 from functools import lru_cache
 from threading import Lock
@@ -8,20 +8,26 @@ import pyarrow as pa
 
 from pipeline import audio, storage
 from pipeline.sources import parquet
-from pipeline.sources.clip import Clip
+from pipeline.sources.clip import AudioLocation, Clip
 
-PLACE = (
-    "uri",
-    "offset",
-    "size",
-    "fault",
-    "cut_start_s",
-    "cut_end_s",
-)  # the fields of a clip that say where its audio lies
+
+def read_samples(clip: Clip, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
+    """Read and decode the audio of a clip; int16 (T,). Raises AudioError with the reason when that fails."""
+    return read_audio(clip.location, sample_rate_hz)
+
+
+def read_audio(location: AudioLocation, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
+    """Read and decode the audio at a location; int16 (T,). Raises AudioError with the reason when that fails."""
+    uri, offset, size, fault, start_s, end_s = location
+    if not (start_s or end_s):
+        return audio.decode(read_bytes(uri, offset, size, fault), sample_rate_hz)
+    with _recording_lock:  # threads ask for clips of one recording at the same time
+        data = _recording(uri)
+    return audio.decode(data, sample_rate_hz, start_s=start_s, end_s=end_s)
 
 
 def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> bytes:
-    """Read the encoded audio of a clip, given its place as in `Clip`. Raises AudioError when there is none."""
+    """Read the encoded audio of a clip; the arguments are fields of `AudioLocation`. Raises AudioError with the reason."""
     if fault:
         reason, _, detail = fault.partition(": ")
         raise audio.AudioError(reason, detail)
@@ -46,32 +52,7 @@ def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> b
     return data
 
 
-def read_samples(clip: Clip, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
-    """Read and decode the audio of a clip; int16 (T,). Raises AudioError for whatever is wrong with it."""
-    return read_place(
-        clip.uri, clip.offset, clip.size, clip.fault, clip.cut_start_s, clip.cut_end_s, sample_rate_hz=sample_rate_hz
-    )
-
-
-def read_place(
-    uri: str,
-    offset: int = -1,
-    size: int = -1,
-    fault: str = "",
-    cut_start_s: float = 0.0,
-    cut_end_s: float = 0.0,
-    *,
-    sample_rate_hz: int = audio.SAMPLE_RATE_HZ,
-) -> np.ndarray:
-    """Read and decode what lies at a place, the fields of `PLACE`; int16 (T,). Raises AudioError."""
-    if not (cut_start_s or cut_end_s):
-        return audio.decode(read_bytes(uri, offset, size, fault), sample_rate_hz)
-    with _one_reads:  # the clips of one recording follow each other, and threads ask for them at once
-        data = _recording(uri)
-    return audio.decode(data, sample_rate_hz, start_s=cut_start_s, end_s=cut_end_s)
-
-
-_one_reads = Lock()
+_recording_lock = Lock()
 
 
 @lru_cache(maxsize=1)

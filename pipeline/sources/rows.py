@@ -14,20 +14,21 @@ from itertools import chain
 from typing import Any, NamedTuple, TextIO
 
 from pipeline import storage
-from pipeline.sources.stats import ListingStats
+from pipeline.sources.listing_stats import ListingStats
 
 COMMENT = "#"
 DELIMITERS = ",;\t"
 AUDIO_NAME = re.compile(r"\S.*\.(\w{2,5})$")
 ID_NAME = re.compile(r"(?=\S*\d)\S+")  # a cell that may name a clip where file names have no suffix
+Fields = dict[str, Any]  # one row: column or JSON key -> a cell, or any JSON value
 
 
 class ListingError(ValueError):
-    """What is wrong with a listing, in which file and line."""
+    """A listing has an error; the message names its file and line."""
 
     def __init__(self, uri: str, line: int, problem: str) -> None:
-        where = f", line {line}" if line else ""
-        super().__init__(f"{uri.rpartition('/')[2]}{where}: {problem}")
+        position = f", line {line}" if line else ""
+        super().__init__(f"{uri.rpartition('/')[2]}{position}: {problem}")
 
 
 class Record(NamedTuple):
@@ -48,8 +49,8 @@ class Delimited(NamedTuple):
 def delimited(uri: str, stats: ListingStats) -> Iterator[Delimited]:
     """Open a table whose cells are separated by commas, semicolons or tabs, as its name or its first line shows.
 
-    Rows of empty cells are counted as skipped. Raises ListingError, here or while records are read, for text that is not
-    UTF-8 and for a quote that takes in other rows.
+    Rows of empty cells are counted as skipped. Raises ListingError, at once or while records are read, for text that is
+    not UTF-8 and for a quote that takes in other rows.
     """
     with _text(uri) as text:
         lines = _lines(uri, text)
@@ -65,18 +66,18 @@ def delimited(uri: str, stats: ListingStats) -> Iterator[Delimited]:
         yield Delimited(comments, _records(uri, rest, delimiter, len(comments), stats))
 
 
-def json_rows(uri: str, stats: ListingStats) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(uri: str, stats: ListingStats) -> Iterator[tuple[int, Fields]]:
     """Yield (line, fields) of JSON Lines, of a JSON list, or of an object with a list `data`, as WavCaps has it.
 
     Raises ListingError for what is no JSON and for a row that is no object.
     """
     with _text(uri) as text:
         lines = _lines(uri, text)
-        begin = next(((number, line) for number, line in enumerate(lines, start=1) if line.strip()), (1, ""))
-        if _begins_document(begin[1]):
-            yield from _document(uri, begin[1] + "".join(lines))
+        first_number, first = next(((n, line) for n, line in enumerate(lines, start=1) if line.strip()), (1, ""))
+        if _begins_document(first):
+            yield from _document(uri, first + "".join(lines))
             return
-        for number, line in enumerate(chain([begin[1]], lines), start=begin[0]):
+        for number, line in enumerate(chain([first], lines), start=first_number):
             if not line.strip():
                 stats.skip("rows", "blank row", int(number > 1))
                 continue
@@ -89,7 +90,7 @@ def json_rows(uri: str, stats: ListingStats) -> Iterator[tuple[int, dict[str, An
 
 @contextmanager
 def _text(uri: str) -> Iterator[TextIO]:
-    """Open text. Raises ListingError where the file is packed, other than its name says, or the packing is damaged."""
+    """Open text. Raises ListingError for compressed data that the name does not announce, and for damaged gzip data."""
     start = storage.read_start(uri, 4)
     name = uri.rpartition("/")[2]
     if start[:2] == b"\x1f\x8b" and not uri.endswith(".gz"):
@@ -126,36 +127,36 @@ def _not_utf8(uri: str) -> ListingError:
     return ListingError(uri, 0, "is not UTF-8")
 
 
-class _Recorded:
-    """Lines on their way to the CSV reader, that remembers those of the record being read."""
+class _LineRecorder:
+    """Passes lines on to the CSV reader, and keeps those of the record that is being read."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.lines = lines
-        self.held: list[str] = []
+        self.kept: list[str] = []
 
-    def __iter__(self) -> "_Recorded":
+    def __iter__(self) -> "_LineRecorder":
         return self
 
     def __next__(self) -> str:
         line = next(self.lines)
-        self.held.append(line)
+        self.kept.append(line)
         return line
 
     def take(self) -> list[str]:
-        held, self.held = self.held, []
-        return held
+        kept, self.kept = self.kept, []
+        return kept
 
 
 def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats: ListingStats) -> Iterator[Record]:
-    recorded = _Recorded(lines)
-    reader = csv.reader(recorded, delimiter=delimiter, skipinitialspace=True)
-    line, own, width = before + 1, [""], 0
+    recorder = _LineRecorder(lines)
+    reader = csv.reader(recorder, delimiter=delimiter, skipinitialspace=True)
+    line, record_lines, width = before + 1, [""], 0
     try:
         for cells in reader:
-            own = recorded.take()
+            record_lines = recorder.take()
             if any(map(str.strip, cells)):
-                if len(own) > 1:
-                    _check_quoted(uri, line, own, delimiter, width or len(cells))
+                if len(record_lines) > 1:
+                    _check_quoted(uri, line, record_lines, delimiter, width or len(cells))
                 if width and len(cells) > width and any(map(str.strip, cells[width:])):
                     what = f"has {len(cells)} cells and the first row has {width}"
                     raise ListingError(uri, line, f"{what}; put cells that hold the separator {delimiter!r} in quotes")
@@ -163,23 +164,23 @@ def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats:
                 yield Record(line, cells)
             else:
                 stats.skip("rows", "blank row", int(width > 0))
-            line += len(own)
+            line += len(record_lines)
     except csv.Error as error:
-        own = recorded.take()
-        raise ListingError(uri, line + _quoted_line(own), f"{error}; is a quote left open there?") from None
-    _check_closed(uri, line - len(own), own, delimiter)
+        record_lines = recorder.take()
+        raise ListingError(uri, line + _quoted_line(record_lines), f"{error}; is a quote left open there?") from None
+    _check_closed(uri, line - len(record_lines), record_lines, delimiter)
 
 
-def _check_quoted(uri: str, line: int, own: list[str], delimiter: str, width: int) -> None:
+def _check_quoted(uri: str, line: int, lines: list[str], delimiter: str, width: int) -> None:
     """Raise where a quoted cell of several lines looks like rows that an unclosed quote took in."""
-    first = own[0].replace('"', "").split(delimiter)
-    for number, text in enumerate(own[1:], start=1):
+    first = lines[0].replace('"', "").split(delimiter)
+    for number, text in enumerate(lines[1:], start=1):
         inside = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
         plain = text.replace('"', "").split(delimiter)
         if any(len(cells) == width and any(map(_alike, first, cells)) for cells in (inside, plain)):
             problem = f"the quote that opens here takes in line {line + number}; close it"
-            raise ListingError(uri, line + _quoted_line(own), problem)
-    _check_closed(uri, line, own, delimiter)
+            raise ListingError(uri, line + _quoted_line(lines), problem)
+    _check_closed(uri, line, lines, delimiter)
 
 
 def _alike(one: str, other: str) -> bool:
@@ -190,19 +191,19 @@ def _alike(one: str, other: str) -> bool:
     return not any(names) and all(ID_NAME.fullmatch(cell.strip()) for cell in (one, other))
 
 
-def _check_closed(uri: str, line: int, own: list[str], delimiter: str) -> None:
+def _check_closed(uri: str, line: int, lines: list[str], delimiter: str) -> None:
     """Raise where the lines of a record end inside a quote."""
     try:
-        list(csv.reader(own, delimiter=delimiter, skipinitialspace=True, strict=True))
+        list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True))
     except csv.Error as error:
         if "end of data" in str(error):
             problem = "the quote that opens here is never closed; close it, or double quotes inside a quoted cell"
-            raise ListingError(uri, line + _quoted_line(own), problem) from None
+            raise ListingError(uri, line + _quoted_line(lines), problem) from None
 
 
-def _quoted_line(own: list[str]) -> int:
+def _quoted_line(lines: list[str]) -> int:
     """Return which of the lines of a record, from 0, opens a quote that it does not close."""
-    return next((i for i, text in enumerate(own) if text.count('"') % 2), 0)
+    return next((i for i, text in enumerate(lines) if text.count('"') % 2), 0)
 
 
 def _begins_document(first: str) -> bool:
@@ -210,11 +211,11 @@ def _begins_document(first: str) -> bool:
     try:
         fields = json.loads(first or "{}")
     except ValueError:
-        return True  # a document over several lines, or no JSON: the parser will say
+        return True  # a document over several lines, or no JSON, which the parser reports
     return not isinstance(fields, dict) or isinstance(fields.get("data"), list)
 
 
-def _document(uri: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _document(uri: str, text: str) -> Iterator[tuple[int, Fields]]:
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -225,7 +226,7 @@ def _document(uri: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     yield from ((0, _object(uri, 0, fields)) for fields in rows)
 
 
-def _object(uri: str, line: int, fields: Any) -> dict[str, Any]:
+def _object(uri: str, line: int, fields: Any) -> Fields:
     if not isinstance(fields, dict):
         raise ListingError(uri, line, f"want an object for each clip, got {str(fields)[:60]!r}")
     return fields

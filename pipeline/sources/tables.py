@@ -1,7 +1,7 @@
 """Rows with a column of files -> clips: CSV and TSV, JSON Lines, NeMo and Lhotse manifests, tables without audio bytes.
 
 `start` with `end` or `duration` cuts a clip out of its file, unless a column gives the clip's id in an archive (YouTube,
-Freesound): then they are the place in that recording, and the file holds just the clip.
+Freesound): then they are times in that recording, and the file holds just the clip.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from typing import Any
 
 from pipeline.sources import columns
 from pipeline.sources.audio_folder import AudioFolder
-from pipeline.sources.clip import Clip, disambiguated_key, key_of, origin_of
+from pipeline.sources.clip import Clip, disambiguated_key, find_recording_id, key_of
+from pipeline.sources.listing_stats import ListingStats
 from pipeline.sources.rows import ListingError
-from pipeline.sources.stats import ListingStats
 
 LABEL_SEPARATOR = "|"  # display names contain commas and semicolons are taken by other tools
 CAPTION_SEPARATOR = "||"
@@ -28,8 +28,8 @@ class Options:
     """How a source is listed."""
 
     columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, as --columns gives them
-    holds_all: bool = False  # hold a table, to merge rows of one clip that lie apart
-    prefix: str = ""  # of the keys of packed clips, where several files have the same names
+    holds_all: bool = False  # hold all rows of a table, to merge rows of one clip that lie apart
+    prefix: str = ""  # of the keys of packed clips, where several files hold the same names
 
 
 class RowReader:
@@ -38,13 +38,13 @@ class RowReader:
     def __init__(self, uri: str, stats: ListingStats, options: Options) -> None:
         self.uri, self.stats, self.options = uri, stats, options
         self.files = AudioFolder(*uri.rpartition("/")[::2])
-        self.place: Callable[[Mapping[str, Any]], str] | None = None  # where published layouts have their audio
-        self.names: dict[str, str] = {}  # {mid: display name}, where a table has ids alone
+        self.locate: Callable[[Mapping[str, Any]], str] | None = None  # row -> URI of its audio, in published layouts
+        self.names: dict[str, str] = {}  # {mid: display name}, where a table has only ids
         self.label_separator = LABEL_SEPARATOR
         self._chosen: dict[tuple[str, ...], dict[str, str]] = {}
 
     def clips(self, rows: Iterable[Row]) -> Iterator[Clip]:
-        """Yield the clips; rows of one clip become one, with all of their captions and labels."""
+        """Yield the clips; the rows of one clip become one clip, with all of their captions and labels."""
         clips = ((line, self.clip(line, fields)) for line, fields in rows)
         identified = (((clip.uri, clip.cut_start_s, clip.cut_end_s), line, clip) for line, clip in clips)
         yield from merge(identified, self.uri, self.stats, self.options.holds_all)
@@ -56,27 +56,26 @@ class RowReader:
         file = _path(fields.get(role.get("file", "")))
         if not file:
             raise ListingError(self.uri, line, "names no file")
-        own = {name: fields.get(column) for name, column in role.items()}
-        youtube, freesound = (text_of(own.get(name)) for name in ("youtube", "freesound"))
-        start_s, end_s = self._times(line, own)
-        cuts = "start" in role and not (youtube or freesound)
-        mids = texts(own.get("mids"), ",")
+        cells = {name: fields.get(column) for name, column in role.items()}
+        youtube, freesound = (text_of(cells.get(name)) for name in ("youtube", "freesound"))
+        start_s, end_s = self._times(line, cells)
+        is_cut = "start" in role and not (youtube or freesound)
+        mids = texts(cells.get("mids"), ",")
         key = key_of(file)
-        if cuts:
-            key = _timed(key, start_s, end_s)
+        recording_id = _archive_id(youtube, freesound, role, file)
         return Clip(
-            key=key,
-            uri=self.place(fields) if self.place else self.files.place(file),
+            key=_timed(key, start_s, end_s) if is_cut else key,
+            uri=self.locate(fields) if self.locate else self.files.locate(file),
             source_id=file,
-            origin=_archive(youtube, freesound, role, file) or origin_of(text_of(own.get("source"))) or origin_of(file),
+            recording_id=recording_id or find_recording_id(text_of(cells.get("source"))) or find_recording_id(file),
             start_s=start_s,
             end_s=end_s,
-            cut_start_s=start_s if cuts else 0.0,
-            cut_end_s=end_s if cuts else 0.0,
-            tags=self._tags(own, mids),
+            cut_start_s=start_s if is_cut else 0.0,
+            cut_end_s=end_s if is_cut else 0.0,
+            tags=self._tags(cells, mids),
             mids=tuple(mids),
-            captions=tuple(texts(own.get("captions"), CAPTION_SEPARATOR) or numbered(fields)),
-            fold=text_of(own.get("fold")),
+            captions=tuple(texts(cells.get("captions"), CAPTION_SEPARATOR) or numbered(fields)),
+            fold=text_of(cells.get("fold")),
         )
 
     def roles(self, fields: Mapping[str, Any]) -> dict[str, str]:
@@ -85,21 +84,21 @@ class RowReader:
         if header not in self._chosen:
             chosen = columns.choose(self.uri, header, self.options.columns)
             if "file" not in chosen:
-                wanted = f"want one of {list(columns.ROLES['file'])}, or name yours: --columns {columns.WANTED}"
-                raise ListingError(self.uri, 0, f"no file column: columns are {list(header)}, {wanted}")
-            if "start" not in chosen:  # a length by itself cuts nothing
+                remedy = f"want one of {list(columns.ROLES['file'])}, or name yours: --columns {columns.COLUMNS_HINT}"
+                raise ListingError(self.uri, 0, f"no file column: columns are {list(header)}, {remedy}")
+            if "start" not in chosen:  # an end or a duration without a start cuts nothing
                 chosen = {role: name for role, name in chosen.items() if role not in ("end", "duration")}
             note_columns(self.stats, header, chosen)
             self._chosen[header] = chosen
         return self._chosen[header]
 
-    def _tags(self, own: Mapping[str, Any], mids: list[str]) -> tuple[str, ...]:
-        tags = [tag.replace("_", " ") for tag in texts(own.get("labels"), self.label_separator)]
+    def _tags(self, cells: Mapping[str, Any], mids: list[str]) -> tuple[str, ...]:
+        tags = [tag.replace("_", " ") for tag in texts(cells.get("labels"), self.label_separator)]
         return tuple(dict.fromkeys(tags)) or named(mids, self.names, self.stats)
 
-    def _times(self, line: int, own: Mapping[str, Any]) -> tuple[float, float]:
+    def _times(self, line: int, cells: Mapping[str, Any]) -> tuple[float, float]:
         """Return where a clip begins and ends, seconds; 0 where that is not listed."""
-        start_s, end_s, duration_s = (number(self.uri, line, n, own.get(n)) for n in ("start", "end", "duration"))
+        start_s, end_s, duration_s = (number(self.uri, line, n, cells.get(n)) for n in ("start", "end", "duration"))
         end_s = end_s or (start_s + duration_s if duration_s else 0.0)
         if start_s < 0 or (end_s and end_s <= start_s):
             raise ListingError(self.uri, line, f"a clip from {start_s} s to {end_s} s cannot be")
@@ -116,7 +115,7 @@ def note_columns(stats: ListingStats, header: Iterable[str], chosen: Mapping[str
 
 
 def named(mids: Iterable[str], names: Mapping[str, str], stats: ListingStats) -> tuple[str, ...]:
-    """Return the display names of ids; those without one are counted. Without any names there is nothing to look up."""
+    """Return the display names of ids; ids without a name are counted, unless there are no names at all."""
     if not names:
         return ()
     mids = tuple(mids)
@@ -128,9 +127,9 @@ def merge(rows: Iterable[tuple[Hashable, int, Clip]], uri: str, stats: ListingSt
     """Yield the clips of rows; rows of one clip become one clip, with all of their captions and labels.
 
     Args:
-        rows: what tells clips apart, the line, and the clip of each row.
+        rows: identity of the clip, line, and clip, of each row.
         uri: of the table.
-        stats: counts what is merged.
+        stats: counts the merged rows.
         holds_all: rows of one clip may lie apart, and all clips are held; otherwise they are neighbours.
 
     Raises:
@@ -153,20 +152,19 @@ def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
     """Return a clip with the captions, labels and ids of a further row of it.
 
     Raises:
-        ListingError: naming the further row, when it puts the clip into another fold.
+        ListingError: naming the line, when the row puts the clip into another fold.
     """
     if clip.fold != second.fold:
         raise ListingError(uri, line, f"{clip.source_id!r} is in fold {second.fold!r} here and in {clip.fold!r} above")
-    tags, mids = (
-        tuple(dict.fromkeys((*one, *other))) for one, other in ((clip.tags, second.tags), (clip.mids, second.mids))
-    )
-    labels_alone = tags != clip.tags and set(second.captions) <= set(clip.captions)  # a row for each label
-    captions = clip.captions if labels_alone else clip.captions + second.captions  # two people may write the same
+    tags = tuple(dict.fromkeys((*clip.tags, *second.tags)))
+    mids = tuple(dict.fromkeys((*clip.mids, *second.mids)))
+    adds_labels_only = tags != clip.tags and set(second.captions) <= set(clip.captions)  # a row for each label
+    captions = clip.captions if adds_labels_only else clip.captions + second.captions  # two people may write the same
     return dataclasses.replace(clip, captions=captions, tags=tags, mids=mids)
 
 
 def distinct(clips: Iterable[Clip]) -> Iterator[Clip]:
-    """Yield clips of a table whose names may give equal keys; those that do end in the hash of the name."""
+    """Yield clips of a table whose names may give equal keys; equal keys get the hash of the name at their end."""
     held = list(clips)
     counts = Counter(clip.key for clip in held)
     for clip in held:
@@ -216,7 +214,7 @@ def texts(value: Any, separator: str) -> list[str]:
     return [text.strip() for text in values if isinstance(text, str) and text.strip()]
 
 
-def _archive(youtube: str, freesound: str, role: Mapping[str, str], file: str) -> str:
+def _archive_id(youtube: str, freesound: str, role: Mapping[str, str], file: str) -> str:
     if youtube:
         return f"youtube:{youtube}"
     if freesound:

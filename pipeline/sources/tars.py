@@ -1,9 +1,8 @@
-"""WebDataset tars (LAION, img2dataset, our own) -> clips. Listing keeps only where each clip's audio lies.
+"""WebDataset tars (LAION, img2dataset, our own) -> clips. Listing keeps only the location of each clip's audio.
 
-A sample is the members that share a name up to the first dot, as webdataset has it, wherever they stand in the tar. Titles
-with dots stay whole: members that share all but a known suffix (`a.b.mp3`, `a.b.json`) are a sample of their own. Suffixes
-count in any case. Of a member that stands twice the last is used, as tar itself has it. What is wrong with a tar becomes a
-clip with a fault: a row of the ledger, and never a clip less.
+As in webdataset, a sample is the members that share a name up to the first dot, wherever they stand in the tar. Titles with
+dots stay whole: members that share all but a known suffix (`a.b.mp3`, `a.b.json`) are a sample. Suffixes are compared in
+lower case. Of members with one name the last is used, as by tar. A damaged tar adds a clip with a fault: a ledger row.
 """
 
 import json
@@ -12,12 +11,13 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pipeline import storage
 from pipeline.sources.clip import SUFFIXES, Clip
-from pipeline.sources.described import damaged, described
-from pipeline.sources.stats import ListingStats, end_of
+from pipeline.sources.listing_stats import ListingStats, end_of
+from pipeline.sources.packed_clip import damaged, packed_clip
+from pipeline.sources.rows import Fields
 from pipeline.sources.tables import Options
 
 TEXTS = (".json", ".txt")
@@ -44,11 +44,11 @@ def list_tar(uri: str, stats: ListingStats, options: Options) -> list[Clip]:
     members: dict[str, _Member] = {}
     fault = ""
     with storage.open_stream(uri) as stream:
-        forward = _Forward(stream)
+        forward = _ForwardStream(stream)
         try:
             with tarfile.open(fileobj=forward, mode="r:") as tar:  # type: ignore[call-overload]
                 for entry in tar:
-                    _note(members, tar, entry, stats)
+                    _add_member(members, tar, entry, stats)
             if any(forward.last) or not forward.last:
                 fault = "truncated: the tar breaks off or is damaged"
         except tarfile.TarError as error:
@@ -60,42 +60,42 @@ def list_tar(uri: str, stats: ListingStats, options: Options) -> list[Clip]:
     return clips
 
 
-class _Forward:
-    """A stream that tarfile may skip forward in; remembers the last block it gave, to see how the tar ended."""
+class _ForwardStream:
+    """A stream in which tarfile may skip forward. Keeps the last block that was read, to check the end of the tar."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.place, self.last = stream, 0, b""
+        self.stream, self.position, self.last = stream, 0, b""
 
     def tell(self) -> int:
-        return self.place
+        return self.position
 
-    def seek(self, place: int, whence: int = 0) -> int:
-        assert whence == 0 and place >= self.place, (place, self.place)
-        while self.place < place and (skipped := self.stream.read(min(place - self.place, 2**20))):
-            self.place += len(skipped)
-        return self.place
+    def seek(self, position: int, whence: int = 0) -> int:
+        assert whence == 0 and position >= self.position, (position, self.position)
+        while self.position < position and (skipped := self.stream.read(min(position - self.position, 2**20))):
+            self.position += len(skipped)
+        return self.position
 
     def read(self, size: int) -> bytes:
         self.last = self.stream.read(size)
-        self.place += len(self.last)
+        self.position += len(self.last)
         return self.last
 
 
-def _note(members: dict[str, _Member], tar: tarfile.TarFile, entry: tarfile.TarInfo, stats: ListingStats) -> None:
-    """Keep where a member lies, and the contents of a text; count what is no part of a sample."""
+def _add_member(members: dict[str, _Member], tar: tarfile.TarFile, entry: tarfile.TarInfo, stats: ListingStats) -> None:
+    """Keep the location of a member, and the contents of a text; count members that are no part of a sample."""
     if entry.isdir():
         return
     name = entry.name.removeprefix("./")
-    base, known = name.rpartition("/")[2], _suffix(name)
+    base, suffix = name.rpartition("/")[2], _suffix(name)
     if not entry.isfile():
         stats.skip("members", "link or device")
-    elif base.startswith("."):  # what macOS puts beside a file
+    elif base.startswith("."):  # macOS writes one beside a file
         stats.skip("members", "hidden file")
-    elif not known:
+    elif not suffix:
         stats.skip("members", end_of(base))
     else:
         stats.read["members"] += 1
-        file = tar.extractfile(entry) if known in TEXTS else None
+        file = tar.extractfile(entry) if suffix in TEXTS else None
         before = members.get(name)
         if before:
             stats.skipped["replaced by a later member of its name"] += 1
@@ -106,22 +106,21 @@ def _note(members: dict[str, _Member], tar: tarfile.TarFile, entry: tarfile.TarI
 def _samples(members: dict[str, _Member], stats: ListingStats) -> dict[str, _Sample]:
     """Return the samples by name, in the order in which their first members stand."""
     groups: dict[str, list[str]] = {}
-    for name, whole in _whole_names(members).items():
-        groups.setdefault(whole, []).append(name)
+    for name, sample_name in _sample_names(members).items():
+        groups.setdefault(sample_name, []).append(name)
     samples: dict[str, _Sample] = {}
-    for whole, names in groups.items():
-        shared = {_title(name) for name in names}
-        sample = samples.setdefault(whole if shared == {whole} else _first_part(whole), _Sample())
-        for name in sorted(names, key=lambda name: _title(name) != whole):  # `a.json` before `a.meta.json`
+    for group, names in groups.items():
+        titles = {_title(name) for name in names}
+        sample = samples.setdefault(group if titles == {group} else _first_part(group), _Sample())
+        for name in sorted(names, key=lambda name: _title(name) != group):  # `a.json` before `a.meta.json`
             member, suffix = members[name], _suffix(name)
             if suffix not in TEXTS and sample.audio is None:
                 sample.audio = name, member
             elif suffix in TEXTS and suffix not in sample.texts:
                 sample.texts[suffix] = member.data
             else:
-                stats.skipped[
-                    "second audio of a sample" if suffix not in TEXTS else f"second {suffix} of a sample"
-                ] += 1
+                kind = suffix if suffix in TEXTS else "audio"
+                stats.skipped[f"second {kind} of a sample"] += 1
                 continue
             if member.times > 1:
                 sample.notes.append(f"{name} stands {member.times} times in the tar, the last is used")
@@ -129,11 +128,11 @@ def _samples(members: dict[str, _Member], stats: ListingStats) -> dict[str, _Sam
     return samples
 
 
-def _whole_names(members: Iterable[str]) -> dict[str, str]:
+def _sample_names(members: Iterable[str]) -> dict[str, str]:
     """Return {member: name of its sample}: its title, or that of the one audio that shares its name up to the first dot.
 
-    The latter only where what follows the dot names a field, as in `1.audio.flac` with `1.meta.json`: `v1.2.json` is no text
-    of `v1.3.flac`.
+    The latter only where the part after the dot is the name of a field, as in `1.audio.flac` with `1.meta.json`: `v1.2.json`
+    is no text of `v1.3.flac`.
     """
     names = list(members)
     titles = {_title(name) for name in names if _suffix(name) not in TEXTS}
@@ -172,7 +171,7 @@ def _first_part(title: str) -> str:
 
 def _clip(uri: str, name: str, sample: _Sample, options: Options) -> Clip:
     fault = "" if sample.audio else f"missing: the tar has no audio for {name}"
-    fields: dict[str, Any] = {}
+    fields: Fields = {}
     try:
         fields = json.loads(sample.texts.get(".json", b"{}"))
         if not isinstance(fields, dict):
@@ -183,4 +182,4 @@ def _clip(uri: str, name: str, sample: _Sample, options: Options) -> Clip:
         fault = fault or f"unreadable: {name}.json or .txt: {error}"
     member = sample.audio[1] if sample.audio else _Member(-1, -1)
     note = "; ".join(sample.notes)
-    return described(uri, name, fields, options, offset=member.offset, size=member.size, fault=fault, note=note)
+    return packed_clip(uri, name, fields, options, offset=member.offset, size=member.size, fault=fault, note=note)

@@ -1,6 +1,6 @@
 """Tables that name a clip by its YouTube id and start: AudioSet's segments, weak and strong, AudioCaps, MusicCaps, VGGSound.
 
-The audio is looked for beside the table in the usual namings (audio_folder.py); a file holds just its clip.
+The audio lies beside the table under the usual names (audio_folder.py); a file holds just its clip.
 """
 
 import re
@@ -12,8 +12,8 @@ from pipeline import storage
 from pipeline.sources import audioset, columns
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import Clip
-from pipeline.sources.rows import ListingError, Record, delimited
-from pipeline.sources.stats import ListingStats
+from pipeline.sources.listing_stats import ListingStats
+from pipeline.sources.rows import Fields, ListingError, Record, delimited
 from pipeline.sources.tables import (
     CAPTION_SEPARATOR,
     LABEL_SEPARATOR,
@@ -48,7 +48,7 @@ def is_vggsound(cells: list[str]) -> bool:
 
 
 class YoutubeTable:
-    """What the clips of one table share."""
+    """Turns the rows of one table into clips."""
 
     def __init__(self, uri: str, stats: ListingStats, options: Options) -> None:
         self.uri, self.stats, self.options = uri, stats, options
@@ -57,12 +57,12 @@ class YoutubeTable:
         self.names: dict[str, str] = {}  # {mid: display name}
 
     def clip(self, segment: audioset.Segment, **fields: Any) -> Clip:
-        """Return the clip of a segment; ids without a name are counted, and the clip keeps its other tags."""
+        """Return the clip of a segment. Ids without a name are counted, and the clip keeps its other tags."""
         listed = {"source_id": segment.ytid, "tags": named(segment.mids, self.names, self.stats)}
         return Clip(
             key=audioset.key(segment.ytid, segment.start_s, segment.end_s),
             uri=self.files.find(segment),
-            origin=f"youtube:{segment.ytid}",
+            recording_id=f"youtube:{segment.ytid}",
             start_s=segment.start_s,
             end_s=segment.end_s,
             mids=segment.mids,
@@ -93,10 +93,10 @@ class YoutubeTable:
         if "mids" in chosen:
             self.names = self._class_names(required=not (captioned or "labels" in chosen))
         elif captioned:
-            rows = list(rows)  # the labels of all are looked up at once
+            rows = list(rows)  # to look up the labels of all at once
             labels = self._labels({text_of(fields.get(chosen["youtube"])) for _, fields in rows})
-        own = ((line, {role: fields.get(column) for role, column in chosen.items()}) for line, fields in rows)
-        clips = ((line, self._row(line, roles, labels)) for line, roles in own)
+        by_role = ((line, {role: fields.get(column) for role, column in chosen.items()}) for line, fields in rows)
+        clips = ((line, self._row(line, cells, labels)) for line, cells in by_role)
         holds_all = captioned or self.options.holds_all  # captions of one clip may lie apart
         yield from merge(((clip.key, line, clip) for line, clip in clips), self.uri, self.stats, holds_all)
 
@@ -125,11 +125,11 @@ class YoutubeTable:
         """Yield the clips of VGGSound's tables: `ytid,start,label,split`, or `<ytid>_<start>.mp4,label` of test clips."""
         for line, cells in records:
             self.stats.read["rows"] += 1
-            named = TEST_NAME.fullmatch(cells[0])
+            test_name = TEST_NAME.fullmatch(cells[0])
             if len(cells) == 4 and ID.fullmatch(cells[0]) and cells[1].isdigit():
                 ytid, start, label, split = cells[0], int(cells[1]), cells[2], cells[3]
-            elif len(cells) == 2 and named:
-                ytid, start, label, split = named[1], int(named[2]), cells[1], "test"
+            elif len(cells) == 2 and test_name:
+                ytid, start, label, split = test_name[1], int(test_name[2]), cells[1], "test"
             else:
                 raise ListingError(
                     self.uri, line, f"want ytid,start,label,split or <ytid>_<start>.mp4,label; got {cells}"
@@ -142,18 +142,18 @@ class YoutubeTable:
         start_s, end_s = number(self.uri, line, "start_seconds", start), number(self.uri, line, "end_seconds", end)
         return audioset.Segment(ytid.strip(), start_s, end_s, audioset.split_mids(mids))
 
-    def _row(self, line: int, own: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]]) -> Clip:
+    def _row(self, line: int, cells: Mapping[str, Any], labels: Mapping[str, tuple[str, ...]]) -> Clip:
         self.stats.read["rows"] += 1
-        ytid = text_of(own["youtube"])
+        ytid = text_of(cells["youtube"])
         if not ytid:
             raise ListingError(self.uri, line, "has no YouTube id")
-        start_s, end_s, duration_s = (number(self.uri, line, n, own.get(n)) for n in ("start", "end", "duration"))
-        mids = audioset.split_mids(text_of(own.get("mids"))) or labels.get(ytid, ())
-        fields: dict[str, Any] = {
-            "captions": tuple(texts(own.get("captions"), CAPTION_SEPARATOR)),
-            "fold": text_of(own.get("fold")),
+        start_s, end_s, duration_s = (number(self.uri, line, n, cells.get(n)) for n in ("start", "end", "duration"))
+        mids = audioset.split_mids(text_of(cells.get("mids"))) or labels.get(ytid, ())
+        fields: Fields = {
+            "captions": tuple(texts(cells.get("captions"), CAPTION_SEPARATOR)),
+            "fold": text_of(cells.get("fold")),
         }
-        if tags := texts(own.get("labels"), LABEL_SEPARATOR):
+        if tags := texts(cells.get("labels"), LABEL_SEPARATOR):
             fields["tags"] = tuple(tag.replace("_", " ") for tag in tags)
         end_s = end_s or start_s + (duration_s or CLIP_S)
         return self.clip(audioset.Segment(ytid, start_s, end_s, mids), **fields)
@@ -181,7 +181,7 @@ class YoutubeTable:
                     found[row["youtube_id"], start_s].append(row.get("caption", ""))
         return found
 
-    def _labels(self, wanted: set[str]) -> dict[str, tuple[str, ...]]:
+    def _labels(self, ytids: set[str]) -> dict[str, tuple[str, ...]]:
         """Return AudioSet's mids by YouTube id, where its segments and labels lie in the folder."""
         self.names = self._class_names(required=False)
         tables = [name for name in storage.list_names(self.folder) if "_segments.csv" in name] if self.names else []
@@ -189,5 +189,5 @@ class YoutubeTable:
         for name in tables:
             with delimited(storage.join(self.folder, name), ListingStats()) as table:
                 rows = (record.cells for record in table.records if len(record.cells) == len(SEGMENT_COLUMNS))
-                found |= {cells[0]: audioset.split_mids(cells[3]) for cells in rows if cells[0] in wanted}
+                found |= {cells[0]: audioset.split_mids(cells[3]) for cells in rows if cells[0] in ytids}
         return found

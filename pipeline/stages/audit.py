@@ -1,22 +1,22 @@
 """Judge the captions of a dataset without a model: `python -m pipeline audit --data <dataset> --name <overlay>`.
 
 Writes an overlay of verdicts: events that a caption mentions outside the clip's tags, tags it leaves out, its length,
-how many clips share it, and which clips have the audio of an earlier one. Nothing is deleted; thresholds belong to
-whoever trains or exports.
+how many clips share it, and which clips have the audio of an earlier one. Nothing is deleted: thresholds are chosen for
+training or export.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import run_dir, storage
-from pipeline.dataset import ledgers, shards
+from pipeline.dataset import ledgers, overlays, shards
 from pipeline.errors import InputError
 from pipeline.graph import engine, job_stats
 from pipeline.planning import plan
@@ -31,39 +31,37 @@ log = logging.getLogger(__name__)
 class AuditConfig:
     """Judge the captions of a dataset of shards by their words, their clips' tags and each other."""
 
-    data: str = ""
+    data: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Dataset of shards that `pipeline caption` wrote."""
     name: str = ""
     """Name of the overlay, such as audit; becomes <data>/overlays/<name>."""
     captions: str = ""
     """Overlay whose captions to judge; empty takes the shards' own."""
-    labels: str = ""
+    labels: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Folder with AudioSet's class_labels_indices.csv and ontology.json; empty looks beside the dataset's source.
     Without the first the vocabulary is the dataset's own tags, without the second a tag's only relative is itself."""
 
 
 def run(config: AuditConfig) -> None:
-    """Write the overlay, part by part; parts that are there are skipped."""
+    """Write the overlay, part by part; existing parts are skipped."""
     planned = job_stats.whole(config.data)
     data = storage.resolve(config.data)
-    shards.check_overlay_name(config.name)
-    shards.check_captions(data, config.captions)
-    names, children, origin = _vocabulary(config, data, planned)
-    folder = shards.overlay_folder(data, config.name)
-    identity = {"plan_hash": planned["hash"], "retries": len(planned["retries"]), "vocabulary": origin}
-    run_dir.claim(folder, config, identity, ignore=("data", "labels"), flag="--name")
-    marker = storage.join(folder, shards.OVERLAY_FILE)
+    overlays.check_name(config.name)
+    overlays.check_exists(data, config.captions)
+    vocabulary = _read_vocabulary(config, data, planned)
+    folder = overlays.folder(data, config.name)
+    identity = {"plan_hash": planned["hash"], "retries": len(planned["retries"]), "vocabulary": vocabulary.revision()}
+    run_dir.claim(folder, config, identity, flag="--name")
+    marker = storage.join(folder, overlays.MARK_FILE)
     if storage.exists(marker):
         log.info("audit: %s is complete already", folder)
         return
     numbers = range(plan.num_shards(planned))
-    known = _Known(data, config.captions, numbers)
+    repeats = _Repeats(data, config.captions, numbers)
     done = set(storage.list_names(folder))
     todo = [shard for shard in numbers if shards.ledger_name(shard) not in done]
     if todo:
-        task = partial(
-            judge, data=data, captions=config.captions, out=folder, vocabulary=(names, children), known=known
-        )
+        task = partial(judge, data=data, captions=config.captions, out=folder, vocabulary=vocabulary, repeats=repeats)
         progress = Progress("audit", "clips")
         for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
             progress.add(row["clips"])
@@ -73,59 +71,63 @@ def run(config: AuditConfig) -> None:
     log.info("audit: %s: %s", folder, _summary(folder))
 
 
-class _Known:
-    """Hashes over the whole dataset: how often each caption is used, and which clip had each audio first."""
+class _Vocabulary(NamedTuple):
+    """The labels that captions are compared with."""
+
+    names: tuple[tuple[str, str], ...]  # (id, display name)
+    children: tuple[tuple[str, tuple[str, ...]], ...]  # (id, ids of its children in the ontology); empty without one
+
+    def revision(self) -> str:
+        """Return a hash, which does not depend on the order of the files."""
+        return hashlib.sha256(repr((sorted(self.names), sorted(self.children))).encode()).hexdigest()
+
+
+class _Repeats:
+    """Hashes over the whole dataset: how often each caption is used, and which clip was the first with each audio."""
 
     def __init__(self, data: str, captions: str, numbers: Sequence[int]) -> None:
         texts: list[int] = []
         audio: list[int] = []
-        owners: list[int] = []
+        keys: list[int] = []
         for ledger in ledgers.read(data, numbers):
             rows = [row for row in ledger.to_pylist() if row["status"] == "written"]
             texts += [_hash(normalise(text)) for row in rows for text in set(row["text"])]
             audio += [_hash(row["sha256"]) for row in rows]
-            owners += [_hash(row["key"]) for row in rows]
+            keys += [_hash(row["key"]) for row in rows]
         if captions:
-            told, _ = shards.read_overlay(data, captions)
-            texts = [_hash(normalise(text)) for row in told.values() for text in set(row["text"])]
+            overlay = overlays.read_captions(data, captions)
+            texts = [_hash(normalise(text)) for row in overlay.values() for text in set(row["text"])]
         self.texts, self.uses = np.unique(np.array(texts, np.int64), return_counts=True)
         self.audio, first = np.unique(np.array(audio, np.int64), return_index=True)
-        self.owners = np.array(owners, np.int64)[first]
+        self.first_keys = np.array(keys, np.int64)[first]  # of the clip that was the first with each audio
 
-    def times_used(self, text: str) -> int:
+    def num_uses(self, text: str) -> int:
         return int(self.uses[np.searchsorted(self.texts, _hash(normalise(text)))])
 
     def is_copy(self, key: str, sha256: str) -> bool:
-        return bool(self.owners[np.searchsorted(self.audio, _hash(sha256))] != _hash(key))
+        return bool(self.first_keys[np.searchsorted(self.audio, _hash(sha256))] != _hash(key))
 
 
-def judge(
-    batch: pa.Table,
-    data: str,
-    captions: str,
-    out: str,
-    vocabulary: tuple[dict[str, str], dict[str, Any]],
-    known: _Known,
-) -> pa.Table:
+def judge(batch: pa.Table, data: str, captions: str, out: str, vocabulary: _Vocabulary, repeats: _Repeats) -> pa.Table:
     """Judge the captions of one shard and publish its part of the overlay."""
     (shard,) = batch["shard"].to_pylist()
-    rows = shards.read_rows(data, shard, captions)
-    lexicon = _lexicon(tuple(vocabulary[0].items()), tuple((k, tuple(v)) for k, v in vocabulary[1].items()))
-    table = pa.Table.from_pylist([_verdicts(row, lexicon, known) for row in rows], schema=shards.AUDIT)
+    rows = overlays.read_clips(data, shard, captions)
+    lexicon = _lexicon(vocabulary)
+    table = pa.Table.from_pylist([_audit_row(row, lexicon, repeats) for row in rows], schema=overlays.AUDIT_SCHEMA)
     storage.publish_table(storage.join(out, shards.ledger_name(shard)), table)
     return pa.table({"shard": [shard], "clips": [len(rows)]})
 
 
-def _verdicts(row: dict[str, Any], lexicon: Lexicon, known: _Known) -> dict[str, Any]:
-    found = [lexicon.audit(text, row["tags"]) for text in row["text"]]
+def _audit_row(row: shards.ClipRow, lexicon: Lexicon, repeats: _Repeats) -> overlays.AuditRow:
+    verdicts = [lexicon.audit(text, row["tags"]) for text in row["text"]]
     return {
         "key": row["key"],
         "text": row["text"],
-        "words": [verdict.num_words for verdict in found],
-        "foreign": [verdict.foreign for verdict in found],
-        "unmentioned": [verdict.unmentioned for verdict in found],
-        "uses": [known.times_used(text) for text in row["text"]],
-        "copy": known.is_copy(row["key"], row["sha256"]),
+        "words": [verdict.num_words for verdict in verdicts],
+        "foreign": [verdict.hallucinated_events for verdict in verdicts],
+        "unmentioned": [verdict.omitted_tags for verdict in verdicts],
+        "uses": [repeats.num_uses(text) for text in row["text"]],
+        "copy": repeats.is_copy(row["key"], row["sha256"]),
     }
 
 
@@ -135,48 +137,36 @@ def _hash(text: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def _lexicon(names: tuple[tuple[str, str], ...], children: tuple[tuple[str, tuple[str, ...]], ...]) -> Lexicon:
-    return Lexicon(dict(names), dict(children) or None)
+def _lexicon(vocabulary: _Vocabulary) -> Lexicon:
+    return Lexicon(dict(vocabulary.names), dict(vocabulary.children))
 
 
-def _vocabulary(
-    config: AuditConfig, data: str, planned: dict[str, Any]
-) -> tuple[dict[str, str], dict[str, tuple[str, ...]], str]:
-    """Return display names by id, the ontology's children by id, and a hash of both."""
+def _read_vocabulary(config: AuditConfig, data: str, planned: Mapping[str, Any]) -> _Vocabulary:
+    """Read AudioSet's labels and ontology; without the labels, the names are the dataset's own tags."""
     source = storage.read_json(storage.join(data, run_dir.RUN_FILE))["source"]
     folder = storage.resolve(config.labels) if config.labels else source.rpartition("/")[0]
     labels = storage.join(folder, audioset.LABELS_FILE)
     ontology = storage.join(folder, audioset.ONTOLOGY_FILE)
-    if config.labels and not storage.exists(labels):
+    has_labels, has_ontology = storage.exists(labels), storage.exists(ontology)
+    if config.labels and not has_labels:
         raise InputError("--labels", config.labels, f"holds no {audioset.LABELS_FILE}")
-    own = {tag: tag for tag in planned["tags"]}
-    names = audioset.read_labels(storage.read(labels).decode()) if storage.exists(labels) else own
-    children = audioset.read_ontology(storage.read_text(ontology)) if storage.exists(ontology) else {}
-    log.info(
-        "audit: %d names, %s", len(names), "with ontology" if children else "no ontology: only equal tags are relatives"
-    )
-    return (
-        names,
-        dict(children),
-        hashlib.sha256(repr((sorted(names.items()), sorted(children.items()))).encode()).hexdigest(),
-    )
+    names = audioset.read_labels(storage.read(labels).decode()) if has_labels else {tag: tag for tag in planned["tags"]}
+    children = audioset.read_ontology(storage.read_text(ontology)) if has_ontology else {}
+    relatives = "with ontology" if children else "no ontology: only equal tags are relatives"
+    log.info("audit: %d names, %s", len(names), relatives)
+    return _Vocabulary(tuple(names.items()), tuple(children.items()))
 
 
-def _summary(folder: str) -> dict[str, Any]:
+def _summary(folder: str) -> dict[str, int]:
     """Count the verdicts of an overlay."""
-    captions = foreign = silent = copies = clips = 0
+    counts = dict.fromkeys(("num_clips", "num_captions", "with_foreign_events", "with_unmentioned_tags", "copies"), 0)
     for name in storage.list_names(folder):
         if name.endswith(".parquet"):
-            for row in storage.read_table(storage.join(folder, name)).to_pylist():
-                clips += 1
-                captions += len(row["text"])
-                foreign += sum(bool(events) for events in row["foreign"])
-                silent += sum(bool(tags) for tags in row["unmentioned"])
-                copies += row["copy"]
-    return {
-        "num_clips": clips,
-        "num_captions": captions,
-        "with_foreign_events": foreign,
-        "with_unmentioned_tags": silent,
-        "copies": copies,
-    }
+            rows: list[overlays.AuditRow] = storage.read_table(storage.join(folder, name)).to_pylist()
+            counts["num_clips"] += len(rows)
+            for row in rows:
+                counts["num_captions"] += len(row["text"])
+                counts["with_foreign_events"] += sum(bool(events) for events in row["foreign"])
+                counts["with_unmentioned_tags"] += sum(bool(tags) for tags in row["unmentioned"])
+                counts["copies"] += row["copy"]
+    return counts

@@ -25,9 +25,9 @@ class FingerprintConfig:
     folds: tuple[str, ...] = ()
     """Keep only rows with one of these values in the fold column; empty keeps all."""
     columns: str = ""
-    """Columns of a table that are named otherwise, as in file=path."""
+    """Columns of a table that have other names, as in file=path."""
     name: str = ""
-    """Name of the evaluation set, to tell what a clip was excluded for."""
+    """Name of the evaluation set; the ledger names it as the reason why a clip is excluded."""
     out: str = ""
     """File or URI of the table, such as esc50.parquet."""
 
@@ -55,6 +55,6 @@ def run(config: FingerprintConfig) -> None:
 
 def _words(clip: Clip) -> np.ndarray | None:
     try:
-        return fingerprint.fingerprint(sources.read_samples(clip), audio.SAMPLE_RATE_HZ)
+        return fingerprint.compute(sources.read_samples(clip), audio.SAMPLE_RATE_HZ)
     except audio.AudioError:
         return None

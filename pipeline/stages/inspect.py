@@ -1,6 +1,6 @@
-"""How a source is understood, in seconds and before any job: `python -m pipeline inspect --source X`.
+"""Show what a source lists, in seconds and before any job: `python -m pipeline inspect --source X`.
 
-Lists what `plan`, `index`, `train` and `eval` would, for two seconds at most, and looks for the audio of the first clips.
+Lists the clips as `plan`, `index`, `train` and `eval` do, for two seconds at most, and checks the audio of the first clips.
 """
 
 import time
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline import errors, sources, storage
-from pipeline.sources import columns, kinds, resolve
+from pipeline.sources import columns, formats, parts
 from pipeline.sources.clip import Clip
-from pipeline.sources.resolve import Part
-from pipeline.sources.stats import ListingStats
+from pipeline.sources.listing_stats import ListingStats
+from pipeline.sources.parts import Part
 from pipeline.sources.tables import Options
 
 LIMIT_S = 2.0  # of listing
 SHOWN_CLIPS, SHOWN_TAGS, SHOWN_PARTS = 10, 10, 5
-CELL = 60  # letters of a caption or file name that are shown
+MAX_CELL = 60  # letters of a caption or file name that are shown
 KIND_NAMES = {
     "tar": "tar", "parquet": "Parquet file", "macs": "MACS.yaml", "table": "table", "json": "JSON file",
     "folder": "folder of audio files", "classes": "dataset with folders of classes", "file": "audio file",
@@ -26,7 +26,7 @@ KIND_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Show how a source is understood: its kind, columns, clips, and what would be skipped."""
+    """Show the kind, columns and clips of a source, and what would be skipped."""
 
     source: str = ""
     """Where the clips are: a table, a folder, tars or Parquet files."""
@@ -37,24 +37,24 @@ class InspectConfig:
 
 
 @dataclass
-class Found:
-    """What was listed."""
+class Sample:
+    """The part of a source that is listed within the time limit."""
 
     parts: list[Part]
-    read: int  # parts that were listed to their end
+    read: int  # parts that are listed to their end
     clips: list[Clip]
     stats: ListingStats
 
 
 def run(config: InspectConfig) -> None:
-    """Print what a source is."""
+    """Print a description of the source."""
     print(describe(config))
 
 
 def describe(config: InspectConfig) -> str:
-    """Return what a source is, for people. Raises InputError as `sources.list_clips` does."""
+    """Return a description of the source for people. Raises InputError as `sources.list_clips` does."""
     if not config.source:
-        raise errors.InputError("--source", config.source, sources.WANTED)
+        raise errors.InputError("--source", config.source, sources.SOURCE_HINT)
     options = Options(columns=columns.parse(config.columns))
     with sources.readable(config.source, "--source"):
         found = _list(config, options)
@@ -63,13 +63,12 @@ def describe(config: InspectConfig) -> str:
         return "\n".join(_lines(config, found))
 
 
-def _list(config: InspectConfig, options: Options) -> Found:
-    parts = resolve.parts_of(storage.resolve(config.source))
-    found = Found(parts, 0, [], ListingStats())
+def _list(config: InspectConfig, options: Options) -> Sample:
+    found = Sample(parts.find_parts(storage.resolve(config.source)), 0, [], ListingStats())
     started = time.monotonic()
-    for part in parts:
-        stats, clips = kinds.list_part(part, options)
-        for clip in kinds.kept(clips, config.folds, stats):
+    for part in found.parts:
+        stats, clips = formats.list_part(part, options)
+        for clip in formats.kept(clips, config.folds, stats):
             found.clips.append(clip)
             if time.monotonic() - started > LIMIT_S:
                 break
@@ -81,14 +80,14 @@ def _list(config: InspectConfig, options: Options) -> Found:
     return found
 
 
-def _lines(config: InspectConfig, found: Found) -> Iterator[str]:
+def _lines(config: InspectConfig, found: Sample) -> Iterator[str]:
     clips, stats = found.clips, found.stats
     names = [part.name or "." for part in found.parts[:SHOWN_PARTS]]
     more = f" and {len(found.parts) - SHOWN_PARTS:,} more" if len(found.parts) > SHOWN_PARTS else ""
-    count = Counter(KIND_NAMES[part.kind] for part in found.parts)
+    kind_counts = Counter(KIND_NAMES[part.kind] for part in found.parts)
     yield f"source   {config.source}"
-    kinds_found = ", ".join(f"{n:,} x {kind}" if n > 1 else kind for kind, n in count.items())
-    yield f"kind     {kinds_found}: {', '.join(names)}{more}"
+    kinds = ", ".join(f"{n:,} x {kind}" if n > 1 else kind for kind, n in kind_counts.items())
+    yield f"kind     {kinds}: {', '.join(names)}{more}"
     if sentence := stats.column_sentence():
         yield f"columns  {sentence.removeprefix('columns ')}"
     if found.read < len(found.parts):
@@ -98,12 +97,12 @@ def _lines(config: InspectConfig, found: Found) -> Iterator[str]:
     if tags := Counter(tag for clip in clips for tag in clip.tags):
         shown = ", ".join(f"{tag} {n:,}" for tag, n in tags.most_common(SHOWN_TAGS))
         yield f"tags     {len(tags):,}: {shown}{' ...' if len(tags) > SHOWN_TAGS else ''}"
-    same = Counter(clip.key for clip in clips)
-    if doubled := [key for key, n in same.items() if n > 1]:
+    key_counts = Counter(clip.key for clip in clips)
+    if doubled := [key for key, n in key_counts.items() if n > 1]:
         yield f"keys     {len(doubled):,} are of several clips, such as {doubled[0]!r}: `plan` refuses them"
     first = clips[:SHOWN_CLIPS]
-    there = sum(clip.offset >= 0 or storage.exists(clip.uri) for clip in first if not clip.fault)
-    yield f"audio    of the first {len(first)} clips {there} have their file"
+    present = sum(clip.offset >= 0 or storage.exists(clip.uri) for clip in first if not clip.fault)
+    yield f"audio    of the first {len(first)} clips {present} have their file"
     yield ""
     yield from _table(first)
 
@@ -128,14 +127,14 @@ def _table(clips: list[Clip]) -> Iterator[str]:
 
 
 def _row(clip: Clip) -> tuple[str, str, str, str]:
-    place = clip.uri.rpartition("/")[2]
+    location = clip.uri.rpartition("/")[2]
     if clip.offset >= 0:
-        place += f" at {clip.offset}" if clip.size >= 0 else f" row {clip.offset}"
+        location += f" at {clip.offset}" if clip.size >= 0 else f" row {clip.offset}"
     if clip.cut_start_s or clip.cut_end_s:
-        place += f" {clip.cut_start_s:g}-{clip.cut_end_s or 0:g} s"
+        location += f" {clip.cut_start_s:g}-{clip.cut_end_s or 0:g} s"
     captions = " || ".join(clip.captions) or clip.fault
-    return clip.key, _short(place), _short("|".join(clip.tags)), _short(captions)
+    return clip.key, _short(location), _short("|".join(clip.tags)), _short(captions)
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= CELL else text[: CELL - 3] + "..."
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 3] + "..."

@@ -1,25 +1,28 @@
 """The listening page of a dataset: `python -m pipeline listen --data <dataset>` writes `<dataset>/listen.html`.
 
-Random clips, those with the lowest scores, and those that an audit flagged: to hear what the captions are worth.
+Random clips, those with the lowest scores, and those that an audit flagged, so that a person can judge the captions.
 """
 
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.pages import listening_page
 from pipeline.pages.listening_page import Facts, Sample, Section, Text
 
 log = logging.getLogger(__name__)
 PAGE_FILE = "listen.html"
-LONGEST_S = 60.0  # longer clips would make the page too heavy
+CaptionRows = Mapping[str, overlays.CaptionsRow]  # by key
+AuditRows = Mapping[str, overlays.AuditRow]
+MAX_CLIP_S = 60.0  # longer clips would make the page too large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class ListenConfig:
     captions: str = ""
     """Overlay whose captions and scores to show, such as one that `pipeline score` wrote; empty takes the shards' own."""
     audit: str = ""
-    """Overlay that `pipeline audit` wrote; adds what it flagged."""
+    """Overlay that `pipeline audit` wrote; adds a part with the clips that it flagged."""
     clips: int = 12
     """Clips in each part of the page."""
 
@@ -41,47 +44,48 @@ def run(config: ListenConfig) -> None:
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
     try:
-        index = shards.ClipIndex(config.data)
+        index = ClipIndex(config.data)
     except FileNotFoundError as error:
         raise InputError("--data", config.data, str(error)) from None
-    overlays = {}
-    for flag, name in (("--captions", config.captions), ("--audit", config.audit)):
-        try:
-            overlays[flag] = shards.read_overlay(index.data, name)[0] if name else {}
-        except FileNotFoundError:
-            have = storage.list_names(storage.join(index.data, "overlays"))
-            raise InputError(flag, name, f"no such overlay in {config.data}; it has {have}") from None
+    overlays.check_exists(config.data, config.captions)
+    overlays.check_exists(config.data, config.audit, "--audit")
+    captions = overlays.read_captions(index.data, config.captions) if config.captions else {}
+    audit = overlays.read_audit(index.data, config.audit) if config.audit else {}
     uri = storage.join(index.data, PAGE_FILE)
-    storage.publish(uri, render(index, config, overlays["--captions"], overlays["--audit"]).encode())
+    storage.publish(uri, render(index, config, captions, audit).encode())
     log.info("listen: wrote %s", uri)
 
 
-def render(index: shards.ClipIndex, config: ListenConfig, told: dict[str, Any], audit: dict[str, Any]) -> str:
+def render(index: ClipIndex, config: ListenConfig, captions: CaptionRows, audit: AuditRows) -> str:
     """Return the page as HTML."""
-    short = pc.indices_nonzero(pc.less_equal(index.written["duration_s"], LONGEST_S)).to_pylist()
-    scores = index.written["score"].to_pylist()
-    kind = "score" if told else "captioner's score"
-    best = {row: (told[index.keys[row]]["score"] if told and index.keys[row] in told else scores[row]) for row in short}
-    worst = sorted((row for row in short if best[row]), key=lambda row: best[row][0])
-    flagged = [row for row in _shuffled(index, short) if any(audit.get(index.keys[row], {}).get("foreign", []))]
+    short = pc.indices_nonzero(pc.less_equal(index.written["duration_s"], MAX_CLIP_S)).to_pylist()
+    shuffled = sorted(short, key=lambda row: hashlib.sha256(index.keys[row].encode()).digest())
+    scores = _first_scores(index, short, captions)
+    kind = "score" if captions else "captioner's score"
+    flagged = {key for key, verdicts in audit.items() if any(verdicts["foreign"])}
+    flagged_rows = [row for row in shuffled if index.keys[row] in flagged]
     parts = [
-        ("Random clips", "Drawn by a hash of their names.", _shuffled(index, short)),
-        ("Worst-scored clips", f"Lowest {kind} of the first caption.", worst),
-        ("Flagged clips", "A caption mentions an event outside the clip's tags.", flagged),
+        ("Random clips", "Drawn by a hash of their names.", shuffled),
+        ("Worst-scored clips", f"Lowest {kind} of the first caption.", sorted(scores, key=lambda row: scores[row])),
+        ("Flagged clips", "A caption mentions an event outside the clip's tags.", flagged_rows),
     ]
     sections = [
-        Section(title, note, [_sample(index, row, told, audit) for row in rows[: config.clips]])
+        Section(title, note, [_sample(index, row, captions, audit) for row in rows[: config.clips]])
         for title, note, rows in parts
         if rows
     ]
     return listening_page.render(_facts(index), sections)
 
 
-def _shuffled(index: shards.ClipIndex, rows: list[int]) -> list[int]:
-    return sorted(rows, key=lambda row: hashlib.sha256(index.keys[row].encode()).digest())
+def _first_scores(index: ClipIndex, rows: list[int], captions: CaptionRows) -> dict[int, float]:
+    """Return the score of the first caption of each clip that has one: the overlay's, or else the captioner's."""
+    ledger_scores = index.written["score"].to_pylist()
+    overlays_of_rows = ((row, captions.get(index.keys[row])) for row in rows)
+    scores = {row: overlay["score"] if overlay else ledger_scores[row] for row, overlay in overlays_of_rows}
+    return {row: found[0] for row, found in scores.items() if found}
 
 
-def _facts(index: shards.ClipIndex) -> Facts:
+def _facts(index: ClipIndex) -> Facts:
     texts = [text for captions in index.texts() for text in captions]
     seconds = index.written["duration_s"].to_pylist()
     return Facts(
@@ -98,10 +102,10 @@ def _facts(index: shards.ClipIndex) -> Facts:
     )
 
 
-def _sample(index: shards.ClipIndex, row: int, told: dict[str, Any], audit: dict[str, Any]) -> Sample:
+def _sample(index: ClipIndex, row: int, captions: CaptionRows, audit: AuditRows) -> Sample:
     meta, key = index.meta(row), index.keys[row]
     records = {record["text"]: record for record in meta["captions"]}
-    overlay, verdicts = told.get(key), audit.get(key)
+    overlay, verdicts = captions.get(key), audit.get(key)
     texts = overlay["text"] if overlay else meta["text"]
     scores = dict(zip(overlay["text"], overlay["score"], strict=True)) if overlay else {}
     return Sample(
@@ -109,23 +113,30 @@ def _sample(index: shards.ClipIndex, row: int, told: dict[str, Any], audit: dict
         source_id=str(meta["source_id"]),
         tags=meta["tag"],
         flac=index.flac(row),
-        texts=[Text(text, _notes(records.get(text, {}), scores.get(text), verdicts, text)) for text in texts],
+        texts=[Text(text, _notes(records.get(text), scores.get(text), verdicts, text)) for text in texts],
     )
 
 
-def _notes(record: dict[str, Any], score: float | None, verdicts: dict[str, Any] | None, text: str) -> list[str]:
-    """Say how a caption was made and what is thought of it."""
+def _notes(
+    record: shards.CaptionRecord | None, score: float | None, verdicts: overlays.AuditRow | None, text: str
+) -> list[str]:
+    """Return how a caption was made, its score, and the verdicts of the audit."""
     notes = []
     if record:
-        heard = f"hears {record['predicted_tags'] or 'no tags'}" if "predicted_tags" in record else "without tags"
-        given = "with tags" if record["tags_given"] else heard
-        notes += [given, record["decoding"], f"captioner's score {record['score']:.2f}"]
+        notes += [_guidance(record), record["decoding"], f"captioner's score {record['score']:.2f}"]
     if score is not None:
         notes.append(f"score {score:.2f}")
     if verdicts and text in verdicts["text"]:
-        place = verdicts["text"].index(text)
-        notes += [f"{listening_page.FLAG}mentions {event}, not tagged" for event in verdicts["foreign"][place]]
-        notes += [f"leaves out {tag}" for tag in verdicts["unmentioned"][place]]
-        if verdicts["uses"][place] > 1:
-            notes.append(f"the same words for {verdicts['uses'][place]} clips")
+        index = verdicts["text"].index(text)
+        notes += [f"{listening_page.FLAG}mentions {event}, not tagged" for event in verdicts["foreign"][index]]
+        notes += [f"leaves out {tag}" for tag in verdicts["unmentioned"][index]]
+        if verdicts["uses"][index] > 1:
+            notes.append(f"the same words for {verdicts['uses'][index]} clips")
     return notes
+
+
+def _guidance(record: shards.CaptionRecord) -> str:
+    """Return which tags guided the captioner."""
+    if record["tags_given"]:
+        return "with tags"
+    return f"predicts {record['predicted_tags'] or 'no tags'}" if "predicted_tags" in record else "without tags"

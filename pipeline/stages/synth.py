@@ -59,26 +59,28 @@ class Scene(NamedTuple):
 
 def run(config: SynthConfig) -> None:
     """Write the corpus; a corpus of the same config that is already complete is left alone."""
-    counts = (config.num_captioned, config.num_tagged, config.num_evaluation)
-    for name, value in zip(
-        ("num-captioned", "num-tagged", "num-evaluation", "seed"), (*counts, config.seed), strict=True
-    ):
-        if value < 0:
-            raise InputError(f"--{name}", value, "use 0 or more")
-    if not 2 <= config.clip_s <= audio.MAX_DURATION_S:
-        raise InputError("--clip-s", config.clip_s, f"events need room: use 2 to {audio.MAX_DURATION_S} seconds")
+    _check(config)
     out = run_dir.claim(config.out, config)
     marker = storage.join(out, "config.json")
     if storage.exists(marker):
         log.info("synth: %s is complete already", out)
         return
     names = {phrases.WORDINGS[name].mid: name for name in sounds.SOUNDS}
+    counts = {"captioned": config.num_captioned, "tagged": config.num_tagged, "evaluation": config.num_evaluation}
     storage.publish(storage.join(out, audioset.LABELS_FILE), audioset.write_labels(names).encode())
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for split, count in zip(SPLITS, counts, strict=True):
+        for split, count in counts.items():
             _write_tables(out, split, list(_write_clips(pool, out, split, count, config)), config.clip_s)
     storage.publish_json(marker, dataclasses.asdict(config))
-    log.info("synth: wrote %d clips of %g s, %d classes, to %s", sum(counts), config.clip_s, len(names), out)
+    log.info("synth: wrote %d clips of %g s, %d classes, to %s", sum(counts.values()), config.clip_s, len(names), out)
+
+
+def _check(config: SynthConfig) -> None:
+    for name in ("num_captioned", "num_tagged", "num_evaluation", "seed"):
+        if (value := getattr(config, name)) < 0:
+            raise InputError(f"--{name.replace('_', '-')}", value, "use 0 or more")
+    if not 2 <= config.clip_s <= audio.MAX_DURATION_S:
+        raise InputError("--clip-s", config.clip_s, f"events need room: use 2 to {audio.MAX_DURATION_S} seconds")
 
 
 def _write_clips(pool: Executor, out: str, split: str, count: int, config: SynthConfig) -> Iterator[Scene]:
@@ -99,7 +101,7 @@ def _write_tables(out: str, split: str, scenes: list[Scene], clip_s: float) -> N
 
 def _write_clip(out: str, split: str, config: SynthConfig, index: int) -> Scene:
     rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
-    first = list(sounds.SOUNDS)[index % len(sounds.SOUNDS)]  # in turn: every class occurs, and about equally often
+    first = list(sounds.SOUNDS)[index % len(sounds.SOUNDS)]  # in turn: all classes occur equally often
     scene = draw_scene(rng, f"syn{split[:3]}{index:05d}", first, CAPTIONS_PER_CLIP[split])
     samples = audio.to_int16(mix(rng, scene, config.clip_s))
     storage.publish(storage.join(out, "audio", f"Y{scene.ytid}.flac"), audio.encode_flac(samples))

@@ -1,4 +1,4 @@
-"""What a source is: the files and folders that list its clips, each with the way to read it.
+"""The parts of a source: the files and folders that list its clips, each with its kind.
 
 A folder is its metadata table, else its tars, else its Parquet files, else a dataset in its official layout, else its audio
 files; folders inside it name a split (train, test, ...), a class, or nothing (audio, data, ...).
@@ -12,7 +12,7 @@ from braceexpand import braceexpand
 
 from pipeline import storage
 from pipeline.sources.clip import suffix_of
-from pipeline.sources.official import GENRES, LISTINGS, SPLIT_LISTS
+from pipeline.sources.official_layouts import GENRES, LISTINGS, SPLIT_LISTS
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a folder, as Hugging Face's AudioFolder has them
 SPLITS = {
@@ -31,11 +31,11 @@ PLAIN = {
     "wavs",
 }  # folders that name no class
 DEPTH = 3  # folders inside folders that are looked into
-KINDS = {  # end of a name -> the way to read it
+KINDS = {  # end of a name -> kind
     ".tar": "tar", ".parquet": "parquet", ".yaml": "macs", ".yml": "macs", ".csv": "table", ".tsv": "table",
     ".txt": "table", ".json": "json", ".jsonl": "json", ".ndjson": "json",
 }  # fmt: skip
-COMPRESSED = {  # end of a name -> how it becomes something to read
+ARCHIVE_REMEDIES = {  # end of a name -> how to make it readable
     ".tar.gz": "gunzip it, clips are read from the middle of a tar",
     ".tgz": "gunzip it, clips are read from the middle of a tar",
     ".tar.zst": "unzstd it, clips are read from the middle of a tar", ".zip": "unzip it and give the folder",
@@ -50,21 +50,21 @@ class Part:
     uri: str
     kind: str  # a value of KINDS; folder: of audio files; classes: folders with lists of splits; file: one clip
     name: str  # its path inside the source
-    fold: str = ""  # of its clips that have none of their own
+    fold: str = ""  # of those of its clips that list none
     label: str = ""  # of its clips, where it is the folder of a class
-    folders: tuple[str, ...] = ()  # the folders inside a folder, which are parts of their own
+    folders: tuple[str, ...] = ()  # the folders inside a folder, which are parts themselves
 
 
-def parts_of(uri: str) -> list[Part]:
+def find_parts(uri: str) -> list[Part]:
     """Return the parts of a source in order.
 
     Raises:
-        FileNotFoundError: when it is not there, or a pattern names what is not there.
-        ValueError: when it is nothing that lists clips.
+        FileNotFoundError: when the source, or a file that a pattern spells out, is absent.
+        ValueError: when the source lists no clips.
     """
     folder, _, name = uri.rpartition("/")
     if any(mark in name for mark in "*?{") and not storage.exists(uri):
-        return [_file(storage.join(folder, each), each) for each in _expand(folder, name)]
+        return [_file(storage.join(folder, match), match) for match in _expand(folder, name)]
     if storage.is_folder(uri):
         return list(_inside(uri, "", "", "", DEPTH))
     if not storage.exists(uri):
@@ -75,7 +75,7 @@ def parts_of(uri: str) -> list[Part]:
 def _file(uri: str, name: str, fold: str = "") -> Part:
     """Return the part that a file is, by the end of its name; a name without an end is a table."""
     lower = name.lower()
-    for end, remedy in COMPRESSED.items():
+    for end, remedy in ARCHIVE_REMEDIES.items():
         if lower.endswith(end):
             raise ValueError(f"{name} is an archive: {remedy}")
     plain = lower.removesuffix(".gz")
@@ -93,7 +93,7 @@ def _file(uri: str, name: str, fold: str = "") -> Part:
 
 
 def _inside(uri: str, path: str, fold: str, label: str, depth: int) -> Iterator[Part]:
-    """Yield the parts of a folder; `path` is its own inside the source, with a slash at the end unless it is empty."""
+    """Yield the parts of a folder; `path` is its path inside the source, with a slash at the end unless it is empty."""
     names = storage.list_names(uri)
     for table in TABLES:
         if table in names:
@@ -123,9 +123,9 @@ def _official(uri: str, path: str, names: list[str]) -> Iterator[Part]:
     if set(names) & {*SPLIT_LISTS, *GENRES}:
         yield Part(uri=uri, kind="classes", name=path)
         return
-    for listing in (each for listings in LISTINGS.values() for each in listings if each.own_name):
-        near = [file for file in listing.files if file.partition("/")[0] in names]
-        if file := next((each for each in near if storage.exists(storage.join(uri, each))), ""):
+    for listing in (listing for listings in LISTINGS.values() for listing in listings if listing.is_distinctive):
+        candidates = [file for file in listing.files if file.partition("/")[0] in names]
+        if file := next((file for file in candidates if storage.exists(storage.join(uri, file))), ""):
             yield _file(storage.join(uri, file), path + file, listing.split)
 
 
@@ -138,20 +138,20 @@ def _split_tables(uri: str, path: str, names: list[str]) -> Iterator[Part]:
 
 
 def _may_be_folder(name: str) -> bool:
-    """Return whether a name is worth asking for: hidden and private folders, and names of files, are not."""
+    """Return whether a name is to be checked for a folder: hidden and private ones, and names of files, are not."""
     return (
         not name.startswith((".", "_")) and not suffix_of(name) and not name.endswith((*KINDS, ".md", ".gz", ".html"))
     )
 
 
-def _expand(folder: str, name: str) -> list[str]:
-    """Return the names in a folder that a pattern stands for. Raises FileNotFoundError when one it spells out is absent."""
-    have = storage.list_names(folder)
-    patterns = set(braceexpand(name))
+def _expand(folder: str, pattern_name: str) -> list[str]:
+    """Return the names in a folder that a pattern matches. Raises FileNotFoundError when a name it spells out is absent."""
+    names = storage.list_names(folder)
+    patterns = set(braceexpand(pattern_name))
     spelt = {pattern for pattern in patterns if not any(mark in pattern for mark in "*?")}
-    absent = sorted(spelt - set(have))
-    found = [each for each in have if each in spelt or any(fnmatch(each, pattern) for pattern in patterns - spelt)]
+    absent = sorted(spelt - set(names))
+    found = [name for name in names if name in spelt or any(fnmatch(name, pattern) for pattern in patterns - spelt)]
     if absent or not found:
         more = f" and {len(absent) - 1} more of {len(spelt)}" if len(absent) > 1 else ""
-        raise FileNotFoundError(storage.join(folder, (absent or [name])[0]) + more)
+        raise FileNotFoundError(storage.join(folder, (absent or [pattern_name])[0]) + more)
     return found

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pipeline import storage
 from pipeline.sources.clip import Clip, key_of, stem, suffix_of
-from pipeline.sources.stats import ListingStats, end_of
+from pipeline.sources.listing_stats import ListingStats, end_of
 
 SPLIT_LISTS = {  # name of a list -> the split of the files it names
     "train_filtered.txt": "train", "valid_filtered.txt": "validation", "test_filtered.txt": "test",  # GTZAN, by Sturm
@@ -20,7 +20,7 @@ class Listing(NamedTuple):
 
     files: tuple[str, ...]  # the first that is there is read
     split: str = ""  # the fold of all its clips; '' where the listing has it, or there is none
-    own_name: bool = True  # False: a name that any dataset may have, which by itself shows none
+    is_distinctive: bool = True  # False: a name that any dataset may have, and that does not identify this one
 
 
 LISTINGS: dict[str, tuple[Listing, ...]] = {
@@ -30,12 +30,12 @@ LISTINGS: dict[str, tuple[Listing, ...]] = {
     "vggsound": (Listing(("vggsound.csv", "vggsound_test.csv")),),
     "audioset": (
         Listing(("balanced_train_segments.csv",), "train"),
-        Listing(("unbalanced_train_segments.csv",), "unbalanced"),  # two million: an evaluation reads it when asked to
+        Listing(("unbalanced_train_segments.csv",), "unbalanced"),  # two million: an evaluation reads it on request
         Listing(("eval_segments.csv",), "test"),
     ),
     "gtzan": (Listing(GENRES),),
     "speech-commands": (Listing(("testing_list.txt",)),),
-    "audiocaps": tuple(Listing((f"{split}.csv",), split, own_name=False) for split in ("train", "val", "test")),
+    "audiocaps": tuple(Listing((f"{split}.csv",), split, is_distinctive=False) for split in ("train", "val", "test")),
     "clotho": tuple(
         Listing((f"clotho_captions_{split}.csv",), split) for split in ("development", "validation", "evaluation")
     ),
@@ -45,24 +45,25 @@ LISTINGS: dict[str, tuple[Listing, ...]] = {
 def list_classes(root: str, stats: ListingStats) -> list[Clip]:
     """Return the clips of folders that are classes, with the splits of the lists beside them: GTZAN, Speech Commands.
 
-    What a list names is listed though it is gone; what no list names is left out and counted, or is the training split.
+    A file that a list names is listed even where it is absent. A file that no list names is left out and counted; in
+    Speech Commands it is of the training split.
     """
     lists = {name: split for name, split in SPLIT_LISTS.items() if name in storage.list_names(root)}
-    places = [storage.join(root, each) for each in GENRES] if TESTING_LIST not in lists else []
-    where = next((place for place in places if storage.is_folder(place)), root)
-    there = _audio(where, stats)
-    split = {stem(each): fold for name, fold in lists.items() for each in _lines(root, name)}
+    candidates = [storage.join(root, name) for name in GENRES] if TESTING_LIST not in lists else []
+    folder = next((uri for uri in candidates if storage.is_folder(uri)), root)
+    files = _audio(folder, stats)
+    split = {stem(line): fold for name, fold in lists.items() for line in _lines(root, name)}
     rest = "train" if TESTING_LIST in lists else None if lists else ""
     found = []
-    for name in sorted({*there, *split}):
+    for name in sorted({*files, *split}):
         stats.read["files"] += 1
         fold = split.get(name, rest)
         if fold is None:
             stats.skipped["in no list of a split"] += 1
             continue
-        uri = there.get(name, storage.join(where, f"{name}.wav"))  # what is gone is taken to be .wav
-        own = uri.removeprefix(f"{where}/")
-        found.append(Clip(key=key_of(own), uri=uri, source_id=own, tags=(name.partition("/")[0],), fold=fold))
+        uri = files.get(name, storage.join(folder, f"{name}.wav"))  # an absent file is taken to be .wav
+        path = uri.removeprefix(f"{folder}/")
+        found.append(Clip(key=key_of(path), uri=uri, source_id=path, tags=(name.partition("/")[0],), fold=fold))
     return found
 
 
@@ -71,7 +72,7 @@ def _lines(root: str, name: str) -> list[str]:
 
 
 def _audio(root: str, stats: ListingStats) -> dict[str, str]:
-    """Return {`<folder>/<name without suffix>`: URI} of what lies one folder deep; lists may name another suffix."""
+    """Return {`<folder>/<name without suffix>`: URI} of the audio one folder deep; lists may name another suffix."""
     folders = [n for n in storage.list_names(root) if n != UNLABELLED and storage.is_folder(storage.join(root, n))]
     found = {}
     for folder in folders:

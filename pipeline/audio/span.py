@@ -1,24 +1,24 @@
-"""A part of a sound file: where it begins and ends, and whether a file has it."""
+"""A span of time in a sound file, and whether a file of a given length contains it."""
 
 import math
 from typing import NamedTuple
 
-MISSING_S = 0.1  # by which a file may end before a part of it does: listed times are rounded
+MISSING_S = 0.1  # by which a file may end before the span does, as listed times are rounded
 
 
-class Part(NamedTuple):
+class Span(NamedTuple):
     """A part of a file, in seconds from its start."""
 
     start_s: float
     end_s: float  # 0: the end of the file
 
     def impossible(self) -> str:
-        """Return why no file can have the part, or ''."""
+        """Return why no file can contain the span, or ''."""
         possible = 0 <= self.start_s < math.inf and (self.end_s == 0 or self.start_s < self.end_s < math.inf)
         return "" if possible else f"a part cannot begin at {self.start_s} s and end at {self.end_s} s"
 
     def edges(self, rate_hz: int, num_samples: int) -> tuple[int, int | None]:
-        """Return the first sample and the one after the last, each the nearest; None: the end is not known.
+        """Return the nearest samples of start and end, the end exclusive; None where the end is not known.
 
         Args:
             rate_hz: of the file.
@@ -30,9 +30,9 @@ class Part(NamedTuple):
         return first, min(last, num_samples) if num_samples else last
 
     def outside(self, rate_hz: int, num_samples: int) -> str:
-        """Return how a file of so many samples does not have the part, or ''."""
-        has_s = num_samples / rate_hz
-        if (self.start_s < has_s or not self.start_s) and self.end_s <= has_s + MISSING_S:
+        """Return why a file of so many samples does not contain the span, or ''."""
+        file_s = num_samples / rate_hz
+        if (self.start_s < file_s or not self.start_s) and self.end_s <= file_s + MISSING_S:
             return ""
         end = f"{self.end_s:g} s" if self.end_s else "the end"
-        return f"the part is {self.start_s:g} s to {end}, the file has {has_s:.2f} s"
+        return f"the part is {self.start_s:g} s to {end}, the file has {file_s:.2f} s"

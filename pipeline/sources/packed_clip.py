@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.sources import audioset, columns
-from pipeline.sources.clip import Clip, key_of, origin_of
+from pipeline.sources.clip import Clip, find_recording_id, key_of
 from pipeline.sources.tables import Options, text_of, texts
 
 MID_STARTS = ("/m/", "/g/", "/t/")
@@ -12,50 +12,50 @@ LINKS = ("origin", *columns.ROLES["source"], "source")
 NO_SEPARATOR = "\0"  # texts of packed audio are single ones or lists
 
 
-def described(uri: str, name: str, fields: Mapping[str, Any], options: Options, **place: Any) -> Clip:
+def packed_clip(uri: str, name: str, fields: Mapping[str, Any], options: Options, **location: Any) -> Clip:
     """Return the clip that a row or a sample's JSON describes.
 
     Args:
         uri: the file that holds its bytes.
         name: of the sample or row, for a clip without a YouTube id.
         fields: the row.
-        options: --columns, and what keys that come of names begin with.
-        place: fields of `Clip` that say where its bytes lie.
+        options: --columns, and the prefix of keys that are made of names.
+        location: fields of `Clip` that locate its bytes, and its fault and note.
     """
-    own = columns.renamed(fields, options.columns)
-    labels = first(own, columns.ROLES["labels"], without=MID_STARTS)
-    mids = [label for label in _list(own.get("mids") or own.get("labels")) if label.startswith(MID_STARTS)]
-    youtube = next((text_of(own[column]) for column in columns.ROLES["youtube"] if own.get(column)), "")
-    start_s, end_s = times(own)
+    renamed = columns.renamed(fields, options.columns)
+    labels = first(renamed, columns.ROLES["labels"], without=MID_STARTS)
+    mids = [label for label in _list(renamed.get("mids") or renamed.get("labels")) if label.startswith(MID_STARTS)]
+    youtube = next((text_of(renamed[column]) for column in columns.ROLES["youtube"] if renamed.get(column)), "")
+    start_s, end_s = times(renamed)
     key = f"Y{audioset.slug(youtube)}" if youtube else key_of(name)
     if youtube and start_s is not None:
         key = key_of(f"{key}_{round(start_s * 1000)}" + (f"_{round(end_s * 1000)}" if end_s else ""))
     if options.prefix and not youtube:
         key = key_of(f"{options.prefix}_{key}")
-    links = " ".join(text_of(own[column]) for column in LINKS if own.get(column))
+    links = " ".join(text_of(renamed[column]) for column in LINKS if renamed.get(column))
     return Clip(
         key=key,
         uri=uri,
-        source_id=text_of(own.get("source_id")) or youtube or name,
-        origin=f"youtube:{youtube}" if youtube else origin_of(links),
+        source_id=text_of(renamed.get("source_id")) or youtube or name,
+        recording_id=f"youtube:{youtube}" if youtube else find_recording_id(links),
         start_s=start_s or 0.0,
         end_s=end_s,
         tags=tuple(label.replace("_", " ") for label in labels),
         mids=tuple(mids),
-        captions=tuple(first(own, ("text", *columns.ROLES["captions"]))),
-        fold=next((text_of(own[column]) for column in columns.ROLES["fold"] if own.get(column) not in (None, "")), ""),
-        **place,
+        captions=tuple(first(renamed, ("text", *columns.ROLES["captions"]))),
+        fold=next((fold for column in columns.ROLES["fold"] if (fold := text_of(renamed.get(column)))), ""),
+        **location,
     )
 
 
 def damaged(uri: str, part: str, fault: str) -> Clip:
-    """Return a row that stands for what is wrong with a packed file."""
+    """Return a clip with a fault, which stands for the damaged part of a packed file."""
     name = uri.rpartition("/")[2]
     return Clip(key=key_of(f"{name}_{part}".strip(" _")), uri=uri, source_id=f"{part}{name}", fault=fault)
 
 
 def times(fields: Mapping[str, Any]) -> tuple[float | None, float]:
-    """Return where a clip begins in its recording, None where that is not listed, and where it ends, 0 likewise; seconds."""
+    """Return the start of a clip in its recording, None where it is not listed, and the end, 0 where not; seconds."""
     start_s, end_s, duration_s = (
         next((value for name in columns.ROLES[role] if (value := _seconds(fields.get(name))) is not None), None)
         for role in ("start", "end", "duration")
@@ -66,7 +66,7 @@ def times(fields: Mapping[str, Any]) -> tuple[float | None, float]:
 
 
 def first(fields: Mapping[str, Any], names: Iterable[str], without: tuple[str, ...] = ()) -> list[str]:
-    """Return the texts of the first field that has some; those that begin in a way of `without` do not count."""
+    """Return the texts of the first field that has some; texts that begin with one of `without` do not count."""
     for name in names:
         if found := [text for text in _list(fields.get(name)) if not text.startswith(without)]:
             return found

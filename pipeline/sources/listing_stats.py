@@ -1,4 +1,4 @@
-"""What a listing holds and what becomes of it: read = clips + merged + skipped, item by item."""
+"""The counts of a listing: read = clips + merged + skipped."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ MAX_UNKNOWN = 5  # unknown labels that are named
 
 @dataclass
 class ListingStats:
-    """Counts of a listing. A row, a tar member and a file of a folder are items; folders inside a tar are not."""
+    """Counts of a listing. Rows, members of tars and files of folders are items; folders inside a tar are not."""
 
     read: Counter[str] = field(default_factory=Counter)  # kind of item, in the plural -> items
     clips: int = 0
     merged: int = 0  # items that became a part of another item's clip, such as a JSON or a further caption
     skipped: Counter[str] = field(default_factory=Counter)  # reason -> items
-    faults: int = 0  # clips, of those above, that the listing itself shows to be unusable
+    faults: int = 0  # of the clips, those that the listing itself shows to be unusable
     unknown_labels: Counter[str] = field(default_factory=Counter)  # ids without a name -> clips
     columns: dict[str, str] = field(default_factory=dict)  # role -> the column that is used for it
     unused_columns: dict[str, None] = field(default_factory=dict)  # in the order in which they were met
 
     def skip(self, kind: str, reason: str, count: int = 1) -> None:
-        """Count items that were read and become no part of a clip."""
+        """Count items that are read and become no part of a clip."""
         if count:
             self.read[kind] += count
             self.skipped[reason] += count

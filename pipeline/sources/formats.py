@@ -1,22 +1,21 @@
-"""How each kind of part of a source is listed."""
+"""The formats of a source's parts: each part is listed by its kind."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 from pipeline import storage
-from pipeline.sources import audioset, columns, manifests, official, published, youtube
-from pipeline.sources.clip import Clip, key_of, origin_of, suffix_of
+from pipeline.sources import audioset, columns, lhotse, official_layouts, published_tables, youtube
+from pipeline.sources.clip import Clip, find_recording_id, key_of, suffix_of
+from pipeline.sources.listing_stats import ListingStats, end_of
 from pipeline.sources.parquet import list_parquet
-from pipeline.sources.resolve import KINDS, Part
-from pipeline.sources.rows import ListingError, Record, delimited, json_rows
-from pipeline.sources.stats import ListingStats, end_of
+from pipeline.sources.parts import KINDS, Part
+from pipeline.sources.rows import Fields, ListingError, Record, delimited, json_rows
 from pipeline.sources.tables import NUMBERED, Options, Row, RowReader, distinct, note_columns
 from pipeline.sources.tars import list_tar
 from pipeline.sources.youtube import YoutubeTable
 
-PACKED = ("tar", "parquet")  # listed here and now, in the thread of the caller
+PACKED = ("tar", "parquet")  # listed at once, in the thread of the caller
 FOLDERS = ("folder", "classes")
 
 
@@ -27,12 +26,12 @@ def list_part(part: Part, options: Options) -> tuple[ListingStats, Iterable[Clip
         options = replace(options, prefix=part.name.rpartition(".")[0])
     clips = _clips(part, stats, options)
     if part.fold or part.label:
-        clips = _placed(part, clips)
+        clips = _with_defaults(part, clips)
     return stats, list(clips) if part.kind in PACKED else clips
 
 
 def kept(clips: Iterable[Clip], folds: Iterable[str], stats: ListingStats) -> Iterator[Clip]:
-    """Yield the clips that are in one of the folds, all where there is none to choose; counts them and the others."""
+    """Yield the clips that are in one of the folds, or all where no fold is given; counts both groups."""
     for clip in clips:
         if folds and clip.fold not in folds and not (clip.fault and not clip.fold):  # a damaged file has no fold
             stats.skipped["in another fold"] += 1
@@ -42,8 +41,8 @@ def kept(clips: Iterable[Clip], folds: Iterable[str], stats: ListingStats) -> It
         yield clip
 
 
-def _placed(part: Part, clips: Iterable[Clip]) -> Iterator[Clip]:
-    """Give clips the fold and the label of their part, where they have none of their own."""
+def _with_defaults(part: Part, clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Give the fold and the label of a part to those of its clips that have none."""
     tags = (part.label,) if part.label else ()
     for clip in clips:
         yield replace(clip, fold=clip.fold or part.fold, tags=clip.tags or tags)
@@ -55,13 +54,13 @@ def _clips(part: Part, stats: ListingStats, options: Options) -> Iterable[Clip]:
     if part.kind == "parquet":
         return list_parquet(part.uri, stats, options)
     if part.kind == "macs":
-        return published.list_macs(part.uri, stats)
+        return published_tables.list_macs(part.uri, stats)
     if part.kind == "json":
         return _json(part.uri, stats, options)
     if part.kind == "folder":
         return _folder(part, stats)
     if part.kind == "classes":
-        return official.list_classes(part.uri, stats)
+        return official_layouts.list_classes(part.uri, stats)
     if part.kind == "file":
         return _file(part, stats)
     return _table(part.uri, stats, options)
@@ -77,8 +76,10 @@ def _folder(part: Part, stats: ListingStats) -> Iterator[Clip]:
             stats.skip("files", "hidden file")
         elif suffix_of(name):
             stats.read["files"] += 1
-            own = part.name + name
-            yield Clip(key=key_of(own), uri=storage.join(part.uri, name), source_id=own, origin=origin_of(name))
+            path = part.name + name
+            recording_id = find_recording_id(name)
+            uri = storage.join(part.uri, name)
+            yield Clip(key=key_of(path), uri=uri, source_id=path, recording_id=recording_id)
         else:
             table = KINDS.get(end_of(name)) in ("table", "json")
             stats.skip("files", f"{name}, a table: give it as the source" if table else end_of(name))
@@ -87,7 +88,8 @@ def _folder(part: Part, stats: ListingStats) -> Iterator[Clip]:
 def _file(part: Part, stats: ListingStats) -> Iterator[Clip]:
     """Yield the one clip that an audio file is."""
     stats.read["files"] += 1
-    yield Clip(key=key_of(part.name), uri=part.uri, source_id=part.name, origin=origin_of(part.name))
+    recording_id = find_recording_id(part.name)
+    yield Clip(key=key_of(part.name), uri=part.uri, source_id=part.name, recording_id=recording_id)
 
 
 def _table(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
@@ -116,8 +118,8 @@ def _headed(uri: str, header: list[str], rows: Iterable[Row], stats: ListingStat
         yield from YoutubeTable(uri, stats, options).rows(rows, chosen)
     else:
         reader = RowReader(uri, stats, options)
-        reader.roles(dict.fromkeys(header))  # a table without a row, too, must name a file
-        reader.place = published.place_of(uri, header)
+        reader.roles(dict.fromkeys(header))  # raises also for a table without rows
+        reader.locate = published_tables.find_locator(uri, header)
         if chosen.get("mids") == "mids" and "labels" in chosen:
             reader.label_separator = ","  # FSD50K's tables
         labels = storage.join(uri.rpartition("/")[0], audioset.LABELS_FILE)
@@ -125,7 +127,7 @@ def _headed(uri: str, header: list[str], rows: Iterable[Row], stats: ListingStat
             reader.names = audioset.read_labels(storage.read_text(labels))
         clips = reader.clips(rows)
         if any(map(NUMBERED.fullmatch, header)):  # Clotho's: a few thousand rows, whose names give equal keys
-            clips = published.with_freesound_ids(uri, distinct(clips))
+            clips = published_tables.with_freesound_ids(uri, distinct(clips))
         yield from clips
 
 
@@ -136,10 +138,10 @@ def _json(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
     if first is None:
         return
     lines: Iterable[Row] = chain([first], rows)
-    if manifests.is_lhotse(first[1]):
-        lines = ((line, manifests.from_lhotse(fields)) for line, fields in lines)
-    if published.is_wavcaps(first[1]):
-        yield from published.list_wavcaps(uri, lines, stats)
+    if lhotse.is_lhotse(first[1]):
+        lines = ((line, lhotse.from_lhotse(fields)) for line, fields in lines)
+    if published_tables.is_wavcaps(first[1]):
+        yield from published_tables.list_wavcaps(uri, lines, stats)
     elif youtube.is_youtube(columns.choose(uri, first[1], options.columns)):
         yield from _headed(uri, list(first[1]), lines, stats, options)
     else:
@@ -148,14 +150,12 @@ def _json(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
 
 def _header(uri: str, record: Record) -> list[str]:
     header = [columns.normalise(cell) for cell in record.cells]
-    twice = {
-        name for name in header if header.count(name) > 1 and any(name in names for names in columns.ROLES.values())
-    }
-    if twice:
-        raise ListingError(uri, record.line, f"column {sorted(twice)[0]!r} stands twice; rename or drop one")
+    known = {name for names in columns.ROLES.values() for name in names}
+    if repeated := sorted(name for name in known if header.count(name) > 1):
+        raise ListingError(uri, record.line, f"column {repeated[0]!r} stands twice; rename or drop one")
     return header
 
 
-def _fields(header: list[str], cells: list[str]) -> dict[str, Any]:
-    """Return the cells of a row by column; those that a short row leaves out are empty."""
+def _fields(header: list[str], cells: list[str]) -> Fields:
+    """Return the cells of a row by column; the cells that a short row lacks are empty."""
     return dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))

@@ -1,4 +1,4 @@
-"""Tables as published, where that differs from any other table: MACS, Clotho, UrbanSound8K, FSD50K, WavCaps."""
+"""Published tables that differ from other tables: MACS, Clotho, UrbanSound8K, FSD50K, WavCaps."""
 
 import csv
 import dataclasses
@@ -9,17 +9,17 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.sources.audio_folder import AudioFolder
-from pipeline.sources.clip import Clip, key_of, origin_of, stem
+from pipeline.sources.clip import Clip, find_recording_id, key_of, stem
+from pipeline.sources.listing_stats import ListingStats
 from pipeline.sources.rows import ListingError
-from pipeline.sources.stats import ListingStats
 from pipeline.sources.tables import CAPTION_SEPARATOR, Row, text_of, texts
 
 FSD50K_FOLDER = "FSD50K.ground_truth"
 WAVCAPS_ID = re.compile(r"Y([\w-]{11})(\.\w+)?")  # of its AudioSet part
 
 
-def place_of(uri: str, header: Iterable[str]) -> Callable[[Mapping[str, Any]], str] | None:
-    """Return what finds the audio of a row, where a published layout has a rule of its own; None elsewhere."""
+def find_locator(uri: str, header: Iterable[str]) -> Callable[[Mapping[str, Any]], str] | None:
+    """Return a function from a row to the URI of its audio, where a published layout has such a rule; None elsewhere."""
     folder, _, name = uri.rpartition("/")
     above = folder.rpartition("/")[0]
     if "slice_file_name" in header and folder.endswith("/metadata"):
@@ -31,7 +31,7 @@ def place_of(uri: str, header: Iterable[str]) -> Callable[[Mapping[str, Any]], s
 
 
 def with_freesound_ids(uri: str, clips: Iterable[Clip]) -> Iterator[Clip]:
-    """Yield Clotho's clips with the Freesound ids of clotho_metadata_<split>.csv beside its captions, where it is there."""
+    """Yield Clotho's clips with the Freesound ids of clotho_metadata_<split>.csv beside the captions, if it is there."""
     folder, _, name = uri.rpartition("/")
     beside = storage.join(folder, name.replace("captions", "metadata"))
     ids: dict[str, str] = {}
@@ -40,7 +40,7 @@ def with_freesound_ids(uri: str, clips: Iterable[Clip]) -> Iterator[Clip]:
             ids = {row.get("file_name") or "": row.get("sound_id") or "" for row in csv.DictReader(text)}
     for clip in clips:
         freesound = ids.get(clip.source_id, "")  # or `Not found`
-        yield dataclasses.replace(clip, origin=f"freesound:{freesound}") if freesound.isdigit() else clip
+        yield dataclasses.replace(clip, recording_id=f"freesound:{freesound}") if freesound.isdigit() else clip
 
 
 def is_wavcaps(fields: Mapping[str, Any]) -> bool:
@@ -50,21 +50,21 @@ def is_wavcaps(fields: Mapping[str, Any]) -> bool:
 
 def list_wavcaps(uri: str, rows: Iterable[Row], stats: ListingStats) -> Iterator[Clip]:
     """Yield the clips of one of WavCaps' JSON files; the audio is looked for beside it and in its `<part>_flac` folder."""
-    folder, _, name = uri.rpartition("/")
-    files = AudioFolder(folder, name)
+    folder, _, table = uri.rpartition("/")
+    files = AudioFolder(folder, table)
     stats.columns |= {"file": "id", "captions": "caption", "source": "href"}
     for line, fields in rows:
         stats.read["rows"] += 1
-        own = text_of(fields["id"])
-        if not own:
+        name = text_of(fields["id"])
+        if not name:
             raise ListingError(uri, line, "has an empty id")
-        youtube = WAVCAPS_ID.fullmatch(own)
+        youtube = WAVCAPS_ID.fullmatch(name)
         links = " ".join(text_of(fields.get(column)) for column in ("href", "download_link"))
         yield Clip(
-            key=key_of(own),
-            uri=files.place(stem(own)),
-            source_id=own,
-            origin=f"youtube:{youtube[1]}" if youtube else origin_of(links),
+            key=key_of(name),
+            uri=files.locate(stem(name)),
+            source_id=name,
+            recording_id=f"youtube:{youtube[1]}" if youtube else find_recording_id(links),
             captions=tuple(texts(fields.get("caption"), CAPTION_SEPARATOR)),
         )
 
@@ -85,7 +85,7 @@ def list_macs(uri: str, stats: ListingStats) -> Iterator[Clip]:
         votes = Counter(tag.replace("_", " ") for note in notes for tag in note.get("tags") or ())
         yield Clip(
             key=key_of(name),
-            uri=files.place(name),
+            uri=files.locate(name),
             source_id=name,
             tags=tuple(tag for tag, count in votes.items() if 2 * count >= len(notes)),
             captions=tuple(note["sentence"].strip() for note in notes if (note.get("sentence") or "").strip()),
