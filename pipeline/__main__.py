@@ -7,7 +7,7 @@ from pipeline.cli import Stage, main
 
 STAGES = {
     "synth": Stage("pipeline.stages.synth", "Write the procedural corpus.", configs.SYNTH),
-    "inspect": Stage("pipeline.stages.inspect", "Show how a source is understood.", configs.INSPECT),
+    "inspect": Stage("pipeline.stages.inspect", "Show the kind, columns and clips of a source.", configs.INSPECT),
     "fingerprint": Stage("pipeline.stages.fingerprint", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
     "plan": Stage("pipeline.stages.plan", "Fix which clip goes into which shard.", configs.PLAN),
     "probe": Stage("pipeline.stages.probe", "Measure how fast each stage of caption is.", configs.PROBE),
@@ -15,9 +15,9 @@ STAGES = {
     "retry": Stage("pipeline.stages.retry", "Caption failed clips again, into new shards.", configs.RETRY),
     "verify": Stage("pipeline.stages.verify", "Check every byte of a dataset.", configs.VERIFY),
     "score": Stage("pipeline.stages.score", "Score captions with a language-audio model.", configs.SCORE),
-    "audit": Stage("pipeline.stages.audit", "Judge captions by their words and tags.", configs.AUDIT),
+    "audit": Stage("pipeline.stages.audit", "Check captions against their clips' tags.", configs.AUDIT),
     "recaption": Stage("pipeline.stages.recaption", "Write new captions for a dataset.", configs.RECAPTION),
-    "index": Stage("pipeline.stages.index", "List the captioned clips of others' tars, to train from.", configs.INDEX),
+    "index": Stage("pipeline.stages.index", "List the captioned clips of any tars, to train on them.", configs.INDEX),
     "export": Stage("pipeline.stages.export", "Write chosen clips and captions as plain tars.", configs.EXPORT),
     "listen": Stage("pipeline.stages.listen", "Write a page of clips to hear beside their captions.", configs.LISTEN),
 }

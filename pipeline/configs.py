@@ -21,7 +21,7 @@ from pipeline.stages.verify import VerifyConfig
 from train.models.captioner.decoding import Decoding
 
 SYNTH: dict[str, tuple[str, SynthConfig]] = {
-    "demo": ("1,360 clips of 5 s with 20 sound classes, in about 20 seconds", SynthConfig()),
+    "demo": ("1,360 clips of 5 s with 20 sound classes, in some 20 seconds", SynthConfig()),
     "tiny": (
         "a handful of clips for tests",
         SynthConfig(num_captioned=24, num_tagged=24, num_evaluation=24, clip_s=2.0),
@@ -33,7 +33,7 @@ AUDIOSET_FIREWALL = DecontaminationConfig(
 PLAN: dict[str, tuple[str, PlanConfig]] = {
     "demo": ("64 clips to a shard", PlanConfig(clips_per_shard=64)),
     "tiny": ("8 clips to a shard, for tests", PlanConfig(clips_per_shard=8)),
-    "audioset": ("512 clips of 10 s to a shard, about 250 MB", PlanConfig(firewall=AUDIOSET_FIREWALL)),
+    "audioset": ("512 clips of 10 s to a shard, some 250 MB", PlanConfig(firewall=AUDIOSET_FIREWALL)),
 }
 AUDIBLE = AudioFilterConfig()
 CAPTION: dict[str, tuple[str, CaptionConfig]] = {

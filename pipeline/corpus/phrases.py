@@ -1,4 +1,4 @@
-"""Captions as a listener would write them: what sounds, in which order, and what sounds at the same time.
+"""Captions as a person would write them: which events sound, in which order, and which at the same time.
 
 Style after AudioCaps: present tense, no names, order and simultaneity in words. Every sound has its AudioSet machine id
 and a few wordings; scenes are joined by connectives drawn at random.
@@ -13,7 +13,7 @@ Layout = Literal["single", "sequence", "overlap", "overlap_then"]
 
 
 class Wording(NamedTuple):
-    """How people speak of one sound event."""
+    """The words for one sound event."""
 
     mid: str
     pairs: tuple[tuple[str, str], ...]  # (clause, the same as a noun phrase): "a siren wails", "a siren wailing"

@@ -19,7 +19,7 @@ class IndexConfig:
     source: str = ""
     """Tars: a folder, or a name with *, ? and {a..b}, on disk or at s3://, gs:// or hf://."""
     columns: str = ""
-    """Keys of the samples' JSON that have other names, as in captions=said,labels=kinds."""
+    """Keys of the samples' JSON that have other names, as in captions=sentence,labels=kinds."""
     out: str = ""
     """Folder or URI of the index; the tars stay where and as they are."""
     max_bad_fraction: float = field(default=0.01, metadata=run_dir.NOT_IDENTITY)
