@@ -1,4 +1,4 @@
-"""The command line contract: stages, help with units, and wrong input told in one line with exit code 2, before Ray."""
+"""The command line: stages, help with units, and wrong input as one line and exit code 2, before Ray starts."""
 
 import dataclasses
 import os
@@ -11,50 +11,50 @@ from pathlib import Path
 
 import pytest
 
-import eval.__main__ as eval_room
-import pipeline.__main__ as pipeline_room
-import train.__main__ as train_room
+import eval.__main__ as eval_commands
+import pipeline.__main__ as pipeline_commands
+import train.__main__ as train_commands
 from pipeline import cli, errors, run_dir, storage
 from train.configs import PRETRAIN
 
-ROOMS = {"pipeline": pipeline_room.STAGES, "train": train_room.STAGES, "eval": eval_room.STAGES}
-STAGES = [(room, stage) for room, stages in ROOMS.items() for stage in stages]
+PACKAGES = {"pipeline": pipeline_commands.STAGES, "train": train_commands.STAGES, "eval": eval_commands.STAGES}
+STAGES = [(package, stage) for package, stages in PACKAGES.items() for stage in stages]
 
 
-def call(room: str, *words: str) -> int:
-    return cli.main(room, "", ROOMS[room], list(words))
+def call(package: str, *words: str) -> int:
+    return cli.main(package, "", PACKAGES[package], list(words))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_help_lists_every_stage(room: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(room, "--help") == 0
+@pytest.mark.parametrize("package", PACKAGES)
+def test_help_lists_every_stage(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(package, "--help") == 0
     shown = capsys.readouterr().out
-    assert all(stage in shown for stage in ROOMS[room])
-    assert call(room) == 2
-    assert call(room, "nonsense") == 2
+    assert all(stage in shown for stage in PACKAGES[package])
+    assert call(package) == 2
+    assert call(package, "nonsense") == 2
 
 
-@pytest.mark.parametrize(("room", "stage"), STAGES)
-def test_stage_help_describes_every_field(room: str, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    config = next(iter(ROOMS[room][stage].configs))
+@pytest.mark.parametrize(("package", "stage"), STAGES)
+def test_stage_help_describes_every_field(package: str, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = next(iter(PACKAGES[package][stage].configs))
     with pytest.raises(SystemExit) as ended:
-        call(room, stage, config, "--help")
+        call(package, stage, config, "--help")
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    for field in dataclasses.fields(ROOMS[room][stage].configs[config][1]):
+    for field in dataclasses.fields(PACKAGES[package][stage].configs[config][1]):
         assert f"--{field.name.replace('_', '-')}" in shown
 
 
-@pytest.mark.parametrize(("room", "stage"), STAGES)
-def test_unknown_flag_and_unknown_config_exit_with_2(room: str, stage: str) -> None:
-    config = next(iter(ROOMS[room][stage].configs))
+@pytest.mark.parametrize(("package", "stage"), STAGES)
+def test_unknown_flag_and_unknown_config_exit_with_2(package: str, stage: str) -> None:
+    config = next(iter(PACKAGES[package][stage].configs))
     for words in ((stage, config, "--no-such-flag", "1"), (stage, "no-such-config")):
         with pytest.raises(SystemExit) as ended:
-            call(room, *words)
+            call(package, *words)
         assert ended.value.code == 2
 
 
-WRONG = [  # command, what the one line must name
+WRONG = [  # command, text that the line must contain
     ("pipeline synth tiny", "--out is missing"),
     ("pipeline synth tiny --out {tmp} --clip-s 0.5", "--clip-s 0.5"),
     ("pipeline plan tiny --source {tmp}/no.csv --out {tmp}", "no.csv': no such file"),
@@ -89,11 +89,17 @@ WRONG = [  # command, what the one line must name
 ]
 
 
-@pytest.mark.parametrize(("command", "said"), WRONG)
+@pytest.mark.parametrize(("command", "message"), WRONG)
 def test_wrong_input_is_one_line_and_exit_2(
-    command: str, said: str, corpus: str, captioner: str, clap: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    command: str,
+    message: str,
+    corpus: str,
+    captioner: str,
+    clap: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    places = {
+    folders = {
         "tmp": str(tmp_path),
         "corpus": corpus,
         "captioner": captioner,
@@ -101,12 +107,12 @@ def test_wrong_input_is_one_line_and_exit_2(
         "source": storage.join(corpus, "tagged_segments.csv"),
         "captioned": storage.join(corpus, "captioned_segments.csv"),
     }
-    room, *words = command.format(**places).split()
-    assert call(room, *words) == 2
+    package, *words = command.format(**folders).split()
+    assert call(package, *words) == 2
     *listed, error = capfd.readouterr().err.strip().splitlines()
-    assert said.format(**places) in error
-    assert error.startswith(f"{room} {words[0]}: ")
-    assert all(": read " in line for line in listed)  # the account of a source that could be listed
+    assert message.format(**folders) in error
+    assert error.startswith(f"{package} {words[0]}: ")
+    assert all(": read " in line for line in listed)  # the counts of a source that could be listed
 
 
 def test_ctrl_c_saves_and_the_same_command_continues(corpus: str, tmp_path: Path) -> None:
@@ -114,16 +120,16 @@ def test_ctrl_c_saves_and_the_same_command_continues(corpus: str, tmp_path: Path
     command += ["--source", storage.join(corpus, "captioned_segments.csv")]
     command += ["--optim.epochs", "40", "--optim.save-every-s", "0"]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # jobs in the background are born deaf to it
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed)
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # jobs in the background ignore it
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=interruptible)
     states = tmp_path / "out" / "training_state"
     while not list(states.glob("*.json")):
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
-    _, said = first.communicate(timeout=120)
-    assert first.returncode == 130, said
-    assert "the same command continues" in said
+    _, message = first.communicate(timeout=120)
+    assert first.returncode == 130, message
+    assert "the same command continues" in message
     second = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=True)
     assert "continues at step" in second.stderr
     assert (tmp_path / "out" / "config.json").exists()
@@ -136,9 +142,9 @@ def test_a_field_added_since_is_at_its_default_in_an_older_run(tmp_path: Path) -
     """A job that was begun before a flag was there goes on by the same command, and not with another value of the flag."""
     config = PRETRAIN["tiny"][1]
     out = run_dir.claim(str(tmp_path), config)
-    held = storage.read_json(storage.join(out, run_dir.RUN_FILE))
-    del held["network"]["padding"], held["hold_out"]
-    storage.publish_json(storage.join(out, run_dir.RUN_FILE), held)
+    stored = storage.read_json(storage.join(out, run_dir.RUN_FILE))
+    del stored["network"]["padding"], stored["hold_out"]
+    storage.publish_json(storage.join(out, run_dir.RUN_FILE), stored)
     assert run_dir.claim(str(tmp_path), config) == out
     with pytest.raises(errors.InputError, match="hold_out was 0, now 3"):
         run_dir.claim(str(tmp_path), dataclasses.replace(config, hold_out=3))

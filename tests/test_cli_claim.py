@@ -50,12 +50,12 @@ def check_race(root: str) -> None:
     for process in running:
         process.join()
     for folder in range(FOLDERS):
-        held = storage.read_json(f"{root}/{folder}/run.json")["number"]
-        mine = [(number, said) for where, number, said in found if where == folder]
-        assert Counter(number for number, said in mine if not said) == {held: numbers.count(held)}
-        refused = [(number, said) for number, said in mine if said]
-        assert len(refused) == COMMANDS - numbers.count(held)
-        assert all(f"number was {held}, now {number}" in said for number, said in refused)
+        stored = storage.read_json(f"{root}/{folder}/run.json")["number"]
+        of_folder = [(number, message) for where, number, message in found if where == folder]
+        assert Counter(number for number, message in of_folder if not message) == {stored: numbers.count(stored)}
+        refused = [(number, message) for number, message in of_folder if message]
+        assert len(refused) == COMMANDS - numbers.count(stored)
+        assert all(f"number was {stored}, now {number}" in message for number, message in refused)
         assert storage.list_names(f"{root}/{folder}") == ["run.json"]
 
 
@@ -84,12 +84,12 @@ def test_a_field_that_run_json_lacks_counts_as_its_default(tmp_path: Path) -> No
     storage.publish_json(f"{out}/run.json", {"out": "/elsewhere", "inner": {"width": 3}})
     config = Config(inner=Inner(width=3))
     assert run_dir.claim(out, config) == out
-    for changed, said in (
+    for changed, message in (
         (dataclasses.replace(config, number=7), "number was 0, now 7"),
         (Config(inner=Inner(width=3, names=("a",))), r"inner was .*'names': \[\].*now .*'names': \['a'\]"),
         (Config(inner=Inner(width=2)), "inner was"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             run_dir.claim(out, changed)
     assert storage.read_json(f"{out}/run.json") == {"out": "/elsewhere", "inner": {"width": 3}}
 

@@ -17,7 +17,7 @@ import promql_parser
 import pytest
 import yaml
 
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from tests.support.nodes import CPU_NODE, GPU_NODE, Cluster, free_port
 from train.trainer import monitor
 
@@ -43,7 +43,7 @@ def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
     told, _ = job.communicate(timeout=300)
     assert job.returncode == 0, told
     assert "24 clips = 24 written" in told
-    assert len(shards.ClipIndex(f"{tmp_path}/out")) == 24
+    assert len(ClipIndex(f"{tmp_path}/out")) == 24
     assert cluster.placed() == {"Reader": {"cpu": 3}, "Captioner": {"gpu": 3}, "write": {"cpu": 3}}
 
 

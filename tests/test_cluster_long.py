@@ -14,6 +14,7 @@ from pipeline import storage
 from pipeline.__main__ import STAGES
 from pipeline.cli import main
 from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from tests.bench.chaos import contents
 from tests.support.nodes import CPU_NODE, DECODES, GPU_NODE, Cluster
 
@@ -78,7 +79,7 @@ def whole(tagged: str, captioner: str, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_gpu_nodes_come_for_a_job_and_go_after_it(whole: Path) -> None:
-    assert len(shards.ClipIndex(str(whole))) == NUM_CLIPS
+    assert len(ClipIndex(str(whole))) == NUM_CLIPS
 
 
 def test_captioning_survives_a_lost_node_and_a_lost_head(

@@ -12,7 +12,8 @@ import eval.__main__ as eval_room
 import pipeline.__main__ as pipeline_room
 import train.__main__ as train_room
 from pipeline import cli
-from pipeline.dataset import shards
+from pipeline.dataset import overlays
+from pipeline.dataset.clip_index import ClipIndex
 from train import checkpoint
 from train.configs import PRETRAIN
 from train.models.encoders.mobilenet import MobileNetConfig
@@ -66,7 +67,7 @@ def test_predicted_tags_guide_sampled_captions(loop: Path, corpus: str) -> None:
         f"pipeline caption tiny --source {corpus}/tagged_segments.csv --captioner {loop}/captioner --guidance predicted "
         f"--tag-threshold 0.2 --decoding.method nucleus --decoding.num-captions 2 --out {loop}/predicted"
     )
-    index = shards.ClipIndex(str(loop / "predicted"))
+    index = ClipIndex(str(loop / "predicted"))
     assert len(index) == 24
     with tarfile.open(loop / "predicted" / "00000.tar") as tar:
         metas = [json.loads(tar.extractfile(name).read()) for name in tar.getnames() if name.endswith(".json")]
@@ -101,8 +102,11 @@ def test_other_towers_train_from_released_weights_and_load_without_them(
 
 
 def test_scores_are_sorted_and_cover_every_clip(loop: Path) -> None:
-    rows, about = shards.read_overlay(str(loop / "guided"), "round1")
-    index = shards.ClipIndex(str(loop / "guided"))
+    rows, about = (
+        overlays.read_captions(str(loop / "guided"), "round1"),
+        overlays.read_info(str(loop / "guided"), "round1"),
+    )
+    index = ClipIndex(str(loop / "guided"))
     assert set(rows) == set(index.keys)
     assert about["num_clips"] == 24
     for key, texts in zip(index.keys, index.texts(), strict=True):
@@ -147,4 +151,4 @@ def test_real_clips_in_odd_layouts_go_through(blat_data: Path, loop: Path, tmp_p
     """Real Ogg clips of 44.1 kHz and odd encodings, from a table, become shards; n of N is counted."""
     source = blat_data / "odd_formats" / "metadata.csv"
     call(f"pipeline caption tiny --source {source} --captioner {loop}/captioner --guidance none --out {tmp_path}/odd")
-    assert len(shards.ClipIndex(str(tmp_path / "odd"))) == 15
+    assert len(ClipIndex(str(tmp_path / "odd"))) == 15

@@ -20,7 +20,7 @@ from train.stages import convert
 
 
 def clip(key: str, origin: str = "") -> Clip:
-    return Clip(key=key, uri="", source_id=key, origin=origin)
+    return Clip(key=key, uri="", source_id=key, recording_id=origin)
 
 
 @pytest.fixture

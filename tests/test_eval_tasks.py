@@ -43,7 +43,7 @@ def test_esc50_has_five_folds_of_all_classes(blat_data: Path, tmp_path: Path) ->
     assert len(tasks.classes(task, str(tmp_path), clips)) == 50
     assert {*Counter((clip.fold, clip.tags) for clip in clips).values()} == {8}  # 2,000 clips over five folds
     assert clips[0].uri == str(tmp_path / "audio" / "1-100032-A-0.wav")
-    assert clips[0].tags == ("dog",) and clips[0].origin == "freesound:100032"
+    assert clips[0].tags == ("dog",) and clips[0].recording_id == "freesound:100032"
     assert len(tasks.read("esc50", str(tmp_path), ("2", "3"))[1]) == 800
 
 
@@ -54,7 +54,7 @@ def test_urbansound8k_keeps_its_ten_folds_and_their_folders(blat_data: Path, tmp
     assert len(tasks.classes(task, str(tmp_path), clips)) == 10
     first = next(clip for clip in clips if clip.source_id == "100032-3-0-0.wav")
     assert first.uri == str(tmp_path / "audio" / "fold5" / "100032-3-0-0.wav")
-    assert (first.tags, first.origin) == (("dog bark",), "freesound:100032")
+    assert (first.tags, first.recording_id) == (("dog bark",), "freesound:100032")
 
 
 def test_audioset_eval_and_its_527_described_classes(blat_data: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_audioset_eval_and_its_527_described_classes(blat_data: Path, tmp_path: 
     write(tmp_path / "unbalanced_train_segments.csv", head + '---1_cCGK4M, 0.000, 10.000, "/m/01g50p,/m/0284vy3"\n')
     assert len(tasks.read("audioset", str(tmp_path), task.train)[1]) == 22_160
     (clip,) = tasks.read("audioset", str(tmp_path), ("unbalanced",))[1]
-    assert (clip.origin, clip.mids) == ("youtube:---1_cCGK4M", ("/m/01g50p", "/m/0284vy3"))
+    assert (clip.recording_id, clip.mids) == ("youtube:---1_cCGK4M", ("/m/01g50p", "/m/0284vy3"))
 
 
 def test_vggsound_test_table_and_309_classes(blat_data: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_vggsound_test_table_and_309_classes(blat_data: Path, tmp_path: Path) ->
     task, clips = tasks.read("vggsound", str(tmp_path), ())
     assert len(clips) > 15_000 and len(tasks.classes(task, str(tmp_path), clips)) == 309
     assert clips[0].uri == str(tmp_path / "video" / "glLQrEijrKg_000300.mp4")
-    assert (clips[0].key, clips[0].origin) == ("YglLQrEijrKg_300000_310000", "youtube:glLQrEijrKg")
+    assert (clips[0].key, clips[0].recording_id) == ("YglLQrEijrKg_300000_310000", "youtube:glLQrEijrKg")
     assert "bird chirping, tweeting" in tasks.classes(task, str(tmp_path), clips)
 
 
@@ -119,7 +119,7 @@ def test_fsd50k_in_its_four_folders(tmp_path: Path) -> None:
     task, clips = tasks.read("fsd50k", str(tmp_path), ())
     (clip,) = clips
     assert (clip.uri, clip.fold) == (str(tmp_path / "FSD50K.eval_audio" / "37199.wav"), "test")
-    assert set(clip.tags) == {"Thunderstorm", "Rain"} and clip.origin == "freesound:37199"
+    assert set(clip.tags) == {"Thunderstorm", "Rain"} and clip.recording_id == "freesound:37199"
     assert tasks.classes(task, str(tmp_path), clips) == ["Bark", "Dog", "Rain", "Wind chime", "Thunderstorm"]
     _, everything = tasks.read("fsd50k", str(tmp_path), (*task.train, *task.validation, *task.test))
     assert [clip.fold for clip in everything] == ["train", "val", "test"]
@@ -189,7 +189,7 @@ def test_audiocaps_has_five_captions_a_test_clip(blat_data: Path, tmp_path: Path
     official(blat_data, f"audiocaps_{version}_val.csv", tmp_path / "val.csv")
     task, clips = tasks.read("audiocaps", str(tmp_path), ())
     assert 5 * len(clips) == lines - 1 > 4_000 and {len(clip.captions) for clip in clips} == {5}
-    assert {clip.fold for clip in clips} == {"test"} and all(clip.origin.startswith("youtube:") for clip in clips)
+    assert {clip.fold for clip in clips} == {"test"} and all(clip.recording_id.startswith("youtube:") for clip in clips)
     assert {clip.fold for clip in tasks.read("audiocaps", str(tmp_path), task.validation)[1]} == {"val"}
 
 
@@ -218,7 +218,7 @@ def test_clotho_takes_freesound_ids_from_its_metadata(tmp_path: Path) -> None:
     rows = 'Santa Motor.wav,motor;toy,53273,https://freesound.org/x,"[1, 2]",Ren\u00e9,by\nRain.wav,rain,Not found,,,x,by\n'
     (tmp_path / "clotho_metadata_evaluation.csv").write_bytes((about + rows).encode("latin-1"))
     clips = tasks.read("clotho", str(tmp_path), ())[1]
-    assert [clip.origin for clip in clips] == ["freesound:53273", "", ""]
+    assert [clip.recording_id for clip in clips] == ["freesound:53273", "", ""]
 
 
 def test_subsets_with_a_table_of_their_own_are_read(blat_data: Path) -> None:

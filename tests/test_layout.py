@@ -1,4 +1,4 @@
-"""The tree: packages resolve to this checkout, rooms import as they may, files stay small."""
+"""The tree: packages resolve to this checkout, import only what they need, and files stay small."""
 
 import ast
 import importlib
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = [path for room in ("pipeline", "train", "eval", "tests") for path in sorted((ROOT / room).rglob("*.py"))]
+FILES = [path for package in ("pipeline", "train", "eval", "tests") for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-@pytest.mark.parametrize("room", ["pipeline", "train", "eval"])
-def test_rooms_resolve_here(room: str) -> None:
-    assert Path(str(importlib.import_module(room).__file__)).parent == ROOT / room
+@pytest.mark.parametrize("package", ["pipeline", "train", "eval"])
+def test_packages_resolve_here(package: str) -> None:
+    assert Path(str(importlib.import_module(package).__file__)).parent == ROOT / package
 
 
 def test_import_contracts_hold() -> None:
@@ -45,5 +45,5 @@ def test_stage_modules_are_never_main() -> None:
     ],
 )
 def test_imports_stay_light(module: str, heavy: str) -> None:
-    told = f"import sys, {module}; assert {heavy!r} not in sys.modules"
-    subprocess.run([sys.executable, "-c", told], check=True)
+    program = f"import sys, {module}; assert {heavy!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -44,15 +44,18 @@ def test_tars(tmp_path: Path, seed: int) -> None:
     skipped = 0
     for i in range(rng.randint(1, 12)):
         title = rng.choice(TITLES).format(i)
-        said = f"{rng.choice(WORDS)} {i}"
+        caption = f"{rng.choice(WORDS)} {i}"
         kind = rng.choice(("json", "JSON", "txt", "none"))
         has_audio = kind == "none" or rng.random() < 0.9
-        text = json.dumps({"text": said}).encode() if kind.lower() == "json" else said.encode()
+        text = json.dumps({"text": caption}).encode() if kind.lower() == "json" else caption.encode()
         if has_audio:
             members.append((title + rng.choice(AUDIO), f"audio {i}".encode()))
         if kind != "none":
             members.append((f"{title}.{kind}", text))
-        truth[title.removeprefix("./")] = f"audio {i}".encode() if has_audio else None, said if kind != "none" else ""
+        truth[title.removeprefix("./")] = (
+            f"audio {i}".encode() if has_audio else None,
+            caption if kind != "none" else "",
+        )
         if rng.random() < 0.3:
             members.append((title + rng.choice(UNUSED), b"?"))
             skipped += 1
@@ -110,8 +113,8 @@ def test_tables(tmp_path: Path, seed: int) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     clips, stats = listed(str(path))
     wanted: dict[str, list[str]] = {}
-    for name, said in (row for row in body if row not in blanks):
-        wanted.setdefault(name.strip(), []).append(said)
+    for name, caption in (row for row in body if row not in blanks):
+        wanted.setdefault(name.strip(), []).append(caption)
     assert stats.read == {"rows": len(body)} and stats.skipped.total() == len(blanks)
     assert stats.merged == len(rows) - len(names) and list(stats.unused_columns) == ["rating"]
     assert {clip.source_id: list(clip.captions) for clip in clips} == wanted
@@ -156,6 +159,6 @@ def test_json_lines(tmp_path: Path, seed: int) -> None:
     assert stats.read == {"rows": len(fields) + blanks} and stats.skipped.total() == blanks
     found = {clip.source_id.rpartition("/")[2]: (clip.captions, clip.tags) for clip in clips}
     for i, each in enumerate(fields):
-        said = each["text"] if isinstance(each["text"], list) else [each["text"]]
+        caption = each["text"] if isinstance(each["text"], list) else [each["text"]]
         labels = each["labels"].split("|") if isinstance(each["labels"], str) else each["labels"] or []  # type: ignore[union-attr]
-        assert found[f"{i}.wav"] == (tuple(said), tuple(labels))
+        assert found[f"{i}.wav"] == (tuple(caption), tuple(labels))

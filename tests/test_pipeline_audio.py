@@ -82,7 +82,7 @@ def test_real_odd_formats_decode(blat_data: Path) -> None:
         data = file.read_bytes()
         with soundfile.SoundFile(file) as source:
             num_samples, rate_hz = source.frames, source.samplerate
-        if "MPEG" in file.name:  # libsndfile guesses; the header of the WAV file knows
+        if "MPEG" in file.name:  # libsndfile estimates; the header of the WAV file is exact
             num_samples = int.from_bytes(data[(fact := data.index(b"fact") + 8) : fact + 4], "little")
         seconds = num_samples / rate_hz
         samples = audio.decode(data)
@@ -105,13 +105,13 @@ def test_the_zoo(case: zoo.Case, zoo_folder: Path) -> None:
     """Each file as a job reads it: right samples, or its reason with a detail that is the same every time."""
     clip = Clip(key="key", uri=str(zoo_folder / case.name), source_id=case.name)
     if case.reason:
-        told = []
+        details = []
         for _ in range(2):
             with pytest.raises(audio.AudioError) as caught:
                 sources.read_samples(clip)
-            told.append(caught.value.detail)
+            details.append(caught.value.detail)
         assert caught.value.reason == case.reason
-        assert told[0] and told[0] == told[1]
+        assert details[0] and details[0] == details[1]
     else:
         samples = sources.read_samples(clip)
         assert samples.dtype == np.int16
@@ -187,7 +187,7 @@ def test_too_large_is_told_without_reading(tmp_path: Path) -> None:
     with pytest.raises(audio.AudioError, match="too_large"):
         audio.decode(bytes(audio.MAX_BYTES + 1))
     with open(tmp_path / "large.wav", "wb") as file:
-        file.truncate(audio.MAX_BYTES + 1)  # a hole: it takes no room
+        file.truncate(audio.MAX_BYTES + 1)  # a hole, which takes no space
     with pytest.raises(audio.AudioError, match="too_large"):
         sources.read_samples(Clip(key="large", uri=str(tmp_path / "large.wav"), source_id="large.wav"))
 

@@ -61,7 +61,7 @@ def noises(count: int, seconds: float = 4.0) -> list[np.ndarray]:
 
 
 def words(samples: np.ndarray) -> np.ndarray:
-    return fingerprint.fingerprint(audio.to_int16(samples), audio.SAMPLE_RATE_HZ)
+    return fingerprint.compute(audio.to_int16(samples), audio.SAMPLE_RATE_HZ)
 
 
 def test_copies_are_found_whatever_was_done_to_them() -> None:

@@ -18,6 +18,7 @@ import pytest
 from pipeline import audio, sources, storage
 from pipeline.configs import CAPTION
 from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError, JobError
 from pipeline.graph.caption_graph import CaptionConfig
 from pipeline.graph.engine import ActorConfig
@@ -34,7 +35,7 @@ def tars(folder: str) -> dict[str, bytes]:
 
 
 def test_every_clip_is_written_with_its_caption_and_origin(dataset: str, caption_config: CaptionConfig) -> None:
-    index = shards.ClipIndex(dataset)
+    index = ClipIndex(dataset)
     listed = sources.read_clips(caption_config.source)
     assert index.keys == [clip.key for clip in listed]
     assert storage.read_json(storage.join(dataset, "sizes.json")) == {f"{i:05d}.tar": 8 for i in range(3)}
@@ -130,7 +131,7 @@ def test_the_zoo_is_ledger_rows_or_right_results(
     kept = tars(out)
     run(dataclasses.replace(config, max_bad_fraction=0.5))
     assert tars(out) == kept
-    index = shards.ClipIndex(out)
+    index = ClipIndex(out)
     rows = index.ledger.to_pylist()
     ended = {row["key"]: (row["status"], row["reason"]) for row in rows}
     wanted = {clip.key_of(case.name): ("failed", case.reason) if case.reason else ("written", "") for case in found}
@@ -156,7 +157,7 @@ def test_without_guidance_a_clip_without_tags_is_captioned(
     made = []
     for decode in ("actor", "reader"):
         run(dataclasses.replace(config, out=str(tmp_path / decode), decode=decode))
-        index = shards.ClipIndex(str(tmp_path / decode))
+        index = ClipIndex(str(tmp_path / decode))
         assert index.keys == ["no-tags", "rate192k"]
         assert index.meta(0)["captions"][0]["tags_given"] is False
         made.append(tars(str(tmp_path / decode)))

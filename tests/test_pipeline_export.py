@@ -11,7 +11,7 @@ import soundfile
 import webdataset
 
 from pipeline import audio
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.stages import export
 from pipeline.stages.export import ExportConfig
@@ -24,7 +24,7 @@ def peak_hz(samples: np.ndarray, rate_hz: int) -> float:
 
 def test_export_at_another_rate_keeps_duration_and_pitch(dataset: str, tmp_path: Path) -> None:
     """As LAION-CLAP reads it: soundfile's samples, taken for 48 kHz whatever the header states."""
-    index = shards.ClipIndex(dataset)
+    index = ClipIndex(dataset)
     config = ExportConfig(data=dataset, out=str(tmp_path / "out"), clips_per_shard=10, rate=48_000)
     export.run(config)
     tars = {path.name: path.read_bytes() for path in sorted((tmp_path / "out").glob("*.tar"))}

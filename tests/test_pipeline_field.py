@@ -14,7 +14,7 @@ from eval.stages.retrieval import RetrievalConfig
 from eval.stages.zero_shot import ZeroShotConfig
 from eval.tasks import own_task
 from pipeline import audio, storage
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.graph.caption_graph import CaptionConfig
 from pipeline.planning import plan
@@ -51,7 +51,7 @@ def test_parts_of_recordings_and_repeated_members_become_clips(
     ledger = {row["key"]: row for row in storage.read_table(f"{out}/00000.parquet").to_pylist()}
     assert ledger["r_3500_12500"]["reason"] == "out_of_range"
     assert "a.flac stands 2 times in the tar, the last is used" in ledger["a"]["detail"]
-    index = shards.ClipIndex(out)
+    index = ClipIndex(out)
     decoded = {key: audio.decode(index.flac(row)) for row, key in enumerate(index.keys)}
     np.testing.assert_array_equal(decoded["r_0_1250"], recording[:40_000])
     np.testing.assert_array_equal(decoded["r_1500_2750"], recording[48_000:88_000])

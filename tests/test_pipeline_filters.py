@@ -205,9 +205,9 @@ def test_tag_names_as_caption_agree(whole: Lexicon, names: dict[str, str]) -> No
 def test_relatives_are_never_foreign(blat_data: Path, whole: Lexicon, names: dict[str, str]) -> None:
     children = audioset.read_ontology(meta(blat_data, "audioset_ontology.json.gz"))
     for parent, child in ((p, c) for p in children for c in children[p] if p in names and c in names):
-        assert whole.audit(names[child], [names[parent]]).foreign == []
-        assert whole.audit(names[parent], [names[child]]).foreign == []
-        assert whole.audit(names[child], [names[parent]]).unmentioned == []
+        assert whole.audit(names[child], [names[parent]]).hallucinated_events == []
+        assert whole.audit(names[parent], [names[child]]).hallucinated_events == []
+        assert whole.audit(names[child], [names[parent]]).omitted_tags == []
 
 
 def test_people_are_rarely_accused_and_swapped_captions_often(
@@ -223,7 +223,7 @@ def test_people_are_rarely_accused_and_swapped_captions_often(
     rates = {}
     for kind, given in pairs.items():
         verdicts = [whole.audit(text, tag) for (texts, _), tag in zip(clips, given, strict=True) for text in texts]
-        rates[kind] = sum(bool(verdict.foreign) for verdict in verdicts) / len(verdicts)
+        rates[kind] = sum(bool(verdict.hallucinated_events) for verdict in verdicts) / len(verdicts)
     assert len(clips) > 800
     assert rates["own"] < 0.08  # 0.058 on 2026-11-23: nearly all true sounds that the tags leave out
     assert rates["swapped"] > 0.68  # 0.75

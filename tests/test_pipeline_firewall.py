@@ -70,7 +70,7 @@ def lists(tmp_path: Path) -> Path:
 
 
 def clip(origin: str = "", source_id: str = "x.wav") -> Clip:
-    return Clip(key="k", uri="/u", source_id=source_id, origin=origin)
+    return Clip(key="k", uri="/u", source_id=source_id, recording_id=origin)
 
 
 @pytest.mark.parametrize("name", METADATA)

@@ -69,8 +69,8 @@ def test_samples_without_caption_or_audio_are_counted_and_too_many_refused(forei
     with pytest.raises(JobError, match=r"2 of 12 samples cannot be used.*--max-bad-fraction"):
         index.run(config)
     index.run(IndexConfig(source=str(foreign), out=config.out, max_bad_fraction=0.2))
-    about = json.loads((tmp_path / "index" / "index.json").read_text())
-    assert about["clips"] == 10 and about["left_out"] == {"no caption": 1, "missing": 1}
+    info = json.loads((tmp_path / "index" / "index.json").read_text())
+    assert info["clips"] == 10 and info["left_out"] == {"no caption": 1, "missing": 1}
     assert len(external_index.read(config.out)) == 10
 
 

@@ -152,7 +152,7 @@ def test_segments_as_pandas_writes_them(tmp_path: Path) -> None:
     clips = read(write(tmp_path / "s.csv", "YTID,start_seconds,end_seconds,positive_labels\n" + rows))
     assert [clip.key for clip in clips] == ["Y-0BIyqJj9ZU_-1000_9000", "Y_CZzm6jUxbo_12345_22345"]
     assert [clip.tags for clip in clips] == [("Rain", "Bell"), ()] and clips[1].mids == ("/m/nope",)
-    assert clips[0].origin == "youtube:-0BIyqJj9ZU" and clips[0].cut_end_s == 0.0
+    assert clips[0].recording_id == "youtube:-0BIyqJj9ZU" and clips[0].cut_end_s == 0.0
 
 
 def test_strong_labels_are_the_tags_of_their_clip(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_wavcaps_finds_audio_by_id(tmp_path: Path) -> None:
     document = json.dumps({"num_captions_per_audio": 1, "data": [row, youtube]})
     one, two = read(write(tmp_path / "json_files" / "FreeSound" / "fsd_final.json", document))
     assert one.uri == str(tmp_path / "waveforms" / "FreeSound_flac" / "180256.flac")
-    assert (one.origin, one.captions, one.key) == ("freesound:180256", ("Rain falls.",), "180256")
-    assert two.origin == "youtube:b0RFKhbpFJA"
+    assert (one.recording_id, one.captions, one.key) == ("freesound:180256", ("Rain falls.",), "180256")
+    assert two.recording_id == "youtube:b0RFKhbpFJA"
 
 
 # Packed audio

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import audio, sources, storage
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from tests.support.hub import Hub
@@ -64,13 +64,13 @@ def test_laion_and_img2dataset_tars(tmp_path: Path, request: pytest.FixtureReque
     one, two, three = sources.read_clips(uri)
     assert (one.key, one.captions, one.tags) == ("000000001", ("a dog", "barking"), ("Dog", "Wind noise"))
     assert (one.mids, one.start_s) == (("/m/0bt9lr",), 30.0)
-    assert two.origin == "freesound:42" and two.captions == ("rain falls",)
+    assert two.recording_id == "freesound:42" and two.captions == ("rain falls",)
     assert [audio_of(clip) for clip in (one, two, three)] == [flac(1), b"mp3 bytes", flac(3)]
     assert three.key == "sub_dir_3"
 
 
 def test_our_own_shards_are_a_source(dataset: str) -> None:
-    index = shards.ClipIndex(dataset)
+    index = ClipIndex(dataset)
     clips = sources.read_clips(dataset)
     assert [clip.key for clip in clips] == index.keys
     assert [list(clip.captions) for clip in clips] == index.texts() and [list(c.tags) for c in clips] == index.tags()
@@ -179,7 +179,7 @@ def test_hugging_face_audioset_parquet(tmp_path: Path, request: pytest.FixtureRe
     clips = sources.read_clips(uri)
     assert [clip.key for clip in clips] == [f"Yid-{i:08d}" for i in range(7)]
     assert clips[0].tags == ("Dog", "Male singing") and clips[0].mids == ("/m/0bt9lr", "/t/dd00003")
-    assert clips[0].origin == "youtube:id-00000000"
+    assert clips[0].recording_id == "youtube:id-00000000"
     assert [audio_of(clips[i]) for i in (0, 2, 5, 6)] == [flac(i) for i in (0, 2, 5, 6)]
     for i in (3, 4):
         with pytest.raises(audio.AudioError, match=f"missing: row {i} of"):

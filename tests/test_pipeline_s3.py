@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from pipeline import storage
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.graph.caption_graph import CaptionConfig
 from tests.support.faults import KINDS, MORE, FaultyProxy
 
@@ -67,4 +67,4 @@ def test_two_drivers_at_once_through_broken_requests_write_what_one_writes_on_di
     assert not uploads.get("Uploads"), "an upload was left open"
     assert not storage.exists(f"{out}/attempts")
     assert "whole" in end(start(proxy, "verify", "--data", out))
-    assert len(shards.ClipIndex(out)) == 24
+    assert len(ClipIndex(out)) == 24

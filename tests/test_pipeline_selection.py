@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline import audio, storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import FilterConfig, SelectionConfig, select
 from pipeline.errors import InputError
 from tests.support.zoo import tone
@@ -14,7 +15,7 @@ SCORES = {"a": [0.9, 0.2], "b": [0.5], "c": [0.1]}  # d has none
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> shards.ClipIndex:
+def index(tmp_path_factory: pytest.TempPathFactory) -> ClipIndex:
     """Four clips with a score overlay and an audit."""
     data = str(tmp_path_factory.mktemp("data"))
     flac = audio.encode_flac(audio.to_int16(tone(0.1)[:, 0]))
@@ -39,14 +40,17 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> shards.ClipIndex:
         }
         for key, texts in TEXTS.items()
     ]
-    for name, rows, schema in (("scores", scores, shards.OVERLAY), ("audit", verdicts, shards.AUDIT)):
-        folder = shards.overlay_folder(data, name)
+    for name, rows, schema in (
+        ("scores", scores, overlays.CAPTIONS_SCHEMA),
+        ("audit", verdicts, overlays.AUDIT_SCHEMA),
+    ):
+        folder = overlays.folder(data, name)
         storage.publish_table(storage.join(folder, "00000.parquet"), pa.Table.from_pylist(rows, schema=schema))
-        storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
-    return shards.ClipIndex(data)
+        storage.publish_json(storage.join(folder, overlays.MARK_FILE), {})
+    return ClipIndex(data)
 
 
-def chosen(index: shards.ClipIndex, **config: object) -> dict[str, list[str]]:
+def chosen(index: ClipIndex, **config: object) -> dict[str, list[str]]:
     limits = {name: config.pop(name) for name in list(config) if name in FilterConfig.__dataclass_fields__}
     selection = SelectionConfig(filter=FilterConfig(**limits), **config)  # type: ignore[arg-type]
     return {row["key"]: row["text"] for part in select(index.data, selection) for row in part.to_pylist()}
@@ -69,12 +73,12 @@ def chosen(index: shards.ClipIndex, **config: object) -> dict[str, list[str]]:
         ({"captions": "scores", "min_score": 0.3, "audit": "audit", "max_foreign": 0}, {"a": ["a dog barks"]}),
     ],
 )
-def test_thresholds(index: shards.ClipIndex, config: dict[str, object], kept: dict[str, list[str]]) -> None:
+def test_thresholds(index: ClipIndex, config: dict[str, object], kept: dict[str, list[str]]) -> None:
     assert chosen(index, **config) == kept
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"captions": "absent"}, r"--captions 'absent': no such overlay.*\['audit', 'scores'\]"),
         ({"audit": "absent"}, "--filter.audit 'absent': no such overlay"),
@@ -84,24 +88,22 @@ def test_thresholds(index: shards.ClipIndex, config: dict[str, object], kept: di
         ({"max_foreign": 0}, "--filter.audit is missing: give the overlay"),
     ],
 )
-def test_a_threshold_without_what_it_reads_is_an_error(
-    index: shards.ClipIndex, config: dict[str, object], said: str
-) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_threshold_without_its_overlay_is_an_error(index: ClipIndex, config: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         chosen(index, **config)
 
 
-def test_a_clip_without_a_verdict_does_not_pass(index: shards.ClipIndex) -> None:
-    folder = shards.overlay_folder(index.data, "partial")
-    verdicts = storage.read_table(storage.join(shards.overlay_folder(index.data, "audit"), "00000.parquet"))
+def test_a_clip_without_a_verdict_does_not_pass(index: ClipIndex) -> None:
+    folder = overlays.folder(index.data, "partial")
+    verdicts = storage.read_table(storage.join(overlays.folder(index.data, "audit"), "00000.parquet"))
     storage.publish_table(storage.join(folder, "00000.parquet"), verdicts.slice(0, 2))
-    storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
+    storage.publish_json(storage.join(folder, overlays.MARK_FILE), {})
     assert set(chosen(index, audit="partial")) == {"a", "b"}
 
 
 @pytest.mark.parametrize("flag", ["captions", "audit"])
-def test_an_overlay_from_before_a_retry_is_an_error(index: shards.ClipIndex, flag: str) -> None:
-    folder = shards.overlay_folder(index.data, "early")
-    storage.publish_json(storage.join(folder, shards.OVERLAY_FILE), {})
+def test_an_overlay_from_before_a_retry_is_an_error(index: ClipIndex, flag: str) -> None:
+    folder = overlays.folder(index.data, "early")
+    storage.publish_json(storage.join(folder, overlays.MARK_FILE), {})
     with pytest.raises(InputError, match=rf"{flag} 'early': has no part for the shards \[0\].*run the stage .* again"):
         chosen(index, **{flag: "early"})

@@ -9,6 +9,7 @@ import webdataset
 
 from pipeline import audio, storage
 from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 
 
 def outcomes(count: int = 3) -> list[shards.Outcome]:
@@ -65,7 +66,7 @@ def test_members_of_a_sample_are_adjacent_and_fixed_in_time(tmp_path) -> None:
 
 def test_index_reads_members_by_offset(tmp_path) -> None:
     publish(str(tmp_path))
-    index = shards.ClipIndex(str(tmp_path))
+    index = ClipIndex(str(tmp_path))
     assert len(index) == 3
     assert index.flac(1) == outcomes()[2].flac
     assert index.meta(2)["tag"] == ["Rain", "Wind"]
@@ -76,7 +77,7 @@ def test_index_reads_members_by_offset(tmp_path) -> None:
 def test_unfinished_dataset_is_no_dataset(tmp_path) -> None:
     shards.write(str(tmp_path), 0, outcomes(), "hash")
     with pytest.raises(FileNotFoundError, match=r"sizes\.json"):
-        shards.ClipIndex(str(tmp_path))
+        ClipIndex(str(tmp_path))
 
 
 def test_a_shard_without_written_clips_is_a_valid_tar(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Listings: AudioSet files, tables, keys, and what is said when they are wrong."""
+"""Listings: AudioSet files, tables, keys, and the messages on wrong ones."""
 
 import gzip
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_usual_audio_namings_are_found(tmp_path: Path) -> None:
     write(tmp_path / "audio", "b" * 11 + ".flac", "")
     clips = sources.read_clips(source)
     assert [Path(clip.uri).name for clip in clips[:2]] == ["Yaaaaaaaaaaa.wav", "bbbbbbbbbbb.flac"]
-    assert not Path(clips[2].uri).exists()  # listed all the same: the ledger tells that it is missing
+    assert not Path(clips[2].uri).exists()  # listed all the same: the ledger states that it is missing
     assert clips[0].tags == ("Male speech, man speaking",)
 
 
@@ -83,7 +83,7 @@ def test_a_long_name_gives_a_key_that_fits_and_stays_its_own(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("name,labels\na,b\n", "no file column"),
         ("file\na.b.wav\na b.wav\na_b.wav\n", "same key"),
@@ -93,13 +93,13 @@ def test_a_long_name_gives_a_key_that_fits_and_stays_its_own(tmp_path: Path) -> 
         ("# YTID, start_seconds\nabc, 1.0\n", "class_labels_indices.csv"),
     ],
 )
-def test_wrong_listing_names_flag_value_and_cause(tmp_path: Path, text: str, said: str) -> None:
+def test_wrong_listing_names_flag_value_and_cause(tmp_path: Path, text: str, message: str) -> None:
     source = write(tmp_path, "wrong.csv", text)
     with pytest.raises(InputError) as caught:
         sources.read_clips(source)
     assert "--source" in str(caught.value)
     assert source in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_unknown_mid_is_counted_and_the_clip_keeps_its_other_tags(tmp_path: Path) -> None:
@@ -129,7 +129,11 @@ AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
 def test_audiocaps_as_published_with_labels_from_audioset(tmp_path: Path) -> None:
     source = write(tmp_path, "test.csv", AUDIOCAPS)
     (one, two) = sources.read_clips(source)
-    assert (one.key, one.source_id, one.origin) == ("Y-_A4yJmxFdM_30000_40000", "-_A4yJmxFdM", "youtube:-_A4yJmxFdM")
+    assert (one.key, one.source_id, one.recording_id) == (
+        "Y-_A4yJmxFdM_30000_40000",
+        "-_A4yJmxFdM",
+        "youtube:-_A4yJmxFdM",
+    )
     assert one.captions == ("A man speaks", "Someone talks nearby") and two.captions == ("Rain falls, then thunder",)
     assert one.tags == two.tags == ()
     write(tmp_path, audioset.LABELS_FILE, audioset.write_labels({"/m/09x0r": "Speech", "/m/06mb1": "Rain"}))
@@ -176,7 +180,7 @@ def test_rows_without_a_caption_teach_nothing_and_a_file_column_is_used(tmp_path
     assert clip.captions == ()
     named = write(tmp_path, "own.csv", "filename,youtube_id,start_time,caption\nmydog.wav,-_A4yJmxFdM,30,a dog\n")
     (clip,) = sources.read_clips(named)
-    assert clip.uri.endswith("mydog.wav") and clip.origin == "youtube:-_A4yJmxFdM"
+    assert clip.uri.endswith("mydog.wav") and clip.recording_id == "youtube:-_A4yJmxFdM"
 
 
 @pytest.mark.parametrize("text", ["files: [", "", "- a\n- b\n"])

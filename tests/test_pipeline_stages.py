@@ -12,7 +12,8 @@ import webdataset
 
 from pipeline import audio, sources, storage
 from pipeline.configs import RECAPTION
-from pipeline.dataset import shards
+from pipeline.dataset import overlays
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import FilterConfig
 from pipeline.errors import InputError, JobError
 from pipeline.graph import job_stats
@@ -122,7 +123,7 @@ def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFacto
 def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, dict[str, bytes]]) -> None:
     out, before = mended
     assert {name: Path(out, name).read_bytes() for name in before} == before
-    index = shards.ClipIndex(out)
+    index = ClipIndex(out)
     assert len(index) == 11 and index.keys[-1] == "4" and index.written["shard"][-1].as_py() == 3
     sizes = {"00000.tar": 3, "00001.tar": 4, "00002.tar": 3, "00003.tar": 1}
     assert storage.read_json(storage.join(out, "sizes.json")) == sizes
@@ -166,7 +167,7 @@ def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config:
     with pytest.raises(InputError, match=r"--max-bad-fraction 7\.0"):
         retry.run(dataclasses.replace(again, max_bad_fraction=7.0))
     retry.run(again)
-    ledger = {row["key"]: row["status"] for row in shards.ClipIndex(out).ledger.to_pylist()}
+    ledger = {row["key"]: row["status"] for row in ClipIndex(out).ledger.to_pylist()}
     assert ledger["2"] == "written", "the clip that came late"
     planned = plan.read(out)
     assert planned is not None and [retry["reasons"] for retry in planned["retries"]] == [{"missing": 5}]
@@ -189,8 +190,8 @@ def audited(dataset: str) -> str:
 
 
 def test_an_audit_stores_verdicts_on_every_caption(dataset: str, audited: str) -> None:
-    verdicts, about = shards.read_overlay(dataset, audited)
-    index = shards.ClipIndex(dataset)
+    verdicts, about = overlays.read_audit(dataset, audited), overlays.read_info(dataset, audited)
+    index = ClipIndex(dataset)
     assert list(verdicts) == index.keys
     for key, texts in zip(index.keys, index.texts(), strict=True):
         row = verdicts[key]
@@ -209,8 +210,8 @@ def test_recaptions_are_an_overlay_with_their_own_provenance(dataset: str, capti
         tiny, data=dataset, name="v2", captioner=caption_config.captioner, guidance=("tags", "none"), samples=2
     )
     recaption.run(config)
-    told, about = shards.read_overlay(dataset, "v2")
-    index = shards.ClipIndex(dataset)
+    told, about = overlays.read_captions(dataset, "v2"), overlays.read_info(dataset, "v2")
+    index = ClipIndex(dataset)
     assert list(told) == index.keys and about["guidance"] == ["tags", "none"]
     made = [json.loads(row["captions"]) for row in told.values()]
     kinds = {(c["decoding"].split()[0], c["tags_given"]) for clip in made for c in clip}
@@ -222,8 +223,8 @@ def test_recaptions_are_an_overlay_with_their_own_provenance(dataset: str, capti
 
 
 def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, tmp_path: Path) -> None:
-    index = shards.ClipIndex(dataset)
-    verdicts, _ = shards.read_overlay(dataset, audited)
+    index = ClipIndex(dataset)
+    verdicts = overlays.read_audit(dataset, audited)
     limit = sorted(words for row in verdicts.values() for words in row["words"])[len(verdicts) // 2]
     out = str(tmp_path)
     config = ExportConfig(
@@ -242,11 +243,11 @@ def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, 
     sizes = storage.read_json(storage.join(out, "sizes.json"))
     assert sum(sizes.values()) == len(kept) and list(sizes) == [Path(name).name for name in names]
     with pytest.raises(InputError, match="selection was"):  # the same words, other captions behind them
-        redone = storage.join(shards.overlay_folder(dataset, audited), "00000.parquet")
+        redone = storage.join(overlays.folder(dataset, audited), "00000.parquet")
         before = storage.read_table(redone)
         rows = [{**row, "words": [0] * len(row["words"])} for row in before.to_pylist()]
         try:
-            storage.publish_table(redone, pa.Table.from_pylist(rows, schema=shards.AUDIT))
+            storage.publish_table(redone, pa.Table.from_pylist(rows, schema=overlays.AUDIT_SCHEMA))
             export.run(config)
         finally:
             storage.publish_table(redone, before)
@@ -260,7 +261,7 @@ def test_the_page_to_listen_to_shows_clips_and_flags(dataset: str, audited: str)
     listen.run(ListenConfig(data=dataset, audit=audited, clips=4))
     page = storage.read_text(storage.join(dataset, "listen.html"))
     assert page.count("data:audio/flac;base64,") >= 8 and "Worst-scored clips" in page
-    index = shards.ClipIndex(dataset)
+    index = ClipIndex(dataset)
     assert sum(key in page for key in index.keys) >= 4
 
 
@@ -275,7 +276,7 @@ def test_clips_that_sound_like_evaluation_audio_are_left_out(caption_config: Cap
     fingerprint.run(FingerprintConfig(source=str(folder), name="ours", out=table))
     out = str(tmp_path / "out")
     caption.run(dataclasses.replace(caption_config, out=out, firewall=DecontaminationConfig(fingerprints=(table,))))
-    ledger = {row["key"]: row for row in shards.ClipIndex(out).ledger.to_pylist()}
+    ledger = {row["key"]: row for row in ClipIndex(out).ledger.to_pylist()}
     left_out = {key: row["detail"] for key, row in ledger.items() if row["reason"] == "evaluation_audio"}
     assert {clip.key for clip in clips[2:4]} <= set(left_out)
     assert f"sounds like ours {clips[2].source_id}.ogg" in left_out[clips[2].key]

@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from torch import distributed
 
 from pipeline import sources, storage
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from train import checkpoint
 from train.configs import CAPTIONER
@@ -166,7 +166,7 @@ def test_subwords_train_and_load(corpus: str, tmp_path: Path) -> None:
 def test_shards_are_a_source(dataset: str, tmp_path: Path) -> None:
     tiny = CAPTIONER["tiny"][1]
     run(dataclasses.replace(tiny, source=(dataset,), out=str(tmp_path)))
-    assert set(checkpoint.trained_on(str(tmp_path))) == set(shards.ClipIndex(dataset).keys)
+    assert set(checkpoint.trained_on(str(tmp_path))) == set(ClipIndex(dataset).keys)
 
 
 def one_rank(rank: int, folder: str, config: TrainCaptionerConfig) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import audio, storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
 from pipeline.dataset.selection import SelectionConfig, keep_best
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
@@ -58,8 +58,10 @@ def test_overlay_replaces_captions_and_its_scores_filter(tmp_path) -> None:
 
     dataset(str(tmp_path))
     rows = [{"key": f"k{i}", "text": ["b", "a"], "score": [i / 10, 0.0]} for i in range(4)]
-    folder = shards.overlay_folder(str(tmp_path), "r1")
-    storage.publish_table(storage.join(folder, "00000.parquet"), pa.Table.from_pylist(rows, schema=shards.OVERLAY))
+    folder = overlays.folder(str(tmp_path), "r1")
+    storage.publish_table(
+        storage.join(folder, "00000.parquet"), pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
+    )
     with pytest.raises(InputError, match="no such overlay"):
         open_data([str(tmp_path)], SelectionConfig(captions="r1"))
     storage.publish_json(storage.join(folder, "overlay.json"), {})

@@ -13,6 +13,7 @@ from torch import distributed
 
 from pipeline import audio, sources, storage
 from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from tests.support.released import google_bert
 from train import checkpoint, parallel
@@ -63,14 +64,14 @@ def test_several_datasets_are_mixed_by_weight_and_named_in_the_lineage(
     made = checkpoint.load(str(tmp_path))
     lineage = made.info.lineage
     assert lineage["data"][1].endswith("captioned_segments.csv") and lineage["num_clips"] == 48
-    assert lineage["origins"][0]["plan_hash"] == shards.origin(dataset)["plan_hash"] and lineage["origins"][1] == {}
+    assert lineage["origins"][0]["plan_hash"] == shards.provenance(dataset)["plan_hash"] and lineage["origins"][1] == {}
     assert len(history(tmp_path)["loss"]) == 2 * (36 // 8)
 
 
 def test_held_out_clips_choose_the_best_and_are_never_trained_on(dataset: str, tmp_path: Path) -> None:
     run(tiny(dataset, tmp_path, hold_out=8, validate_every_steps=1))
     trained = checkpoint.trained_on(str(tmp_path))
-    assert len(trained) == 16 and trained < set(shards.ClipIndex(dataset).keys)
+    assert len(trained) == 16 and trained < set(ClipIndex(dataset).keys)
     epochs = history(tmp_path)["epochs"]
     assert [each["step"] for each in epochs] == [1, 2, 3, 4]
     assert {f"{way}_R@{k}" for way in ("text_to_audio", "audio_to_text") for k in (1, 5, 10)} <= set(epochs[0])

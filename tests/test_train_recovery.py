@@ -19,6 +19,7 @@ from torch import distributed
 
 from pipeline import storage
 from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from tests.support.faults import FaultyProxy
 from tests.test_train_loader import Numbered
 from train import checkpoint
@@ -119,7 +120,7 @@ def test_shards_and_checkpoints_on_a_store_that_breaks(dataset: str, s3: str, tm
     ):
         content = storage.read(f"{dataset}/{name}")
         storage.publish(f"{data}/{name}", content)
-    index = shards.ClipIndex(dataset)
+    index = ClipIndex(dataset)
     row = index.written.slice(5, 1).to_pylist()[0]
     broken = bytearray(storage.read(f"{dataset}/{shards.tar_name(row['shard'])}"))
     broken[row["flac_offset"] + row["flac_size"] // 2] ^= 0xFF
