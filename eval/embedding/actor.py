@@ -8,20 +8,21 @@ import pyarrow as pa
 import torch
 
 from pipeline import audio, sources
+from pipeline.sources import AudioLocation
 from train import checkpoint
 from train.checkpoint import Network
 
 DECODERS = 2  # threads of a reading task
-PLACE = ("id", *sources.PLACE)  # of a clip, all that reading needs to know
+LOCATION_COLUMNS = ("id", *AudioLocation._fields)
 
 
 def read(rows: pa.Table, sample_rate_hz: int) -> pa.Table:
-    """Decode clips, given their `PLACE`; adds `samples`, int16 bytes, or `reason` where there are none."""
+    """Decode clips, given their LOCATION_COLUMNS; adds `samples`, int16 bytes, or `reason` where there are none."""
 
-    def decode(row: dict[str, object]) -> tuple[bytes, str]:
+    def decode(row: dict[str, Any]) -> tuple[bytes, str]:
         try:
-            place = [row[name] for name in sources.PLACE]
-            return sources.read_place(*place, sample_rate_hz=sample_rate_hz).tobytes(), ""  # type: ignore[arg-type]
+            location = AudioLocation(**{name: row[name] for name in AudioLocation._fields})
+            return sources.read_audio(location, sample_rate_hz).tobytes(), ""
         except audio.AudioError as error:
             return b"", error.reason
 

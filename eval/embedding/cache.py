@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from eval.embedding import actor, engine
-from eval.embedding.actor import PLACE, EmbeddingActor
+from eval.embedding.actor import EmbeddingActor
 from eval.embedding.evaluation import EvaluationConfig
 from pipeline import storage
 from pipeline.errors import InputError, JobError
-from pipeline.sources.clip import Clip
+from pipeline.sources.clip import AudioLocation, Clip
 from train.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,9 @@ def embed(config: EvaluationConfig, loaded: Checkpoint, clips: Sequence[Clip]) -
 
 
 def _embed(config: EvaluationConfig, loaded: Checkpoint, wanted: Sequence[tuple[Clip, str]]) -> Iterator[pa.Table]:
-    columns: dict[str, list[object]] = {name: [getattr(clip, name) for clip, _ in wanted] for name in PLACE[1:]}
+    columns: dict[str, list[object]] = {
+        name: [getattr(clip, name) for clip, _ in wanted] for name in AudioLocation._fields
+    }
     places = pa.table({"id": [own for _, own in wanted], **columns})
     rate_hz, size = loaded.model.sample_rate_hz, config.batch_size
     if config.workers:

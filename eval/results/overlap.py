@@ -87,7 +87,7 @@ def _shared(clips: Sequence[Clip], trained: Iterable[str]) -> list[Clip]:
     """Return the clips whose key, or YouTube recording, is among those of the keys trained on."""
     keys = set(trained)
     videos = {f"youtube:{named[1]}" for key in keys if (named := AUDIOSET_KEY.fullmatch(key))}
-    return [clip for clip in clips if clip.key in keys or clip.origin in videos]
+    return [clip for clip in clips if clip.key in keys or clip.recording_id in videos]
 
 
 def _heard(clips: Sequence[Clip], tables: Sequence[str]) -> list[Clip]:
@@ -101,7 +101,7 @@ def _heard(clips: Sequence[Clip], tables: Sequence[str]) -> list[Clip]:
             samples = sources.read_samples(clip)
         except audio.AudioError:
             return False
-        return index.find(fingerprint.fingerprint(samples, audio.SAMPLE_RATE_HZ)) is not None
+        return index.find(fingerprint.compute(samples, audio.SAMPLE_RATE_HZ)) is not None
 
     with ThreadPoolExecutor(READERS) as pool:
         return [clip for clip, hit in zip(clips, pool.map(known, clips), strict=True) if hit]

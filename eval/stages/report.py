@@ -12,7 +12,7 @@ from eval import results
 from eval.report import headline, page, tables
 from eval.results import compare
 from pipeline import storage
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 
 
@@ -91,14 +91,14 @@ def _read_captions(datasets: Sequence[str], count: int) -> list[page.Captioned]:
     if len(set(names)) < len(names):
         raise InputError("--captions", datasets, "two datasets have the same name; rename one, names label the columns")
     try:
-        return _captioned(dict(zip(names, map(shards.ClipIndex, datasets), strict=True)), count)
+        return _captioned(dict(zip(names, map(ClipIndex, datasets), strict=True)), count)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             "--captions", datasets, f"cannot be read: {error}; `pipeline verify` names the fault"
         ) from None
 
 
-def _captioned(indices: dict[str, shards.ClipIndex], count: int) -> list[page.Captioned]:
+def _captioned(indices: dict[str, ClipIndex], count: int) -> list[page.Captioned]:
     texts = {name: dict(zip(index.keys, index.texts(), strict=True)) for name, index in indices.items()}
     first = next(iter(indices.values()))
     common = [i for i, key in enumerate(first.keys) if all(key in found for found in texts.values())]

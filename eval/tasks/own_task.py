@@ -6,7 +6,7 @@ from eval.tasks.task import Task
 from pipeline import sources, storage
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
-from pipeline.sources.official import LISTINGS
+from pipeline.sources.official_layouts import LISTINGS
 
 TRAIN = ("train", "training", "development")  # names of folds, in lower case
 VALIDATION = ("val", "valid", "validation", "dev")

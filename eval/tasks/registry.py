@@ -10,11 +10,11 @@ from eval.tasks import own_task
 from eval.tasks.task import Task as Task
 from pipeline import sources, storage
 from pipeline.errors import InputError
-from pipeline.sources import audioset, official
+from pipeline.sources import audioset, official_layouts
 from pipeline.sources.clip import Clip, disambiguated_key
-from pipeline.sources.official import Listing
+from pipeline.sources.official_layouts import Listing
 
-LISTINGS = {"synth": (Listing(("evaluation_segments.csv",)),)} | official.LISTINGS
+LISTINGS = {"synth": (Listing(("evaluation_segments.csv",)),)} | official_layouts.LISTINGS
 OWN_TABLE = "metadata.csv"  # what a dataset may bring in place of its official listings, such as a subset of it
 
 
@@ -209,7 +209,7 @@ def _place(task: Task, places: list[str], uri: str) -> str:
     """Return the folder that holds a task, official before one with a table of its own; '' where none does."""
     own = [place for place in places if storage.exists(storage.join(place, OWN_TABLE))]
     official = [place for place in places if _listings(task, place)]
-    if any(listing.own_name for listing, _ in _listings(task, uri)):
+    if any(listing.is_distinctive for listing, _ in _listings(task, uri)):
         official.append(uri)
     return next(iter(official or own), "")
 
@@ -232,7 +232,12 @@ def _distinct(task: Task, clips: list[Clip]) -> list[Clip]:
     seen: dict[str, Clip] = {}
     for clip in reversed(clips):
         other = seen.get(clip.key)
-        if other and task.test and clip.fold != other.fold and not (clip.origin and clip.origin == other.origin):
+        if (
+            other
+            and task.test
+            and clip.fold != other.fold
+            and not (clip.recording_id and clip.recording_id == other.recording_id)
+        ):
             clip = replace(clip, key=disambiguated_key(f"{clip.fold}/{clip.source_id}"))
         if seen.setdefault(clip.key, clip) is not clip:
             told = sources.same_key(clip.source_id, seen[clip.key].source_id, clip.key)

@@ -161,10 +161,15 @@ def check(config: CaptionConfig, checkpoint_info: "CheckpointInfo[CaptionerConfi
 def _outcome(clip: dict[str, Any], owner: dict[str, Any]) -> shards.Outcome:
     if clip["status"] != "written":
         return shards.Outcome(**{name: clip[name] for name in ("key", "status", "stage", "reason", "detail")})
-    meta = {
+    meta: shards.SampleMeta = {
         "text": [caption["text"] for caption in clip["captions"]],
         "tag": clip["tags"],
-        **{name: clip[name] for name in ("mids", "source_id", "origin", "start_s", "end_s", "num_samples")},
+        "mids": clip["mids"],
+        "source_id": clip["source_id"],
+        "origin": clip["origin"],
+        "start_s": clip["start_s"],
+        "end_s": clip["end_s"],
+        "num_samples": clip["num_samples"],
         "sample_rate_hz": audio.SAMPLE_RATE_HZ,
         "captions": [provenance(caption, owner) for caption in clip["captions"]],
     }
@@ -179,9 +184,9 @@ def _outcome(clip: dict[str, Any], owner: dict[str, Any]) -> shards.Outcome:
     )
 
 
-def provenance(caption: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
+def provenance(caption: dict[str, Any], owner: dict[str, Any]) -> shards.CaptionRecord:
     """Return the record of one caption: what it says and how it was made."""
-    record = {
+    record: shards.CaptionRecord = {
         "text": caption["text"],
         "score": caption["score"],
         "model": owner["captioner"].rpartition("/")[2],

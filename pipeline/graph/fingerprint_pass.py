@@ -31,11 +31,11 @@ class Fingerprinter:
         deduplication.write_words(self.reader.out, shard, words)
         return pa.table({"shard": [shard]})
 
-    def _words(self, row: dict[str, Any]) -> dict[str, Any] | None:
+    def _words(self, row: dict[str, Any]) -> deduplication.WordsRow | None:
         _, samples = self.reader.check(row)
         if samples is None:
             return None
-        words = fingerprint.fingerprint(samples, audio.SAMPLE_RATE_HZ)
+        words = fingerprint.compute(samples, audio.SAMPLE_RATE_HZ)
         return {"key": row["key"], "words": words.astype("<u4").tobytes()}
 
 

@@ -71,7 +71,8 @@ class Reader:
         if row["excluded"]:
             return _ended(row, "filtered", "plan", "evaluation_clip", f"by its id a clip of {row['excluded']}"), None
         try:
-            samples = sources.read_place(**{name: row[name] for name in sources.PLACE if row.get(name) is not None})
+            fields = {name: row[name] for name in sources.AudioLocation._fields if row.get(name) is not None}
+            samples = sources.read_audio(sources.AudioLocation(**fields))
         except audio.AudioError as error:
             return _ended(row, "failed", "read", error.reason, error.detail), None
         if rejected := self.audio_filter.reject(samples):
@@ -95,7 +96,7 @@ class Reader:
         """Return which evaluation clip these samples sound like, or ''."""
         if not self.fingerprints:
             return ""
-        match = _index(self.fingerprints).find(fingerprint.fingerprint(samples, audio.SAMPLE_RATE_HZ))
+        match = _index(self.fingerprints).find(fingerprint.compute(samples, audio.SAMPLE_RATE_HZ))
         if match is None:
             return ""
         return f"sounds like {match.name} for {match.seconds:.1f} s, {match.bit_error_rate:.0%} of bits differ"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.sources import audioset
-from pipeline.sources.clip import Clip, origin_of, stem
+from pipeline.sources.clip import Clip, find_recording_id, stem
 
 Row = dict[str, str]
 NAMED_BY_YOUTUBE = re.compile(
@@ -107,7 +107,7 @@ class Decontamination:
         """Return the evaluation set that a clip belongs to, or ''."""
         name = stem(clip.source_id.rpartition("/")[2])
         youtube = (f"youtube:{named[1]}" for text in (name, clip.key) if (named := NAMED_BY_YOUTUBE.fullmatch(text)))
-        told = (clip.origin, f"file:{name.lower()}", *youtube)
+        told = (clip.recording_id, f"file:{name.lower()}", *youtube)
         return next((self.sets[one] for one in told if one in self.sets), "")
 
 
@@ -159,7 +159,7 @@ def _ids(name: str, uri: str) -> Iterator[str]:
                 if "," in line:
                     told = f"{line!r} is no id, and the columns are not those of {name}"
                     raise InputError("--firewall.lists", uri, f"{told}; give one id a line, or the official file")
-                yield origin_of(line) or (line if ":" in line else f"youtube:{line}")
+                yield find_recording_id(line) or (line if ":" in line else f"youtube:{line}")
 
 
 def _rows(uri: str) -> Iterator[Row]:

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
     ]
 )
 LATER = ("cut_start_s", "cut_end_s", "note")  # hashed where a clip has one: plans of before December 2026 have none
+CLIP_FIELDS = {"origin": "recording_id"}  # column -> field of `Clip`, where they differ
 HASHED = ("key", "source_id", "origin", "fault", "start_s", "end_s", "tags", "mids")
 
 
@@ -63,7 +64,11 @@ def draw(listing: Iterable[list[Clip]], made_from: dict[str, Any], wall: Deconta
     tables, progress = TableWriter(SCHEMA), Progress("plan", "clips")
     for chunk in listing:
         verdicts = [wall.verdict(clip) for clip in chunk]
-        columns = {name: [getattr(clip, name) for clip in chunk] for name in SCHEMA.names if name != "excluded"}
+        columns = {
+            name: [getattr(clip, CLIP_FIELDS.get(name, name)) for clip in chunk]
+            for name in SCHEMA.names
+            if name != "excluded"
+        }
         tables.add({**columns, "excluded": verdicts})
         hashed = [*HASHED, *(name for name in LATER if any(columns[name]))]
         digest.update(json.dumps([[columns[name] for name in hashed], verdicts]).encode())
@@ -109,6 +114,6 @@ def _same_key(key_hashes: np.ndarray, tables: TableWriter) -> str:
         return ""
     key = doubled[0].as_py()
     same = listed.filter(pc.equal(listed["key"], key)).slice(0, 2).to_pylist()
-    one, other = (sources.place_of(row["source_id"], row["uri"]) for row in same)
+    one, other = (sources.describe_location(row["source_id"], row["uri"]) for row in same)
     more = f"; {len(doubled) - 1} more keys are double" if len(doubled) > 1 else ""
     return sources.same_key(one, other, key) + more

@@ -58,7 +58,7 @@ def draft(
             "--max-shard-mb", max_shard_mb, "use a number above 0, or 0 to bound shards by clips alone"
         )
     if not source:
-        raise errors.InputError("--source", source, sources.WANTED)
+        raise errors.InputError("--source", source, sources.SOURCE_HINT)
     wall = Decontamination(firewall, storage.resolve(source))
     made_from = storage.plain(
         {

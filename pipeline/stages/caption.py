@@ -50,7 +50,7 @@ def check_command(config: CaptionConfig) -> tuple["CheckpointInfo[CaptionerConfi
     from train.models.captioner.model import TagGuidedCaptioner
 
     if not config.source:
-        raise InputError("--source", config.source, sources.WANTED)
+        raise InputError("--source", config.source, sources.SOURCE_HINT)
     checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
     check(config, checkpoint_info)
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline import run_dir, storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
 from pipeline.graph import caption_graph, engine, job_stats, reader
 from pipeline.graph.caption_actor import CaptionActor, CaptionActorConfig
 from pipeline.planning import plan
@@ -40,11 +40,11 @@ class RecaptionConfig(CaptionActorConfig):
 def run(config: RecaptionConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
     checkpoint_info, planned = _check(config)
-    data, folder = storage.resolve(config.data), shards.overlay_folder(config.data, config.name)
+    data, folder = storage.resolve(config.data), overlays.folder(config.data, config.name)
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
     identity = {"captioner_revision": checkpoint_info.revision, "arithmetic": config.arithmetic}
     run_dir.claim(folder, config, identity, ignore=FREE, flag="--name")
-    marker = storage.join(folder, shards.OVERLAY_FILE)
+    marker = storage.join(folder, overlays.MARK_FILE)
     done = set(storage.list_names(folder))
     todo = [shard for shard in range(plan.num_shards(planned)) if shards.ledger_name(shard) not in done]
     if not todo and storage.exists(marker):
@@ -84,12 +84,12 @@ def write(batch: pa.Table, folder: str) -> pa.Table:
             {"key": clip["key"], **{k: [each[k] for each in made] for k in ("text", "score")}, "captions": told}
         )
     storage.publish_table(
-        storage.join(folder, shards.ledger_name(shard)), pa.Table.from_pylist(rows, schema=shards.OVERLAY)
+        storage.join(folder, shards.ledger_name(shard)), pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
     )
     return pa.table({"shard": [shard], "clips": [len(rows)]})
 
 
-def _clip(row: dict[str, Any], tar: bytes) -> dict[str, Any]:
+def _clip(row: shards.ClipRow, tar: bytes) -> dict[str, Any]:
     flac, text = (shards.member(tar, row, kind) for kind in ("flac", "json"))
     meta = json.loads(text)
     return {
@@ -103,5 +103,5 @@ def _check(config: RecaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", 
 
     checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
     config.check(checkpoint_info.network)
-    shards.check_overlay_name(config.name)
+    overlays.check_name(config.name)
     return checkpoint_info, job_stats.whole(config.data)

@@ -96,7 +96,7 @@ def _find_again(rows: list[dict[str, Any]], again: caption_graph.CaptionConfig, 
     places = {row["key"]: row for row in rows}
     for clip in sources.list_clips(again.source, again.folds, column_names=again.columns, holds_all=holds_all):
         if row := places.get(clip.key):
-            row.update({name: getattr(clip, name) for name in (*sources.PLACE, "note")})
+            row.update({name: getattr(clip, name) for name in (*sources.AudioLocation._fields, "note")})
 
 
 def _extend(

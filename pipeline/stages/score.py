@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, run_dir, storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.graph import engine
 from pipeline.graph.engine import ActorConfig
@@ -50,10 +51,10 @@ class ScoreConfig:
 def run(config: ScoreConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
     index, checkpoint_info = _check(config)
-    folder = shards.overlay_folder(config.data, config.name)
+    folder = overlays.folder(config.data, config.name)
     free = ("data", "model", "batch_size", "actors")  # where things lie and how fast; the revision stands for the model
     run_dir.claim(folder, config, identity={"revision": checkpoint_info.revision}, ignore=free, flag="--name")
-    marker = storage.join(folder, shards.OVERLAY_FILE)
+    marker = storage.join(folder, overlays.MARK_FILE)
     done = set(storage.list_names(folder))
     todo = [shard for shard in index.shards if shards.ledger_name(shard) not in done]
     if not todo and storage.exists(marker):
@@ -84,15 +85,15 @@ class Scorer:
         """Score one shard and publish its part of the overlay."""
         (shard,) = batch["shard"].to_pylist()
         tar = storage.read(storage.join(self.data, shards.tar_name(shard)))
-        rows = [row for row in shards.read_rows(self.data, shard, self.config.captions) if row["text"]]
+        rows = [row for row in overlays.read_clips(self.data, shard, self.config.captions) if row["text"]]
         parts = [
             self._score(rows[i : i + self.config.batch_size], tar) for i in range(0, len(rows), self.config.batch_size)
         ]
-        table = pa.Table.from_pylist([row for part in parts for row in part], schema=shards.OVERLAY)
+        table = pa.Table.from_pylist([row for part in parts for row in part], schema=overlays.CAPTIONS_SCHEMA)
         storage.publish_table(storage.join(self.folder, shards.ledger_name(shard)), table)
         return pa.table({"shard": [shard], "clips": [len(rows)]})
 
-    def _score(self, rows: list[dict[str, Any]], tar: bytes) -> list[dict[str, Any]]:
+    def _score(self, rows: list[shards.ClipRow], tar: bytes) -> list[dict[str, Any]]:
         flacs = [shards.member(tar, row, "flac") for row in rows]
         decoded = list(self.decoders.map(audio.decode, flacs))
         texts = [text for row in rows for text in row["text"]]
@@ -114,17 +115,17 @@ def _best_first(scored: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return sorted(scored, key=lambda pair: -pair[0])
 
 
-def _check(config: ScoreConfig) -> tuple[shards.ClipIndex, "CheckpointInfo[ClapConfig]"]:
+def _check(config: ScoreConfig) -> tuple[ClipIndex, "CheckpointInfo[ClapConfig]"]:
     from train import checkpoint
     from train.models.clap import Clap
 
     checkpoint_info = checkpoint.describe(config.model, "--model", Clap)
-    shards.check_overlay_name(config.name)
+    overlays.check_name(config.name)
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
-    shards.check_captions(config.data, config.captions)
+    overlays.check_exists(config.data, config.captions)
     try:
-        return shards.ClipIndex(config.data), checkpoint_info
+        return ClipIndex(config.data), checkpoint_info
     except FileNotFoundError as error:
         raise InputError("--data", config.data, str(error)) from None
 

@@ -171,7 +171,7 @@ def _check_shard(
         yield from _check_clip(row, tar)
 
 
-def _check_clip(row: dict[str, Any], tar: bytes) -> Iterator[str]:
+def _check_clip(row: shards.ClipRow, tar: bytes) -> Iterator[str]:
     flac, text = (shards.member(tar, row, kind) for kind in ("flac", "json"))
     if hashlib.sha256(flac).hexdigest() != row["sha256"]:
         yield f"{row['key']}: the audio is not what was written"

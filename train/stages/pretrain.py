@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import audio, cli, errors, run_dir, sources, storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
 from pipeline.errors import InputError
 from train import checkpoint
 from train.data import clip_sets as data
@@ -221,7 +221,7 @@ def _check_text(config: TextConfig) -> None:
 
 def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, Any]:
     """Name the captions, captioner and filter this model comes from."""
-    origins = [shards.origin(uri) if shards.finished(uri) else {} for uri in config.data]
+    origins = [shards.provenance(uri) if shards.finished(uri) else {} for uri in config.data]
     lineage = {
         "stage": "train pretrain",
         "data": list(config.data),
@@ -237,6 +237,6 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, Any]:
     }
     for field_name, overlay in (("overlay", config.captions), ("audit", config.filter.audit)):
         if overlay:
-            told = [shards.read_overlay(uri, overlay)[1] for uri in config.data]
+            told = [overlays.read_info(uri, overlay) for uri in config.data]
             lineage[field_name] = told[0] if len(told) == 1 else told
     return lineage
