@@ -165,7 +165,7 @@ def test_other_vocabulary(caption: str, tag: str, foreign: list[str], unmentione
     assert lexicon_of_classes.audit(caption, [tag])[1:] == (foreign, unmentioned)
 
 
-def test_pickled_lexicon_judges_alike(small: Lexicon) -> None:
+def test_pickled_lexicon_gives_equal_verdicts(small: Lexicon) -> None:
     copy = pickle.loads(pickle.dumps(small))
     assert copy.audit("a cat meows as a train passes", ["Dog"]) == small.audit("a cat meows as a train passes", ["Dog"])
 

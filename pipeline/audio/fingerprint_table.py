@@ -1,4 +1,4 @@
-"""Tables of fingerprints, as `pipeline fingerprint` writes them: the name and the words of each clip."""
+"""The table that `pipeline fingerprint` writes: the name and the fingerprint of each clip."""
 
 import hashlib
 from collections.abc import Iterator

@@ -4,9 +4,9 @@
     <data>/attempts/00000.json    names the attempt that won: created once, however many writers try (storage.create)
     <data>/00000.tar, ...         the winner's files, moved to their names; the commit mark goes last
 
-A writer that dies leaves nothing but files under attempts/. One that dies after winning is finished by whoever comes
-next, from its own files. The commit mark never goes away, so that a decision made after it is void: who reads a
-decision looks for the mark afterwards.
+A writer that dies leaves nothing but files under attempts/. If it dies after winning, the next writer publishes its files.
+The commit mark is never removed, and a decision made after the mark is void: whoever reads a decision checks for the mark
+afterwards.
 """
 
 import json
@@ -28,7 +28,7 @@ def publish(data: str, shard: str, files: Mapping[str, bytes]) -> None:
     won = storage.create(_decision(data, shard), decision)
     if not storage.exists(storage.join(data, mark)):
         _finish(data, shard)
-    elif won:  # after the commit of another, whose decision is cleared away
+    elif won:  # after the commit of another writer, whose decision is already removed
         storage.remove(_decision(data, shard))
     storage.remove(storage.join(data, FOLDER, attempt))
 
@@ -41,7 +41,7 @@ def recover(data: str) -> None:
 
 
 def clean_up(data: str) -> None:
-    """Remove what attempts left behind, once every shard is committed."""
+    """Remove the files of attempts, once every shard is committed."""
     storage.remove(storage.join(data, FOLDER))
 
 
@@ -50,7 +50,7 @@ def _finish(data: str, shard: str) -> None:
     try:
         decision = storage.read_json(_decision(data, shard))
     except FileNotFoundError:
-        return  # someone else has finished it
+        return  # another writer has finished it
     mark = decision["files"][-1]
     if not storage.exists(storage.join(data, mark)):
         for name in decision["files"]:

@@ -1,4 +1,4 @@
-"""The ledgers of a dataset one after the other, several read ahead; none is held longer than it is looked at."""
+"""The ledgers of a dataset, one after the other; some are read ahead, and none is kept."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial

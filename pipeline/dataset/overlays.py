@@ -69,7 +69,7 @@ def check_name(name: str) -> None:
 
 
 def check_exists(data: str, name: str, flag: str = "--captions", remedy: str = "") -> None:
-    """Raise InputError when an overlay is named and is not there, whole."""
+    """Raise InputError when an overlay is named and is absent or not complete."""
     if name and not storage.exists(storage.join(folder(data, name), MARK_FILE)):
         names = storage.list_names(storage.join(storage.resolve(data), FOLDER))
         raise InputError(flag, name, f"no such overlay in {data}; it has {names}{remedy and f', {remedy}'}")

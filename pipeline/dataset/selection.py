@@ -64,7 +64,7 @@ def select(data: str, config: SelectionConfig, columns: Sequence[str] = ()) -> I
 
     Raises:
         FileNotFoundError: when `data` is no finished dataset of shards.
-        InputError: when an overlay is not there, or a threshold needs one that is not named.
+        InputError: when an overlay is absent, or a threshold needs an overlay and none is named.
     """
     sizes = shards.sizes(data)
     _check(config)
@@ -146,7 +146,7 @@ def _above_min_score(captions: _Captions, limits: FilterConfig) -> list[str]:
 
 
 def _passing_audit(texts: list[str], row: AuditRow | None, limits: FilterConfig) -> list[str]:
-    """Return the captions of a clip that pass the thresholds on verdicts; one that was not judged passes none."""
+    """Return the captions of a clip that pass the thresholds on verdicts; a caption that is not in the audit passes none."""
     if row is None or (limits.drop_copies and row["copy"]):
         return []
     indices = {text: index for index, text in enumerate(row["text"])}

@@ -129,7 +129,7 @@ def stats_name(shard: int) -> str:
 
 
 def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) -> dict[str, Any]:
-    """Publish one shard: tar, ledger and commit mark, of this call or of another that was there first.
+    """Publish one shard: tar, ledger and commit mark. Does nothing where another writer has published it.
 
     Returns:
         The stats of this call.
@@ -164,7 +164,7 @@ def member(tar: bytes, row: ClipRow, kind: Literal["flac", "json"]) -> bytes:
 
 
 def committed(data: str) -> list[int]:
-    """Return the numbers of the shards whose commit mark is there."""
+    """Return the numbers of the shards that have a commit mark."""
     found = (re.fullmatch(r"(\d{5,})_stats\.json", name) for name in storage.list_names(data))
     return sorted(int(match[1]) for match in found if match)
 
@@ -181,7 +181,7 @@ def finished(data: str) -> bool:
 
 
 def provenance(data: str) -> dict[str, Any]:
-    """Return where a dataset comes from: its plan hash, and the resolved config and captioner revision that made it."""
+    """Return the provenance of a dataset: its plan hash, and the resolved config and captioner revision that made it."""
     return {
         "plan_hash": storage.read_json(storage.join(data, "plan.json"))["hash"],
         "generation": storage.read_json(storage.join(data, "run.json")),

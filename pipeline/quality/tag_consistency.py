@@ -1,4 +1,4 @@
-"""Judge captions without a model: length, equality, and whether a caption agrees with its clip's tags.
+"""Checks of captions without a model: length, equality, and whether a caption agrees with its clip's tags.
 
 Pure functions of text. A verdict is stored beside the caption, and thresholds are chosen for training or export.
 

@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 
 def key(ytid: str, start_s: float, end_s: float) -> str:
-    """Make the clip key `Y<ytid>_<start_ms>_<end_ms>`; a dot would split a WebDataset sample, so there is none."""
+    """Make the clip key `Y<ytid>_<start_ms>_<end_ms>`; it has no dot, which would split a WebDataset sample."""
     return f"Y{ytid}_{round(start_s * 1000)}_{round(end_s * 1000)}"
 
 

@@ -31,7 +31,7 @@ def normalise(name: object) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return {role: column} of `file=path,labels=tags`; a role without a column, `start=`, is not looked for.
+    """Return {role: column} of `file=path,labels=tags`; a role without a column, as in `start=`, is left out.
 
     Raises:
         InputError: naming --columns when a part is no pair or no role.

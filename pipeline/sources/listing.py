@@ -103,7 +103,7 @@ def stamp(source: str, flag: str = "--source") -> str:
     that; there, `pipeline retry --reason missing` finds the clips whose audio came after the plan.
 
     Raises:
-        InputError: as `list_clips` does for a source that is not there.
+        InputError: as `list_clips` does for an absent source.
     """
     with readable(source, flag):
         found = parts.find_parts(storage.resolve(source))

@@ -18,7 +18,7 @@ UNLABELLED = "_background_noise_"
 class Listing(NamedTuple):
     """A file, or a folder, inside a dataset's folder that lists clips."""
 
-    files: tuple[str, ...]  # the first that is there is read
+    files: tuple[str, ...]  # the first that exists is read
     split: str = ""  # the fold of all its clips; '' where the listing has it, or there is none
     is_distinctive: bool = True  # False: a name that any dataset may have, and that does not identify this one
 

@@ -145,7 +145,7 @@ def _note_columns(uri: str, names: Iterable[str], audio: str, stats: ListingStat
 
 
 def _identity(row: int, key: str, fields: Fields, path: str) -> tuple[object, ...]:
-    """Return a value that the rows of one clip share. A row without an id and a start or path gets one of its own."""
+    """Return a value that the rows of one clip share. A row without an id, or without start and path, shares it with none."""
     has_id = any(fields.get(column) for column in ID_COLUMNS)
     start_s = times(fields)[0]
     return (key, start_s, path) if has_id and (start_s is not None or path) else (row,)

@@ -30,7 +30,7 @@ PLAIN = {
     "wav",
     "wavs",
 }  # folders that name no class
-DEPTH = 3  # folders inside folders that are looked into
+MAX_DEPTH = 3  # levels of folders inside a source
 KINDS = {  # end of a name -> kind
     ".tar": "tar", ".parquet": "parquet", ".yaml": "macs", ".yml": "macs", ".csv": "table", ".tsv": "table",
     ".txt": "table", ".json": "json", ".jsonl": "json", ".ndjson": "json",
@@ -66,7 +66,7 @@ def find_parts(uri: str) -> list[Part]:
     if any(mark in name for mark in "*?{") and not storage.exists(uri):
         return [_file(storage.join(folder, match), match) for match in _expand(folder, name)]
     if storage.is_folder(uri):
-        return list(_inside(uri, "", "", "", DEPTH))
+        return list(_inside(uri, "", "", "", MAX_DEPTH))
     if not storage.exists(uri):
         raise FileNotFoundError(uri)
     return [_file(uri, name)]

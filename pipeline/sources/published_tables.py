@@ -49,7 +49,7 @@ def is_wavcaps(fields: Mapping[str, Any]) -> bool:
 
 
 def list_wavcaps(uri: str, rows: Iterable[Row], stats: ListingStats) -> Iterator[Clip]:
-    """Yield the clips of one of WavCaps' JSON files; the audio is looked for beside it and in its `<part>_flac` folder."""
+    """Yield the clips of one of WavCaps' JSON files; the audio lies beside it or in its `<part>_flac` folder."""
     folder, _, table = uri.rpartition("/")
     files = AudioFolder(folder, table)
     stats.columns |= {"file": "id", "captions": "caption", "source": "href"}

@@ -130,22 +130,22 @@ def merge(rows: Iterable[tuple[Hashable, int, Clip]], uri: str, stats: ListingSt
         rows: identity of the clip, line, and clip, of each row.
         uri: of the table.
         stats: counts the merged rows.
-        holds_all: rows of one clip may lie apart, and all clips are held; otherwise they are neighbours.
+        holds_all: keep all clips in memory, as rows of one clip may lie apart; otherwise they are neighbours.
 
     Raises:
         ListingError: as `merged` does.
     """
-    held: dict[Hashable, Clip] = {}
+    by_identity: dict[Hashable, Clip] = {}
     for identity, line, clip in rows:
-        if identity in held:
+        if identity in by_identity:
             stats.merged += 1
-            held[identity] = merged(held[identity], clip, uri, line)
+            by_identity[identity] = merged(by_identity[identity], clip, uri, line)
             continue
         if not holds_all:
-            yield from held.values()
-            held.clear()
-        held[identity] = clip
-    yield from held.values()
+            yield from by_identity.values()
+            by_identity.clear()
+        by_identity[identity] = clip
+    yield from by_identity.values()
 
 
 def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
@@ -165,9 +165,9 @@ def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
 
 def distinct(clips: Iterable[Clip]) -> Iterator[Clip]:
     """Yield clips of a table whose names may give equal keys; equal keys get the hash of the name at their end."""
-    held = list(clips)
-    counts = Counter(clip.key for clip in held)
-    for clip in held:
+    listed = list(clips)
+    counts = Counter(clip.key for clip in listed)
+    for clip in listed:
         yield dataclasses.replace(clip, key=disambiguated_key(clip.source_id)) if counts[clip.key] > 1 else clip
 
 

@@ -1,4 +1,4 @@
-"""Judge the captions of a dataset without a model: `python -m pipeline audit --data <dataset> --name <overlay>`.
+"""Check the captions of a dataset without a model: `python -m pipeline audit --data <dataset> --name <overlay>`.
 
 Writes an overlay of verdicts: events that a caption mentions outside the clip's tags, tags it leaves out, its length,
 how many clips share it, and which clips have the audio of an earlier one. Nothing is deleted: thresholds are chosen for
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """Judge the captions of a dataset of shards by their words, their clips' tags and each other."""
+    """Check the captions of a dataset of shards by their length, against their clips' tags and against each other."""
 
     data: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Dataset of shards that `pipeline caption` wrote."""
     name: str = ""
     """Name of the overlay, such as audit; becomes <data>/overlays/<name>."""
     captions: str = ""
-    """Overlay whose captions to judge; empty takes the shards' own."""
+    """Overlay whose captions to check; empty takes the shards' own."""
     labels: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Folder with AudioSet's class_labels_indices.csv and ontology.json; empty looks beside the dataset's source.
     Without the first the vocabulary is the dataset's own tags, without the second a tag's only relative is itself."""
@@ -61,7 +61,7 @@ def run(config: AuditConfig) -> None:
     done = set(storage.list_names(folder))
     todo = [shard for shard in numbers if shards.ledger_name(shard) not in done]
     if todo:
-        task = partial(judge, data=data, captions=config.captions, out=folder, vocabulary=vocabulary, repeats=repeats)
+        task = partial(check, data=data, captions=config.captions, out=folder, vocabulary=vocabulary, repeats=repeats)
         progress = Progress("audit", "clips")
         for row in engine.rows(engine.map_tasks(engine.shard_numbers(todo), task)):
             progress.add(row["clips"])
@@ -108,8 +108,8 @@ class _Repeats:
         return bool(self.first_keys[np.searchsorted(self.audio, _hash(sha256))] != _hash(key))
 
 
-def judge(batch: pa.Table, data: str, captions: str, out: str, vocabulary: _Vocabulary, repeats: _Repeats) -> pa.Table:
-    """Judge the captions of one shard and publish its part of the overlay."""
+def check(batch: pa.Table, data: str, captions: str, out: str, vocabulary: _Vocabulary, repeats: _Repeats) -> pa.Table:
+    """Check the captions of one shard and publish its part of the overlay."""
     (shard,) = batch["shard"].to_pylist()
     rows = overlays.read_clips(data, shard, captions)
     lexicon = _lexicon(vocabulary)

@@ -61,7 +61,7 @@ class _ListedClip(TypedDict):
 
 
 def run(config: ExportConfig) -> None:
-    """Write the tars; those that are there are skipped."""
+    """Write the tars; existing ones are skipped."""
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")
     if config.clips_per_shard < 1:
