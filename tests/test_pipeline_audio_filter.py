@@ -11,7 +11,7 @@ import soundfile
 from pipeline import audio, sources, storage
 from pipeline.audio import fingerprint
 from pipeline.configs import CAPTION
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.graph.caption_graph import CaptionConfig
 from pipeline.planning import plan
@@ -123,7 +123,7 @@ def source(caption_config: CaptionConfig, tmp_path: Path) -> Path:
 
 
 def outcomes(out: str) -> dict[str, tuple[str, str]]:
-    return {row["key"]: (row["status"], row["reason"]) for row in shards.FingerprintIndex(out).ledger.to_pylist()}
+    return {row["key"]: (row["status"], row["reason"]) for row in ClipIndex(out).ledger.to_pylist()}
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -149,7 +149,7 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
         "late": ("failed", "missing"),
     }
     assert outcomes(out) == wanted
-    details = {row["key"]: row["detail"] for row in shards.FingerprintIndex(out).ledger.to_pylist()}
+    details = {row["key"]: row["detail"] for row in ClipIndex(out).ledger.to_pylist()}
     assert details["copy"].startswith("the recording of one, ")
     card = storage.read_text(storage.join(out, "README.md"))
     assert "| audio_copy | 1 |" in card and "no sample above -70 dBFS; too short: below 0.2 s; copies" in card

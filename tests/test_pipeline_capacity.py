@@ -183,7 +183,7 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
         owner = {**dataclasses.asdict(CAPTION["tiny"][1]), "captioner_revision": "", "arithmetic": ""}
         storage.publish_json(f"{out}/run.json", storage.plain(owner))
         before = Counter(proxy.requests)
-        commit.settle(out)
+        commit.recover(out)
         for shard in plan.missing(out, planned):
             batch = Reader(out, planned, (), 0, audio_filter.OFF)(pa.table({"shard": [shard]}))
             clips = reader.unpack(batch)[1]

@@ -43,7 +43,7 @@ def without_header(folder: Path, samples: np.ndarray, rate_hz: int, *flags: str,
 
 def pieces(stream: bytes) -> list[bytes]:
     """Return the frames of a plain stream."""
-    places = [*mpeg._places(stream), len(stream)]
+    places = [*mpeg._positions(stream), len(stream)]
     return [stream[a:b] for a, b in itertools.pairwise(places)]
 
 

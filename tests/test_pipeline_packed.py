@@ -251,7 +251,7 @@ def test_threads_that_read_one_row_group_load_it_once(tmp_path: Path, monkeypatc
 def test_a_row_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.Table.from_pylist([{"audio": {"bytes": flac(1)}}]), tmp_path / "a.parquet")
     (clip,) = sources.read_clips(str(tmp_path / "a.parquet"))
-    monkeypatch.setattr("pipeline.audio.decoding.MAX_BYTES", len(flac(1)) - 1)
+    monkeypatch.setattr("pipeline.audio.MAX_BYTES", len(flac(1)) - 1)
     with pytest.raises(audio.AudioError, match="too_large"):
         audio_of(clip)
 
