@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 ROUNDS ?= 50
+PROCESSES ?= 2
 JOB ?= demo --actors.max 1 --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
 export BLAT_DATA ?= $(abspath ../shared/data)
 
@@ -13,8 +14,9 @@ export BLAT_DATA ?= $(abspath ../shared/data)
 demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
 	bash cluster/demo.sh
 
-test: $(READY) check    ## lint, types, import contracts, then every test
-	pytest
+# Tests that use Ray share one process and start first; torch keeps to one thread in each process.
+test: $(READY) check    ## lint, types, import contracts, then every test, in two processes
+	OMP_NUM_THREADS=1 pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 20
 
 gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
 	python3 -m tests.bench.gpu_check $(ARGS)

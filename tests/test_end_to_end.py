@@ -1,4 +1,4 @@
-"""The whole loop, tiny, through the commands a user types; training once on two real Ray Train workers."""
+"""The whole loop, tiny, through the commands a user types, in one process; `test_noise.py` has its stages on Ray."""
 
 import dataclasses
 import json
@@ -30,17 +30,17 @@ def call(command: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def loop(corpus: str, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+def loop(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run every step of the demo with the tiny configs."""
     d = tmp_path_factory.mktemp("loop")
     call(f"train captioner tiny --source {corpus}/captioned_segments.csv --out {d}/captioner")
     for name, guidance in (("guided", "tags"), ("unguided", "none")):
         call(
             f"pipeline caption tiny --source {corpus}/tagged_segments.csv --captioner {d}/captioner "
-            f"--guidance {guidance} --out {d}/{name}"
+            f"--guidance {guidance} --actors.max 0 --out {d}/{name}"
         )
-    call(f"train pretrain tiny --data {d}/guided --init-audio {d}/captioner --scale.num-workers 2 --out {d}/round1")
-    call(f"pipeline score tiny --data {d}/guided --model {d}/round1 --name round1")
+    call(f"train pretrain tiny --data {d}/guided --init-audio {d}/captioner --out {d}/round1")
+    call(f"pipeline score tiny --data {d}/guided --model {d}/round1 --actors.max 0 --name round1")
     call(f"train pretrain tiny --data {d}/guided --captions round1 --best-only --keep-fraction 0.5 --out {d}/round2")
     for model in ("round1", "round2"):
         for stage in ("zero-shot", "retrieval"):
@@ -65,7 +65,7 @@ def test_predicted_tags_guide_sampled_captions(loop: Path, corpus: str) -> None:
     """The captioner listens, tags and captions by itself; each caption says how it came about."""
     call(
         f"pipeline caption tiny --source {corpus}/tagged_segments.csv --captioner {loop}/captioner --guidance predicted "
-        f"--tag-threshold 0.2 --decoding.method nucleus --decoding.num-captions 2 --out {loop}/predicted"
+        f"--tag-threshold 0.2 --decoding.method nucleus --decoding.num-captions 2 --actors.max 0 --out {loop}/predicted"
     )
     index = ClipIndex(str(loop / "predicted"))
     assert len(index) == 24
@@ -141,14 +141,15 @@ def test_report_is_one_self_contained_page(loop: Path) -> None:
 
 def test_a_finished_stage_returns_at_once(loop: Path, corpus: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in loop.rglob("*.safetensors")}
-    call(
-        f"train pretrain tiny --data {loop}/guided --init-audio {loop}/captioner --scale.num-workers 2 --out {loop}/round1"
-    )
+    call(f"train pretrain tiny --data {loop}/guided --init-audio {loop}/captioner --out {loop}/round1")
     assert before == {path: path.stat().st_mtime_ns for path in loop.rglob("*.safetensors")}
 
 
 def test_real_clips_in_odd_layouts_go_through(blat_data: Path, loop: Path, tmp_path: Path) -> None:
     """Real Ogg clips of 44.1 kHz and odd encodings, from a table, become shards; n of N is counted."""
     source = blat_data / "odd_formats" / "metadata.csv"
-    call(f"pipeline caption tiny --source {source} --captioner {loop}/captioner --guidance none --out {tmp_path}/odd")
+    call(
+        f"pipeline caption tiny --source {source} --captioner {loop}/captioner --guidance none --actors.max 0 "
+        f"--out {tmp_path}/odd"
+    )
     assert len(ClipIndex(str(tmp_path / "odd"))) == 15
