@@ -10,7 +10,7 @@ import soundfile
 
 from pipeline import audio, sources, storage
 from pipeline.audio import fingerprint
-from pipeline.configs import CAPTION
+from pipeline.configs import CAPTION, IN_PROCESS
 from pipeline.dataset import shards
 from pipeline.errors import InputError
 from pipeline.graph.caption_graph import CaptionConfig
@@ -123,10 +123,9 @@ def source(caption_config: CaptionConfig, tmp_path: Path) -> Path:
 
 
 def outcomes(out: str) -> dict[str, tuple[str, str]]:
-    return {row["key"]: (row["status"], row["reason"]) for row in shards.FingerprintIndex(out).ledger.to_pylist()}
+    return {row["key"]: (row["status"], row["reason"]) for row in shards.ClipIndex(out).ledger.to_pylist()}
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     config = dataclasses.replace(
@@ -136,6 +135,7 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
         out=out,
         clips_per_shard=3,
         max_bad_fraction=0.5,
+        actors=IN_PROCESS,
         audio_filter=AudioFilterConfig(min_s=0.2, drop_copies=True),
     )
     caption.run(config)
@@ -149,7 +149,7 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
         "late": ("failed", "missing"),
     }
     assert outcomes(out) == wanted
-    details = {row["key"]: row["detail"] for row in shards.FingerprintIndex(out).ledger.to_pylist()}
+    details = {row["key"]: row["detail"] for row in shards.ClipIndex(out).ledger.to_pylist()}
     assert details["copy"].startswith("the recording of one, ")
     card = storage.read_text(storage.join(out, "README.md"))
     assert "| audio_copy | 1 |" in card and "no sample above -70 dBFS; too short: below 0.2 s; copies" in card
@@ -159,20 +159,25 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
     caption.run(config)
     assert {path.name: path.read_bytes() for path in Path(out).glob("0*")} == before
     (source / "audio" / "late.wav").write_bytes((source / "audio" / "one.wav").read_bytes())
-    retry.run(RetryConfig(data=out, reason=("missing",)))
+    retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("missing",)))
     assert outcomes(out) == wanted | {"late": ("filtered", "audio_copy")}
-    verify.run(VerifyConfig(data=out))
+    verify.run(VerifyConfig(data=out, in_process=True))
     with pytest.raises(InputError, match="audio_filter was"):
         caption.run(dataclasses.replace(config, audio_filter=AudioFilterConfig(min_s=0.3, drop_copies=True)))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_job_from_before_the_filter_goes_on_without(
     source: Path, captioner: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = str(tmp_path / "out")
     tiny = dataclasses.replace(
-        CAPTION["tiny"][1], source=str(source), captioner=captioner, out=out, clips_per_shard=3, max_bad_fraction=0.5
+        CAPTION["tiny"][1],
+        source=str(source),
+        captioner=captioner,
+        out=out,
+        clips_per_shard=3,
+        max_bad_fraction=0.5,
+        actors=IN_PROCESS,
     )
     caption.run(dataclasses.replace(tiny, audio_filter=OFF))
     made = {path.name: path.read_bytes() for path in Path(out).glob("0*")}
@@ -191,5 +196,5 @@ def test_a_job_from_before_the_filter_goes_on_without(
     planned = plan.read(out)
     assert planned is not None
     (source / "audio" / "late.wav").write_bytes((source / "audio" / "silence.wav").read_bytes())
-    retry.run(RetryConfig(data=out, reason=("missing",)))
+    retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("missing",)))
     assert outcomes(out)["late"] == ("written", "")

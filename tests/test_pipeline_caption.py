@@ -1,4 +1,4 @@
-"""Caption generation on a real Ray: every clip accounted for, done work kept, the same bytes after a kill."""
+"""Caption generation: every clip accounted for, done work kept, the same bytes after a kill of a driver on a real Ray."""
 
 import csv
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pipeline import audio, sources, storage
-from pipeline.configs import CAPTION
+from pipeline.configs import CAPTION, IN_PROCESS
 from pipeline.dataset import shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError, JobError
@@ -26,8 +26,7 @@ from pipeline.sources import clip
 from pipeline.stages.caption import run
 from tests.support import zoo
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-TINY: CaptionConfig = CAPTION["tiny"][1]
+TINY: CaptionConfig = dataclasses.replace(CAPTION["tiny"][1], actors=IN_PROCESS)
 
 
 def tars(folder: str) -> dict[str, bytes]:
@@ -64,7 +63,9 @@ def test_lost_shards_are_redone_to_the_same_bytes_and_others_left_alone(
     assert Path(out, "00000.tar").stat().st_mtime_ns == kept
 
 
-def test_killed_driver_resumes_to_the_same_bytes(dataset: str, caption_config: CaptionConfig, tmp_path) -> None:
+def test_killed_driver_resumes_to_the_same_bytes(
+    ray_session: None, dataset: str, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
     import ray
 
     out = str(tmp_path)
@@ -79,7 +80,7 @@ def test_killed_driver_resumes_to_the_same_bytes(dataset: str, caption_config: C
     driver.wait()
     before = shards.committed(out)
     assert 0 < len(before) < 3
-    run(dataclasses.replace(caption_config, out=out))
+    run(dataclasses.replace(caption_config, out=out, actors=ActorConfig()))
     assert tars(out) == tars(dataset)
 
 
@@ -92,7 +93,9 @@ def test_another_captioner_or_guidance_in_the_same_place_is_refused(
     assert tars(dataset) == before
 
 
-def test_gpus_that_are_not_there_are_an_error_not_a_wait(caption_config: CaptionConfig, tmp_path) -> None:
+def test_gpus_that_are_not_there_are_an_error_not_a_wait(
+    ray_session: None, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=r"--actors\.gpus 1\.0: there is no GPU here"):
         run(dataclasses.replace(caption_config, out=str(tmp_path), actors=ActorConfig(gpus=1.0)))
 
@@ -164,7 +167,9 @@ def test_without_guidance_a_clip_without_tags_is_captioned(
     assert made[0] == made[1]
 
 
-def test_two_drivers_at_once_write_one_dataset(dataset: str, caption_config: CaptionConfig, tmp_path: Path) -> None:
+def test_two_drivers_at_once_write_one_dataset(
+    ray_session: None, dataset: str, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
     import ray
 
     out = str(tmp_path)
@@ -178,10 +183,13 @@ def test_two_drivers_at_once_write_one_dataset(dataset: str, caption_config: Cap
     assert not Path(out, "attempts").exists()
 
 
-def test_the_accounts_are_exported_for_prometheus(dataset: str) -> None:
-    """The counts of this session's runs, as Ray's own endpoint serves them."""
+def test_the_counts_are_exported_for_prometheus(
+    ray_session: None, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
+    """The counts of a run, as Ray's own endpoint serves them."""
     import ray
 
+    run(dataclasses.replace(caption_config, out=str(tmp_path), actors=ActorConfig()))
     address = ray.nodes()[0]
     endpoint = f"http://{address['NodeManagerAddress']}:{address['MetricsExportPort']}/metrics"
     deadline = time.monotonic() + 60

@@ -28,9 +28,7 @@ def sound(seed: int, seconds: float) -> np.ndarray:
     return rng.integers(-9000, 9000, round(seconds * audio.SAMPLE_RATE_HZ)).astype(np.int16)
 
 
-def test_parts_of_recordings_and_repeated_members_become_clips(
-    ray_session: None, caption_config: CaptionConfig, tmp_path: Path
-) -> None:
+def test_parts_of_recordings_and_repeated_members_become_clips(caption_config: CaptionConfig, tmp_path: Path) -> None:
     recording, old, new = sound(0, 4.0), sound(1, 1.0), sound(2, 1.0)
     write(tmp_path / "source" / "calls" / "r.flac", audio.encode_flac(recording))
     rows = [{"audio_filepath": "r.flac", "offset": o, "duration": 1.25, "labels": ["Rain"]} for o in (0.0, 1.5)]
@@ -56,7 +54,7 @@ def test_parts_of_recordings_and_repeated_members_become_clips(
     np.testing.assert_array_equal(decoded["r_0_1250"], recording[:40_000])
     np.testing.assert_array_equal(decoded["r_1500_2750"], recording[48_000:88_000])
     np.testing.assert_array_equal(decoded["a"], new)
-    verify.run(VerifyConfig(data=out))
+    verify.run(VerifyConfig(data=out, in_process=True))
 
 
 @pytest.fixture
