@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline import audio, cli, sources
+from pipeline import audio, cli, run_dir, sources
 from pipeline.errors import InputError
 from train import checkpoint, parallel
 from train.checkpoint import tokens
@@ -41,9 +41,9 @@ log = logging.getLogger(__name__)
 class TrainCaptionerConfig(TrainingConfig):
     """Train a captioner from CSVs of captioned clips and their audio."""
 
-    source: tuple[str, ...] = ()
+    source: tuple[str, ...] = field(default=(), metadata=run_dir.NOT_IDENTITY)
     """Captioned clips, one source after the other: CSVs, MACS.yaml, folders of shards."""
-    labelled: tuple[str, ...] = ()
+    labelled: tuple[str, ...] = field(default=(), metadata=run_dir.NOT_IDENTITY)
     """CSVs of clips whose tags are to be trusted and whose captions, if any, are not: --label-phrases stand in for them."""
     validation: str = ""
     """Captioned clips, never trained on, captioned with beam 3 after each epoch; the best epoch is chosen by CIDEr-D."""
@@ -51,11 +51,11 @@ class TrainCaptionerConfig(TrainingConfig):
     """Never train on rows with one of these values in the fold column, such as a fold kept for evaluation."""
     label_phrases: tuple[str, ...] = ()
     """Captions for rows that have tags and no caption, with {} for the tags; empty leaves such rows out."""
-    init_audio: str = ""
+    init_audio: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Checkpoint whose audio encoder this one starts from, of any kind; empty starts at random."""
     freeze_audio: bool = False
     """Keep the audio encoder's weights and BatchNorm statistics as they are, dropout on: the released recipe."""
-    max_bad_fraction: float = 0.05
+    max_bad_fraction: float = field(default=0.05, metadata=run_dir.NOT_IDENTITY)
     """The job fails when a larger share of the clips cannot be read, from 0 to 1; the others are left out and named."""
     tag_dropout: float = 0.25
     """Share of the clips trained without their tags, so that one model serves guided and unguided captions."""
@@ -94,7 +94,7 @@ def run(config: TrainCaptionerConfig) -> None:
         log.info("captioner: %d captioned clips, %d more without a caption or broken", len(whole.keys), whole.left_out)
         return partial(train, config, out, broken, broken_validation)
 
-    training.run_once("captioner", config, identity, ("source", "labelled", "max_bad_fraction", "init_audio"), begin)
+    training.run_once("captioner", config, identity, begin)
 
 
 def train(

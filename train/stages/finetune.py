@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from pipeline import audio, sources, storage
+from pipeline import audio, run_dir, sources, storage
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import Clip
 from train import checkpoint, parallel
@@ -45,13 +45,13 @@ MAX_REPEATS = 4.0  # times that balancing takes a clip in an epoch
 class FinetuneConfig(TrainingConfig):
     """Fine-tune an audio encoder and a linear layer over it on labelled clips."""
 
-    data: str = ""
+    data: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Listing of labelled clips."""
     folds: tuple[str, ...] = ()
     """Train on these folds of it; empty takes all that are not validated on."""
     validation_folds: tuple[str, ...] = ()
     """Measure on these folds of it each epoch; the best model goes to <out>/best."""
-    init_audio: str = ""
+    init_audio: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Checkpoint whose audio encoder is fine-tuned: two towers, a tagger, a captioner or a classifier."""
     several_labels: bool = False
     """A clip may have any number of labels (a sigmoid each); otherwise exactly one (softmax)."""
@@ -108,7 +108,7 @@ def finetune(config: FinetuneConfig, labelled: Labelled) -> None:
         log.info("finetune: %d labels, %d clips, %d to validate on", *counts)
         return partial(train, config, out, labelled)
 
-    training.run_once("finetune", config, identity, ("data", "init_audio"), begin)
+    training.run_once("finetune", config, identity, begin)
 
 
 def train(config: FinetuneConfig, out: str, labelled: Labelled, context: Context) -> None:

@@ -26,26 +26,25 @@ from train.trainer.performance import PerformanceConfig
 log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound="TrainingConfig")
 BEST = "best"  # folder of the checkpoint that validated best
-FREE = ("scale", "loader", "watch", "speed", "columns")  # fields that change how a run is made and not what it makes
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Flags of every stage that trains."""
+    """Flags of every stage that trains. Those that are not part of the identity change how a run is made, not its result."""
 
-    columns: str = ""
+    columns: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Columns of listings that are named otherwise, as in file=path,captions=text,labels=tags."""
     out: str = ""
     """Folder or URI of the checkpoint."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedule."""
-    speed: PerformanceConfig = field(default_factory=PerformanceConfig)
+    speed: PerformanceConfig = field(default_factory=PerformanceConfig, metadata=run_dir.NOT_IDENTITY)
     """Speed and memory."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig, metadata=run_dir.NOT_IDENTITY)
     """Reading."""
-    watch: MonitorConfig = field(default_factory=MonitorConfig)
+    watch: MonitorConfig = field(default_factory=MonitorConfig, metadata=run_dir.NOT_IDENTITY)
     """Where numbers go."""
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig, metadata=run_dir.NOT_IDENTITY)
     """Workers."""
 
     def check_common(self) -> None:
@@ -59,7 +58,6 @@ def run_once(
     stage: str,
     config: TrainingConfig,
     identity: Mapping[str, object],
-    ignore: Sequence[str],
     begin: Callable[[str], Worker],
 ) -> None:
     """Train and publish a checkpoint; a finished one is left alone, an interrupted run goes on.
@@ -68,14 +66,13 @@ def run_once(
         stage: its name, for log lines.
         config: with absolute paths.
         identity: what decides the result beside the config; see `run_dir.claim`.
-        ignore: fields of the stage's own, beside `FREE`, that do not decide the result.
         begin: takes the output folder and returns what each worker does; called only when there is something to train.
 
     Raises:
         InputError: when the output folder holds the work of another config.
         JobError: when training failed.
     """
-    out = run_dir.claim(config.out, config, identity, ignore=(*FREE, *ignore))
+    out = run_dir.claim(config.out, config, identity)
     if checkpoint.exists(out):
         state.clear(out)
         log.info("%s: %s is complete already", stage, out)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline import cli
+from pipeline import cli, run_dir
 from pipeline.dataset.selection import SelectionConfig
 from pipeline.errors import InputError
 from train.data.augment import AugmentConfig
@@ -15,15 +15,15 @@ from train.stages.training import TrainingConfig
 class PretrainConfig(SelectionConfig, TrainingConfig):
     """Train the two towers on captioned clips."""
 
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...] = field(default=(), metadata=run_dir.NOT_IDENTITY)
     """Datasets of shards that `pipeline caption` wrote, indexes of `pipeline index`, or listings of captioned clips."""
     weights: tuple[float, ...] = ()
     """Passes over each of them in an epoch, such as 1 0.5; one each when left out."""
     label_phrases: tuple[str, ...] = ()
     """Captions for clips of a listing that have tags and no caption, with {} for the tags; empty leaves such clips out."""
-    init: str = ""
+    init: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Two-tower checkpoint that the whole model starts from, as BLAT's second stage does."""
-    init_audio: str = ""
+    init_audio: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Checkpoint whose audio encoder the audio tower starts from: a captioner, a two-tower model, or released
     weights after `train convert`, as BLAT starts from PANNs. Empty starts at random."""
     freeze_audio: bool = False
@@ -41,7 +41,7 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
     """Do not push apart pairs that have the same clip or the same caption."""
     grad_cache_chunks: int = field(default=1, metadata={"was": "parts"})
     """Chunks that each rank takes its share of a batch in, one after the other (GradCache); all pairs still meet."""
-    validation: str = ""
+    validation: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Listing of held-out clips with captions, tags or both, measured each epoch; the best model goes to <out>/best."""
     hold_out: int = 0
     """Hold out so many clips of --data instead, drawn by their names."""

@@ -42,7 +42,7 @@ def run(config: PretrainConfig) -> None:
         towers.tokenizer(config, out, Mixture(parts))
         return partial(train, config, out, datasets.names(parts))
 
-    training.run_once("pretrain", config, identity, ("data", "init", "init_audio", "validation"), begin)
+    training.run_once("pretrain", config, identity, begin)
 
 
 def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: Context) -> None:
