@@ -20,7 +20,7 @@ import torch
 
 from pipeline import sources, storage
 from pipeline.configs import CAPTION, SYNTH
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.stages.caption import run as run_caption
 from pipeline.stages.synth import SynthConfig

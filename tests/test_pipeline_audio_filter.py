@@ -11,10 +11,10 @@ import soundfile
 from pipeline import audio, sources, storage
 from pipeline.audio import fingerprint
 from pipeline.configs import CAPTION, IN_PROCESS
-from pipeline.dataset import shards
+from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
-from pipeline.graph.caption_graph import CaptionConfig
-from pipeline.planning import plan
+from pipeline.graph.caption_config import CaptionConfig
+from pipeline.planning.plan import read_plan
 from pipeline.quality import deduplication
 from pipeline.quality.audio_filter import OFF, AudioFilterConfig
 from pipeline.stages import caption, retry, verify
@@ -123,7 +123,7 @@ def source(caption_config: CaptionConfig, tmp_path: Path) -> Path:
 
 
 def outcomes(out: str) -> dict[str, tuple[str, str]]:
-    return {row["key"]: (row["status"], row["reason"]) for row in shards.ClipIndex(out).ledger.to_pylist()}
+    return {row["key"]: (row["status"], row["reason"]) for row in ClipIndex(out).ledger.to_pylist()}
 
 
 def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
         "late": ("failed", "missing"),
     }
     assert outcomes(out) == wanted
-    details = {row["key"]: row["detail"] for row in shards.ClipIndex(out).ledger.to_pylist()}
+    details = {row["key"]: row["detail"] for row in ClipIndex(out).ledger.to_pylist()}
     assert details["copy"].startswith("the recording of one, ")
     card = storage.read_text(storage.join(out, "README.md"))
     assert "| audio_copy | 1 |" in card and "no sample above -70 dBFS; too short: below 0.2 s; copies" in card
@@ -193,7 +193,7 @@ def test_a_job_from_before_the_filter_goes_on_without(
         caption.run(tiny)
     assert {path.name: path.read_bytes() for path in Path(out).glob("0*")} == made
     assert storage.read_json(marker) == began and "goes on without" in caplog.text
-    planned = plan.read(out)
+    planned = read_plan(out)
     assert planned is not None
     (source / "audio" / "late.wav").write_bytes((source / "audio" / "silence.wav").read_bytes())
     retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("missing",)))

@@ -20,7 +20,7 @@ from pipeline.configs import CAPTION, IN_PROCESS
 from pipeline.dataset import shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError, JobError
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.sources import clip
 from pipeline.stages.caption import run
@@ -42,8 +42,8 @@ def test_every_clip_is_written_with_its_caption_and_origin(dataset: str, caption
     assert meta["tag"] == list(listed[5].tags)
     assert meta["text"] == index.texts()[5] == [caption["text"] for caption in meta["captions"]]
     assert 1 <= len(meta["text"]) <= 2
-    about = storage.read_json(storage.join(caption_config.captioner, "config.json"))
-    assert {c["revision"] for c in meta["captions"]} == {about["revision"]}
+    config_json = storage.read_json(storage.join(caption_config.captioner, "config.json"))
+    assert {c["revision"] for c in meta["captions"]} == {config_json["revision"]}
     assert meta["captions"][0]["tags_given"] is True
     assert np.array_equal(audio.decode(index.flac(5)), audio.decode(storage.read(listed[5].uri)))
     assert "24 written" in storage.read(storage.join(dataset, "README.md")).decode()
@@ -177,8 +177,8 @@ def test_two_drivers_at_once_write_one_dataset(
     command += ["--source", caption_config.source, "--captioner", caption_config.captioner]
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     drivers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [driver.communicate(timeout=400)[1] for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], told
+    messages = [driver.communicate(timeout=400)[1] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], messages
     assert tars(out) == tars(dataset)
     assert not Path(out, "attempts").exists()
 

@@ -16,7 +16,7 @@ from pipeline.configs import RECAPTION, SCORE
 from pipeline.dataset import shards
 from pipeline.errors import InputError, JobError
 from pipeline.graph import engine
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.stages import audit, caption, export, recaption, score, verify
 from pipeline.stages.audit import AuditConfig
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(
         assert driver.poll() is None
         time.sleep(0.01)
     driver.send_signal(signal.SIGINT)
-    _, said = driver.communicate(timeout=120)
-    assert driver.returncode in (130, 0) and "Traceback" not in said
+    _, message = driver.communicate(timeout=120)
+    assert driver.returncode in (130, 0) and "Traceback" not in message
     assert subprocess.run(command, check=False).returncode == 0
     assert files(str(out)) == files(dataset)

@@ -15,12 +15,13 @@ from pipeline.configs import RECAPTION
 from pipeline.dataset import overlays
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import FilterConfig
+from pipeline.dataset.shard_stats import ShardStats
 from pipeline.errors import InputError, JobError
-from pipeline.graph import job_stats
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
-from pipeline.planning import plan
+from pipeline.graph.job_stats import ProgressReporter, ShardReport
 from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.planning.plan import read_plan
 from pipeline.stages import audit, caption, export, fingerprint, listen, recaption, retry, verify
 from pipeline.stages.audit import AuditConfig
 from pipeline.stages.export import ExportConfig
@@ -52,11 +53,11 @@ def test_verify_names_what_is_wrong(copy: str) -> None:
     storage.publish_json(storage.join(copy, "00002_stats.json"), {**stats, "written": 7, "failed": 1})
     with pytest.raises(JobError) as caught:
         verify.run(VerifyConfig(data=copy, in_process=True))
-    told = str(caught.value)
-    assert "5 things are wrong" in told, told
+    message = str(caught.value)
+    assert "5 things are wrong" in message, message
     for part in ("not committed: shards 1;", "tars that no plan names: ['00009.tar']", "shard 00000: its tar has"):
-        assert part in told
-    assert "shard 00002: its counts do not add up" in told
+        assert part in message
+    assert "shard 00002: its counts do not add up" in message
 
 
 def test_verify_goes_on_past_what_cannot_be_read(copy: str) -> None:
@@ -64,10 +65,10 @@ def test_verify_goes_on_past_what_cannot_be_read(copy: str) -> None:
     Path(copy, "00002.tar").unlink()
     with pytest.raises(JobError) as caught:
         verify.run(VerifyConfig(data=copy, in_process=True))
-    told = str(caught.value)
+    message = str(caught.value)
     for part in ("shard 00001: JSONDecodeError", "shard 00002: FileNotFoundError", "sizes.json does not agree"):
-        assert part in told
-    assert "shard 00000" not in told
+        assert part in message
+    assert "shard 00000" not in message
 
 
 def test_verify_names_the_shards_whose_plan_is_gone(copy: str) -> None:
@@ -117,7 +118,7 @@ def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFacto
     before = {path.name: path.read_bytes() for path in sorted(Path(out).glob("0000*"))}
     (folder / "audio" / "4.flac").write_bytes(storage.read(clips[4].uri))
     retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("missing", "unreadable"), max_bad_fraction=0.5))
-    caption.run(config)  # the first command still says: complete
+    caption.run(config)  # the first command finds it complete
     return out, before
 
 
@@ -135,10 +136,12 @@ def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, 
 
 def test_a_shard_that_came_out_far_larger_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     """Shards 1 and 2 do, by the twofold and more; it is whole all the same."""
-    counts = {"in": 8, "written": 8, "filtered": 0, "failed": 0, "reasons": [], "duration_s": 9.0}
-    live = job_stats.ProgressReporter(24, IN_PROCESS, 0.5)
+    counts = {"num_clips": 8, "written": 8, "filtered": 0, "failed": 0, "reasons": {}, "duration_s": 9.0}
+    hashes = {"plan_hash": "", "tar_sha256": ""}
+    reporter = ProgressReporter(24, IN_PROCESS, 0.5)
     for shard, tar_size in enumerate((999_000, 1_001_000, 9_000_000)):
-        live.add({**counts, "shard": shard, "tar_size": tar_size, "actor": "a", "busy_s": 1.0})
+        stats = ShardStats(**counts, **hashes, shard=shard, tar_size=tar_size)
+        reporter.add(ShardReport(stats=stats, actor="a", busy_s=1.0))
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "shard 00001 has 1 MB, --max-shard-mb is 0.5" in warning and "use a lower --clips-per-shard" in warning
 
@@ -146,7 +149,8 @@ def test_a_shard_that_came_out_far_larger_is_named_once(caplog: pytest.LogCaptur
 def test_a_retry_without_such_failures_says_which_there_are(mended: tuple[str, dict[str, bytes]]) -> None:
     with pytest.raises(InputError, match=r"--reason.*no clip failed so; the failed ones: truncated 1"):
         retry.run(RetryConfig(actors=IN_PROCESS, data=mended[0], reason=("missing",)))
-    assert plan.num_shards(plan.read(mended[0]) or {}) == 4
+    plan = read_plan(mended[0])
+    assert plan and len(plan.shards) == 4
 
 
 def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config: CaptionConfig, tmp_path: Path) -> None:
@@ -172,8 +176,8 @@ def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config:
     retry.run(again)
     ledger = {row["key"]: row["status"] for row in ClipIndex(out).ledger.to_pylist()}
     assert ledger["2"] == "written", "the clip that came late"
-    planned = plan.read(out)
-    assert planned is not None and [retry["reasons"] for retry in planned["retries"]] == [{"missing": 5}]
+    plan = read_plan(out)
+    assert plan is not None and [part.reasons for part in plan.retries] == [{"missing": 5}]
     assert set(ledger.values()) == {"written"}, "those of the last shard too, planned where nothing is any more"
 
 
@@ -181,8 +185,8 @@ def test_a_clip_that_failed_twice_is_planned_once_more(mended: tuple[str, dict[s
     out = str(shutil.copytree(mended[0], tmp_path / "out"))
     for tries in (1, 2):
         retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("truncated",), max_bad_fraction=0.5))
-        planned = plan.read(out)
-        assert planned is not None and planned["retries"][tries]["num_clips"] == 1
+        plan = read_plan(out)
+        assert plan is not None and plan.retries[tries].num_clips == 1
     verify.run(VerifyConfig(data=out, in_process=True))
 
 
@@ -193,16 +197,16 @@ def audited(dataset: str) -> str:
 
 
 def test_an_audit_stores_verdicts_on_every_caption(dataset: str, audited: str) -> None:
-    verdicts, about = overlays.read_audit(dataset, audited), overlays.read_info(dataset, audited)
+    audit_rows, info = overlays.read_audit(dataset, audited), overlays.read_info(dataset, audited)
     index = ClipIndex(dataset)
-    assert list(verdicts) == index.keys
+    assert list(audit_rows) == index.keys
     for key, texts in zip(index.keys, index.texts(), strict=True):
-        row = verdicts[key]
+        row = audit_rows[key]
         assert row["text"] == texts and row["words"] == [len(text.split()) for text in texts]
         assert len(row["foreign"]) == len(row["unmentioned"]) == len(row["uses"]) == len(texts)
     uses = {text: sum(text in texts for texts in index.texts()) for texts in index.texts() for text in texts}
-    assert {t: n for row in verdicts.values() for t, n in zip(row["text"], row["uses"], strict=True)} == uses
-    assert about["num_captions"] == sum(map(len, index.texts())) and about["copies"] == 0
+    assert {t: n for row in audit_rows.values() for t, n in zip(row["text"], row["uses"], strict=True)} == uses
+    assert info["num_captions"] == sum(map(len, index.texts())) and info["copies"] == 0
     audit.run(AuditConfig(data=dataset, name=audited, in_process=True))  # complete: nothing to do
 
 
@@ -219,22 +223,22 @@ def test_recaptions_are_an_overlay_with_their_own_provenance(dataset: str, capti
         samples=2,
     )
     recaption.run(config)
-    told, about = overlays.read_captions(dataset, "v2"), overlays.read_info(dataset, "v2")
+    captions, info = overlays.read_captions(dataset, "v2"), overlays.read_info(dataset, "v2")
     index = ClipIndex(dataset)
-    assert list(told) == index.keys and about["guidance"] == ["tags", "none"]
-    made = [json.loads(row["captions"]) for row in told.values()]
+    assert list(captions) == index.keys and info["guidance"] == ["tags", "none"]
+    made = [json.loads(row["captions"]) for row in captions.values()]
     kinds = {(c["decoding"].split()[0], c["tags_given"]) for clip in made for c in clip}
     assert kinds >= {("beam", True), ("nucleus", True), ("nucleus", False)}
     assert all(len({c["text"] for c in clip}) == len(clip) for clip in made)
     guided = [[c["text"] for c in clip if c["tags_given"] and c["decoding"].startswith("beam")] for clip in made]
-    assert guided == index.texts(), "the same captioner says the same again"
+    assert guided == index.texts(), "the same captioner writes the same"
     assert {path.name: path.stat().st_mtime_ns for path in Path(dataset).glob("*.tar")} == before
 
 
 def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, tmp_path: Path) -> None:
     index = ClipIndex(dataset)
-    verdicts = overlays.read_audit(dataset, audited)
-    limit = sorted(words for row in verdicts.values() for words in row["words"])[len(verdicts) // 2]
+    audit_rows = overlays.read_audit(dataset, audited)
+    limit = sorted(words for row in audit_rows.values() for words in row["words"])[len(audit_rows) // 2]
     out = str(tmp_path)
     config = ExportConfig(
         in_process=True,
