@@ -19,7 +19,8 @@ from train.models.captioner.decoding import Decoding
 if TYPE_CHECKING:
     import torch
 
-    from train.models.captioner.model import Caption, EncodedAudio
+    from train.models.captioner.encoder import EncodedAudio
+    from train.models.captioner.model import Caption
 
 DECODERS = 2  # threads beside each model; libsndfile releases the interpreter lock
 
