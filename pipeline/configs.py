@@ -1,7 +1,7 @@
 """Named pipeline configs. Each is the same code path; small ones differ only in numbers."""
 
 from pipeline.cli import ONLY
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.quality.audio_filter import AudioFilterConfig

@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,6 @@ def claim(
     out: str,
     config: Any,
     identity: Mapping[str, object] | None = None,
-    ignore: Sequence[str] = (),
     flag: str = "--out",
 ) -> str:
     """Bind an output folder to one resolved config: the same command continues there, and another one is refused.
@@ -32,7 +31,6 @@ def claim(
         out: folder or URI to write to.
         config: the stage's config dataclass. Fields with the metadata NOT_IDENTITY may change between runs.
         identity: what else decides the result, such as the revision of a model; None where there is no such thing.
-        ignore: more fields that may change between runs.
         flag: the flag that chose the folder.
 
     Returns:
@@ -50,7 +48,7 @@ def claim(
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
     stored = _with_defaults(storage.read_json(marker), config)
-    free = {*ignore, *_free_fields(config), "out"}  # a folder may be moved or copied
+    free = {*_free_fields(config), "out"}  # a folder may be moved or copied
     differing = [
         f"{name} was {stored.get(name)!r}, now {value!r}"
         for name, value in current.items()

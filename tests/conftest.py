@@ -20,7 +20,8 @@ import torch
 
 from pipeline import sources, storage
 from pipeline.configs import CAPTION, SYNTH
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
+from pipeline.graph.engine import ActorConfig
 from pipeline.stages.caption import run as run_caption
 from pipeline.stages.synth import SynthConfig
 from pipeline.stages.synth import run as run_synth
@@ -119,14 +120,17 @@ def clap(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def caption_config(corpus: str, captioner: str) -> CaptionConfig:
-    """Captions for the corpus' tagged clips, three shards of eight."""
+    """Captions for the corpus' tagged clips, three shards of eight, in this process."""
     return dataclasses.replace(
-        CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), captioner=captioner
+        CAPTION["tiny"][1],
+        source=storage.join(corpus, "tagged_segments.csv"),
+        captioner=captioner,
+        actors=ActorConfig(max=0),
     )
 
 
 @pytest.fixture(scope="session")
-def dataset(ray_session: None, caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+def dataset(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The dataset of an uninterrupted run."""
     return made_once(tmp_path_factory, "dataset", lambda out: run_caption(dataclasses.replace(caption_config, out=out)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 
 pytestmark = pytest.mark.ray
 ROUNDS = 3  # one of each kind; `make chaos` has fifty

@@ -11,6 +11,16 @@ import pytest
 
 from pipeline import run_dir, storage
 from pipeline.errors import InputError
+from pipeline.graph.caption_config import CaptionConfig
+from pipeline.stages.audit import AuditConfig
+from pipeline.stages.export import ExportConfig
+from pipeline.stages.index import IndexConfig
+from pipeline.stages.recaption import RecaptionConfig
+from pipeline.stages.score import ScoreConfig
+from train.stages.captioner import TrainCaptionerConfig
+from train.stages.convert import ConvertConfig
+from train.stages.finetune import FinetuneConfig
+from train.stages.pretrain.config import PretrainConfig
 
 FOLDERS, COMMANDS = 10, 4
 
@@ -129,3 +139,28 @@ def test_an_identity_that_is_gone_or_new_is_a_difference(tmp_path: Path) -> None
     run_dir.claim(new, Config(), {"revision": "r"})
     with pytest.raises(InputError, match="revision was 'r', now None"):
         run_dir.claim(new, Config(), {"revision": None})
+
+
+COMMON = {"scale", "loader", "watch", "speed", "columns"}
+FREE_FIELDS = {
+    CaptionConfig: {
+        "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "firewall", "precision", "max_shard_mb",
+        "columns",
+    },
+    RecaptionConfig: {"data", "captioner", "actors"},
+    ScoreConfig: {"data", "model", "batch_size", "actors"},
+    AuditConfig: {"data", "labels", "in_process"},
+    ExportConfig: {"data", "in_process"},
+    IndexConfig: {"max_bad_fraction"},
+    TrainCaptionerConfig: COMMON | {"source", "labelled", "max_bad_fraction", "init_audio"},
+    PretrainConfig: COMMON | {"data", "init", "init_audio", "validation"},
+    FinetuneConfig: COMMON | {"data", "init_audio"},
+    ConvertConfig: {"weights", "class_labels", "cnn"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", FREE_FIELDS, ids=lambda config: config.__name__)
+def test_these_fields_may_change_between_runs(config: type) -> None:
+    """A field that comes to this list, or leaves it, changes which commands go on in a folder."""
+    free = {each.name for each in dataclasses.fields(config) if not each.metadata.get("identity", True)}
+    assert free == FREE_FIELDS[config]

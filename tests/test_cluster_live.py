@@ -41,7 +41,7 @@ def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
     assert job.returncode == 0, told
     assert "24 clips = 24 written" in told
     assert len(ClipIndex(f"{tmp_path}/out")) == 24
-    assert cluster.placed() == {"Reader": {"cpu": 3}, "Captioner": {"gpu": 3}, "write": {"cpu": 3}}
+    assert cluster.placed() == {"Reader": {"cpu": 3}, "CaptionActor": {"gpu": 3}, "write_shard": {"cpu": 3}}
 
 
 def test_the_dashboard_shows_what_there_is(cluster: Cluster) -> None:

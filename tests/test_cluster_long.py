@@ -74,7 +74,11 @@ def whole(tagged: str, captioner: str, tmp_path_factory: pytest.TempPathFactory)
         cluster.until(lambda: cluster.nodes() == ["head"], "cluster that shrinks when idle")
     finally:
         cluster.close()
-    assert placed == {"Reader": {"cpu": NUM_SHARDS}, "Captioner": {"gpu": NUM_SHARDS}, "write": {"cpu": NUM_SHARDS}}
+    assert placed == {
+        "Reader": {"cpu": NUM_SHARDS},
+        "CaptionActor": {"gpu": NUM_SHARDS},
+        "write_shard": {"cpu": NUM_SHARDS},
+    }
     return out
 
 

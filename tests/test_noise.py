@@ -9,7 +9,7 @@ import sys
 import pytest
 from ray._private.services import find_gcs_addresses
 
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 
 ALARMING = re.compile(r"(?i)warn|error|traceback|exception|deprecat|fail(?!ed\b)|\b[1-9]\d* failed|core_worker")
 HARMLESS = (

@@ -10,11 +10,11 @@ import soundfile
 
 from pipeline import audio, sources, storage
 from pipeline.audio import fingerprint
-from pipeline.configs import CAPTION
+from pipeline.configs import CAPTION, IN_PROCESS
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
-from pipeline.graph.caption_graph import CaptionConfig
-from pipeline.planning import plan
+from pipeline.graph.caption_config import CaptionConfig
+from pipeline.planning.plan import read_plan
 from pipeline.quality import deduplication
 from pipeline.quality.audio_filter import OFF, AudioFilterConfig
 from pipeline.stages import caption, retry, verify
@@ -126,7 +126,6 @@ def outcomes(out: str) -> dict[str, tuple[str, str]]:
     return {row["key"]: (row["status"], row["reason"]) for row in ClipIndex(out).ledger.to_pylist()}
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     config = dataclasses.replace(
@@ -136,6 +135,7 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
         out=out,
         clips_per_shard=3,
         max_bad_fraction=0.5,
+        actors=IN_PROCESS,
         audio_filter=AudioFilterConfig(min_s=0.2, drop_copies=True),
     )
     caption.run(config)
@@ -159,20 +159,25 @@ def test_a_job_leaves_them_out_and_a_retry_does_too(source: Path, captioner: str
     caption.run(config)
     assert {path.name: path.read_bytes() for path in Path(out).glob("0*")} == before
     (source / "audio" / "late.wav").write_bytes((source / "audio" / "one.wav").read_bytes())
-    retry.run(RetryConfig(data=out, reason=("missing",)))
+    retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("missing",)))
     assert outcomes(out) == wanted | {"late": ("filtered", "audio_copy")}
-    verify.run(VerifyConfig(data=out))
+    verify.run(VerifyConfig(data=out, in_process=True))
     with pytest.raises(InputError, match="audio_filter was"):
         caption.run(dataclasses.replace(config, audio_filter=AudioFilterConfig(min_s=0.3, drop_copies=True)))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_job_from_before_the_filter_goes_on_without(
     source: Path, captioner: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = str(tmp_path / "out")
     tiny = dataclasses.replace(
-        CAPTION["tiny"][1], source=str(source), captioner=captioner, out=out, clips_per_shard=3, max_bad_fraction=0.5
+        CAPTION["tiny"][1],
+        source=str(source),
+        captioner=captioner,
+        out=out,
+        clips_per_shard=3,
+        max_bad_fraction=0.5,
+        actors=IN_PROCESS,
     )
     caption.run(dataclasses.replace(tiny, audio_filter=OFF))
     made = {path.name: path.read_bytes() for path in Path(out).glob("0*")}
@@ -188,8 +193,8 @@ def test_a_job_from_before_the_filter_goes_on_without(
         caption.run(tiny)
     assert {path.name: path.read_bytes() for path in Path(out).glob("0*")} == made
     assert storage.read_json(marker) == began and "goes on without" in caplog.text
-    planned = plan.read(out)
+    planned = read_plan(out)
     assert planned is not None
     (source / "audio" / "late.wav").write_bytes((source / "audio" / "silence.wav").read_bytes())
-    retry.run(RetryConfig(data=out, reason=("missing",)))
+    retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("missing",)))
     assert outcomes(out)["late"] == ("written", "")

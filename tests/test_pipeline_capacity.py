@@ -18,11 +18,16 @@ from pipeline.cli import main
 from pipeline.configs import CAPTION
 from pipeline.dataset import commit
 from pipeline.errors import InputError
-from pipeline.graph import caption_graph, engine, job_stats, reader
+from pipeline.graph import engine
+from pipeline.graph.finalize import finalize
 from pipeline.graph.reader import Reader
-from pipeline.planning import capacity, plan, report
+from pipeline.graph.shard_batch import pack, unpack
+from pipeline.graph.write_shard import write_shard
+from pipeline.planning import capacity
 from pipeline.planning.capacity import CapacityConfig, estimate
 from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.planning.draft import draft_plan
+from pipeline.planning.publish import publish_plan
 from pipeline.quality import audio_filter
 from tests.support.faults import FaultyProxy
 
@@ -147,8 +152,8 @@ def test_sizes_stand_side_by_side(corpus: str, tmp_path: Path, capsys: pytest.Ca
     words = ["--source", f"{corpus}/tagged_segments.csv", "--capacity.rates", str(tmp_path / "rates.json")]
     words = ["plan", "tiny", "--estimate", *words, "--capacity.clips", "22000", "100000000"]
     assert main("pipeline", "", STAGES, [*words, "--out", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == ["clips", "24", "22,000", "100,000,000"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["clips", "24", "22,000", "100,000,000"]
     assert not (tmp_path / "out").exists()
 
 
@@ -156,16 +161,16 @@ def test_sizes_stand_side_by_side(corpus: str, tmp_path: Path, capsys: pytest.Ca
 def test_an_s3_server_counts_as_many_requests(
     s3: str, corpus: str, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything that reading, writing and concluding ask for; deletions, which are free, are POSTs."""
+    """Everything that reading, writing and finalizing ask for; deletions, which are free, are POSTs."""
     for path in Path(corpus).rglob("*"):
         if path.is_file():
             storage.publish(f"{s3}/capacity/{path.relative_to(corpus)}", path.read_bytes())
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"], share=0.0) as proxy:
         found = count(proxy, s3, clips_per_shard, monkeypatch)
-    told = estimate(24, clips_per_shard, RATES, CapacityConfig())
+    estimated = estimate(24, clips_per_shard, RATES, CapacityConfig())
     asked = found["GET"] + found["HEAD"] + found["PUT"]
-    assert 0.8 * (told.reads + told.writes) <= asked <= told.reads + told.writes, (found, told)
-    assert found["PUT"] <= told.writes
+    assert 0.8 * (estimated.reads + estimated.writes) <= asked <= estimated.reads + estimated.writes, (found, estimated)
+    assert found["PUT"] <= estimated.writes
 
 
 def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
@@ -179,22 +184,18 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
         connection.cache_clear()
     try:
         source = f"{s3}/capacity/tagged_segments.csv"
-        planned = plan.publish(out, plan.draft(out, source, (), clips_per_shard, DecontaminationConfig()))
-        owner = {**dataclasses.asdict(CAPTION["tiny"][1]), "captioner_revision": "", "arithmetic": ""}
-        storage.publish_json(f"{out}/run.json", storage.plain(owner))
+        plan = publish_plan(out, draft_plan(out, source, (), clips_per_shard, DecontaminationConfig()))
+        run_config = {**dataclasses.asdict(CAPTION["tiny"][1]), "captioner_revision": "", "arithmetic": ""}
+        storage.publish_json(f"{out}/run.json", storage.plain(run_config))
         before = Counter(proxy.requests)
         commit.recover(out)
-        for shard in plan.missing(out, planned):
-            batch = Reader(out, planned, (), 0, audio_filter.OFF)(pa.table({"shard": [shard]}))
-            clips = reader.unpack(batch)[1]
-            said = {"text": "a", "score": 0.0, "guidance": "none", "decoding": "", "tags": None}
-            caption_graph.write(reader.pack(shard, [clip | {"captions": [said]} for clip in clips]), out, planned)
-        job_stats.finalize(out, planned, 0.0)
+        for shard in plan.missing(out):
+            batch = Reader(out, plan, (), 0, audio_filter.OFF)(pa.table({"shard": [shard]}))
+            clips = unpack(batch)[1]
+            caption = {"text": "a", "score": 0.0, "guidance": "none", "decoding": "", "tags": None}
+            write_shard(pack(shard, [clip | {"captions": [caption]} for clip in clips]), out, plan)
+        finalize(out, plan, 0.0)
         return Counter(proxy.requests) - before
     finally:
         for connection in (arrow.connect, store._client):
             connection.cache_clear()
-
-
-def test_plans_are_estimated_without_what_the_firewall_leaves_out() -> None:
-    assert report.kept({"num_clips": 10, "firewall": {"excluded": {"esc50": 2, "vggsound": 1}}}) == 7

@@ -1,4 +1,4 @@
-"""Caption generation on a real Ray: every clip accounted for, done work kept, the same bytes after a kill."""
+"""Caption generation: every clip accounted for, done work kept, the same bytes after a kill of a driver on a real Ray."""
 
 import csv
 import dataclasses
@@ -16,18 +16,17 @@ import numpy as np
 import pytest
 
 from pipeline import audio, sources, storage
-from pipeline.configs import CAPTION
+from pipeline.configs import CAPTION, IN_PROCESS
 from pipeline.dataset import shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError, JobError
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.sources import clip
 from pipeline.stages.caption import run
 from tests.support import zoo
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-TINY: CaptionConfig = CAPTION["tiny"][1]
+TINY: CaptionConfig = dataclasses.replace(CAPTION["tiny"][1], actors=IN_PROCESS)
 
 
 def tars(folder: str) -> dict[str, bytes]:
@@ -43,8 +42,8 @@ def test_every_clip_is_written_with_its_caption_and_origin(dataset: str, caption
     assert meta["tag"] == list(listed[5].tags)
     assert meta["text"] == index.texts()[5] == [caption["text"] for caption in meta["captions"]]
     assert 1 <= len(meta["text"]) <= 2
-    about = storage.read_json(storage.join(caption_config.captioner, "config.json"))
-    assert {c["revision"] for c in meta["captions"]} == {about["revision"]}
+    config_json = storage.read_json(storage.join(caption_config.captioner, "config.json"))
+    assert {c["revision"] for c in meta["captions"]} == {config_json["revision"]}
     assert meta["captions"][0]["tags_given"] is True
     assert np.array_equal(audio.decode(index.flac(5)), audio.decode(storage.read(listed[5].uri)))
     assert "24 written" in storage.read(storage.join(dataset, "README.md")).decode()
@@ -64,7 +63,9 @@ def test_lost_shards_are_redone_to_the_same_bytes_and_others_left_alone(
     assert Path(out, "00000.tar").stat().st_mtime_ns == kept
 
 
-def test_killed_driver_resumes_to_the_same_bytes(dataset: str, caption_config: CaptionConfig, tmp_path) -> None:
+def test_killed_driver_resumes_to_the_same_bytes(
+    ray_session: None, dataset: str, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
     import ray
 
     out = str(tmp_path)
@@ -79,7 +80,7 @@ def test_killed_driver_resumes_to_the_same_bytes(dataset: str, caption_config: C
     driver.wait()
     before = shards.committed(out)
     assert 0 < len(before) < 3
-    run(dataclasses.replace(caption_config, out=out))
+    run(dataclasses.replace(caption_config, out=out, actors=ActorConfig()))
     assert tars(out) == tars(dataset)
 
 
@@ -92,7 +93,9 @@ def test_another_captioner_or_guidance_in_the_same_place_is_refused(
     assert tars(dataset) == before
 
 
-def test_gpus_that_are_not_there_are_an_error_not_a_wait(caption_config: CaptionConfig, tmp_path) -> None:
+def test_gpus_that_are_not_there_are_an_error_not_a_wait(
+    ray_session: None, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=r"--actors\.gpus 1\.0: there is no GPU here"):
         run(dataclasses.replace(caption_config, out=str(tmp_path), actors=ActorConfig(gpus=1.0)))
 
@@ -164,7 +167,9 @@ def test_without_guidance_a_clip_without_tags_is_captioned(
     assert made[0] == made[1]
 
 
-def test_two_drivers_at_once_write_one_dataset(dataset: str, caption_config: CaptionConfig, tmp_path: Path) -> None:
+def test_two_drivers_at_once_write_one_dataset(
+    ray_session: None, dataset: str, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
     import ray
 
     out = str(tmp_path)
@@ -172,16 +177,19 @@ def test_two_drivers_at_once_write_one_dataset(dataset: str, caption_config: Cap
     command += ["--source", caption_config.source, "--captioner", caption_config.captioner]
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     drivers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [driver.communicate(timeout=400)[1] for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], told
+    messages = [driver.communicate(timeout=400)[1] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], messages
     assert tars(out) == tars(dataset)
     assert not Path(out, "attempts").exists()
 
 
-def test_the_accounts_are_exported_for_prometheus(dataset: str) -> None:
-    """The counts of this session's runs, as Ray's own endpoint serves them."""
+def test_the_counts_are_exported_for_prometheus(
+    ray_session: None, caption_config: CaptionConfig, tmp_path: Path
+) -> None:
+    """The counts of a run, as Ray's own endpoint serves them."""
     import ray
 
+    run(dataclasses.replace(caption_config, out=str(tmp_path), actors=ActorConfig()))
     address = ray.nodes()[0]
     endpoint = f"http://{address['NodeManagerAddress']}:{address['MetricsExportPort']}/metrics"
     deadline = time.monotonic() + 60

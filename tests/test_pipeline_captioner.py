@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from pipeline import sources, storage
-from pipeline.graph import reader
-from pipeline.graph.caption_actor import CaptionActor, CaptionActorConfig, Guidance, distinct
+from pipeline.graph.caption_actor import CaptionActor, distinct
+from pipeline.graph.caption_config import CaptionActorConfig, Guidance
+from pipeline.graph.shard_batch import pack, unpack
 from pipeline.stages.score import _best_first
 from train.models.captioner.decoding import Decoding
 
@@ -30,26 +31,26 @@ def test_scores_that_tie_keep_the_order_of_the_captions() -> None:
 def clips(corpus: str) -> list[dict[str, Any]]:
     """Clips as a reader passes them on."""
     listed = sources.read_clips(storage.join(corpus, "tagged_segments.csv"))[:6]
-    row = {"status": "written", "num_samples": 64_000, "samples": None}
+    row = {"status": "ready", "num_samples": 64_000, "samples": None}
     return [{**row, "key": c.key, "tags": list(c.tags), "flac": storage.read(c.uri)} for c in listed]
 
 
 def captions(clips: list[dict[str, Any]], config: CaptionActorConfig) -> list[list[dict[str, Any]]]:
-    batch = reader.pack(0, clips)
-    return [clip["captions"] for clip in reader.unpack(CaptionActor(config)(batch))[1]]
+    batch = pack(0, clips)
+    return [clip["captions"] for clip in unpack(CaptionActor(config)(batch))[1]]
 
 
 def test_merged_passes_are_the_passes_one_after_the_other(captioner: str, clips: list[dict[str, Any]]) -> None:
     """Two kinds of guidance, each decoded by beam search and by sampling; each of the four by itself, in this order."""
     both: tuple[Guidance, ...] = ("tags", "none")
-    beam, drawn = Decoding(num_captions=3), Decoding(method="nucleus", num_captions=5, top_p=0.5)
+    beam, nucleus = Decoding(num_captions=3), Decoding(method="nucleus", num_captions=5, top_p=0.5)
     merged = CaptionActorConfig(
         captioner=captioner, guidance=both, samples=5, decoding=Decoding(num_captions=3, top_p=0.5)
     )
     alone = [
         captions(clips, CaptionActorConfig(captioner=captioner, guidance=(guidance,), decoding=decoding))
         for guidance in both
-        for decoding in (beam, drawn)
+        for decoding in (beam, nucleus)
     ]
     wanted = [[record for made in passes for record in made] for passes in zip(*alone, strict=True)]
     assert any(len({record["text"] for record in records}) < len(records) for records in wanted), "no caption repeats"

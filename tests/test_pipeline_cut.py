@@ -10,8 +10,11 @@ import pytest
 
 from pipeline import audio, sources, storage
 from pipeline.errors import InputError
-from pipeline.planning import cut, plan
+from pipeline.planning import cut
 from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.planning.draft import draft_plan
+from pipeline.planning.plan import read_plan
+from pipeline.planning.publish import extend_plan, publish_plan
 from pipeline.sources.clip import Clip
 
 OPEN = DecontaminationConfig()
@@ -35,8 +38,8 @@ def table(folder: Path, sizes: list[int], row: str = "audio/{}.wav") -> str:
 
 
 def planned(out: Path, source: str, max_shard_mb: float) -> list[int]:
-    made = plan.publish(str(out), plan.draft(str(out), source, (), 100, OPEN, max_shard_mb))
-    return [plan.clips_in(str(out), made, [shard]) for shard in range(plan.num_shards(made))]
+    made = publish_plan(str(out), draft_plan(str(out), source, (), 100, OPEN, max_shard_mb))
+    return made.count_clips(str(out), made.shards)
 
 
 def test_by_default_512_clips_of_ten_seconds_are_a_shard() -> None:
@@ -123,11 +126,13 @@ def test_files_that_come_or_change_later_move_no_clip(tmp_path: Path) -> None:
     source = table(tmp_path / "in", [400_000, 400_000, 400_000, 400_000])
     (tmp_path / "in" / "audio" / "1.wav").unlink()
     assert planned(tmp_path / "out", source, 1.0) == [3, 1]
-    before = plan.read(str(tmp_path / "out"))
+    before = read_plan(str(tmp_path / "out"))
+    assert before
     table(tmp_path / "in", [10, 900_000, 900_000, 900_000])
-    assert sources.stamp(source) != (before or {})["made_from"]["stamp"]
+    assert sources.stamp(source) != before.made_from.stamp
     assert planned(tmp_path / "out", source, 1.0) == [3, 1]
-    assert (plan.read(str(tmp_path / "out")) or {})["hash"] == (before or {})["hash"]
+    after = read_plan(str(tmp_path / "out"))
+    assert after and after.hash == before.hash
 
 
 def test_another_bound_is_another_plan_where_it_cuts_otherwise(tmp_path: Path) -> None:
@@ -143,11 +148,11 @@ def test_another_bound_is_another_plan_where_it_cuts_otherwise(tmp_path: Path) -
 def test_a_retry_is_bounded_like_its_plan(tmp_path: Path) -> None:
     data = str(tmp_path / "out")
     planned(tmp_path / "out", table(tmp_path, [400_000] * 5), 1.0)
-    made = plan.read(data)
+    made = read_plan(data)
     assert made is not None
-    rows = [row for shard in range(3) for row in plan.read_shard(data, made, shard)]
-    longer = plan.extend(data, made, rows, {"missing": 5})
-    assert [plan.clips_in(data, longer, [shard]) for shard in range(6)] == [2, 2, 1, 2, 2, 1]
+    rows = [row for shard in range(3) for row in made.read_shard(data, shard)]
+    longer = extend_plan(data, made, rows, {"missing": 5})
+    assert [sum(longer.count_clips(data, [shard])) for shard in range(6)] == [2, 2, 1, 2, 2, 1]
 
 
 def test_a_listing_that_is_cut_as_before_may_be_shorter_or_longer() -> None:

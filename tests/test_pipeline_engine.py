@@ -16,7 +16,7 @@ from pipeline.configs import RECAPTION, SCORE
 from pipeline.dataset import shards
 from pipeline.errors import InputError, JobError
 from pipeline.graph import engine
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.stages import audit, caption, export, recaption, score, verify
 from pipeline.stages.audit import AuditConfig
@@ -35,27 +35,27 @@ def files(folder: str) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def made(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The dataset of the session's config, made in this process."""
-    out = str(tmp_path_factory.mktemp("in_process"))
-    caption.run(dataclasses.replace(caption_config, out=out, actors=IN_PROCESS))
+def made_on_ray(ray_session: None, caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The dataset of the session's config, made on Ray."""
+    out = str(tmp_path_factory.mktemp("on_ray"))
+    caption.run(dataclasses.replace(caption_config, out=out, actors=ActorConfig()))
     return out
 
 
-def test_a_dataset_has_the_bytes_of_one_made_on_ray(made: str, dataset: str) -> None:
-    assert files(made) == files(dataset) and "sizes.json" in files(made)
+def test_a_dataset_has_the_bytes_of_one_made_on_ray(made_on_ray: str, dataset: str) -> None:
+    assert files(dataset) == files(made_on_ray) and "sizes.json" in files(dataset)
 
 
-def test_a_job_begun_on_ray_goes_on_in_process(dataset: str, caption_config: CaptionConfig, tmp_path: Path) -> None:
-    out = str(shutil.copytree(dataset, tmp_path / "copy"))
+def test_a_job_begun_on_ray_goes_on_in_process(made_on_ray: str, caption_config: CaptionConfig, tmp_path: Path) -> None:
+    out = str(shutil.copytree(made_on_ray, tmp_path / "copy"))
     for name in ("00001.tar", "00001.parquet", "00001_stats.json", "sizes.json"):
         Path(out, name).unlink()
-    caption.run(dataclasses.replace(caption_config, out=out, actors=IN_PROCESS))
-    assert files(out) == files(dataset)
+    caption.run(dataclasses.replace(caption_config, out=out))
+    assert files(out) == files(made_on_ray)
 
 
 def test_overlays_and_exports_have_the_bytes_of_those_made_on_ray(
-    dataset: str, caption_config: CaptionConfig, clap: str, tmp_path: Path
+    ray_session: None, dataset: str, caption_config: CaptionConfig, clap: str, tmp_path: Path
 ) -> None:
     again: RecaptionConfig = dataclasses.replace(RECAPTION["tiny"][1], captioner=caption_config.captioner)
     scored: ScoreConfig = dataclasses.replace(SCORE["tiny"][1], model=clap)
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(
         assert driver.poll() is None
         time.sleep(0.01)
     driver.send_signal(signal.SIGINT)
-    _, said = driver.communicate(timeout=120)
-    assert driver.returncode in (130, 0) and "Traceback" not in said
+    _, message = driver.communicate(timeout=120)
+    assert driver.returncode in (130, 0) and "Traceback" not in message
     assert subprocess.run(command, check=False).returncode == 0
     assert files(str(out)) == files(dataset)

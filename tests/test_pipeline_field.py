@@ -16,8 +16,8 @@ from eval.tasks import own_task
 from pipeline import audio, storage
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
-from pipeline.graph.caption_graph import CaptionConfig
-from pipeline.planning import plan
+from pipeline.graph.caption_config import CaptionConfig
+from pipeline.planning.plan import read_plan
 from pipeline.stages import caption, verify
 from pipeline.stages.verify import VerifyConfig
 from tests.test_pipeline_layouts import tar, write
@@ -28,9 +28,7 @@ def sound(seed: int, seconds: float) -> np.ndarray:
     return rng.integers(-9000, 9000, round(seconds * audio.SAMPLE_RATE_HZ)).astype(np.int16)
 
 
-def test_parts_of_recordings_and_repeated_members_become_clips(
-    ray_session: None, caption_config: CaptionConfig, tmp_path: Path
-) -> None:
+def test_parts_of_recordings_and_repeated_members_become_clips(caption_config: CaptionConfig, tmp_path: Path) -> None:
     recording, old, new = sound(0, 4.0), sound(1, 1.0), sound(2, 1.0)
     write(tmp_path / "source" / "calls" / "r.flac", audio.encode_flac(recording))
     rows = [{"audio_filepath": "r.flac", "offset": o, "duration": 1.25, "labels": ["Rain"]} for o in (0.0, 1.5)]
@@ -44,10 +42,10 @@ def test_parts_of_recordings_and_repeated_members_become_clips(
         caption_config, source=str(tmp_path / "source"), guidance=("none",), max_bad_fraction=0.5
     )
     caption.run(dataclasses.replace(config, out=out))
-    planned = plan.read(out)
-    assert planned and planned["listing"]["read"] == {"rows": 3, "members": 5}
-    assert planned["listing"]["merged"] == 1
-    assert planned["listing"]["skipped"] == {"replaced by a later member of its name": 2, ".cls": 1}
+    plan = read_plan(out)
+    assert plan and plan.listing and plan.listing.read == {"rows": 3, "members": 5}
+    assert plan.listing.merged == 1
+    assert plan.listing.skipped == {"replaced by a later member of its name": 2, ".cls": 1}
     ledger = {row["key"]: row for row in storage.read_table(f"{out}/00000.parquet").to_pylist()}
     assert ledger["r_3500_12500"]["reason"] == "out_of_range"
     assert "a.flac stands 2 times in the tar, the last is used" in ledger["a"]["detail"]
@@ -56,7 +54,7 @@ def test_parts_of_recordings_and_repeated_members_become_clips(
     np.testing.assert_array_equal(decoded["r_0_1250"], recording[:40_000])
     np.testing.assert_array_equal(decoded["r_1500_2750"], recording[48_000:88_000])
     np.testing.assert_array_equal(decoded["a"], new)
-    verify.run(VerifyConfig(data=out))
+    verify.run(VerifyConfig(data=out, in_process=True))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The leakage firewall: evaluation clips are found by the official metadata files, hand-made ones and the real ones."""
+"""Decontamination: evaluation clips are found by the official metadata files, hand-made ones and the real ones."""
 
 import gzip
 import shutil
@@ -10,8 +10,8 @@ import pytest
 from pipeline import audio
 from pipeline.dataset import shards
 from pipeline.errors import InputError
-from pipeline.planning import plan
 from pipeline.planning.decontamination import SETS, Decontamination, DecontaminationConfig
+from pipeline.planning.draft import draft_plan
 from pipeline.sources import audioset
 from pipeline.sources.clip import Clip, stem
 
@@ -54,7 +54,7 @@ IGNORED = {  # files that lie beside those and are no evaluation lists
 }
 
 
-def wall(tmp_path: Path, **config: object) -> Decontamination:
+def matcher(tmp_path: Path, **config: object) -> Decontamination:
     return Decontamination(DecontaminationConfig(**config), str(tmp_path / "source" / "clips.csv"))  # type: ignore[arg-type]
 
 
@@ -76,12 +76,12 @@ def clip(origin: str = "", source_id: str = "x.wav") -> Clip:
 @pytest.mark.parametrize("name", METADATA)
 def test_an_official_file_is_recognised_and_its_clips_are_excluded(lists: Path, tmp_path: Path, name: str) -> None:
     which, _, identity = METADATA[name]
-    found = wall(tmp_path, lists=(str(lists / name),))
-    assert [entry["set"] for entry in found.lists] == [which] and which not in found.unchecked
+    found = matcher(tmp_path, lists=(str(lists / name),))
+    assert [entry.set for entry in found.lists] == [which] and which not in found.unchecked
     assert found.sets[identity] == which
     by_name = identity.startswith("file:")
-    assert found.verdict(clip(source_id="audio/Santa Motor.wav") if by_name else clip(identity)) == which
-    assert found.verdict(clip("youtube:eeeeeeeeeee", "Engine.wav")) == ""
+    assert found.match(clip(source_id="audio/Santa Motor.wav") if by_name else clip(identity)) == which
+    assert found.match(clip("youtube:eeeeeeeeeee", "Engine.wav")) == ""
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_an_official_file_is_recognised_and_its_clips_are_excluded(lists: Path, 
      "Y-aaaaaaaaaa_30000_40000"],
 )  # fmt: skip
 def test_a_clip_named_by_its_youtube_id_is_recognised(lists: Path, tmp_path: Path, source_id: str) -> None:
-    found = wall(tmp_path, lists=(str(lists / "eval_segments.csv"),))
-    assert found.verdict(clip(source_id=source_id)) == "audioset-eval"
-    assert found.verdict(Clip(key=stem(source_id).rpartition("/")[2], uri="/u", source_id="7")) == "audioset-eval"
-    assert found.verdict(clip(source_id=source_id.replace("-a", "-b"))) == ""
-    assert found.verdict(clip(source_id=source_id.replace("-a", "my -a"))) == ""
+    found = matcher(tmp_path, lists=(str(lists / "eval_segments.csv"),))
+    assert found.match(clip(source_id=source_id)) == "audioset-eval"
+    assert found.match(Clip(key=stem(source_id).rpartition("/")[2], uri="/u", source_id="7")) == "audioset-eval"
+    assert found.match(clip(source_id=source_id.replace("-a", "-b"))) == ""
+    assert found.match(clip(source_id=source_id.replace("-a", "my -a"))) == ""
 
 
 def test_our_own_shards_as_a_source_keep_where_their_clips_come_from(tmp_path: Path) -> None:
@@ -103,32 +103,32 @@ def test_our_own_shards_as_a_source_keep_where_their_clips_come_from(tmp_path: P
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "00000.tar").write_bytes(shards.pack(samples))
     (tmp_path / "source" / "esc50.csv").write_text(METADATA["esc50.csv"][1])
-    drawn = plan.draft("", str(tmp_path / "source"), (), 8, DecontaminationConfig()).plan
-    assert drawn["firewall"]["excluded"] == {"esc50": 1}
+    draft = draft_plan("", str(tmp_path / "source"), (), 8, DecontaminationConfig()).plan
+    assert draft.matched_sets.excluded == {"esc50": 1}
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("eval_segments.csv", "# S\n# n\n# YTID, s\n-aaaaaaaaaa, 0.0\n", "line 4: want YTID, start_seconds"),
         ("esc50.csv", "filename,src_file,esc10\n\n", "is no id"),
     ],
 )
-def test_a_broken_list_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_a_broken_list_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=f"--firewall.lists.*{name}.*{said}"):
-        wall(tmp_path, lists=(f"esc50={tmp_path / name}" if name == "esc50.csv" else str(tmp_path / name),))
+    with pytest.raises(InputError, match=f"--firewall.lists.*{name}.*{message}"):
+        matcher(tmp_path, lists=(f"esc50={tmp_path / name}" if name == "esc50.csv" else str(tmp_path / name),))
 
 
 def test_a_blank_line_in_a_list_is_no_clip(tmp_path: Path) -> None:
     (tmp_path / "vggsound.csv").write_text("\n" + METADATA["vggsound.csv"][1] + "\n\n")
-    found = wall(tmp_path, lists=(str(tmp_path / "vggsound.csv"),))
+    found = matcher(tmp_path, lists=(str(tmp_path / "vggsound.csv"),))
     assert set(found.sets) == {"youtube:ccccccccccc"}
 
 
 def test_a_folder_of_lists_takes_every_set_and_no_training_split(lists: Path, tmp_path: Path) -> None:
-    found = wall(tmp_path, lists=(str(lists),))
-    assert {entry["set"] for entry in found.lists} == set(SETS) and found.unchecked == []
+    found = matcher(tmp_path, lists=(str(lists),))
+    assert {entry.set for entry in found.lists} == set(SETS) and found.unchecked == []
     assert set(found.sets) >= {identity for _, _, identity in METADATA.values()}
     assert not {"youtube:eeeeeeeeeee", "youtube:ddddddddddd", "file:engine"} & set(found.sets)
 
@@ -136,27 +136,27 @@ def test_a_folder_of_lists_takes_every_set_and_no_training_split(lists: Path, tm
 def test_lists_beside_the_source_are_found_without_a_flag(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "eval_segments.csv").write_text(METADATA["eval_segments.csv"][1])
-    assert wall(tmp_path).verdict(clip("youtube:-aaaaaaaaaa")) == "audioset-eval"
+    assert matcher(tmp_path).match(clip("youtube:-aaaaaaaaaa")) == "audioset-eval"
     own = Decontamination(DecontaminationConfig(), str(tmp_path / "source" / "eval_segments.csv"))
     assert own.lists == [], "who captions the evaluation set itself has asked for it"
 
 
-def test_an_allowed_set_is_told_and_not_excluded(lists: Path, tmp_path: Path) -> None:
-    found = wall(tmp_path, lists=(str(lists),), allow=("esc50",))
-    assert found.verdict(clip("freesound:9032")) == "" and found.verdict(clip("freesound:7061")) == "urbansound8k"
-    assert [entry["allowed"] for entry in found.lists if entry["set"] == "esc50"] == [True]
+def test_an_allowed_set_is_listed_and_not_excluded(lists: Path, tmp_path: Path) -> None:
+    found = matcher(tmp_path, lists=(str(lists),), allow=("esc50",))
+    assert found.match(clip("freesound:9032")) == "" and found.match(clip("freesound:7061")) == "urbansound8k"
+    assert [entry.allowed for entry in found.lists if entry.set == "esc50"] == [True]
 
 
 def test_any_list_can_be_named(tmp_path: Path) -> None:
     ids = tmp_path / "ids.txt"
     ids.write_text("fffffffffff\nfreesound:12\nhttps://www.youtube.com/watch?v=ggggggggggg\n\n")
-    found = wall(tmp_path, lists=(f"mine={ids}",))
+    found = matcher(tmp_path, lists=(f"mine={ids}",))
     assert set(found.sets) == {"youtube:fffffffffff", "freesound:12", "youtube:ggggggggggg"}
-    assert found.verdict(clip("freesound:12")) == "mine"
+    assert found.match(clip("freesound:12")) == "mine"
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"lists": ("absent.csv",)}, "absent.csv.*no such file"),
         ({"lists": ("{lists}/train.csv",)}, "train.csv.*no known metadata file"),
@@ -165,11 +165,13 @@ def test_any_list_can_be_named(tmp_path: Path) -> None:
         ({"lists": ("mine={lists}/empty.txt",)}, "lists no id"),
     ],
 )
-def test_what_cannot_be_is_an_error(lists: Path, tmp_path: Path, config: dict[str, tuple[str, ...]], said: str) -> None:
+def test_what_cannot_be_is_an_error(
+    lists: Path, tmp_path: Path, config: dict[str, tuple[str, ...]], message: str
+) -> None:
     (lists / "empty.txt").write_text("\n")
     given = {key: tuple(value.format(lists=lists) for value in values) for key, values in config.items()}
-    with pytest.raises(InputError, match=said):
-        wall(tmp_path, **given)
+    with pytest.raises(InputError, match=message):
+        matcher(tmp_path, **given)
 
 
 @pytest.fixture(scope="module")
@@ -187,30 +189,30 @@ def official(blat_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_real_lists_against_the_real_training_table(official: Path, blat_data: Path) -> None:
     """AudioCaps draws from the unbalanced set: none of its test clips is in the balanced one; 18 of VGGSound's are."""
-    drawn = plan.draft(
+    draft = draft_plan(
         "",
         str(official / "balanced_train_segments.csv"),
         (),
         512,
         DecontaminationConfig(lists=(str(blat_data / "meta"),)),
     )
-    told = drawn.plan["firewall"]
-    assert drawn.plan["num_clips"] == 22_160
-    assert told["excluded"] == {"vggsound": 18}
-    ids = {entry["list"].rpartition("/")[2]: entry["ids"] for entry in told["lists"]}
+    found = draft.plan.matched_sets
+    assert draft.plan.num_clips == 22_160
+    assert found.excluded == {"vggsound": 18}
+    ids = {entry.list.rpartition("/")[2]: entry.ids for entry in found.lists}
     assert ids["audiocaps_v1_test.csv.gz"] == 893 and ids["audioset_eval_segments.csv.gz"] == 20_371
     assert ids["vggsound_test.csv.gz"] == 14_851
-    assert told["unchecked"] == ["fsd50k"]
+    assert found.unchecked == ["fsd50k"]
     assert "balanced_train" not in " ".join(ids) and "audiocaps_v1_train.csv.gz" not in ids
 
 
 def test_esc50_shares_recordings_with_urbansound8k(blat_data: Path) -> None:
     lists = (str(blat_data / "meta" / "UrbanSound8K.csv.gz"),)
-    found = plan.draft("", str(blat_data / "esc50"), (), 512, DecontaminationConfig(lists=lists)).plan["firewall"]
-    assert found["excluded"]["urbansound8k"] > 50
+    found = draft_plan("", str(blat_data / "esc50"), (), 512, DecontaminationConfig(lists=lists)).plan.matched_sets
+    assert found.excluded["urbansound8k"] > 50
     esc50 = (str(blat_data / "meta" / "esc50.csv.gz"),)
-    every = plan.draft("", str(blat_data / "esc50"), (), 512, DecontaminationConfig(lists=esc50)).plan
-    assert every["firewall"]["excluded"] == {"esc50": 1600}
+    every = draft_plan("", str(blat_data / "esc50"), (), 512, DecontaminationConfig(lists=esc50)).plan
+    assert every.matched_sets.excluded == {"esc50": 1600}
 
 
 def test_a_table_of_segments_keeps_its_odd_ids(tmp_path: Path) -> None:
@@ -220,5 +222,5 @@ def test_a_table_of_segments_keeps_its_odd_ids(tmp_path: Path) -> None:
     shutil.copy(__file__, tmp_path / "audio" / "Y-F9Zr37h-RQ.wav")
     (tmp_path / "class_labels_indices.csv").write_text("index,mid,display_name\n")
     (tmp_path / "eval_segments.csv").write_text(audioset.write_segments(segments))
-    drawn = plan.draft("", str(tmp_path / "train.csv"), (), 4, DecontaminationConfig())
-    assert drawn.plan["firewall"]["excluded"] == {"audioset-eval": 1}
+    draft = draft_plan("", str(tmp_path / "train.csv"), (), 4, DecontaminationConfig())
+    assert draft.plan.matched_sets.excluded == {"audioset-eval": 1}

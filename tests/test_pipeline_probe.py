@@ -1,4 +1,4 @@
-"""How fast each stage is: measured on real Ray tasks, and told where it cannot be."""
+"""How fast each stage is: measured on real Ray tasks, and a message where it cannot be."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.configs import CAPTION, PROBE
 from pipeline.errors import InputError, JobError
 from pipeline.planning import capacity
 from pipeline.stages import probe
-from pipeline.stages.probe import ProbeConfig
+from pipeline.stages.probe import ProbeConfig, Timing
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_what_it_measured_can_be_estimated_with(ray_session: None, config: Probe
 
 
 def test_cores_are_limited_by_arithmetic_or_by_waiting() -> None:
-    assert probe.per_core({"clips": 100, "cpu_s": 4.0, "wall_s": 5.0}, tasks_per_core=2) == 25.0
-    assert probe.per_core({"clips": 100, "cpu_s": 1.0, "wall_s": 5.0}, tasks_per_core=2) == 40.0
+    assert Timing(clips=100, cpu_s=4.0, wall_s=5.0).clips_per_core_s(tasks_per_core=2) == 25.0
+    assert Timing(clips=100, cpu_s=1.0, wall_s=5.0).clips_per_core_s(tasks_per_core=2) == 40.0
 
 
 def test_clips_that_cannot_be_read_end_it(ray_session: None, config: ProbeConfig, corpus: str, tmp_path: Path) -> None:

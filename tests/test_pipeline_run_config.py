@@ -2,14 +2,16 @@
 
 import dataclasses
 import typing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipeline import run_dir, storage
 from pipeline.configs import CAPTION
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
+from pipeline.graph.run_config import RunConfig
 from pipeline.stages import retry
 from pipeline.stages.retry import RetryConfig
 
@@ -75,10 +77,11 @@ def test_a_field_that_json_lacks_has_its_default(name: str) -> None:
 
 
 def test_a_retry_changes_nothing_but_what_its_flags_say() -> None:
-    held = storage.plain(dataclasses.asdict(ODD)) | {"arithmetic": "bfloat16"}
-    planned = {"clips_per_shard": 7, "made_from": {"source": "/moved", "folds": ["9"], "max_shard_mb": 3.0}}
+    run_config = RunConfig(config=ODD, captioner_revision="f00", arithmetic="bfloat16")
+    made_from = SimpleNamespace(source="/moved", folds=["9"], max_shard_mb=3.0)
+    plan = SimpleNamespace(clips_per_shard=7, made_from=made_from)
     flags = RetryConfig(fingerprints=("t.parquet",), actors=ActorConfig(max=3), max_bad_fraction=0.5)
-    restored = retry._restore(flags, held, planned)
+    restored = retry._restore(flags, run_config, plan)
     same = {each.name for each in dataclasses.fields(CaptionConfig)} - OF_THE_RUN - OF_THE_PLAN - {"firewall"}
     assert {name: getattr(restored, name) for name in same} == {name: getattr(ODD, name) for name in same}
     assert restored.decode == "reader", "which was forgotten once"

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.dataset.clip_index import ClipIndex
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from tests.support.faults import KINDS, MORE, FaultyProxy
 
 SHARE = 0.05

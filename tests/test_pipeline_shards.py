@@ -34,11 +34,11 @@ def publish(folder: str) -> None:
     storage.publish_json(storage.join(folder, "sizes.json"), {"00000.tar": 3})
 
 
-def test_counts_add_up_and_reasons_are_told(tmp_path) -> None:
+def test_counts_add_up_and_reasons_are_stated(tmp_path) -> None:
     stats = shards.write(str(tmp_path), 0, outcomes(), "hash")
-    assert stats["in"] == stats["written"] + stats["filtered"] + stats["failed"] == 4
-    assert stats["reasons"] == {"empty": 1}
-    assert shards.committed(str(tmp_path)) == [0]
+    assert stats.num_clips == stats.written + stats.filtered + stats.failed == 4
+    assert stats.reasons == {"empty": 1}
+    assert shards.committed(str(tmp_path)) == [0] and shards.read_stats(str(tmp_path), 0) == stats
 
 
 def test_same_outcomes_same_bytes(tmp_path) -> None:
@@ -82,6 +82,6 @@ def test_unfinished_dataset_is_no_dataset(tmp_path) -> None:
 
 def test_a_shard_without_written_clips_is_a_valid_tar(tmp_path) -> None:
     stats = shards.write(str(tmp_path), 0, outcomes()[1:2], "hash")
-    assert stats["written"] == 0
+    assert stats.written == 0
     with tarfile.open(tmp_path / "00000.tar") as tar:
         assert tar.getmembers() == []

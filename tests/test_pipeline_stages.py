@@ -1,4 +1,4 @@
-"""What is done with a dataset of shards once it is there: verify, retry, audit, recaption, export, listen; on a real Ray."""
+"""What is done with a dataset of shards once it is there: verify, retry, audit, recaption, export, listen."""
 
 import dataclasses
 import json
@@ -15,12 +15,13 @@ from pipeline.configs import RECAPTION
 from pipeline.dataset import overlays
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import FilterConfig
+from pipeline.dataset.shard_stats import ShardStats
 from pipeline.errors import InputError, JobError
-from pipeline.graph import job_stats
-from pipeline.graph.caption_graph import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
-from pipeline.planning import plan
+from pipeline.graph.job_stats import ProgressReporter, ShardReport
 from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.planning.plan import read_plan
 from pipeline.stages import audit, caption, export, fingerprint, listen, recaption, retry, verify
 from pipeline.stages.audit import AuditConfig
 from pipeline.stages.export import ExportConfig
@@ -30,7 +31,7 @@ from pipeline.stages.recaption import RecaptionConfig
 from pipeline.stages.retry import RetryConfig
 from pipeline.stages.verify import VerifyConfig
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+IN_PROCESS = ActorConfig(max=0)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def copy(dataset: str, tmp_path: Path) -> str:
 
 
 def test_a_whole_dataset_verifies(dataset: str) -> None:
-    verify.run(VerifyConfig(data=dataset))
+    verify.run(VerifyConfig(data=dataset, in_process=True))
 
 
 def test_verify_names_what_is_wrong(copy: str) -> None:
@@ -51,29 +52,29 @@ def test_verify_names_what_is_wrong(copy: str) -> None:
     stats = storage.read_json(storage.join(copy, "00002_stats.json"))
     storage.publish_json(storage.join(copy, "00002_stats.json"), {**stats, "written": 7, "failed": 1})
     with pytest.raises(JobError) as caught:
-        verify.run(VerifyConfig(data=copy))
-    told = str(caught.value)
-    assert "5 things are wrong" in told, told
+        verify.run(VerifyConfig(data=copy, in_process=True))
+    message = str(caught.value)
+    assert "5 things are wrong" in message, message
     for part in ("not committed: shards 1;", "tars that no plan names: ['00009.tar']", "shard 00000: its tar has"):
-        assert part in told
-    assert "shard 00002: its counts do not add up" in told
+        assert part in message
+    assert "shard 00002: its counts do not add up" in message
 
 
 def test_verify_goes_on_past_what_cannot_be_read(copy: str) -> None:
     Path(copy, "00001_stats.json").write_text("{")
     Path(copy, "00002.tar").unlink()
     with pytest.raises(JobError) as caught:
-        verify.run(VerifyConfig(data=copy))
-    told = str(caught.value)
+        verify.run(VerifyConfig(data=copy, in_process=True))
+    message = str(caught.value)
     for part in ("shard 00001: JSONDecodeError", "shard 00002: FileNotFoundError", "sizes.json does not agree"):
-        assert part in told
-    assert "shard 00000" not in told
+        assert part in message
+    assert "shard 00000" not in message
 
 
 def test_verify_names_the_shards_whose_plan_is_gone(copy: str) -> None:
     shutil.rmtree(Path(copy, "plan"))
     with pytest.raises(JobError) as caught:
-        verify.run(VerifyConfig(data=copy))
+        verify.run(VerifyConfig(data=copy, in_process=True))
     assert all(f"shard {shard:05d}: FileNotFoundError" in str(caught.value) for shard in range(3))
 
 
@@ -92,7 +93,7 @@ def test_verify_looks_inside_a_tar_whose_hash_was_made_to_fit(copy: str) -> None
         storage.join(copy, "00001_stats.json"), {**stats, "tar_sha256": hashlib.sha256(tar).hexdigest()}
     )
     with pytest.raises(JobError, match=f"shard 00001: {row['key']}: the audio is not what was written"):
-        verify.run(VerifyConfig(data=copy))
+        verify.run(VerifyConfig(data=copy, in_process=True))
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +117,8 @@ def mended(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFacto
     caption.run(config)
     before = {path.name: path.read_bytes() for path in sorted(Path(out).glob("0000*"))}
     (folder / "audio" / "4.flac").write_bytes(storage.read(clips[4].uri))
-    retry.run(RetryConfig(data=out, reason=("missing", "unreadable"), max_bad_fraction=0.5))
-    caption.run(config)  # the first command still says: complete
+    retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("missing", "unreadable"), max_bad_fraction=0.5))
+    caption.run(config)  # the first command finds it complete
     return out, before
 
 
@@ -130,23 +131,26 @@ def test_a_retry_writes_new_shards_and_leaves_old_ones_alone(mended: tuple[str, 
     assert storage.read_json(storage.join(out, "sizes.json")) == sizes
     card = storage.read_text(storage.join(out, "README.md"))
     assert "12 clips planned = 11 written + 0 filtered + 1 failed" in card and "1 missing" in card
-    verify.run(VerifyConfig(data=out))
+    verify.run(VerifyConfig(data=out, in_process=True))
 
 
 def test_a_shard_that_came_out_far_larger_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     """Shards 1 and 2 do, by the twofold and more; it is whole all the same."""
-    counts = {"in": 8, "written": 8, "filtered": 0, "failed": 0, "reasons": [], "duration_s": 9.0}
-    live = job_stats.ProgressReporter(24, ActorConfig(), 0.5)
+    counts = {"num_clips": 8, "written": 8, "filtered": 0, "failed": 0, "reasons": {}, "duration_s": 9.0}
+    hashes = {"plan_hash": "", "tar_sha256": ""}
+    reporter = ProgressReporter(24, IN_PROCESS, 0.5)
     for shard, tar_size in enumerate((999_000, 1_001_000, 9_000_000)):
-        live.add({**counts, "shard": shard, "tar_size": tar_size, "actor": "a", "busy_s": 1.0})
+        stats = ShardStats(**counts, **hashes, shard=shard, tar_size=tar_size)
+        reporter.add(ShardReport(stats=stats, actor="a", busy_s=1.0))
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "shard 00001 has 1 MB, --max-shard-mb is 0.5" in warning and "use a lower --clips-per-shard" in warning
 
 
 def test_a_retry_without_such_failures_says_which_there_are(mended: tuple[str, dict[str, bytes]]) -> None:
     with pytest.raises(InputError, match=r"--reason.*no clip failed so; the failed ones: truncated 1"):
-        retry.run(RetryConfig(data=mended[0], reason=("missing",)))
-    assert plan.num_shards(plan.read(mended[0]) or {}) == 4
+        retry.run(RetryConfig(actors=IN_PROCESS, data=mended[0], reason=("missing",)))
+    plan = read_plan(mended[0])
+    assert plan and len(plan.shards) == 4
 
 
 def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config: CaptionConfig, tmp_path: Path) -> None:
@@ -164,72 +168,84 @@ def test_a_retry_finishes_the_plan_and_finds_a_source_that_moved(caption_config:
         Path(out, name).unlink()
     (tmp_path / "old").rename(tmp_path / "new")
     (tmp_path / "new" / "audio" / "2.flac").write_bytes(storage.read(clips[2].uri))
-    again = RetryConfig(data=out, reason=("missing",), source=str(tmp_path / "new"), max_bad_fraction=1.0)
+    again = RetryConfig(
+        actors=IN_PROCESS, data=out, reason=("missing",), source=str(tmp_path / "new"), max_bad_fraction=1.0
+    )
     with pytest.raises(InputError, match=r"--max-bad-fraction 7\.0"):
         retry.run(dataclasses.replace(again, max_bad_fraction=7.0))
     retry.run(again)
     ledger = {row["key"]: row["status"] for row in ClipIndex(out).ledger.to_pylist()}
     assert ledger["2"] == "written", "the clip that came late"
-    planned = plan.read(out)
-    assert planned is not None and [retry["reasons"] for retry in planned["retries"]] == [{"missing": 5}]
+    plan = read_plan(out)
+    assert plan is not None and [part.reasons for part in plan.retries] == [{"missing": 5}]
     assert set(ledger.values()) == {"written"}, "those of the last shard too, planned where nothing is any more"
 
 
 def test_a_clip_that_failed_twice_is_planned_once_more(mended: tuple[str, dict[str, bytes]], tmp_path: Path) -> None:
     out = str(shutil.copytree(mended[0], tmp_path / "out"))
     for tries in (1, 2):
-        retry.run(RetryConfig(data=out, reason=("truncated",), max_bad_fraction=0.5))
-        planned = plan.read(out)
-        assert planned is not None and planned["retries"][tries]["num_clips"] == 1
-    verify.run(VerifyConfig(data=out))
+        retry.run(RetryConfig(actors=IN_PROCESS, data=out, reason=("truncated",), max_bad_fraction=0.5))
+        plan = read_plan(out)
+        assert plan is not None and plan.retries[tries].num_clips == 1
+    verify.run(VerifyConfig(data=out, in_process=True))
 
 
 @pytest.fixture(scope="module")
 def audited(dataset: str) -> str:
-    audit.run(AuditConfig(data=dataset, name="audit"))
+    audit.run(AuditConfig(data=dataset, name="audit", in_process=True))
     return "audit"
 
 
 def test_an_audit_stores_verdicts_on_every_caption(dataset: str, audited: str) -> None:
-    verdicts, about = overlays.read_audit(dataset, audited), overlays.read_info(dataset, audited)
+    audit_rows, info = overlays.read_audit(dataset, audited), overlays.read_info(dataset, audited)
     index = ClipIndex(dataset)
-    assert list(verdicts) == index.keys
+    assert list(audit_rows) == index.keys
     for key, texts in zip(index.keys, index.texts(), strict=True):
-        row = verdicts[key]
+        row = audit_rows[key]
         assert row["text"] == texts and row["words"] == [len(text.split()) for text in texts]
         assert len(row["foreign"]) == len(row["unmentioned"]) == len(row["uses"]) == len(texts)
     uses = {text: sum(text in texts for texts in index.texts()) for texts in index.texts() for text in texts}
-    assert {t: n for row in verdicts.values() for t, n in zip(row["text"], row["uses"], strict=True)} == uses
-    assert about["num_captions"] == sum(map(len, index.texts())) and about["copies"] == 0
-    audit.run(AuditConfig(data=dataset, name=audited))  # complete: nothing to do
+    assert {t: n for row in audit_rows.values() for t, n in zip(row["text"], row["uses"], strict=True)} == uses
+    assert info["num_captions"] == sum(map(len, index.texts())) and info["copies"] == 0
+    audit.run(AuditConfig(data=dataset, name=audited, in_process=True))  # complete: nothing to do
 
 
 def test_recaptions_are_an_overlay_with_their_own_provenance(dataset: str, caption_config: CaptionConfig) -> None:
     tiny: RecaptionConfig = RECAPTION["tiny"][1]
     before = {path.name: path.stat().st_mtime_ns for path in Path(dataset).glob("*.tar")}
     config = dataclasses.replace(
-        tiny, data=dataset, name="v2", captioner=caption_config.captioner, guidance=("tags", "none"), samples=2
+        tiny,
+        actors=IN_PROCESS,
+        data=dataset,
+        name="v2",
+        captioner=caption_config.captioner,
+        guidance=("tags", "none"),
+        samples=2,
     )
     recaption.run(config)
-    told, about = overlays.read_captions(dataset, "v2"), overlays.read_info(dataset, "v2")
+    captions, info = overlays.read_captions(dataset, "v2"), overlays.read_info(dataset, "v2")
     index = ClipIndex(dataset)
-    assert list(told) == index.keys and about["guidance"] == ["tags", "none"]
-    made = [json.loads(row["captions"]) for row in told.values()]
+    assert list(captions) == index.keys and info["guidance"] == ["tags", "none"]
+    made = [json.loads(row["captions"]) for row in captions.values()]
     kinds = {(c["decoding"].split()[0], c["tags_given"]) for clip in made for c in clip}
     assert kinds >= {("beam", True), ("nucleus", True), ("nucleus", False)}
     assert all(len({c["text"] for c in clip}) == len(clip) for clip in made)
     guided = [[c["text"] for c in clip if c["tags_given"] and c["decoding"].startswith("beam")] for clip in made]
-    assert guided == index.texts(), "the same captioner says the same again"
+    assert guided == index.texts(), "the same captioner writes the same"
     assert {path.name: path.stat().st_mtime_ns for path in Path(dataset).glob("*.tar")} == before
 
 
 def test_export_writes_what_is_chosen_as_plain_tars(dataset: str, audited: str, tmp_path: Path) -> None:
     index = ClipIndex(dataset)
-    verdicts = overlays.read_audit(dataset, audited)
-    limit = sorted(words for row in verdicts.values() for words in row["words"])[len(verdicts) // 2]
+    audit_rows = overlays.read_audit(dataset, audited)
+    limit = sorted(words for row in audit_rows.values() for words in row["words"])[len(audit_rows) // 2]
     out = str(tmp_path)
     config = ExportConfig(
-        data=dataset, out=out, clips_per_shard=10, filter=FilterConfig(audit=audited, min_words=limit + 1)
+        in_process=True,
+        data=dataset,
+        out=out,
+        clips_per_shard=10,
+        filter=FilterConfig(audit=audited, min_words=limit + 1),
     )
     export.run(config)
     kept = {k: [t for t in texts if len(t.split()) > limit] for k, texts in zip(index.keys, index.texts(), strict=True)}

@@ -1,5 +1,9 @@
 """Launching: what cannot work is refused before anything starts, and a worker's own words reach the user."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import train.__main__ as train_room
@@ -54,3 +58,17 @@ def test_broken_clips_are_told_left_out_and_too_many_end_the_job(
     lineage = storage.read_json(str(tmp_path / "out" / "config.json"))["lineage"]
     assert lineage["num_clips"] == 22
     assert set(lineage["broken_clips"].values()) == {"missing"}
+
+
+IN_PROCESS = """
+import sys
+from train.launch import ScaleConfig, launch
+launch(lambda context: print(context.rank, context.world_size), ScaleConfig(num_workers=0), sys.argv[1])
+assert "ray" not in sys.modules and "torch.distributed.fsdp" not in sys.modules
+"""
+
+
+def test_training_in_process_imports_neither_ray_nor_fsdp(tmp_path: Path) -> None:
+    """They take six seconds."""
+    done = subprocess.run([sys.executable, "-c", IN_PROCESS, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout == "0 1\n"

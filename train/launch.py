@@ -1,7 +1,8 @@
 """Run a worker function on Ray Train, on any number of workers; the only module of `train` that imports Ray.
 
-`num_workers=0` runs the same function in this process: for tests and debuggers. Ray is imported when a run starts: the
-configs of the command line live in modules that import this one, and --help should not wait for an engine.
+`num_workers=0` runs the same function in this process, without Ray: for one machine and for debuggers. Ray is imported
+when a run starts: the configs of the command line live in modules that import this one, and --help should not wait for an
+engine.
 """
 
 import logging
@@ -69,13 +70,15 @@ def launch(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local"
     Raises:
         JobError: when the workers failed more often than `max_failures`; carries the cause.
     """
+    if scale.num_workers == 0:
+        _run_in_process(worker, out, ingest)
+        return
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    if scale.num_workers > 0:
-        ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-        if scale.gpu and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
-            raise InputError("--scale.gpu", True, "there is no GPU here; leave it out, or run it as a job on a cluster")
+    ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    if scale.gpu and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
+        raise InputError("--scale.gpu", True, "there is no GPU here; leave it out, or run it as a job on a cluster")
     trainer = TorchTrainer(
         partial(_run_worker, worker, scale, out, ingest),
         scaling_config=ray.train.ScalingConfig(
@@ -91,30 +94,49 @@ def launch(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local"
         ),
     )
     try:
-        with _saving_on_sigterm(out, in_process=scale.num_workers == 0):
+        with _saving_on_sigterm(out, in_process=False):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise JobError(f"training failed: {_cause(error)}") from error
     storage.remove(storage.join(out, "ray"))  # Ray's own bookkeeping; our states and checkpoints lie beside it
 
 
-def _run_worker(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local", "ray"]) -> None:
-    import ray.train.torch
+def _run_in_process(worker: Worker, out: str, ingest: Literal["local", "ray"]) -> None:
+    _set_up_logging()
+    torch.set_num_threads(os.cpu_count() or 1)
+    context = Context(
+        rank=0,
+        world_size=1,
+        device=torch.device("cpu"),
+        stop_signal=_stop_after_sigterm,
+        load=_load_anywhere if ingest == "ray" else None,
+        gauge=None,
+    )
+    with _saving_on_sigterm(out, in_process=True):
+        worker(context)
 
+
+def _set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for engine in ("ray", "httpx"):
         logging.getLogger(engine).setLevel(logging.WARNING)
-    torch.set_num_threads(scale.cpus_per_worker if scale.num_workers else os.cpu_count() or 1)
+
+
+def _run_worker(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local", "ray"]) -> None:
+    import ray.train.torch
+
+    _set_up_logging()
+    torch.set_num_threads(scale.cpus_per_worker)
     here = ray.train.get_context()
     device = ray.train.torch.get_device() if scale.gpu else torch.device("cpu")
-    rank, in_process = here.get_world_rank(), scale.num_workers == 0
+    rank = here.get_world_rank()
     context = Context(
         rank=rank,
         world_size=here.get_world_size(),
         device=device,
-        stop_signal=_stop_after_sigterm if in_process else _SaveRequests(out, rank),
+        stop_signal=_SaveRequests(out, rank),
         load=_load_anywhere if ingest == "ray" else None,
-        gauge=None if in_process else _gauges(out),
+        gauge=_gauges(out),
     )
     worker(context)
 

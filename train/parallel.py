@@ -1,16 +1,19 @@
 """One model on several ranks: averages of gradients, and the exchange of embeddings with their gradients."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd import Function
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as nnf
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Value = TypeVar("Value")
 
@@ -32,6 +35,12 @@ def average_each(parameters: Iterable[nn.Parameter]) -> None:
             parameter.register_post_accumulate_grad_hook(average)
 
 
+def as_sharded(tensor: Tensor) -> "DTensor | None":
+    """Return a tensor that ranks hold in pieces as what it is, or None for any other."""
+    module = sys.modules.get("torch.distributed.tensor")  # its import takes two seconds; nothing is sharded before it
+    return tensor if module is not None and isinstance(tensor, module.DTensor) else None
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the network inside the wrapper: its state has the same names on any number of workers."""
     return model.module if isinstance(model, DistributedDataParallel) else model
@@ -40,8 +49,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 @contextmanager
 def accumulating(model: nn.Module, more_to_come: bool) -> Iterator[None]:
     """Keep gradients on this rank while more chunks of the step follow; the last chunk averages them."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(not more_to_come)
+    synchronize = getattr(model, "set_requires_gradient_sync", None)  # FSDP's, whose import takes two seconds
+    if synchronize is not None:
+        synchronize(not more_to_come)
         yield
     elif isinstance(model, DistributedDataParallel) and more_to_come:
         with model.no_sync():

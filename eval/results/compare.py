@@ -8,7 +8,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from eval import metrics, results
 from eval.results.records import Json, Metric
@@ -90,6 +89,8 @@ def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> D
 
 def mcnemar(gained: int, lost: int) -> float:
     """Return the two-sided p of McNemar's exact test, from clips that only one model gets right."""
+    import scipy.stats  # here: its import takes two seconds
+
     return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
@@ -101,6 +102,8 @@ def sign_flips(gain: np.ndarray) -> float:
     moved = gain[gain != 0]
     if len(moved) < 2:  # one sign is as good as the other
         return 1.0
+    import scipy.stats
+
     test = scipy.stats.permutation_test(
         (moved,),
         lambda values, axis: values.mean(axis=axis),

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.dataset import commit
+from pipeline.dataset.shard_stats import ShardStats
 
 Status = Literal["written", "filtered", "failed"]
 LEDGER = pa.schema(
@@ -128,7 +129,7 @@ def stats_name(shard: int) -> str:
     return f"{shard:05d}_stats.json"
 
 
-def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) -> dict[str, Any]:
+def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) -> ShardStats:
     """Publish one shard: tar, ledger and commit mark. Does nothing where another writer has published it.
 
     Returns:
@@ -138,18 +139,20 @@ def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) ->
     members = {member.name: (member.offset_data, member.size) for member in _members(tar)}
     rows = [_ledger_row(outcome, members) for outcome in outcomes]
     counts = Counter(outcome.status for outcome in outcomes)
-    stats = {
-        "shard": shard,
-        "plan_hash": plan_hash,
-        "in": len(outcomes),
-        **{status: counts[status] for status in ("written", "filtered", "failed")},
-        "reasons": dict(sorted(Counter(o.reason for o in outcomes if o.reason).items())),
-        "duration_s": round(sum(o.duration_s for o in outcomes if o.status == "written"), 3),
-        "tar_size": len(tar),
-        "tar_sha256": hashlib.sha256(tar).hexdigest(),
-    }
+    stats = ShardStats(
+        shard=shard,
+        plan_hash=plan_hash,
+        num_clips=len(outcomes),
+        written=counts["written"],
+        filtered=counts["filtered"],
+        failed=counts["failed"],
+        reasons=dict(sorted(Counter(o.reason for o in outcomes if o.reason).items())),
+        duration_s=round(sum(o.duration_s for o in outcomes if o.status == "written"), 3),
+        tar_size=len(tar),
+        tar_sha256=hashlib.sha256(tar).hexdigest(),
+    )
     ledger = storage.table_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
-    files = {tar_name(shard): tar, ledger_name(shard): ledger, stats_name(shard): storage.json_bytes(stats)}
+    files = {tar_name(shard): tar, ledger_name(shard): ledger, stats_name(shard): storage.json_bytes(stats.to_json())}
     commit.publish(data, f"{shard:05d}", files)
     return stats
 
@@ -169,10 +172,9 @@ def committed(data: str) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def read_stats(data: str, shard: int) -> dict[str, Any]:
+def read_stats(data: str, shard: int) -> ShardStats:
     """Read one commit mark."""
-    stats: dict[str, Any] = storage.read_json(storage.join(data, stats_name(shard)))
-    return stats
+    return ShardStats.from_json(storage.read_json(storage.join(data, stats_name(shard))))
 
 
 def finished(data: str) -> bool:

@@ -1,1 +1,1 @@
-"""The caption job on Ray Data: the engine, the tasks and actors of the graph, the progress of a job."""
+"""The caption job: the engine, on Ray Data or in this process; the tasks and actors of the graph; the progress of a job."""

@@ -6,78 +6,23 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import audio
-from pipeline.errors import InputError
-from pipeline.graph import reader
-from pipeline.graph.engine import ActorConfig
+from pipeline.graph.caption_config import CaptionActorConfig, Guidance
+from pipeline.graph.shard_batch import CaptionRow, ClipRow, end_clip, pack, unpack
 from train.models.captioner.decoding import Decoding
 
 if TYPE_CHECKING:
-    from train.models.captioner.model import CaptionerConfig
+    import torch
+
+    from train.models.captioner.encoder import EncodedAudio
+    from train.models.captioner.model import Caption
 
 DECODERS = 2  # threads beside each model; libsndfile releases the interpreter lock
-Guidance = Literal["tags", "predicted", "none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionActorConfig:
-    """The captioner, and how it captions a clip."""
-
-    captioner: str = ""
-    """Checkpoint directory that `train captioner` wrote."""
-    guidance: tuple[Guidance, ...] = ("tags",)
-    """Give the captioner each clip's tags, those it hears itself, or none; several of these make captions of each
-    kind. With `tags` alone, clips without any are filtered out."""
-    tag_threshold: float = 0.3
-    """Probability from which a predicted tag guides, from 0 to 1; a clip with none goes unguided."""
-    decoding: Decoding = field(default_factory=Decoding)
-    """How captions are chosen."""
-    samples: int = 0
-    """Captions added for each kind of guidance by nucleus sampling, with the top_p, temperature and seed of decoding."""
-    batch_size: int = 32
-    """Clips in one pass of the model; on a GPU every batch has this size."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the model; auto is bfloat16 on a GPU and float32 on a CPU."""
-    actors: ActorConfig = field(default_factory=ActorConfig)
-    """The pool of captioner actors."""
-
-    def check(self, network: "CaptionerConfig") -> None:
-        """Raise InputError for a field that cannot be, given the captioner's own config."""
-        if not self.guidance or len(set(self.guidance)) < len(self.guidance):
-            raise InputError("--guidance", self.guidance, "give one or more of tags, predicted, none, each once")
-        for guidance in self.guidance:
-            needs = {"tags": "guided", "predicted": "tagger", "none": ""}[guidance]
-            if needs and not getattr(network, needs):
-                remedy = f"this captioner has no such input ({needs} is false in its config.json); use --guidance none"
-                raise InputError("--guidance", guidance, remedy)
-        if not 0 <= self.tag_threshold <= 1:
-            raise InputError("--tag-threshold", self.tag_threshold, "use a probability from 0 to 1")
-        try:
-            for decoding in self.decodings:
-                decoding.check()
-        except ValueError as error:
-            raise InputError("--decoding", str(self.decoding), str(error)) from None
-        if self.batch_size < 1:
-            raise InputError("--batch-size", self.batch_size, "use 1 or more")
-        self.actors.check()
-
-    @property
-    def decodings(self) -> list[Decoding]:
-        """Return the ways in which each kind of guidance is decoded."""
-        extra = [replace(self.decoding, method="nucleus", num_captions=self.samples)] if self.samples else []
-        return [self.decoding, *extra]
-
-    @property
-    def arithmetic(self) -> str:
-        """Return the name of the arithmetic that `precision` comes to."""
-        automatic = "bfloat16" if self.actors.device == "cuda" else "float32"
-        return automatic if self.precision == "auto" else self.precision
 
 
 class GenerationSpec(NamedTuple):
@@ -107,29 +52,30 @@ class CaptionActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Add captions to the clips of one shard."""
-        shard, clips = reader.unpack(batch)
-        for clip in clips:
-            self._filter(clip)
+        shard, clips = unpack(batch)
+        clips = [self._filter(clip) for clip in clips]
         busy_s = 0.0
-        for rows, waveforms in self._batches([clip for clip in clips if clip["status"] == "written"]):
+        for rows, waveforms in self._batches([clip for clip in clips if clip["status"] == "ready"]):
             with self.model_lock, self._arithmetic():
                 started = time.monotonic()
                 self._caption(rows, waveforms)
                 busy_s += time.monotonic() - started
         for clip in clips:
             clip["samples"] = None
-        return reader.pack(shard, clips, self.name, busy_s)
+        clips = [clip if clip["status"] != "ready" or clip["captions"] else _without_caption(clip) for clip in clips]
+        return pack(shard, clips, self.name, busy_s)
 
-    def _filter(self, clip: dict[str, Any]) -> None:
-        if clip["status"] != "written" or self.config.guidance != ("tags",):
-            return
+    def _filter(self, clip: ClipRow) -> ClipRow:
+        if clip["status"] != "ready" or self.config.guidance != ("tags",):
+            return clip
         if not clip["tags"]:
-            clip.update(status="filtered", stage="caption", reason="no_tags", detail="guidance needs a tag")
-        elif not self.known & set(clip["tags"]):
+            return end_clip(clip, "filtered", "caption", "no_tags", "guidance needs a tag")
+        if not self.known & set(clip["tags"]):
             detail = f"the captioner knows none of {clip['tags']}"
-            clip.update(status="filtered", stage="caption", reason="unknown_tags", detail=detail)
+            return end_clip(clip, "filtered", "caption", "unknown_tags", detail)
+        return clip
 
-    def _batches(self, clips: list[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+    def _batches(self, clips: list[ClipRow]) -> Iterator[tuple[list[ClipRow], np.ndarray]]:
         """Yield clips with their waveforms (B, T); the next batch decodes while the model works on this one."""
         size = self.config.batch_size
         groups = [clips[first : first + size] for first in range(0, len(clips), size)]
@@ -139,12 +85,12 @@ class CaptionActor:
             waveforms, ahead = [future.result() for future in ahead], self._decode(following)
             yield rows, np.stack(waveforms)
 
-    def _decode(self, clips: list[dict[str, Any]]) -> list[Future[np.ndarray]]:
+    def _decode(self, clips: list[ClipRow]) -> list[Future[np.ndarray]]:
         return [self.decoders.submit(self._waveform, clip) for clip in clips]
 
-    def _waveform(self, clip: dict[str, Any]) -> np.ndarray:
-        decoded = clip["samples"] is not None
-        samples = np.frombuffer(clip["samples"], np.int16) if decoded else audio.decode(clip["flac"])
+    def _waveform(self, clip: ClipRow) -> np.ndarray:
+        decoded = clip["samples"]
+        samples = audio.decode(clip["flac"]) if decoded is None else np.frombuffer(decoded, np.int16)
         return audio.fit(samples, self.clip_samples)
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
@@ -154,7 +100,7 @@ class CaptionActor:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _caption(self, clips: list[dict[str, Any]], waveforms: np.ndarray) -> None:
+    def _caption(self, clips: list[ClipRow], waveforms: np.ndarray) -> None:
         import torch
 
         lengths = [min(clip["num_samples"], self.clip_samples) for clip in clips]
@@ -168,25 +114,25 @@ class CaptionActor:
         if on_gpu:
             waveform = waveform.pin_memory()
         waveform = waveform.to(self.device, non_blocking=True)
-        heard = self.model.encode_audio(waveform, num_samples.to(self.device), audio.SAMPLE_RATE_HZ)
-        for clip in clips:
-            clip["captions"] = []
+        encoded_audio = self.model.encode_audio(waveform, num_samples.to(self.device), audio.SAMPLE_RATE_HZ)
+        made: list[list[CaptionRow]] = [[] for _ in clips]
         for guidance, decoding in self.passes:
-            tags, given = self._tags(guidance, clips, heard, len(keys))
-            for clip, used, found in zip(clips, given, self.model.generate(heard, tags, decoding, keys), strict=False):
+            tags, guides = self._tags(guidance, clips, encoded_audio, len(keys))
+            captions = self.model.generate(encoded_audio, tags, decoding, keys)
+            for rows, used, found in zip(made, guides, captions, strict=False):
                 if used is not None or guidance != "tags":
-                    clip["captions"] += [_record(c, guidance, decoding, used) for c in found]
-        for clip in clips:
-            clip["captions"] = distinct(clip["captions"])
-            if not clip["captions"]:
-                clip.update(status="failed", stage="caption", reason="no_caption", detail="every caption was empty")
+                    rows += [_record(caption, guidance, decoding, used) for caption in found]
+        for clip, rows in zip(clips, made, strict=True):
+            clip["captions"] = distinct(rows)
 
-    def _tags(self, guidance: Guidance, clips: list[dict[str, Any]], heard: Any, rows: int) -> tuple[Any, list[Any]]:
+    def _tags(
+        self, guidance: Guidance, clips: list[ClipRow], encoded_audio: "EncodedAudio", rows: int
+    ) -> tuple["torch.Tensor", list[list[str] | None]]:
         """Return the tags that guide, multi-hot (rows, tags), and their names by clip; None where there are none to give."""
         import torch
 
         if guidance == "predicted":
-            tags = self.model.predict_tags(heard, self.config.tag_threshold)
+            tags = self.model.predict_tags(encoded_audio, self.config.tag_threshold)
             hot = tags[: len(clips)].tolist()
             return tags, [[tag for tag, on in zip(self.model.tags, row, strict=True) if on] for row in hot]
         given = [[tag for tag in clip["tags"] if tag in self.known] if guidance == "tags" else [] for clip in clips]
@@ -194,15 +140,19 @@ class CaptionActor:
         return tags.to(self.device), [names or None for names in given]
 
 
-def distinct(captions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_caption(clip: ClipRow) -> ClipRow:
+    return end_clip(clip, "failed", "caption", "no_caption", "every caption was empty")
+
+
+def distinct(captions: list[CaptionRow]) -> list[CaptionRow]:
     """Return the records of captions in the order in which they were made; of those with one text the first stays."""
-    first: dict[str, dict[str, Any]] = {}
+    first: dict[str, CaptionRow] = {}
     for record in captions:
         first.setdefault(record["text"], record)
     return list(first.values())
 
 
-def _record(caption: Any, guidance: Guidance, decoding: Decoding, tags: list[str] | None) -> dict[str, Any]:
+def _record(caption: "Caption", guidance: Guidance, decoding: Decoding, tags: list[str] | None) -> CaptionRow:
     return {
         "text": caption.text, "score": caption.score, "guidance": guidance, "decoding": str(decoding), "tags": tags,
     }  # fmt: skip

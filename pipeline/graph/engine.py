@@ -57,7 +57,7 @@ class ActorConfig:
 
     @property
     def in_process(self) -> bool:
-        """Tell whether the job runs in this process."""
+        """Return whether the job runs in this process."""
         return self.max == 0
 
     @property
@@ -99,8 +99,10 @@ def rows(shards: Iterable[int], *steps: Tasks | Actors, in_process: bool) -> Ite
     Raises:
         InputError: when GPUs are asked for, there is none here, and it is no cluster that could bring some up.
     """
-    for batch in (_in_process if in_process else _on_ray)(list(shards), steps):
-        yield from batch.to_pylist()
+    numbers = list(shards)
+    if numbers:
+        for batch in (_in_process if in_process else _on_ray)(numbers, steps):
+            yield from batch.to_pylist()
 
 
 def run_single(
@@ -200,7 +202,7 @@ def _connect() -> None:
 
     ray_noise.hide()
     ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines tell the progress
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines show the progress
 
 
 def _check_gpus(config: ActorConfig) -> None:

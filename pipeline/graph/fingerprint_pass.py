@@ -1,7 +1,6 @@
 """The pass of `caption` that takes the fingerprint of every clip, before any is captioned, where copies are left out."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pyarrow as pa
 
@@ -9,7 +8,7 @@ from pipeline import audio
 from pipeline.audio import fingerprint
 from pipeline.graph import engine
 from pipeline.graph.reader import READERS, Reader
-from pipeline.planning import plan
+from pipeline.planning.tables import PlanRow
 from pipeline.progress import Progress
 from pipeline.quality import deduplication
 
@@ -24,14 +23,14 @@ class Fingerprinter:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Publish the fingerprints of the clips of one shard that would be captioned: others must not be the kept ones."""
         (shard,) = batch["shard"].to_pylist()
-        rows = plan.read_shard(self.reader.out, self.reader.planned, shard)
+        rows = self.reader.plan.read_shard(self.reader.out, shard)
         rows = [row for row in rows if self.tags is None or self.tags & set(row["tags"])]
         with ThreadPoolExecutor(READERS) as pool:
             words = list(filter(None, pool.map(self._words, rows)))
         deduplication.write_words(self.reader.out, shard, words)
         return pa.table({"shard": [shard]})
 
-    def _words(self, row: dict[str, Any]) -> deduplication.WordsRow | None:
+    def _words(self, row: PlanRow) -> deduplication.WordsRow | None:
         _, samples = self.reader.check(row)
         if samples is None:
             return None

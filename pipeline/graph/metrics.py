@@ -1,6 +1,6 @@
 """Metrics of a caption job, which Ray exports for Prometheus."""
 
-from typing import Any
+from pipeline.dataset.shard_stats import ShardStats
 
 
 class JobMetrics:
@@ -14,13 +14,13 @@ class JobMetrics:
         self.rate = Gauge("blat_clips_per_second", "Clips a second since the start of the run.")
         self.busy = Gauge("blat_model_busy_ratio", "Share of the actors' time in which the model worked, 0 to 1.")
 
-    def add(self, row: dict[str, Any], reasons: dict[str, int], clips_per_s: float, busy_share: float) -> None:
+    def add(self, stats: ShardStats, clips_per_s: float, busy_share: float) -> None:
         """Count one committed shard."""
-        if row["written"]:
-            self.clips.inc(row["written"], {"status": "written", "reason": ""})
-        for reason, count in reasons.items():
+        if stats.written:
+            self.clips.inc(stats.written, {"status": "written", "reason": ""})
+        for reason, count in stats.reasons.items():
             self.clips.inc(count, {"status": "left out", "reason": reason})
-        if row["duration_s"]:
-            self.seconds.inc(row["duration_s"])
+        if stats.duration_s:
+            self.seconds.inc(stats.duration_s)
         self.rate.set(clips_per_s)
         self.busy.set(busy_share)

@@ -7,9 +7,8 @@ from typing import Any
 from pipeline import run_dir, storage
 from pipeline.dataset import shards
 from pipeline.dataset.statistics import Statistics, quantile
-from pipeline.planning import plan
+from pipeline.planning.plan import MatchedSets, Plan
 from pipeline.quality.audio_filter import OFF, AudioFilterConfig
-from pipeline.sources import ListingStats
 
 CARD_FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("dataset_card.md.jinja")
@@ -19,7 +18,7 @@ SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
 
 def render(
     data: str,
-    planned: dict[str, Any],
+    plan: Plan,
     counts: dict[str, int],
     reasons: dict[str, int],
     found: Statistics,
@@ -29,7 +28,7 @@ def render(
     from huggingface_hub import DatasetCard, DatasetCardData  # its import takes most of a second
 
     run_config = storage.read_json(storage.join(data, run_dir.RUN_FILE))
-    num_shards = plan.num_shards(planned)
+    num_shards = len(plan.shards)
     card = DatasetCard.from_template(
         DatasetCardData(
             license=run_config["licence"],
@@ -43,11 +42,11 @@ def render(
         hours=found.duration_s / 3600,
         found=found,
         num_shards=num_shards,
-        listing=ListingStats.from_json(planned["listing"]).sentence() if "listing" in planned else "",
-        provenance=_provenance(run_config, planned, decoding),
+        listing=plan.listing.sentence() if plan.listing else "",
+        provenance=_provenance(run_config, plan, decoding),
         reasons=_table(("reason", "clips"), sorted(reasons.items(), key=lambda item: -item[1]) or [("nothing", 0)]),
-        retries=_retries(planned),
-        evaluation_clips=_decontamination(planned, reasons),
+        retries=_retries(plan),
+        evaluation_clips=_decontamination(plan.matched_sets, reasons),
         captions=_captions(found),
         samples=_table(("key", "tags", "caption"), _samples(data)),
         words=found.words.most_common(SHOWN_WORDS),
@@ -58,7 +57,7 @@ def render(
     return str(card)
 
 
-def _provenance(run_config: dict[str, Any], planned: dict[str, Any], decoding: str) -> str:
+def _provenance(run_config: dict[str, Any], plan: Plan, decoding: str) -> str:
     decodings = f"{decoding}, at most {run_config['decoding']['num_captions']}"
     decodings += f"; {run_config['samples']} more by nucleus sampling" if run_config["samples"] else ""
     rows = [
@@ -74,42 +73,37 @@ def _provenance(run_config: dict[str, Any], planned: dict[str, Any], decoding: s
             "left out for its sound",
             run_dir.restore(AudioFilterConfig, run_config["audio_filter"]) if "audio_filter" in run_config else OFF,
         ),
-        ("plan", f"`{planned['hash']}`"),
+        ("plan", f"`{plan.hash}`"),
         ("licence", f"{run_config['licence']}; that of the audio is its source's"),
     ]
     return _table(("", ""), rows)
 
 
-def _retries(planned: dict[str, Any]) -> str:
+def _retries(plan: Plan) -> str:
     lines = [
-        f"Tried again in shards {r['first_shard']:05d} to {r['first_shard'] + r['num_shards'] - 1:05d}: "
-        + ", ".join(f"{n} {reason}" for reason, n in r["reasons"].items())
-        for r in planned["retries"]
+        f"Tried again in shards {retry.first_shard:05d} to {retry.first_shard + retry.num_shards - 1:05d}: "
+        + ", ".join(f"{count} {reason}" for reason, count in retry.reasons.items())
+        for retry in plan.retries
     ]
     return "\n".join([*lines, ""]) if lines else ""
 
 
-def _decontamination(planned: dict[str, Any], reasons: dict[str, int]) -> str:
-    matched_sets = planned["firewall"]
+def _decontamination(matched_sets: MatchedSets, reasons: dict[str, int]) -> str:
     rows = [
         (
-            one["set"],
-            f"`{one['list'].rpartition('/')[2]}`",
-            f"{one['ids']:,}",
-            "allowed" if one["allowed"] else _excluded(matched_sets, one),
+            one.set,
+            f"`{one.list.rpartition('/')[2]}`",
+            f"{one.ids:,}",
+            "allowed" if one.allowed else f"{matched_sets.excluded.get(one.set, 0):,}",
         )
-        for one in matched_sets["lists"]
+        for one in matched_sets.lists
     ]
     text = _table(("evaluation set", "list", "ids", "clips excluded"), rows) if rows else ""
     if excluded := reasons.get("evaluation_audio"):
         text += f"\n{excluded:,} more clips sound like an evaluation clip.\n"
-    if matched_sets["unchecked"]:
-        text += f"\n**Not checked, no list was given:** {', '.join(matched_sets['unchecked'])}.\n"
+    if matched_sets.unchecked:
+        text += f"\n**Not checked, no list was given:** {', '.join(matched_sets.unchecked)}.\n"
     return text
-
-
-def _excluded(matched_sets: dict[str, Any], one: dict[str, Any]) -> str:
-    return f"{matched_sets['excluded'].get(one['set'], 0):,}"
 
 
 def _captions(found: Statistics) -> str:

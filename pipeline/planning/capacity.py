@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.planning import cut
 
 STAGES = ("read", "caption", "write")
-CLIP = {"duration_s": 10.0, "flac_bytes": 400_000.0}  # where the rates tell of no clips: AudioSet's, 32 kHz mono 16-bit
+CLIP = {"duration_s": 10.0, "flac_bytes": 400_000.0}  # where the rates state none: AudioSet's, 32 kHz mono 16-bit
 READS_PER_CLIP, READS_PER_SHARD, READS = 2, 18, 10  # S3's GET and HEAD; counted in tests/test_pipeline_capacity.py
 WRITES_PER_SHARD = 14  # S3's PUT, COPY and LIST, which cost the same; deleting is free
 PLAN_S_PER_CLIP, PLAN_BYTES_PER_CLIP = 18.5e-6, 270  # `make bench`, BENCHMARKS.md
@@ -108,12 +108,12 @@ def read_rates(uri: str) -> dict[str, Any]:
 
 def rate(rates: Mapping[str, Any], stage: str) -> float:
     """Return the clips a second of a stage: of a core for `read` and `write`, of an actor for `caption`."""
-    told = rates[stage]
-    return float(told["clips_per_s"] if isinstance(told, Mapping) else told)
+    measured = rates[stage]
+    return float(measured["clips_per_s"] if isinstance(measured, Mapping) else measured)
 
 
 def clips_of_shard(clips_per_shard: int, max_shard_mb: float, rates: Mapping[str, Any]) -> int:
-    """Return how many clips of the length that the rates tell of go into a shard with these bounds."""
+    """Return how many clips of the length that the rates state go into a shard with these bounds."""
     clip_mb = rates.get("clip", CLIP)["duration_s"] * cut.BYTES_PER_S / 1e6
     return min(clips_per_shard, max(1, int(max_shard_mb / clip_mb))) if max_shard_mb else clips_per_shard
 
@@ -170,17 +170,17 @@ def _cost(found: CapacityEstimate, config: CapacityConfig) -> dict[str, float]:
 
 
 def _warnings(found: CapacityEstimate, wanted: int, config: CapacityConfig) -> tuple[str, ...]:
-    told = []
+    warnings = []
     if found.hours > config.hours * 1.001:
-        told.append(f"{found.clips:,} clips: {found.actors} actors need {found.hours:,.1f} h, not {config.hours:g}")
+        warnings.append(f"{found.clips:,} clips: {found.actors} actors need {found.hours:,.1f} h, not {config.hours:g}")
     if found.actors < wanted:
-        told.append(
+        warnings.append(
             f"{found.clips:,} clips: {wanted} actors would be wanted, but one driver was seen to keep up with "
             f"{DRIVER_SHARDS_PER_S:g} shards a second, which {found.actors} fill; use a larger --clips-per-shard"
         )
     if found.plan_gb > HEAD_GB:
-        told.append(
+        warnings.append(
             f"{found.clips:,} clips: planning takes {found.plan_gb:,.1f} GB on the driver, heads of the files in cluster/ "
             "have 12 to 16; use a larger machine there, or several jobs, each with a part of the clips"
         )
-    return tuple(told)
+    return tuple(warnings)

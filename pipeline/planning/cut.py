@@ -76,7 +76,7 @@ class Weights:
         return min(max(size, 0), MAX_CLIP_BYTES)
 
     def _size(self, uri: str) -> int:
-        """Return the bytes of a file, -1 where its folder does not tell."""
+        """Return the bytes of a file, -1 where its folder does not list it."""
         folder, _, name = uri.rpartition("/")
         if folder not in self._folders:
             if len(self._folders) == MAX_FOLDERS:

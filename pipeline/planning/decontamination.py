@@ -1,4 +1,4 @@
-"""The leakage firewall: clips of evaluation sets stay out of training data.
+"""Decontamination: clips of evaluation sets stay out of training data.
 
 A clip is recognised by its id in YouTube or Freesound, or by its file name, from the official metadata file of a set;
 and, where fingerprints of the evaluation audio are given, by how it sounds. Ids match whole recordings: another
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.errors import InputError
+from pipeline.planning.plan import EvaluationList, MatchedSets
 from pipeline.sources import audioset
 from pipeline.sources.clip import Clip, find_recording_id, stem
 
@@ -89,26 +90,30 @@ class Decontamination:
                 if name not in SETS:
                     raise InputError(flag, name, f"choose among {', '.join(SETS)}")
         self.sets: dict[str, str] = {}  # id -> the set it is of
-        self.lists: list[dict[str, object]] = []
+        self.lists: list[EvaluationList] = []
         for name, uri in _lists(config, source):
             ids = set(_ids(name, uri))
             if not ids:
                 raise InputError("--firewall.lists", uri, "lists no id")
-            self.lists.append({"set": name, "list": uri, "ids": len(ids), "allowed": name in config.allow})
+            self.lists.append(EvaluationList(set=name, list=uri, ids=len(ids), allowed=name in config.allow))
             if name not in config.allow:
                 self.sets |= {i: name for i in ids if i not in self.sets}
-        have = {str(entry["set"]) for entry in self.lists}
+        have = {entry.set for entry in self.lists}
         if missing := [name for name in config.required if name not in have | {*config.allow}]:
             remedy = "give their official metadata files with --firewall.lists, or name them in --firewall.allow"
             raise InputError("--firewall.required", missing, remedy)
         self.unchecked = [name for name in SETS if name not in have]
 
-    def verdict(self, clip: Clip) -> str:
+    def summary(self, excluded: dict[str, int]) -> MatchedSets:
+        """Return what plan.json states, given the number of excluded clips by set."""
+        return MatchedSets(excluded=excluded, lists=self.lists, unchecked=self.unchecked)
+
+    def match(self, clip: Clip) -> str:
         """Return the evaluation set that a clip belongs to, or ''."""
         name = stem(clip.source_id.rpartition("/")[2])
         youtube = (f"youtube:{named[1]}" for text in (name, clip.key) if (named := NAMED_BY_YOUTUBE.fullmatch(text)))
-        told = (clip.recording_id, f"file:{name.lower()}", *youtube)
-        return next((self.sets[one] for one in told if one in self.sets), "")
+        ids = (clip.recording_id, f"file:{name.lower()}", *youtube)
+        return next((self.sets[one] for one in ids if one in self.sets), "")
 
 
 def _lists(config: DecontaminationConfig, source: str) -> Iterator[tuple[str, str]]:
@@ -157,8 +162,8 @@ def _ids(name: str, uri: str) -> Iterator[str]:
         with storage.open_text(uri) as text:
             for line in filter(None, map(str.strip, text)):
                 if "," in line:
-                    told = f"{line!r} is no id, and the columns are not those of {name}"
-                    raise InputError("--firewall.lists", uri, f"{told}; give one id a line, or the official file")
+                    fault = f"{line!r} is no id, and the columns are not those of {name}"
+                    raise InputError("--firewall.lists", uri, f"{fault}; give one id a line, or the official file")
                 yield find_recording_id(line) or (line if ":" in line else f"youtube:{line}")
 
 

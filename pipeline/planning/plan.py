@@ -1,193 +1,210 @@
-"""Clips -> a plan: which clip goes into which shard, fixed once from the listing alone, and hashed.
+"""The plan of a dataset, as plan.json holds it: how many clips and shards, how they were chosen, and what was tried again.
 
-Tables hold the clips (pipeline/planning/tables.py), `plan.json` the hash and counts; it is published last. The hash covers
-everything that decides what a shard holds, but not where the audio lies. pipeline/planning/cut.py decides where shards end;
-a listing that renews a plan is cut where the plan was, since sizes of files may have changed. Clips of evaluation sets stay
-in the plan, with the name of the set.
+The tables of the plan hold the clips (pipeline/planning/tables.py). The hash of a plan covers everything that decides what a
+shard holds, but not where the audio lies. Clips of evaluation sets stay in the plan, with the name of the set.
 """
 
-import hashlib
-import json
-import logging
-from collections.abc import Iterable, Iterator
-from operator import itemgetter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline import errors, sources, storage
-from pipeline.audio import fingerprint_table
+from pipeline import storage
 from pipeline.dataset import shards
 from pipeline.planning import tables as plan_tables
-from pipeline.planning.cut import MAX_SHARD_MB, WEIGHED, cut, cut_as
-from pipeline.planning.decontamination import Decontamination, DecontaminationConfig
-from pipeline.planning.draft import SCHEMA, PlanDraft, draw
-from pipeline.planning.tables import TableWriter
-from pipeline.sources.clip import Clip
+from pipeline.planning.tables import Part
+from pipeline.sources import ListingStats
 
-log = logging.getLogger(__name__)
 PLAN_FILE, TABLE_FILE = "plan.json", "plan.parquet"  # one table: datasets of before December 2026
-COMPARED_FIELDS = (
-    "source",
-    "folds",
-    "clips_per_shard",
-    "max_shard_mb",
-    "columns",
-    "lists",
-    "allow",
-    "fingerprints",
-)  # where two plans may differ
 
 
-def draft(
-    out: str,
-    source: str,
-    folds: tuple[str, ...],
-    clips_per_shard: int,
-    firewall: DecontaminationConfig,
-    max_shard_mb: float = MAX_SHARD_MB,
-    columns: str = "",
-) -> PlanDraft:
-    """Return the plan of a source, from the published one where nothing has changed since; writes nothing to `out`.
+@dataclass(frozen=True, kw_only=True)
+class MadeFrom:
+    """What a plan was made from. An equal one gives the same plan: the source is not listed again."""
 
-    Raises:
-        InputError: when the source cannot be listed, two clips share a key, or `out` has another plan.
-    """
-    if clips_per_shard < 1:
-        raise errors.InputError("--clips-per-shard", clips_per_shard, "use 1 or more")
-    if max_shard_mb < 0:
-        raise errors.InputError(
-            "--max-shard-mb", max_shard_mb, "use a number above 0, or 0 to bound shards by clips alone"
+    source: str
+    """URI of the listing."""
+    folds: list[str]
+    stamp: str
+    """Changes when the files of the listing do."""
+    lists: list[list[list[int]]]
+    """Size (bytes) and time of change (ns) of the files of every evaluation list."""
+    allow: list[str]
+    """Evaluation sets whose clips are not excluded."""
+    fingerprints: list[str]
+    """Revisions of the fingerprint tables of evaluation audio."""
+    clips_per_shard: int
+    max_shard_mb: float | None
+    """Megabytes in a shard at most; 0 and None bound by clips alone. None: planned before there was this bound."""
+    columns: str = ""
+    """Columns of a table that are named otherwise."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "MadeFrom":
+        """Return what plan.json holds."""
+        return cls(
+            source=content["source"],
+            folds=content["folds"],
+            stamp=content["stamp"],
+            lists=content["lists"],
+            allow=content["allow"],
+            fingerprints=content["fingerprints"],
+            clips_per_shard=content["clips_per_shard"],
+            max_shard_mb=content.get("max_shard_mb"),
+            columns=content.get("columns", ""),
         )
-    if not source:
-        raise errors.InputError("--source", source, sources.SOURCE_HINT)
-    wall = Decontamination(firewall, storage.resolve(source))
-    made_from = storage.plain(
-        {
-            "source": storage.resolve(source),
-            "folds": folds,
-            "stamp": sources.stamp(source),
-            "lists": [storage.stamps([str(one["list"])]) for one in wall.lists],
-            "allow": firewall.allow,
-            "fingerprints": [fingerprint_table.revision(uri) for uri in firewall.fingerprints],
-            "clips_per_shard": clips_per_shard,
-            "max_shard_mb": max_shard_mb,
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what plan.json holds: fields that were added later are left out where they are empty."""
+        omitted = {name for name, empty in (("max_shard_mb", None), ("columns", "")) if getattr(self, name) == empty}
+        return {name: value for name, value in vars(self).items() if name not in omitted}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationList:
+    """A list of the clips of an evaluation set, as it was found."""
+
+    set: str
+    """Name of the set."""
+    list: str
+    """URI of the list."""
+    ids: int
+    """Number of ids in it."""
+    allowed: bool
+    """Whether clips of the set stay in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedSets:
+    """Which evaluation sets a plan was compared with, and how many of its clips are in them."""
+
+    excluded: dict[str, int]
+    """Clips left out, by set."""
+    lists: list[EvaluationList]
+    unchecked: list[str]
+    """Sets without a list."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "MatchedSets":
+        """Return what plan.json holds."""
+        lists = [EvaluationList(**each) for each in content["lists"]]
+        return cls(excluded=content["excluded"], lists=lists, unchecked=content["unchecked"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what plan.json holds."""
+        return {**vars(self), "lists": [vars(each) for each in self.lists]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry(Part):
+    """Shards of clips that failed and are tried again."""
+
+    reasons: dict[str, int]
+    """Clips by the reason for which they failed."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Retry":
+        """Return what plan.json holds."""
+        fields = {name: content[name] for name in ("reasons", "first_shard", "num_shards", "num_clips", "hash")}
+        return cls(**fields, shards_per_table=content.get("shards_per_table"), table=content.get("table", ""))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what plan.json holds."""
+        return {
+            "reasons": self.reasons,
+            "first_shard": self.first_shard,
+            "num_shards": self.num_shards,
+            "num_clips": self.num_clips,
+            "hash": self.hash,
+            **({"table": self.table} if self.shards_per_table is None else {"shards_per_table": self.shards_per_table}),
         }
-    )
-    made_from |= {"columns": columns} if columns else {}
-    held = read(storage.resolve(out)) if out else None
-    if held and "max_shard_mb" not in held["made_from"]:
-        made_from.pop("max_shard_mb")  # planned by clips alone, before December 2026: it stays so
-    if held and held["made_from"] == made_from:
-        return PlanDraft(held, None)
-    for holds_all in (False, True):  # what gives equal keys is listed once more, see `sources.list_clips`
-        stats = sources.ListingStats()
-        clips = sources.list_clips(source, folds, column_names=columns, stats=stats, holds_all=holds_all)
-        drawn, same_key = draw(_cut(clips, made_from, storage.resolve(out), held), made_from, wall)
-        if not same_key:
-            break
-    if same_key:
-        raise errors.InputError("--source", source, same_key)
-    drawn.plan["listing"] = {**stats.as_json(), "holds_all": holds_all}
-    if held and held["hash"] != drawn.plan["hash"]:
-        was = held["made_from"]
-        told = [
-            f"{name} was {was.get(name)}, now {made_from.get(name)}"
-            for name in COMPARED_FIELDS
-            if was.get(name) != made_from.get(name)
-        ]
-        remedy = "; ".join(told) or f"the source lists other clips than the {held['num_clips']} of its plan"
-        raise errors.InputError("--out", out, f"is planned otherwise: {remedy}; choose another folder or delete it")
-    return PlanDraft({**drawn.plan, "retries": held["retries"]}, drawn.tables) if held else drawn
 
 
-def publish(data: str, drawn: PlanDraft) -> dict[str, Any]:
-    """Publish a draft and return its plan.json; the same plan again only renews where the audio lies.
+@dataclass(frozen=True, kw_only=True)
+class Plan(Part):
+    """Which clip goes into which shard. Shards are numbered from 0; those of retries come last."""
 
-    Raises:
-        InputError: when another plan was published since the draft was made.
-    """
-    plan, marker = drawn.plan, storage.join(data, PLAN_FILE)
-    if drawn.tables:
-        drawn.tables.publish(data, plan["hash"])
-        if not storage.create(marker, storage.json_bytes(plan)):
-            held = storage.read_json(marker)
-            if held["hash"] != plan["hash"]:
-                plan_tables.remove(data, plan["hash"])
-                remedy = (
-                    "another job has just planned it otherwise; start again to fill that plan, or use another folder"
-                )
-                raise errors.InputError("--out", data, remedy)
-            plan = {**plan, "retries": held["retries"]}
-            storage.publish_json(marker, plan)
-    if "listing" in plan:
-        log.info("plan: %s", sources.ListingStats.from_json(plan["listing"]).sentence())
-    log.info("plan: %d clips in %d shards, hash %s", plan["num_clips"], plan["num_shards"], plan["hash"][:12])
-    return plan
+    clips_per_shard: int
+    """Clips in a shard at most."""
+    duration_s: float
+    """Seconds of audio, as far as the listing gives lengths."""
+    num_without_tags: int
+    num_faults: int
+    """Clips that the listing itself shows to be unusable."""
+    matched_sets: MatchedSets
+    tags: dict[str, int]
+    """Clips by tag, the most frequent tag first."""
+    made_from: MadeFrom
+    retries: tuple[Retry, ...] = ()
+    listing: ListingStats | None = None
+    """Counts of the listing; None in plans of before December 2026."""
+    listed_all: bool = False
+    """Whether the whole listing had to be held, to give its clips keys of their own; `retry` lists in the same way."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Plan":
+        """Return what plan.json holds."""
+        names = ("hash", "num_clips", "num_shards", "clips_per_shard", "duration_s", "num_without_tags", "num_faults")
+        listing = content.get("listing")
+        several = "shards_per_table" in content
+        return cls(
+            **{name: content[name] for name in names},
+            shards_per_table=content["shards_per_table"] if several else None,
+            table="" if several else TABLE_FILE,
+            matched_sets=MatchedSets.from_json(content["firewall"]),
+            tags=content["tags"],
+            made_from=MadeFrom.from_json(content["made_from"]),
+            retries=tuple(map(Retry.from_json, content["retries"])),
+            listing=listing and ListingStats.from_json(listing),
+            listed_all=(listing or {}).get("holds_all", False),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what plan.json holds. The order of the names is their order in the file."""
+        listing = {"listing": {**self.listing.as_json(), "holds_all": self.listed_all}} if self.listing else {}
+        return {
+            "hash": self.hash,
+            "num_clips": self.num_clips,
+            "num_shards": self.num_shards,
+            **({} if self.shards_per_table is None else {"shards_per_table": self.shards_per_table}),
+            "clips_per_shard": self.clips_per_shard,
+            "duration_s": self.duration_s,
+            "num_without_tags": self.num_without_tags,
+            "num_faults": self.num_faults,
+            "firewall": self.matched_sets.to_json(),
+            "tags": self.tags,
+            "made_from": self.made_from.to_json(),
+            "retries": [retry.to_json() for retry in self.retries],
+            **listing,
+        }
+
+    @property
+    def shards(self) -> range:
+        """Return the numbers of all shards, those of retries included."""
+        return range(self.num_shards + sum(retry.num_shards for retry in self.retries))
+
+    @property
+    def num_included(self) -> int:
+        """Return how many clips are in no evaluation set."""
+        return self.num_clips - sum(self.matched_sets.excluded.values())
+
+    def part_of(self, shard: int) -> Part:
+        """Return the part that a shard belongs to: the plan itself, or a retry."""
+        return next((retry for retry in self.retries if shard in retry), self)
+
+    def missing(self, data: str) -> list[int]:
+        """Return the shards that are not committed."""
+        return sorted(set(self.shards) - set(shards.committed(data)))
+
+    def count_clips(self, data: str, numbers: Iterable[int]) -> list[int]:
+        """Return how many clips are planned for each of some shards."""
+        return plan_tables.count_clips(data, [(self.part_of(shard), shard) for shard in numbers])
+
+    def read_shard(self, data: str, shard: int) -> list[plan_tables.PlanRow]:
+        """Read the planned clips of one shard."""
+        return plan_tables.read_shard(data, self.part_of(shard), shard)
 
 
-def read(data: str) -> dict[str, Any] | None:
-    """Return the plan.json of a dataset, or None when it has none."""
+def read_plan(data: str) -> Plan | None:
+    """Return the plan of a dataset, or None when it has none."""
     marker = storage.join(data, PLAN_FILE)
-    plan: dict[str, Any] | None = storage.read_json(marker) if storage.exists(marker) else None
-    return plan
-
-
-def num_shards(plan: dict[str, Any]) -> int:
-    """Return the shards of a plan, those of retries included."""
-    return int(plan["num_shards"] + sum(retry["num_shards"] for retry in plan["retries"]))
-
-
-def missing(data: str, plan: dict[str, Any]) -> list[int]:
-    """Return the shards of a plan that are not committed."""
-    return sorted(set(range(num_shards(plan))) - set(shards.committed(data)))
-
-
-def part_of(plan: dict[str, Any], shard: int) -> dict[str, Any]:
-    """Return the part of a plan that a shard is of, itself or a retry, as pipeline/planning/tables.py takes it."""
-    for retry in plan["retries"]:
-        if retry["first_shard"] <= shard < retry["first_shard"] + retry["num_shards"]:
-            return dict(retry)
-    return {**plan, "first_shard": 0, **({} if "shards_per_table" in plan else {"table": TABLE_FILE})}
-
-
-def clips_in(data: str, plan: dict[str, Any], numbers: Iterable[int]) -> int:
-    """Return how many clips are planned for some shards."""
-    return sum(plan_tables.count_clips(data, [(part_of(plan, shard), shard) for shard in numbers]))
-
-
-def read_shard(data: str, plan: dict[str, Any], shard: int) -> list[dict[str, Any]]:
-    """Read the planned clips of one shard, as rows of SCHEMA."""
-    return plan_tables.read_shard(data, part_of(plan, shard), shard)
-
-
-def extend(data: str, plan: dict[str, Any], rows: list[dict[str, Any]], reasons: dict[str, int]) -> dict[str, Any]:
-    """Publish new shards for clips that are tried again; return the new plan.json."""
-    number = len(plan["retries"]) + 1
-    bounds = plan["clips_per_shard"], plan["made_from"].get("max_shard_mb")
-    again = list(cut(rows, *bounds, itemgetter(*WEIGHED)))
-    keys = [[row["key"] for row in shard] for shard in again]
-    retry: dict[str, Any] = {
-        "reasons": reasons,
-        "first_shard": num_shards(plan),
-        "num_shards": len(again),
-        "num_clips": len(rows),
-        "hash": hashlib.sha256(json.dumps([plan["hash"], number, keys]).encode()).hexdigest(),
-        "shards_per_table": plan_tables.SHARDS_PER_TABLE,
-    }
-    tables = TableWriter(SCHEMA)
-    for shard in again:
-        tables.add({name: [row.get(name) for row in shard] for name in SCHEMA.names})
-    tables.publish(data, retry["hash"])
-    plan = {**plan, "retries": [*plan["retries"], retry]}
-    storage.publish_json(storage.join(data, PLAN_FILE), plan)
-    return plan
-
-
-def _cut(
-    clips: Iterable[Clip], made_from: dict[str, Any], out: str, held: dict[str, Any] | None
-) -> Iterator[list[Clip]]:
-    """Cut a listing into shards: where the plan that it renews was cut, else by the bounds."""
-    max_clips, max_mb = made_from["clips_per_shard"], made_from.get("max_shard_mb")
-    if held and held["made_from"].get("max_shard_mb") == max_mb:
-        counts = plan_tables.count_clips(out, [(part_of(held, shard), shard) for shard in range(held["num_shards"])])
-        return cut_as(clips, counts, max_clips)
-    return cut(clips, max_clips, max_mb)
+    return Plan.from_json(storage.read_json(marker)) if storage.exists(marker) else None

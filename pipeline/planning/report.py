@@ -4,52 +4,51 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from pipeline import sources
 from pipeline.planning.capacity import CapacityConfig, CapacityEstimate, estimate
+from pipeline.planning.plan import Plan
 
 FLAC_BYTES_PER_S = 40_000  # about; 32 kHz mono 16-bit of mixed sounds
 SHOWN_TAGS = 30
 
 
-def kept(plan: dict[str, Any]) -> int:
-    """Return how many clips the firewall leaves."""
-    return int(plan["num_clips"] - sum(plan["firewall"]["excluded"].values()))
-
-
-def describe(plan: dict[str, Any]) -> str:
+def describe(plan: Plan) -> str:
     """Return what a plan holds, for people."""
-    lines = [f"{count:>9,}  {name}" for name, count in islice(plan["tags"].items(), SHOWN_TAGS)]
-    if (hidden := len(plan["tags"]) - SHOWN_TAGS) > 0:
+    lines = [f"{count:>9,}  {name}" for name, count in islice(plan.tags.items(), SHOWN_TAGS)]
+    if (hidden := len(plan.tags) - SHOWN_TAGS) > 0:
         lines.append(f"{'':>9}  and {hidden} more tags")
-    for one in plan["firewall"]["lists"]:
-        told = (
-            "allowed"
-            if one["allowed"]
-            else f"{plan['firewall']['excluded'].get(one['set'], 0):,} clips excluded in all"
-        )
-        lines.append(f"firewall: {one['set']}: {one['ids']:,} ids in {one['list']}: {told}")
-    if tables := plan["made_from"]["fingerprints"]:
-        lines.append(f"firewall: {len(tables)} fingerprint tables: compared when the audio is read")
-    if plan["firewall"]["unchecked"]:
-        lines.append(f"firewall: no list, not checked: {', '.join(plan['firewall']['unchecked'])}")
-    if "listing" in plan:  # plans of before December 2026 have none
-        lines.append(f"source: {sources.ListingStats.from_json(plan['listing']).sentence()}")
-    hours = plan["duration_s"] / 3600
-    size = f"{hours:,.1f} h as listed, about {plan['duration_s'] * FLAC_BYTES_PER_S / 1e9:,.1f} GB"
+    lines += _describe_decontamination(plan)
+    if plan.listing:
+        lines.append(f"source: {plan.listing.sentence()}")
+    hours = plan.duration_s / 3600
+    size = f"{hours:,.1f} h as listed, about {plan.duration_s * FLAC_BYTES_PER_S / 1e9:,.1f} GB"
     lines.append(
-        f"{plan['num_clips']:,} clips, {kept(plan):,} after exclusions, {plan['num_without_tags']:,} without tags, "
-        f"{plan['num_faults']:,} with faults; {size if hours else 'lengths are not listed'}"
+        f"{plan.num_clips:,} clips, {plan.num_included:,} after exclusions, {plan.num_without_tags:,} without tags, "
+        f"{plan.num_faults:,} with faults; {size if hours else 'lengths are not listed'}"
     )
-    max_mb = plan["made_from"].get("max_shard_mb")
-    bounds = f"{plan['clips_per_shard']:,} clips" + (f" or {max_mb:,g} MB" if max_mb else "")
-    lines.append(f"{plan['num_shards']:,} shards of at most {bounds}; hash {plan['hash'][:12]}")
+    max_mb = plan.made_from.max_shard_mb
+    bounds = f"{plan.clips_per_shard:,} clips" + (f" or {max_mb:,g} MB" if max_mb else "")
+    lines.append(f"{plan.num_shards:,} shards of at most {bounds}; hash {plan.hash[:12]}")
     return "\n".join(lines)
+
+
+def _describe_decontamination(plan: Plan) -> list[str]:
+    lines = []
+    for one in plan.matched_sets.lists:
+        excluded = f"{plan.matched_sets.excluded.get(one.set, 0):,} clips excluded in all"
+        lines.append(
+            f"decontamination: {one.set}: {one.ids:,} ids in {one.list}: {'allowed' if one.allowed else excluded}"
+        )
+    if tables := plan.made_from.fingerprints:
+        lines.append(f"decontamination: {len(tables)} fingerprint tables: compared when the audio is read")
+    if plan.matched_sets.unchecked:
+        lines.append(f"decontamination: no list, not checked: {', '.join(plan.matched_sets.unchecked)}")
+    return lines
 
 
 def estimates(sizes: Sequence[int], clips_per_shard: int, rates: Mapping[str, Any], config: CapacityConfig) -> str:
     """Return what it takes to caption so many clips, size beside size, for people."""
     found = [estimate(size, clips_per_shard, rates, config) for size in sizes]
-    # Prices decide on the costs that are told, the same for all sizes.
+    # Prices decide on the costs that are shown, the same for all sizes.
     rows = list(zip(*map(_column, found), strict=True))
     width = max(len(cell) for row in rows for _, cell in row)
     lines = [f"{row[0][0]:<32}" + "".join(f"  {cell:>{width}}" for _, cell in row) for row in rows]

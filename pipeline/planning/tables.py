@@ -3,16 +3,17 @@
     <data>/plan/<hash>/00000.parquet   48 shards; <hash> are the first letters of the hash of the plan, or of one retry
     <data>/plan.parquet, plan-1.parquet   every shard of a plan, and of its first retry: datasets of before December 2026
 
-A part of a plan (the plan itself, or a retry) is a dict with `hash`, `first_shard`, `num_shards`, and `shards_per_table` or,
-in datasets of before, `table`. plan.json is published after the tables: tables whose hash it does not hold are of no plan.
+A part of a plan is the plan itself or a retry. plan.json is published after the tables: tables whose hash it does not hold
+belong to no plan.
 """
 
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,12 +25,70 @@ SHARDS_PER_TABLE = 48  # whoever reads one shard reads the footer too; up to 64 
 MEMORY_BYTES = 64 * 2**20  # of tables that are not published yet; larger ones wait in a temporary file
 READERS = 16  # footers read at a time
 
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("fault", pa.string()),
+        ("cut_start_s", pa.float64()),
+        ("cut_end_s", pa.float64()),
+        ("note", pa.string()),
+        ("excluded", pa.string()),  # the evaluation set that a clip is of
+        ("source_id", pa.string()),
+        ("origin", pa.string()),  # `youtube:<id>` or `freesound:<id>`
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("tags", pa.list_(pa.string())),
+        ("mids", pa.list_(pa.string())),
+    ]
+)
+
+
+class PlanRow(TypedDict):
+    """A row of SCHEMA: a planned clip. Tables of early datasets lack `cut_start_s`, `cut_end_s` and `note`."""
+
+    key: str
+    uri: str
+    offset: int
+    size: int
+    fault: str
+    cut_start_s: NotRequired[float]
+    cut_end_s: NotRequired[float]
+    note: NotRequired[str]
+    excluded: str
+    source_id: str
+    origin: str
+    start_s: float
+    end_s: float
+    tags: list[str]
+    mids: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Shards that were planned together: those of a plan, or of one retry."""
+
+    hash: str
+    """SHA-256 of what the shards hold, hexadecimal."""
+    first_shard: int = 0
+    """Number of the first shard."""
+    num_shards: int
+    num_clips: int
+    shards_per_table: int | None = SHARDS_PER_TABLE
+    """Shards in each table but the last; None where all are in one table."""
+    table: str = ""
+    """Name of that one table; '' where there are several."""
+
+    def __contains__(self, shard: int) -> bool:
+        return self.first_shard <= shard < self.first_shard + self.num_shards
+
 
 class TableWriter:
     """Makes the tables of a plan shard by shard; one of them is in memory at a time, and nothing is published."""
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self.schema = schema
+    def __init__(self) -> None:
         self.num_shards = 0
         self._spool = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 it goes when the writer does
         self._ends = [0]  # bytes; of each table in the spool
@@ -41,8 +100,8 @@ class TableWriter:
         if self._writer is None:
             self._sink = pa.BufferOutputStream()
             # Statistics would double the footer, and nobody searches in a plan.
-            self._writer = pq.ParquetWriter(self._sink, self.schema, compression="zstd", write_statistics=False)
-        self._writer.write_table(pa.table(columns, schema=self.schema))
+            self._writer = pq.ParquetWriter(self._sink, SCHEMA, compression="zstd", write_statistics=False)
+        self._writer.write_table(pa.table(columns, schema=SCHEMA))
         self.num_shards += 1
         if self.num_shards % SHARDS_PER_TABLE == 0:
             self._finish_table()
@@ -74,15 +133,15 @@ def remove(data: str, plan_hash: str) -> None:
     storage.remove(storage.join(data, FOLDER, _folder(plan_hash)))
 
 
-def read_shard(data: str, part: Mapping[str, Any], shard: int) -> list[dict[str, Any]]:
-    """Read the clips of one shard as rows."""
+def read_shard(data: str, part: Part, shard: int) -> list[PlanRow]:
+    """Read the clips of one shard."""
     name, group = _locate(part, shard)
     with storage.open_parquet(storage.join(data, name), pre_buffer=True) as file:
-        rows: list[dict[str, Any]] = file.read_row_group(group).to_pylist()
+        rows: list[PlanRow] = file.read_row_group(group).to_pylist()
     return rows
 
 
-def count_clips(data: str, shards: Iterable[tuple[Mapping[str, Any], int]]) -> list[int]:
+def count_clips(data: str, shards: Iterable[tuple[Part, int]]) -> list[int]:
     """Return the number of clips in each of some (part, shard), from the footers of their tables."""
     located = [_locate(part, shard) for part, shard in shards]
     groups = defaultdict(set)
@@ -98,13 +157,13 @@ def count_clips(data: str, shards: Iterable[tuple[Mapping[str, Any], int]]) -> l
     return [counts[name][group] for name, group in located]
 
 
-def _locate(part: Mapping[str, Any], shard: int) -> tuple[str, int]:
+def _locate(part: Part, shard: int) -> tuple[str, int]:
     """Return the name of the table of a shard, and its row group there."""
-    group = shard - part["first_shard"]
-    if "table" in part:
-        return part["table"], group
-    number, group = divmod(group, part["shards_per_table"])
-    return _name(part["hash"], number), group
+    group = shard - part.first_shard
+    if part.shards_per_table is None:
+        return part.table, group
+    number, group = divmod(group, part.shards_per_table)
+    return _name(part.hash, number), group
 
 
 def _name(plan_hash: str, number: int) -> str:

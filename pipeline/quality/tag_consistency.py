@@ -10,10 +10,11 @@ birds beside louder sounds. Such an event counts as hallucinated only where noth
 
 import functools
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.quality import lexicon
 
@@ -62,14 +63,14 @@ def normalise(caption: str) -> str:
 def stem(word: str) -> str:
     """Return the stem of an English word in lower case: "barks", "barked", "barking" become "bark"."""
     word = re.sub("['’].*", "", word)
-    return str(_stemmer().stemWord(lexicon.IRREGULAR.get(word, word)))
+    if not hasattr(_of_thread, "stemmer"):
+        import snowballstemmer  # here: it loads thirty languages, and the command line needs none
+
+        _of_thread.stemmer = snowballstemmer.stemmer("english")  # it holds the word that it works on
+    return str(_of_thread.stemmer.stemWord(lexicon.IRREGULAR.get(word, word)))
 
 
-@functools.cache
-def _stemmer() -> Any:
-    import snowballstemmer  # here: it loads thirty languages, and the command line needs none
-
-    return snowballstemmer.stemmer("english")
+_of_thread = threading.local()
 
 
 def _split(text: str) -> Stems:

@@ -7,10 +7,10 @@ training or export.
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,9 @@ import pyarrow as pa
 from pipeline import run_dir, storage
 from pipeline.dataset import ledgers, overlays, shards
 from pipeline.errors import InputError
-from pipeline.graph import engine, job_stats
-from pipeline.planning import plan
+from pipeline.graph import engine
+from pipeline.graph.finalize import read_finished_plan
+from pipeline.planning.plan import Plan
 from pipeline.progress import Progress
 from pipeline.quality.tag_consistency import Lexicon, normalise
 from pipeline.sources import audioset
@@ -46,19 +47,19 @@ class AuditConfig:
 
 def run(config: AuditConfig) -> None:
     """Write the overlay, part by part; existing parts are skipped."""
-    planned = job_stats.whole(config.data)
+    plan = read_finished_plan(config.data)
     data = storage.resolve(config.data)
     overlays.check_name(config.name)
     overlays.check_exists(data, config.captions)
-    vocabulary = _read_vocabulary(config, data, planned)
+    vocabulary = _read_vocabulary(config, data, plan)
     folder = overlays.folder(data, config.name)
-    identity = {"plan_hash": planned["hash"], "retries": len(planned["retries"]), "vocabulary": vocabulary.revision()}
+    identity = {"plan_hash": plan.hash, "retries": len(plan.retries), "vocabulary": vocabulary.revision()}
     run_dir.claim(folder, config, identity, flag="--name")
     marker = storage.join(folder, overlays.MARK_FILE)
     if storage.exists(marker):
         log.info("audit: %s is complete already", folder)
         return
-    numbers = range(plan.num_shards(planned))
+    numbers = plan.shards
     repeats = _Repeats(data, config.captions, numbers)
     done = set(storage.list_names(folder))
     todo = [shard for shard in numbers if shards.ledger_name(shard) not in done]
@@ -143,7 +144,7 @@ def _lexicon(vocabulary: _Vocabulary) -> Lexicon:
     return Lexicon(dict(vocabulary.names), dict(vocabulary.children))
 
 
-def _read_vocabulary(config: AuditConfig, data: str, planned: Mapping[str, Any]) -> _Vocabulary:
+def _read_vocabulary(config: AuditConfig, data: str, plan: Plan) -> _Vocabulary:
     """Read AudioSet's labels and ontology; without the labels, the names are the dataset's own tags."""
     source = storage.read_json(storage.join(data, run_dir.RUN_FILE))["source"]
     folder = storage.resolve(config.labels) if config.labels else source.rpartition("/")[0]
@@ -152,7 +153,7 @@ def _read_vocabulary(config: AuditConfig, data: str, planned: Mapping[str, Any])
     has_labels, has_ontology = storage.exists(labels), storage.exists(ontology)
     if config.labels and not has_labels:
         raise InputError("--labels", config.labels, f"holds no {audioset.LABELS_FILE}")
-    names = audioset.read_labels(storage.read(labels).decode()) if has_labels else {tag: tag for tag in planned["tags"]}
+    names = audioset.read_labels(storage.read(labels).decode()) if has_labels else {tag: tag for tag in plan.tags}
     children = audioset.read_ontology(storage.read_text(ontology)) if has_ontology else {}
     relatives = "with ontology" if children else "no ontology: only equal tags are relatives"
     log.info("audit: %d names, %s", len(names), relatives)

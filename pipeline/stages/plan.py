@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 from pipeline import errors, run_dir
-from pipeline.planning import capacity, plan, report
+from pipeline.planning import capacity, report
 from pipeline.planning.capacity import CapacityConfig
 from pipeline.planning.cut import MAX_SHARD_MB
 from pipeline.planning.decontamination import DecontaminationConfig
-from pipeline.planning.draft import PlanDraft
+from pipeline.planning.draft import PlanDraft, draft_plan
+from pipeline.planning.publish import publish_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,9 @@ class PlanConfig:
     dry_run: bool = False
     """Print the plan without writing it."""
     firewall: DecontaminationConfig = field(default_factory=DecontaminationConfig)
-    """The leakage firewall."""
+    """Which evaluation clips are left out."""
     estimate: bool = False
-    """Tell nodes, hours, storage, requests and cost, for the plan and for --capacity.clips; nothing is written."""
+    """Print nodes, hours, storage, requests and cost, for the plan and for --capacity.clips; nothing is written."""
     capacity: CapacityConfig = field(default_factory=CapacityConfig)
     """What to estimate for."""
 
@@ -45,12 +46,12 @@ def run(config: PlanConfig) -> None:
     if not config.out and not config.dry_run:
         raise errors.InputError("--out", config.out, "give the folder or URI of the dataset, or --dry-run")
     out = run_dir.writable(config.out) if config.out else ""
-    drawn = _draft(config)
-    print(report.describe(drawn.plan))
+    draft = _draft(config)
+    print(report.describe(draft.plan))
     if config.dry_run:
         return
     try:
-        plan.publish(out, drawn)
+        publish_plan(out, draft)
     except OSError as error:
         raise errors.InputError("--out", config.out, f"cannot be written: {error}") from None
 
@@ -59,11 +60,11 @@ def _estimate(config: PlanConfig) -> str:
     rates = config.capacity.check()
     sizes = list(config.capacity.clips)
     if config.source or not sizes:
-        sizes.insert(0, report.kept(_draft(config).plan))
+        sizes.insert(0, _draft(config).plan.num_included)
     clips_per_shard = capacity.clips_of_shard(config.clips_per_shard, config.max_shard_mb, rates)
     return report.estimates(sizes, clips_per_shard, rates, config.capacity)
 
 
 def _draft(config: PlanConfig) -> PlanDraft:
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return plan.draft(config.out, config.source, config.folds, *bounds, config.columns)
+    return draft_plan(config.out, config.source, config.folds, *bounds, config.columns)

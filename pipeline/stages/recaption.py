@@ -6,17 +6,22 @@ The audio shards stay as they are; the captions become an overlay, that training
 import dataclasses
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipeline import run_dir, storage
 from pipeline.dataset import overlays, shards
-from pipeline.graph import caption_graph, engine, job_stats, reader
-from pipeline.graph.caption_actor import CaptionActor, CaptionActorConfig
-from pipeline.planning import plan
+from pipeline.graph import engine
+from pipeline.graph.caption_actor import CaptionActor
+from pipeline.graph.caption_config import CaptionActorConfig
+from pipeline.graph.finalize import read_finished_plan
+from pipeline.graph.run_config import RunConfig, read_run_config
+from pipeline.graph.shard_batch import ClipRow, pack, unpack
+from pipeline.graph.write_shard import caption_record
+from pipeline.planning.plan import Plan
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,14 +29,13 @@ if TYPE_CHECKING:
     from train.models.captioner.model import CaptionerConfig
 
 log = logging.getLogger(__name__)
-FREE = ("data", "captioner", "actors")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecaptionConfig(CaptionActorConfig):
     """Caption a dataset of shards again, into an overlay."""
 
-    data: str = ""
+    data: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Dataset of shards that `pipeline caption` wrote."""
     name: str = ""
     """Name of the overlay, such as captions-v2; becomes <data>/overlays/<name>."""
@@ -39,26 +43,18 @@ class RecaptionConfig(CaptionActorConfig):
 
 def run(config: RecaptionConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
-    checkpoint_info, planned = _check(config)
+    checkpoint_info, plan = _check(config)
     data, folder = storage.resolve(config.data), overlays.folder(config.data, config.name)
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
-    identity = {"captioner_revision": checkpoint_info.revision, "arithmetic": config.arithmetic}
-    run_dir.claim(folder, config, identity, ignore=FREE, flag="--name")
+    run_config = RunConfig(config=config, captioner_revision=checkpoint_info.revision, arithmetic=config.arithmetic)
+    run_dir.claim(folder, config, run_config.identity, flag="--name")
     marker = storage.join(folder, overlays.MARK_FILE)
     done = set(storage.list_names(folder))
-    todo = [shard for shard in range(plan.num_shards(planned)) if shards.ledger_name(shard) not in done]
+    todo = [shard for shard in plan.shards if shards.ledger_name(shard) not in done]
     if not todo and storage.exists(marker):
         log.info("recaption: %s is complete already", folder)
         return
-    if todo:
-        progress = Progress("recaption", "clips")
-        steps = (
-            engine.Tasks(partial(open_shard, data=data)),
-            engine.Actors(CaptionActor, (config,), config.actors),
-            engine.Tasks(partial(write, folder=folder)),
-        )
-        for row in engine.rows(todo, *steps, in_process=config.actors.in_process):
-            progress.add(row["clips"])
+    _write_parts(config, data, folder, todo)
     made = {"model": config.captioner, "revision": checkpoint_info.revision, "guidance": config.guidance}
     decodings = [str(decoding) for decoding in config.decodings]
     storage.publish_json(
@@ -67,44 +63,61 @@ def run(config: RecaptionConfig) -> None:
     log.info("recaption: wrote %s", folder)
 
 
+def _write_parts(config: RecaptionConfig, data: str, folder: str, todo: list[int]) -> None:
+    steps = (
+        engine.Tasks(partial(open_shard, data=data)),
+        engine.Actors(CaptionActor, (config,), config.actors),
+        engine.Tasks(partial(write_part, folder=folder)),
+    )
+    progress = Progress("recaption", "clips")
+    for row in engine.rows(todo, *steps, in_process=config.actors.in_process):
+        progress.add(row["clips"])
+
+
 def open_shard(batch: pa.Table, data: str) -> pa.Table:
     """Turn a shard number into its written clips."""
     (shard,) = batch["shard"].to_pylist()
     tar = storage.read(storage.join(data, shards.tar_name(shard)))
-    ledger = storage.read_table(storage.join(data, shards.ledger_name(shard))).to_pylist()
-    return reader.pack(shard, [_clip(row, tar) for row in ledger if row["status"] == "written"])
+    ledger: list[shards.ClipRow] = storage.read_table(storage.join(data, shards.ledger_name(shard))).to_pylist()
+    return pack(shard, [_clip(row, tar) for row in ledger if row["status"] == "written"])
 
 
-def write(batch: pa.Table, folder: str) -> pa.Table:
+def write_part(batch: pa.Table, folder: str) -> pa.Table:
     """Publish one part of the overlay; a clip that got no caption has none in it."""
-    shard, clips = reader.unpack(batch)
-    owner = storage.read_json(storage.join(folder, run_dir.RUN_FILE))
-    rows = []
+    shard, clips = unpack(batch)
+    run_config = read_run_config(folder, RecaptionConfig)
+    rows: list[overlays.CaptionsRow] = []
     for clip in clips:
-        made = [caption_graph.provenance(each, owner) for each in clip["captions"] or ()]
-        told = json.dumps(made, ensure_ascii=False)
+        records = [caption_record(caption, run_config) for caption in clip["captions"] or ()]
         rows.append(
-            {"key": clip["key"], **{k: [each[k] for each in made] for k in ("text", "score")}, "captions": told}
+            {
+                "key": clip["key"],
+                "text": [record["text"] for record in records],
+                "score": [record["score"] for record in records],
+                "captions": json.dumps(records, ensure_ascii=False),
+            }
         )
-    storage.publish_table(
-        storage.join(folder, shards.ledger_name(shard)), pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
-    )
+    table = pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
+    storage.publish_table(storage.join(folder, shards.ledger_name(shard)), table)
     return pa.table({"shard": [shard], "clips": [len(rows)]})
 
 
-def _clip(row: shards.ClipRow, tar: bytes) -> dict[str, Any]:
-    flac, text = (shards.member(tar, row, kind) for kind in ("flac", "json"))
-    meta = json.loads(text)
-    return {
-        "key": row["key"], "tags": row["tags"], "status": "written", "num_samples": meta["num_samples"], "flac": flac,
-    }  # fmt: skip
+def _clip(row: shards.ClipRow, tar: bytes) -> ClipRow:
+    meta = json.loads(shards.member(tar, row, "json"))
+    return {  # type: ignore[typeddict-item]  # the captioner needs nothing of where the audio came from
+        "key": row["key"],
+        "tags": row["tags"],
+        "status": "ready",
+        "num_samples": meta["num_samples"],
+        "flac": shards.member(tar, row, "flac"),
+    }
 
 
-def _check(config: RecaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", dict[str, Any]]:
+def _check(config: RecaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", Plan]:
     from train import checkpoint
     from train.models.captioner.model import TagGuidedCaptioner
 
     checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
     config.check(checkpoint_info.network)
     overlays.check_name(config.name)
-    return checkpoint_info, job_stats.whole(config.data)
+    return checkpoint_info, read_finished_plan(config.data)

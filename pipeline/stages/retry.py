@@ -8,16 +8,21 @@ interrupted retry goes on with the same command, or with `caption`.
 import dataclasses
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from pipeline import run_dir, sources, storage
 from pipeline.audio import fingerprint_table
 from pipeline.dataset import ledgers
 from pipeline.errors import InputError
 from pipeline.graph import caption_graph
+from pipeline.graph.caption_config import CaptionConfig, check_fields
 from pipeline.graph.engine import ActorConfig
-from pipeline.planning import plan
+from pipeline.graph.run_config import RunConfig, read_run_config
+from pipeline.planning.plan import Plan, read_plan
+from pipeline.planning.publish import extend_plan
+from pipeline.planning.tables import PlanRow
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +42,16 @@ class RetryConfig:
     max_bad_fraction: float = 0.05
     """The job fails when a larger share of all clips has failed still, from 0 to 1."""
     fingerprints: tuple[str, ...] = ()
-    """Fingerprint tables of the firewall, where the dataset was made with some."""
+    """Fingerprint tables of evaluation audio, where the dataset was made with some."""
     actors: ActorConfig = field(default_factory=ActorConfig)
     """The pool of captioner actors."""
+
+
+class Failure(NamedTuple):
+    """The last try at a clip, which failed."""
+
+    shard: int
+    reason: str
 
 
 def run(config: RetryConfig) -> None:
@@ -50,40 +62,42 @@ def run(config: RetryConfig) -> None:
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a `python -m pipeline caption`")
     data = storage.resolve(config.data)
-    planned = plan.read(data)
-    if planned is None or not storage.exists(storage.join(data, run_dir.RUN_FILE)):
+    plan = read_plan(data)
+    if plan is None or not storage.exists(storage.join(data, run_dir.RUN_FILE)):
         raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
-    owner = storage.read_json(storage.join(data, run_dir.RUN_FILE))
-    again = _restore(config, owner, planned)
-    checkpoint_info = checkpoint.describe(again.captioner, "--captioner", TagGuidedCaptioner)
-    if checkpoint_info.revision != owner["captioner_revision"]:
-        remedy = f"the dataset was made with revision {owner['captioner_revision'][:12]}; give that captioner"
-        raise InputError("--captioner", again.captioner, f"is revision {checkpoint_info.revision[:12]}; {remedy}")
-    caption_graph.check(again, checkpoint_info)
-    if [fingerprint_table.revision(uri) for uri in config.fingerprints] != planned["made_from"]["fingerprints"]:
+    run_config = read_run_config(data, CaptionConfig)
+    caption_config = _restore(config, run_config, plan)
+    checkpoint_info = checkpoint.describe(caption_config.captioner, "--captioner", TagGuidedCaptioner)
+    if checkpoint_info.revision != run_config.captioner_revision:
+        remedy = f"the dataset was made with revision {run_config.captioner_revision[:12]}; give that captioner"
+        raise InputError(
+            "--captioner", caption_config.captioner, f"is revision {checkpoint_info.revision[:12]}; {remedy}"
+        )
+    check_fields(caption_config, checkpoint_info.network)
+    if [fingerprint_table.revision(uri) for uri in config.fingerprints] != plan.made_from.fingerprints:
         remedy = "the dataset was made with others; give the same tables"
         raise InputError("--fingerprints", config.fingerprints, remedy)
-    if not _goes_on(data, planned):
-        caption_graph.write_shards(again, data, planned, checkpoint_info)
-        planned = _extend(config, data, planned, again)
-    caption_graph.fill(again, data, planned, checkpoint_info)
+    if not _has_begun(data, plan):
+        caption_graph.write_shards(caption_config, data, plan, checkpoint_info.network.clip_s)
+        plan = _extend(config, data, plan, caption_config)
+    caption_graph.fill(caption_config, data, plan, checkpoint_info.network.clip_s)
 
 
-def _goes_on(data: str, planned: dict[str, Any]) -> bool:
-    """Tell whether an earlier retry is planned and not written yet."""
-    return any(plan.part_of(planned, shard)["first_shard"] for shard in plan.missing(data, planned))
+def _has_begun(data: str, plan: Plan) -> bool:
+    """Return whether an earlier retry is planned and not written yet."""
+    return any(shard >= plan.num_shards for shard in plan.missing(data))
 
 
-def _restore(config: RetryConfig, owner: dict[str, Any], planned: dict[str, Any]) -> caption_graph.CaptionConfig:
-    """Rebuild the config that the dataset was made with; only what the flags of a retry say is of this run."""
-    as_made = run_dir.restore(caption_graph.CaptionConfig, owner)
+def _restore(config: RetryConfig, run_config: RunConfig[CaptionConfig], plan: Plan) -> CaptionConfig:
+    """Rebuild the config that the dataset was made with; only what the flags of a retry set is of this run."""
+    as_made = run_config.config
     return dataclasses.replace(
         as_made,
-        source=storage.resolve(config.source or planned["made_from"]["source"]),
-        folds=tuple(planned["made_from"]["folds"]),
-        clips_per_shard=planned["clips_per_shard"],
-        max_shard_mb=planned["made_from"].get("max_shard_mb") or 0,
-        precision=owner["arithmetic"],  # what `auto` came to: the actors may be of another kind now
+        source=storage.resolve(config.source or plan.made_from.source),
+        folds=tuple(plan.made_from.folds),
+        clips_per_shard=plan.clips_per_shard,
+        max_shard_mb=plan.made_from.max_shard_mb or 0,
+        precision=run_config.arithmetic,  # what `auto` came to: the actors may be of another kind now
         captioner=storage.resolve(config.captioner or as_made.captioner),
         actors=config.actors,
         max_bad_fraction=config.max_bad_fraction,
@@ -91,39 +105,42 @@ def _restore(config: RetryConfig, owner: dict[str, Any], planned: dict[str, Any]
     )
 
 
-def _find_again(rows: list[dict[str, Any]], again: caption_graph.CaptionConfig, holds_all: bool) -> None:
-    """Look in the source for where the audio of clips lies now: it may have come since, under another name."""
-    places = {row["key"]: row for row in rows}
-    for clip in sources.list_clips(again.source, again.folds, column_names=again.columns, holds_all=holds_all):
-        if row := places.get(clip.key):
-            row.update({name: getattr(clip, name) for name in (*sources.AudioLocation._fields, "note")})
+def _extend(config: RetryConfig, data: str, plan: Plan, caption_config: CaptionConfig) -> Plan:
+    """Add shards for the clips whose last outcome is a failure for one of the reasons."""
+    failures = _last_failures(data, plan.shards)
+    chosen = {key: failure for key, failure in failures.items() if failure.reason in config.reason}
+    if not chosen:
+        reasons = Counter(failure.reason for failure in failures.values())
+        have = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "none"
+        raise InputError("--reason", config.reason, f"no clip failed so; the failed ones: {have}")
+    rows = [
+        row
+        for shard in sorted({failure.shard for failure in chosen.values()})
+        for row in plan.read_shard(data, shard)
+        if row["key"] in chosen
+        and chosen[row["key"]].shard == shard  # a clip of several tries is planned once, by its last
+    ]
+    _find_again(rows, caption_config, plan.listed_all)
+    counts = Counter(chosen[row["key"]].reason for row in rows)
+    log.info("retry: %d clips (%s)", len(rows), ", ".join(f"{reason} {n}" for reason, n in counts.most_common()))
+    return extend_plan(data, plan, rows, dict(counts))
 
 
-def _extend(
-    config: RetryConfig, data: str, planned: dict[str, Any], again: caption_graph.CaptionConfig
-) -> dict[str, Any]:
-    """Add the clips whose last outcome is a failure for one of the reasons."""
-    last: dict[str, tuple[int, str]] = {}  # key -> shard and reason, of failed clips
-    numbers = range(plan.num_shards(planned))
+def _last_failures(data: str, numbers: Iterable[int]) -> dict[str, Failure]:
+    """Return the clips, by key, whose last outcome is a failure."""
+    last: dict[str, Failure] = {}
     for shard, ledger in zip(numbers, ledgers.read(data, numbers), strict=True):
         for row in ledger.select(["key", "status", "reason"]).to_pylist():
             last.pop(row["key"], None)
             if row["status"] == "failed":
-                last[row["key"]] = shard, row["reason"]
-    reasons = Counter(reason for _, reason in last.values())
-    chosen = {key: place for key, place in last.items() if place[1] in config.reason}
-    if not chosen:
-        have = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "none"
-        raise InputError("--reason", config.reason, f"no clip failed so; the failed ones: {have}")
-    wanted = sorted({shard for shard, _ in chosen.values()})
-    rows = [
-        row
-        for shard in wanted
-        for row in plan.read_shard(data, planned, shard)
-        if row["key"] in chosen
-        and chosen[row["key"]][0] == shard  # a clip of several tries is planned once, by its last
-    ]
-    _find_again(rows, again, planned.get("listing", {}).get("holds_all", False))
-    counts = Counter(chosen[row["key"]][1] for row in rows)
-    log.info("retry: %d clips (%s)", len(rows), ", ".join(f"{reason} {n}" for reason, n in counts.most_common()))
-    return plan.extend(data, planned, rows, dict(counts))
+                last[row["key"]] = Failure(shard, row["reason"])
+    return last
+
+
+def _find_again(rows: list[PlanRow], config: CaptionConfig, listed_all: bool) -> None:
+    """Look in the source for where the audio of clips lies now: it may have come since, under another name."""
+    by_key = {row["key"]: row for row in rows}
+    for clip in sources.list_clips(config.source, config.folds, column_names=config.columns, holds_all=listed_all):
+        if row := by_key.get(clip.key):
+            location = {name: getattr(clip, name) for name in sources.AudioLocation._fields}
+            row.update({**location, "note": clip.note})  # type: ignore[typeddict-item]

@@ -9,7 +9,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -34,17 +34,17 @@ DECODERS = 2
 class ScoreConfig:
     """Score the captions of a dataset of shards with a two-tower model."""
 
-    data: str = ""
+    data: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Dataset of shards that `pipeline caption` wrote."""
-    model: str = ""
+    model: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Checkpoint directory that `train pretrain` wrote."""
     name: str = ""
     """Name of the overlay, such as round1; becomes <data>/overlays/<name>."""
     captions: str = ""
     """Overlay whose captions to score, such as one that `pipeline recaption` wrote; empty takes the shards' own."""
-    batch_size: int = 64
+    batch_size: int = field(default=64, metadata=run_dir.NOT_IDENTITY)
     """Clips in one pass of the model."""
-    actors: ActorConfig = field(default_factory=ActorConfig)
+    actors: ActorConfig = field(default_factory=ActorConfig, metadata=run_dir.NOT_IDENTITY)
     """The pool of scoring actors."""
 
 
@@ -52,20 +52,18 @@ def run(config: ScoreConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
     index, checkpoint_info = _check(config)
     folder = overlays.folder(config.data, config.name)
-    free = ("data", "model", "batch_size", "actors")  # where things lie and how fast; the revision stands for the model
-    run_dir.claim(folder, config, identity={"revision": checkpoint_info.revision}, ignore=free, flag="--name")
+    run_dir.claim(folder, config, identity={"revision": checkpoint_info.revision}, flag="--name")
     marker = storage.join(folder, overlays.MARK_FILE)
     done = set(storage.list_names(folder))
     todo = [shard for shard in index.shards if shards.ledger_name(shard) not in done]
     if not todo and storage.exists(marker):
         log.info("score: %s is complete already", folder)
         return
-    if todo:
-        _fill(dataclasses.replace(config, model=storage.resolve(config.model)), index.data, folder, todo)
-    scores = np.array([row["score"][0] for row in _rows(folder) if row["score"]])
+    _fill(dataclasses.replace(config, model=storage.resolve(config.model)), index.data, folder, todo)
+    scores = np.array(_best_scores(folder))
     quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
-    origin = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": checkpoint_info.revision}
-    storage.publish_json(marker, {**origin, "num_clips": len(scores), "best_score": quantiles})
+    made_by = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": checkpoint_info.revision}
+    storage.publish_json(marker, {**made_by, "num_clips": len(scores), "best_score": quantiles})
     log.info("score: %s: %d clips, best scores %s", folder, len(scores), quantiles)
 
 
@@ -93,20 +91,20 @@ class Scorer:
         storage.publish_table(storage.join(self.folder, shards.ledger_name(shard)), table)
         return pa.table({"shard": [shard], "clips": [len(rows)]})
 
-    def _score(self, rows: list[shards.ClipRow], tar: bytes) -> list[dict[str, Any]]:
+    def _score(self, rows: list[shards.ClipRow], tar: bytes) -> list[overlays.CaptionsRow]:
         flacs = [shards.member(tar, row, "flac") for row in rows]
         decoded = list(self.decoders.map(audio.decode, flacs))
         texts = [text for row in rows for text in row["text"]]
-        owner = [i for i, row in enumerate(rows) for _ in row["text"]]
+        clip_index = [i for i, row in enumerate(rows) for _ in row["text"]]
         with self.model_lock:
-            heard, said = self.model.embed_clips(decoded, audio.SAMPLE_RATE_HZ), self.model.embed_texts(texts)
-            cosines = (heard[owner] * said).sum(dim=1).tolist()
-        found: list[list[tuple[float, str]]] = [[] for _ in rows]
-        for i, text, cosine in zip(owner, texts, cosines, strict=True):
-            found[i].append((cosine, text))
+            clips = self.model.embed_clips(decoded, audio.SAMPLE_RATE_HZ)
+            cosines = (clips[clip_index] * self.model.embed_texts(texts)).sum(dim=1).tolist()
+        scored: list[list[tuple[float, str]]] = [[] for _ in rows]
+        for i, text, cosine in zip(clip_index, texts, cosines, strict=True):
+            scored[i].append((cosine, text))
         return [
-            {"key": row["key"], "text": [t for _, t in best], "score": [s for s, _ in best]}
-            for row, best in zip(rows, map(_best_first, found), strict=True)
+            {"key": row["key"], "text": [t for _, t in best], "score": [s for s, _ in best], "captions": None}
+            for row, best in zip(rows, map(_best_first, scored), strict=True)
         ]
 
 
@@ -137,6 +135,8 @@ def _fill(config: ScoreConfig, data: str, folder: str, todo: list[int]) -> None:
         progress.add(1, f"{row['clips']} clips in the last")
 
 
-def _rows(folder: str) -> list[dict[str, Any]]:
+def _best_scores(folder: str) -> list[float]:
+    """Return the score of the best caption of every clip that has captions."""
     parts = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
-    return [row for part in parts for row in storage.read_table(storage.join(folder, part)).to_pylist()]
+    scores = (each for part in parts for each in storage.read_table(storage.join(folder, part))["score"].to_pylist())
+    return [each[0] for each in scores if each]

@@ -1,7 +1,7 @@
 """Prove a dataset of shards whole, offline: `python -m pipeline verify --data <dataset>`.
 
 Reads every byte: counts add up, hashes match, no key twice, every tar is readable in order, every FLAC decodes to the length
-that its ledger states. What is wrong is told by shard; the exit code is 1.
+that its ledger states. The message lists what is wrong by shard; the exit code is 1.
 """
 
 import hashlib
@@ -12,21 +12,23 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, storage
 from pipeline.dataset import shards
+from pipeline.dataset.shard_stats import ShardStats
 from pipeline.errors import InputError, JobError
-from pipeline.graph import engine, job_stats
-from pipeline.planning import plan
+from pipeline.graph import engine
+from pipeline.graph.finalize import SIZES_FILE
+from pipeline.planning.plan import Plan, read_plan
+from pipeline.planning.tables import PlanRow
 from pipeline.progress import Progress
 
 log = logging.getLogger(__name__)
 SHOWN = 20
-FOUND = pa.schema(
+SHARD_REPORT = pa.schema(
     [
         ("shard", pa.int32()),
         ("clips", pa.int64()),
@@ -56,23 +58,22 @@ def run(config: VerifyConfig) -> None:
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a `python -m pipeline caption`")
     data = storage.resolve(config.data)
-    planned = plan.read(data)
-    if planned is None:
+    plan = read_plan(data)
+    if plan is None:
         raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
-    wrong = list(_check_names(data, planned))
-    numbers = [shard for shard in shards.committed(data) if shard < plan.num_shards(planned)]
-    progress = Progress("verify", "clips", sum(part["num_clips"] for part in (planned, *planned["retries"])))
-    keys: list[np.ndarray] = []
+    wrong = list(_check_names(data, plan))
+    numbers = [shard for shard in shards.committed(data) if shard in plan.shards]
+    progress = Progress("verify", "clips", sum(part.num_clips for part in (plan, *plan.retries)))
+    keys: list[np.ndarray] = [np.empty(0, np.int64)]
     sizes: dict[str, int] = {}
-    if numbers:
-        task = engine.Tasks(partial(check, data=data, planned=planned))
-        for row in engine.rows(numbers, task, in_process=config.in_process):
-            wrong += row["wrong"]
-            keys.append(np.array(row["keys"], np.int64))
-            sizes[shards.tar_name(row["shard"])] = row["written"]
-            progress.add(row["clips"])
+    task = engine.Tasks(partial(check, data=data, plan=plan))
+    for row in engine.rows(numbers, task, in_process=config.in_process):
+        wrong += row["wrong"]
+        keys.append(np.array(row["keys"], np.int64))
+        sizes[shards.tar_name(row["shard"])] = row["written"]
+        progress.add(row["clips"])
     wrong += _check_sizes(data, sizes)
-    if keys and len(np.unique(whole := np.concatenate(keys))) < len(whole):
+    if len(np.unique(all_keys := np.concatenate(keys))) < len(all_keys):
         wrong.append("a key is written twice: it is in more than one shard")
     if wrong:
         more = f"\n  and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
@@ -80,23 +81,23 @@ def run(config: VerifyConfig) -> None:
     log.info("verify: %s: %d shards with %d clips are whole", data, len(numbers), progress.done)
 
 
-def check(batch: pa.Table, data: str, planned: dict[str, Any]) -> pa.Table:
-    """Check one shard; returns a row of FOUND."""
+def check(batch: pa.Table, data: str, plan: Plan) -> pa.Table:
+    """Check one shard; returns a row of SHARD_REPORT."""
     (shard,) = batch["shard"].to_pylist()
     rows, wrong, keys, written = [], [], [], -1
     try:
-        rows = plan.read_shard(data, planned, shard)
+        rows = plan.read_shard(data, shard)
         stats = shards.read_stats(data, shard)
-        written = stats["written"]
+        written = stats.written
         tar = storage.read(storage.join(data, shards.tar_name(shard)))
         ledger = storage.read_table(storage.join(data, shards.ledger_name(shard))).to_pylist()
-        wrong = list(_check_shard(planned, shard, rows, stats, tar, ledger))
+        wrong = list(_check_shard(plan.part_of(shard).hash, rows, stats, tar, ledger))
         keys = [hash_of(row["key"]) for row in ledger if row["status"] == "written"]
     except (OSError, ValueError, KeyError, pa.ArrowException, tarfile.TarError) as error:
         wrong = [f"{type(error).__name__}: {error}"]
-    told = [f"shard {shard:05d}: {what}" for what in wrong]
-    row = {"shard": shard, "clips": len(rows), "written": written, "wrong": told, "keys": keys}
-    return pa.Table.from_pylist([row], schema=FOUND)
+    messages = [f"shard {shard:05d}: {what}" for what in wrong]
+    row = {"shard": shard, "clips": len(rows), "written": written, "wrong": messages, "keys": keys}
+    return pa.Table.from_pylist([row], schema=SHARD_REPORT)
 
 
 def hash_of(key: str) -> int:
@@ -104,9 +105,9 @@ def hash_of(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1
 
 
-def _check_names(data: str, planned: dict[str, Any]) -> Iterator[str]:
+def _check_names(data: str, plan: Plan) -> Iterator[str]:
     """Look at the dataset as a whole: every shard there, none too many, and what names them in agreement."""
-    wanted, committed = set(range(plan.num_shards(planned))), set(shards.committed(data))
+    wanted, committed = set(plan.shards), set(shards.committed(data))
     if missing := sorted(wanted - committed):
         yield f"not committed: shards {_shorten(missing)}; `pipeline caption` with the same flags fills them"
     if extra := sorted(committed - wanted):
@@ -119,7 +120,7 @@ def _check_names(data: str, planned: dict[str, Any]) -> Iterator[str]:
 
 def _check_sizes(data: str, found: dict[str, int]) -> Iterator[str]:
     """Compare sizes.json with what the commit marks state."""
-    uri = storage.join(data, job_stats.SIZES_FILE)
+    uri = storage.join(data, SIZES_FILE)
     if not storage.exists(uri):
         yield "no sizes.json: the dataset is not finished"
         return
@@ -136,39 +137,33 @@ def _shorten(numbers: list[int]) -> str:
 
 
 def _check_shard(
-    planned: dict[str, Any],
-    shard: int,
-    rows: list[dict[str, Any]],
-    stats: dict[str, Any],
-    tar: bytes,
-    ledger: list[shards.ClipRow],
+    plan_hash: str, rows: list[PlanRow], stats: ShardStats, tar: bytes, ledger: list[shards.ClipRow]
 ) -> Iterator[str]:
     if [row["key"] for row in ledger] != [row["key"] for row in rows]:
         yield "its ledger does not list the planned clips"
-    if stats["plan_hash"] != plan.part_of(planned, shard)["hash"]:
+    if stats.plan_hash != plan_hash:
         yield "is of another plan"
-    statuses: list[str] = [row["status"] for row in ledger]
-    counted = {"in": len(ledger), **{name: statuses.count(name) for name in job_stats.COUNTS[1:]}}
-    if (
-        any(stats[name] != count for name, count in counted.items())
-        or counted["in"] != sum(counted.values()) - counted["in"]
-    ):
-        yield f"its counts do not add up: ledger {counted}, stats { {name: stats[name] for name in counted} }"
-    if len(tar) != stats["tar_size"] or hashlib.sha256(tar).hexdigest() != stats["tar_sha256"]:
-        yield f"its tar has {len(tar)} bytes and is not the one that was committed ({stats['tar_size']} bytes)"
+    statuses = [row["status"] for row in ledger]
+    counted = {"in": len(ledger), **{status: statuses.count(status) for status in ("written", "filtered", "failed")}}
+    if stats.counts != counted or counted["in"] != sum(counted.values()) - counted["in"]:
+        yield f"its counts do not add up: ledger {counted}, stats {stats.counts}"
+    if len(tar) != stats.tar_size or hashlib.sha256(tar).hexdigest() != stats.tar_sha256:
+        yield f"its tar has {len(tar)} bytes and is not the one that was committed ({stats.tar_size} bytes)"
         return
     written = [row for row in ledger if row["status"] == "written"]
     with tarfile.open(fileobj=io.BytesIO(tar)) as file:
         members = [(member.name, member.offset_data, member.size) for member in file]
-    stated: list[tuple[str, int, int]] = []
-    for row in written:
-        stated.append((f"{row['key']}.flac", row["flac_offset"], row["flac_size"]))
-        stated.append((f"{row['key']}.json", row["json_offset"], row["json_size"]))
-    if members != stated:
+    if members != [member for row in written for member in _stated_members(row)]:
         yield "its tar does not hold the members that the ledger states, in their order"
         return
     for row in written:
         yield from _check_clip(row, tar)
+
+
+def _stated_members(row: shards.ClipRow) -> Iterator[tuple[str, int, int]]:
+    """Yield name, offset and size of the members of a clip."""
+    yield f"{row['key']}.flac", row["flac_offset"], row["flac_size"]
+    yield f"{row['key']}.json", row["json_offset"], row["json_size"]
 
 
 def _check_clip(row: shards.ClipRow, tar: bytes) -> Iterator[str]:

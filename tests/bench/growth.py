@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pipeline import sources, storage
 from pipeline.dataset import shards
-from pipeline.planning import plan
+from pipeline.planning.plan import read_plan
 from pipeline.sources import audioset
 from tests.bench import clip_list
 
@@ -31,13 +31,13 @@ SAMPLED_SHARDS = 20
 RESUME = """
 import sys
 from pipeline.dataset import commit, shards
-from pipeline.planning import plan
 from pipeline.planning.decontamination import DecontaminationConfig
-drawn = plan.draft(sys.argv[2], sys.argv[1], (), 512, DecontaminationConfig())
+from pipeline.planning.draft import draft_plan
+plan = draft_plan(sys.argv[2], sys.argv[1], (), 512, DecontaminationConfig()).plan
 commit.recover(sys.argv[2])
 done = set(shards.committed(sys.argv[2]))
-todo = [shard for shard in range(plan.num_shards(drawn.plan)) if shard not in done]
-print(len(todo), "shards left of", plan.num_shards(drawn.plan))
+todo = [shard for shard in plan.shards if shard not in done]
+print(len(todo), "shards left of", len(plan.shards))
 """
 
 
@@ -80,13 +80,13 @@ def plan_rows(folder: Path, rows: int) -> tuple[list[str], str]:
 
 def bytes_of_a_shard(data: str) -> float:
     """Return the bytes that reading the plan of one shard takes, as the kernel counts them; mean of twenty. Linux only."""
-    planned = plan.read(data)
-    assert planned is not None
-    numbers = range(0, plan.num_shards(planned), -(-plan.num_shards(planned) // SAMPLED_SHARDS))
-    plan.read_shard(data, planned, 0)  # what Python loads at first counts too
+    plan = read_plan(data)
+    assert plan is not None
+    numbers = range(0, len(plan.shards), -(-len(plan.shards) // SAMPLED_SHARDS))
+    plan.read_shard(data, 0)  # what Python loads at first counts too
     before = _bytes_read()
     for shard in numbers:
-        plan.read_shard(data, planned, shard)
+        plan.read_shard(data, shard)
     return (_bytes_read() - before) / len(numbers)
 
 
@@ -96,12 +96,10 @@ def _bytes_read() -> int:
 
 def commit_all_but(data: str, left: int) -> None:
     """Write the commit marks of a job that has come far."""
-    planned = plan.read(data)
-    assert planned is not None
-    for shard in range(plan.num_shards(planned) - left):
-        storage.publish_json(
-            storage.join(data, shards.stats_name(shard)), {"shard": shard, "plan_hash": planned["hash"]}
-        )
+    plan = read_plan(data)
+    assert plan is not None
+    for shard in range(len(plan.shards) - left):
+        storage.publish_json(storage.join(data, shards.stats_name(shard)), {"shard": shard, "plan_hash": plan.hash})
 
 
 def caption(folder: Path, clips: int) -> str:

@@ -26,11 +26,11 @@ class ConvertConfig:
 
     layout: Literal["panns", "efficientat", "ast", "blat", "audiocaption"] = "panns"
     """Whose layout the weights have; the named config sets it."""
-    weights: str = ""
+    weights: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """File of released weights; for ast the model's name on the Hugging Face hub or a local folder."""
-    class_labels: str = ""
+    class_labels: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """AudioSet's class_labels_indices.csv, which names the tags of a tagger or a tag-guided captioner."""
-    cnn: str = ""
+    cnn: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """For audiocaption: checkpoint of the converted CNN14, whose frozen weights the released file leaves out."""
     out: str = ""
     """Folder or URI of the checkpoint."""
@@ -47,7 +47,7 @@ def run(config: ConvertConfig) -> None:
     file, sha256 = (None, "") if config.layout == "ast" else released.read(config.weights, "--weights")
     network = _load(config, file)
     identity = {"weights_sha256": sha256}
-    out = run_dir.claim(config.out, config, identity, ignore=("weights", "class_labels", "cnn"))
+    out = run_dir.claim(config.out, config, identity)
     if checkpoint.exists(out):
         log.info("convert: %s is complete already", out)
         return

@@ -31,7 +31,7 @@ BEST = "best"  # folder of the checkpoint that validated best
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Flags of every stage that trains."""
+    """Flags of every stage that trains. Those that are not part of the identity change how a run is made, not its result."""
 
     columns: str = field(default="", metadata=NOT_IDENTITY)
     """Columns of listings that are named otherwise, as in file=path,captions=text,labels=tags."""

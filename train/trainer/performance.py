@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -103,6 +102,8 @@ def prepare(
     evaluated = copy.deepcopy(network) if copied or shard else network
     if precision == "bfloat16":
         network.forward = torch.autocast(device.type, dtype=torch.bfloat16)(network.forward)  # type: ignore[method-assign]
+    if shard:
+        from torch.distributed.fsdp import fully_shard  # here: its import takes two seconds
     for block in blocks(network):
         if config.recompute:
             block.forward = partial(_recomputed, block, block.forward)  # type: ignore[method-assign]

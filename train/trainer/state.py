@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from pipeline import storage
+from train import parallel
 from train.trainer.history import History, HistoryPieces, Piece
 
 log = logging.getLogger(__name__)
@@ -141,20 +141,25 @@ def clear(out: str) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor that ranks may hold in pieces as one; then every rank must call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    sharded = parallel.as_sharded(tensor)
+    return tensor if sharded is None else sharded.full_tensor()
 
 
 def _like(tensor: Tensor, example: Tensor) -> Tensor:
     """Return a whole tensor on the device of an example, cut into pieces as that is."""
     on_device = tensor.to(example.device)
-    if isinstance(example, DTensor):
-        return distribute_tensor(on_device, example.device_mesh, example.placements)
-    return on_device
+    sharded = parallel.as_sharded(example)
+    if sharded is None:
+        return on_device
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(on_device, sharded.device_mesh, sharded.placements)
 
 
 def _local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Return what this rank holds of tensors; it shares their memory."""
-    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    pairs = ((tensor, parallel.as_sharded(tensor)) for tensor in tensors)
+    return [tensor if sharded is None else sharded.to_local() for tensor, sharded in pairs]
 
 
 def _complete(out: str) -> list[str]:

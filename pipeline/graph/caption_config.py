@@ -1,0 +1,133 @@
+"""How a caption job is configured, and what is wrong with a command before any engine starts."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from pipeline import run_dir, sources
+from pipeline.errors import InputError
+from pipeline.graph.engine import ActorConfig
+from pipeline.planning.cut import MAX_SHARD_MB
+from pipeline.planning.decontamination import DecontaminationConfig
+from pipeline.planning.draft import PlanDraft, draft_plan
+from pipeline.quality import audio_filter
+from pipeline.quality.audio_filter import AudioFilterConfig
+from train.models.captioner.decoding import Decoding
+
+if TYPE_CHECKING:
+    from train.checkpoint import CheckpointInfo
+    from train.models.captioner.model import CaptionerConfig
+
+Guidance = Literal["tags", "predicted", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionActorConfig:
+    """The captioner, and how it captions a clip."""
+
+    captioner: str = field(default="", metadata=run_dir.NOT_IDENTITY)
+    """Checkpoint directory that `train captioner` wrote."""
+    guidance: tuple[Guidance, ...] = ("tags",)
+    """Give the captioner each clip's tags, those it predicts itself, or none; several of these make captions of each
+    kind. With `tags` alone, clips without any are filtered out."""
+    tag_threshold: float = 0.3
+    """Probability from which a predicted tag guides, from 0 to 1; a clip with none goes unguided."""
+    decoding: Decoding = field(default_factory=Decoding)
+    """How captions are chosen."""
+    samples: int = 0
+    """Captions added for each kind of guidance by nucleus sampling, with the top_p, temperature and seed of decoding."""
+    batch_size: int = 32
+    """Clips in one pass of the model; on a GPU every batch has this size."""
+    precision: Precision = "auto"
+    """Arithmetic of the model; auto is bfloat16 on a GPU and float32 on a CPU."""
+    actors: ActorConfig = field(default_factory=ActorConfig, metadata=run_dir.NOT_IDENTITY)
+    """The pool of captioner actors."""
+
+    def check(self, network: "CaptionerConfig") -> None:
+        """Raise InputError for a field that cannot be, given the captioner's own config."""
+        if not self.guidance or len(set(self.guidance)) < len(self.guidance):
+            raise InputError("--guidance", self.guidance, "give one or more of tags, predicted, none, each once")
+        for guidance in self.guidance:
+            needs = {"tags": "guided", "predicted": "tagger", "none": ""}[guidance]
+            if needs and not getattr(network, needs):
+                remedy = f"this captioner has no such input ({needs} is false in its config.json); use --guidance none"
+                raise InputError("--guidance", guidance, remedy)
+        if not 0 <= self.tag_threshold <= 1:
+            raise InputError("--tag-threshold", self.tag_threshold, "use a probability from 0 to 1")
+        try:
+            for decoding in self.decodings:
+                decoding.check()
+        except ValueError as error:
+            raise InputError("--decoding", str(self.decoding), str(error)) from None
+        if self.batch_size < 1:
+            raise InputError("--batch-size", self.batch_size, "use 1 or more")
+        self.actors.check()
+
+    @property
+    def decodings(self) -> list[Decoding]:
+        """Return the ways in which each kind of guidance is decoded."""
+        extra = [replace(self.decoding, method="nucleus", num_captions=self.samples)] if self.samples else []
+        return [self.decoding, *extra]
+
+    @property
+    def arithmetic(self) -> Precision:
+        """Return the arithmetic that `precision` comes to."""
+        automatic: Precision = "bfloat16" if self.actors.device == "cuda" else "float32"
+        return automatic if self.precision == "auto" else self.precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig(CaptionActorConfig):
+    """Write captions for tagged clips with a captioner, into WebDataset shards.
+
+    Fields that are not part of the identity may change between runs: what they decide is in the hash of the plan, in the
+    revision of the captioner or in the arithmetic, or it does not change the dataset.
+    """
+
+    source: str = field(default="", metadata=run_dir.NOT_IDENTITY)
+    """Where the clips are: a CSV, a folder, tars or Parquet files."""
+    folds: tuple[str, ...] = field(default=(), metadata=run_dir.NOT_IDENTITY)
+    """Keep only rows with one of these values in the fold column; empty keeps all."""
+    columns: str = field(default="", metadata=run_dir.NOT_IDENTITY)
+    """Columns of a table that are named otherwise, as in file=path,labels=tags."""
+    precision: Precision = field(default="auto", metadata=run_dir.NOT_IDENTITY)
+    """Arithmetic of the model; auto is bfloat16 on a GPU and float32 on a CPU. A dataset has one arithmetic."""
+    out: str = ""
+    """Folder or URI of the dataset of shards."""
+    clips_per_shard: int = 512
+    """Clips in each tar at most; 512 clips of 10 s take 200 to 300 MB."""
+    max_shard_mb: float = field(default=MAX_SHARD_MB, metadata=run_dir.NOT_IDENTITY)
+    """Megabytes in each tar at most, by what the listing gives: 64 kB for each second of a clip, else the size of its file.
+    Clips of neither count nothing; 0 bounds by clips alone."""
+    max_bad_fraction: float = field(default=0.05, metadata=run_dir.NOT_IDENTITY)
+    """The job fails when a larger share of the clips failed, from 0 to 1. Filtered clips do not count."""
+    decode: Literal["actor", "reader"] = field(default="actor", metadata=run_dir.NOT_IDENTITY)
+    """Where the model's input is decoded: beside the model, or by the CPU tasks that read, for GPU nodes short of cores."""
+    licence: str = "other"
+    """Licence of the audio and captions, as the dataset card states it; an identifier of the Hugging Face hub."""
+    firewall: DecontaminationConfig = field(default_factory=DecontaminationConfig, metadata=run_dir.NOT_IDENTITY)
+    """Which evaluation clips are left out."""
+    audio_filter: AudioFilterConfig = audio_filter.OFF
+    """Which clips are left out for their sound. The named configs leave out silence; jobs that began before there was
+    this field go on without."""
+
+
+def check_fields(config: CaptionConfig, network: "CaptionerConfig") -> None:
+    """Raise InputError for a field that cannot be, given the captioner's own config."""
+    config.check(network)
+    config.audio_filter.check()
+    if not 0 <= config.max_bad_fraction <= 1:
+        raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")
+
+
+def check_command(config: CaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", PlanDraft]:
+    """Find out what is wrong with the command before any engine starts; return the captioner's config and the plan."""
+    from train import checkpoint
+    from train.models.captioner.model import TagGuidedCaptioner
+
+    if not config.source:
+        raise InputError("--source", config.source, sources.SOURCE_HINT)
+    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
+    check_fields(config, checkpoint_info.network)
+    bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
+    return checkpoint_info, draft_plan(config.out, config.source, config.folds, *bounds, config.columns)

@@ -1,0 +1,70 @@
+"""The writing task: a captioned shard -> tar, ledger and commit mark."""
+
+import pyarrow as pa
+
+from pipeline import audio
+from pipeline.dataset import shards
+from pipeline.graph.caption_config import CaptionConfig
+from pipeline.graph.job_stats import ShardReport
+from pipeline.graph.run_config import ConfigT, RunConfig, read_run_config
+from pipeline.graph.shard_batch import CaptionRow, ClipRow, unpack
+from pipeline.planning.plan import Plan
+from pipeline.sources.tables import LABEL_SEPARATOR
+
+
+def write_shard(batch: pa.Table, out: str, plan: Plan) -> pa.Table:
+    """Publish one shard and return its `ShardReport`."""
+    shard, clips = unpack(batch)
+    run_config = read_run_config(out, CaptionConfig)
+    outcomes = [_outcome(clip, run_config) for clip in clips]
+    stats = shards.write(out, shard, outcomes, plan.part_of(shard).hash)
+    return ShardReport(stats=stats, actor=batch["actor"][0].as_py(), busy_s=batch["busy_s"][0].as_py()).to_batch()
+
+
+def _outcome(clip: ClipRow, run_config: RunConfig[CaptionConfig]) -> shards.Outcome:
+    if clip["status"] != "ready":
+        return shards.Outcome(
+            key=clip["key"],
+            status=clip["status"],
+            stage=clip["stage"],
+            reason=clip["reason"],
+            detail=clip["detail"],
+        )
+    captions = clip["captions"] or []
+    meta: shards.SampleMeta = {
+        "text": [caption["text"] for caption in captions],
+        "tag": clip["tags"],
+        "mids": clip["mids"],
+        "source_id": clip["source_id"],
+        "origin": clip["origin"],
+        "start_s": clip["start_s"],
+        "end_s": clip["end_s"],
+        "num_samples": clip["num_samples"],
+        "sample_rate_hz": audio.SAMPLE_RATE_HZ,
+        "captions": [caption_record(caption, run_config) for caption in captions],
+    }
+    return shards.Outcome(
+        key=clip["key"],
+        status="written",
+        stage="write",
+        detail=clip["note"] or "",
+        duration_s=clip["num_samples"] / audio.SAMPLE_RATE_HZ,
+        flac=clip["flac"],
+        meta=meta,
+    )
+
+
+def caption_record(caption: CaptionRow, run_config: RunConfig[ConfigT]) -> shards.CaptionRecord:
+    """Return what a sample states of one caption: its text and how it was made."""
+    record: shards.CaptionRecord = {
+        "text": caption["text"],
+        "score": caption["score"],
+        "model": run_config.config.captioner.rpartition("/")[2],
+        "revision": run_config.captioner_revision,
+        "decoding": caption["decoding"],
+        "precision": run_config.arithmetic,
+        "tags_given": caption["guidance"] == "tags",
+    }
+    if caption["guidance"] == "predicted":  # one text: readers that infer types stumble over lists that may be empty
+        record["predicted_tags"] = LABEL_SEPARATOR.join(caption["tags"] or [])
+    return record
