@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
@@ -15,11 +15,21 @@ from pipeline import storage
 from pipeline.dataset import shards
 from pipeline.errors import InputError
 from pipeline.pages import listening_page
-from pipeline.pages.listening_page import Facts, Sample, Section, Text
+from pipeline.pages.listening_page import Caption, Facts, Sample, Section
 
 log = logging.getLogger(__name__)
 PAGE_FILE = "listen.html"
-LONGEST_S = 60.0  # longer clips would make the page too heavy
+MAX_DURATION_S = 60.0  # longer clips would make the page too heavy
+
+
+Rows = dict[str, dict[str, Any]]  # JSON of an overlay by key of the clip
+
+
+class Overlays(NamedTuple):
+    """Rows of the overlays to show; empty where none was asked for."""
+
+    captions: Rows
+    audit: Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,33 +54,39 @@ def run(config: ListenConfig) -> None:
         index = shards.ClipIndex(config.data)
     except FileNotFoundError as error:
         raise InputError("--data", config.data, str(error)) from None
-    overlays = {}
-    for flag, name in (("--captions", config.captions), ("--audit", config.audit)):
-        try:
-            overlays[flag] = shards.read_overlay(index.data, name)[0] if name else {}
-        except FileNotFoundError:
-            have = storage.list_names(storage.join(index.data, "overlays"))
-            raise InputError(flag, name, f"no such overlay in {config.data}; it has {have}") from None
+    overlays = Overlays(
+        captions=_read_overlay(index, "--captions", config.captions),
+        audit=_read_overlay(index, "--audit", config.audit),
+    )
     uri = storage.join(index.data, PAGE_FILE)
-    storage.publish(uri, render(index, config, overlays["--captions"], overlays["--audit"]).encode())
+    storage.publish(uri, render(index, config.clips, overlays).encode())
     log.info("listen: wrote %s", uri)
 
 
-def render(index: shards.ClipIndex, config: ListenConfig, told: dict[str, Any], audit: dict[str, Any]) -> str:
-    """Return the page as HTML."""
-    short = pc.indices_nonzero(pc.less_equal(index.written["duration_s"], LONGEST_S)).to_pylist()
-    scores = index.written["score"].to_pylist()
-    kind = "score" if told else "captioner's score"
-    best = {row: (told[index.keys[row]]["score"] if told and index.keys[row] in told else scores[row]) for row in short}
-    worst = sorted((row for row in short if best[row]), key=lambda row: best[row][0])
-    flagged = [row for row in _shuffled(index, short) if any(audit.get(index.keys[row], {}).get("foreign", []))]
+def _read_overlay(index: shards.ClipIndex, flag: str, name: str) -> Rows:
+    try:
+        return shards.read_overlay(index.data, name)[0] if name else {}
+    except FileNotFoundError:
+        have = storage.list_names(storage.join(index.data, "overlays"))
+        raise InputError(flag, name, f"no such overlay in {index.data}; it has {have}") from None
+
+
+def render(index: shards.ClipIndex, num_clips: int, overlays: Overlays) -> str:
+    """Return the page as HTML, with this many clips in each part."""
+    short = pc.indices_nonzero(pc.less_equal(index.written["duration_s"], MAX_DURATION_S)).to_pylist()
+    shuffled = _shuffled(index, short)
+    kind = "score" if overlays.captions else "captioner's score"
     parts = [
-        ("Random clips", "Drawn by a hash of their names.", _shuffled(index, short)),
-        ("Worst-scored clips", f"Lowest {kind} of the first caption.", worst),
-        ("Flagged clips", "A caption mentions an event outside the clip's tags.", flagged),
+        ("Random clips", "Drawn by a hash of their names.", shuffled),
+        ("Worst-scored clips", f"Lowest {kind} of the first caption.", _worst_first(index, short, overlays)),
+        (
+            "Flagged clips",
+            "A caption mentions an event outside the clip's tags.",
+            [row for row in shuffled if any(overlays.audit.get(index.keys[row], {}).get("foreign", []))],
+        ),
     ]
     sections = [
-        Section(title, note, [_sample(index, row, told, audit) for row in rows[: config.clips]])
+        Section(title, note, [_sample(index, row, overlays) for row in rows[:num_clips]])
         for title, note, rows in parts
         if rows
     ]
@@ -79,6 +95,16 @@ def render(index: shards.ClipIndex, config: ListenConfig, told: dict[str, Any], 
 
 def _shuffled(index: shards.ClipIndex, rows: list[int]) -> list[int]:
     return sorted(rows, key=lambda row: hashlib.sha256(index.keys[row].encode()).digest())
+
+
+def _worst_first(index: shards.ClipIndex, rows: list[int], overlays: Overlays) -> list[int]:
+    """Return the rows whose first caption has a score, the lowest score first."""
+    ledger = index.written["score"].to_pylist()
+    scores = {
+        row: overlays.captions[key]["score"] if (key := index.keys[row]) in overlays.captions else ledger[row]
+        for row in rows
+    }
+    return sorted((row for row in rows if scores[row]), key=lambda row: scores[row][0])
 
 
 def _facts(index: shards.ClipIndex) -> Facts:
@@ -98,10 +124,10 @@ def _facts(index: shards.ClipIndex) -> Facts:
     )
 
 
-def _sample(index: shards.ClipIndex, row: int, told: dict[str, Any], audit: dict[str, Any]) -> Sample:
+def _sample(index: shards.ClipIndex, row: int, overlays: Overlays) -> Sample:
     meta, key = index.meta(row), index.keys[row]
     records = {record["text"]: record for record in meta["captions"]}
-    overlay, verdicts = told.get(key), audit.get(key)
+    overlay, audited = overlays.captions.get(key), overlays.audit.get(key)
     texts = overlay["text"] if overlay else meta["text"]
     scores = dict(zip(overlay["text"], overlay["score"], strict=True)) if overlay else {}
     return Sample(
@@ -109,23 +135,29 @@ def _sample(index: shards.ClipIndex, row: int, told: dict[str, Any], audit: dict
         source_id=str(meta["source_id"]),
         tags=meta["tag"],
         flac=index.flac(row),
-        texts=[Text(text, _notes(records.get(text, {}), scores.get(text), verdicts, text)) for text in texts],
+        captions=[_caption(text, records.get(text), scores.get(text), audited) for text in texts],
     )
 
 
-def _notes(record: dict[str, Any], score: float | None, verdicts: dict[str, Any] | None, text: str) -> list[str]:
-    """Say how a caption was made and what is thought of it."""
-    notes = []
-    if record:
-        heard = f"hears {record['predicted_tags'] or 'no tags'}" if "predicted_tags" in record else "without tags"
-        given = "with tags" if record["tags_given"] else heard
-        notes += [given, record["decoding"], f"captioner's score {record['score']:.2f}"]
+def _caption(text: str, record: dict[str, Any] | None, score: float | None, audited: dict[str, Any] | None) -> Caption:
+    """Return a caption with how it was made, its score and what the audit found."""
+    notes, flags = _made_by(record) if record else [], []
     if score is not None:
         notes.append(f"score {score:.2f}")
-    if verdicts and text in verdicts["text"]:
-        place = verdicts["text"].index(text)
-        notes += [f"{listening_page.FLAG}mentions {event}, not tagged" for event in verdicts["foreign"][place]]
-        notes += [f"leaves out {tag}" for tag in verdicts["unmentioned"][place]]
-        if verdicts["uses"][place] > 1:
-            notes.append(f"the same words for {verdicts['uses'][place]} clips")
-    return notes
+    if audited and text in audited["text"]:
+        i = audited["text"].index(text)
+        flags = [f"mentions {event}, not tagged" for event in audited["foreign"][i]]
+        notes += [f"leaves out {tag}" for tag in audited["unmentioned"][i]]
+        if audited["uses"][i] > 1:
+            notes.append(f"the same words for {audited['uses'][i]} clips")
+    return Caption(text, notes, flags)
+
+
+def _made_by(record: dict[str, Any]) -> list[str]:
+    if record["tags_given"]:
+        guidance = "with tags"
+    elif "predicted_tags" in record:
+        guidance = f"with predicted tags: {record['predicted_tags'] or 'none'}"
+    else:
+        guidance = "without tags"
+    return [guidance, record["decoding"], f"captioner's score {record['score']:.2f}"]
