@@ -1,10 +1,9 @@
 """The headline table and the differences as plain text, Markdown (GitHub's) and LaTeX (booktabs)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from eval.report import headline
-from eval.report.headline import Headline
+from eval.report.headline import Headline, Runs
 from eval.results import compare
 
 Rows = Sequence[Sequence[str]]  # header first
@@ -44,19 +43,25 @@ def more(table: Headline) -> Rows:
     ]
 
 
-def differences(runs: dict[str, Any]) -> Rows:
-    """Return the differences of all runs from the first as cells, header first; just the header where there are none."""
-    found = [["", "model", "difference", "p", "n"]]
+def differences(runs: Runs) -> Rows:
+    """Return the differences of all models from the first; header first, and only it where there are none."""
+    rows = [["", "model", "difference", "p", "n"]]
     for run, result in runs.items():
-        for name, told in result.get("differences", {}).items():
-            if "unavailable" in told:
-                found.append([name, run, told["unavailable"], headline.NOT_MEASURED, headline.NOT_MEASURED])
+        for name, found in result.differences.items():
+            if isinstance(found, str):
+                rows.append([name, run, found, headline.NOT_MEASURED, headline.NOT_MEASURED])
                 continue
-            found += [
-                [f"{name}: {title}", run, headline.show(each, sign="+"), _probability(each["p"]), f"{each['n']:,}"]
-                for title, each in told.items()
+            rows += [
+                [
+                    f"{name}: {title}",
+                    run,
+                    headline.show(difference, sign="+"),
+                    _probability(difference.p),
+                    f"{difference.n:,}",
+                ]
+                for title, difference in found.items()
             ]
-    return found
+    return rows
 
 
 def published(table: Headline) -> Rows:
@@ -64,8 +69,14 @@ def published(table: Headline) -> Rows:
     return [
         ["number", "model", "value", "protocol", "source"],
         *(
-            [f"{each.evaluation}: {each.metric}", each.model, str(each.value), each.protocol, each.source]
-            for each in table.published
+            [
+                f"{reference.evaluation}: {reference.metric}",
+                reference.model,
+                str(reference.value),
+                reference.protocol,
+                reference.source,
+            ]
+            for reference in table.published
         ),
     ]
 
@@ -82,7 +93,7 @@ def aligned(cells: Rows) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def markdown(table: Headline, runs: dict[str, Any]) -> str:
+def markdown(table: Headline, runs: Runs) -> str:
     """Return the headline table, its footnotes, the other numbers, the differences and what is published for GitHub."""
     parts = [_markdown_table(rows(table, published=True)), EXPLAINED]
     parts += [f"- {note.translate(MARKDOWN)}" for note in table.footnotes]
@@ -97,16 +108,16 @@ def markdown(table: Headline, runs: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(table: Headline, runs: dict[str, Any]) -> str:
+def latex(table: Headline, runs: Runs) -> str:
     """Return the headline table, the other numbers and the differences as tabulars that need the package booktabs."""
     width = 2 + len(table.runs)
     body = rows(table, published=False)
     lines = [_latex_row(body[0]), r"\midrule", *map(_latex_row, body[1:])]
     if table.published:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{APART.translate(LATEX)}}}}} \\"]
-        for each in table.published:
-            label = f"{table.cite(each)} ({each.protocol})".translate(LATEX)
-            title = f"{each.evaluation}: {each.metric}".translate(LATEX)
+        for reference in table.published:
+            label = f"{table.cite(reference)} ({reference.protocol})".translate(LATEX)
+            title = f"{reference.evaluation}: {reference.metric}".translate(LATEX)
             lines.append(rf"{title} & \multicolumn{{{width - 1}}}{{l}}{{{label}}} \\")
     parts = ["% needs \\usepackage{booktabs}", _tabular(lines, width)]
     cited = (f"[{i}] {source}." for i, source in enumerate(table.sources, start=1))

@@ -11,6 +11,7 @@ from typing import Any
 from eval import results
 from eval.report import headline, page, tables
 from eval.results import compare
+from eval.results.model_results import ModelResults
 from pipeline import storage
 from pipeline.dataset import shards
 from pipeline.errors import InputError
@@ -38,12 +39,13 @@ def run(config: ReportConfig) -> None:
     runs = _read_runs(config.results)
     clips = _read_captions(config.captions, config.num_captions)
     _add_differences(config.results, runs)
-    table = headline.build(runs)
+    typed = {name: ModelResults.from_json(run) for name, run in runs.items()}
+    table = headline.build(typed)
     written = {
         "results.json": storage.json_bytes(runs),
-        "report.md": tables.markdown(table, runs).encode(),
-        "report.tex": tables.latex(table, runs).encode(),
-        "report.html": page.render(runs, table, clips).encode(),
+        "report.md": tables.markdown(table, typed).encode(),
+        "report.tex": tables.latex(table, typed).encode(),
+        "report.html": page.render(typed, table, clips).encode(),
     }
     for name, data in written.items():
         storage.publish(storage.join(storage.resolve(config.out), name), data)
@@ -57,7 +59,7 @@ def _add_differences(folders: Sequence[str], runs: dict[str, Any]) -> None:
     for folder, result in others:
         shared = [name for name in result["results"] if name in first["results"]]
         found = {name: compare.runs(start, folder, name) for name in shared}
-        result["differences"] = {name: told for name, told in found.items() if told}
+        result["differences"] = {name: difference for name, difference in found.items() if difference}
 
 
 def _read_runs(folders: Sequence[str]) -> dict[str, Any]:
