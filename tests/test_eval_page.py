@@ -65,7 +65,7 @@ TUNED = {"stage": "train finetune", "data": "build/esc50/metadata.csv", "init_au
 
 
 @pytest.mark.parametrize(
-    ("history", "told"),
+    ("history", "columns"),
     [
         (CONVERTED, "train convert efficientat|mn04_as.pt|-|-|-|-|-|-"),
         (
@@ -78,9 +78,9 @@ TUNED = {"stage": "train finetune", "data": "build/esc50/metadata.csv", "init_au
         ({}, "-|-|-|-|-|-|-|-"),
     ],
 )
-def test_where_a_model_comes_from_is_told_of_every_kind(history: dict[str, Any], told: str) -> None:
+def test_where_a_model_comes_from_is_shown_for_every_kind(history: dict[str, Any], columns: str) -> None:
     run = run_of(zero_shot__esc50=zero_shot())
     run["model"]["lineage"] = history
     head, row = lineage.rows(typed({"a": run}))
-    assert row == ["a", "r" * 12, *told.split("|")] and len(head) == len(row)
+    assert row == ["a", "r" * 12, *columns.split("|")] and len(head) == len(row)
     assert "Where each model comes from" in rendered({"a": run})

@@ -74,7 +74,7 @@ def write(folder: Path, run: dict[str, Any], **outcomes: dict[str, np.ndarray]) 
 
 
 @pytest.mark.parametrize(
-    ("overlap", "mark", "said"),
+    ("overlap", "mark", "reason"),
     [
         ({"model": 0, "captioner": 0}, "", ""),
         ({}, "", ""),
@@ -87,11 +87,11 @@ def write(folder: Path, run: dict[str, Any], **outcomes: dict[str, np.ndarray]) 
         ({"model": 1, "captioner": None}, "*?", "what its captioner was trained on is not known."),
     ],
 )
-def test_clips_that_were_trained_on_star_the_number(overlap: dict[str, int | None], mark: str, said: str) -> None:
+def test_clips_that_were_trained_on_star_the_number(overlap: dict[str, int | None], mark: str, reason: str) -> None:
     runs = {"a": run_of(zero_shot__esc50=zero_shot(overlap=overlap)), "b": run_of(zero_shot__esc50=zero_shot())}
     table = built(runs)
     assert [cell.mark for cell in table.lines[0].cells] == [mark, ""]
-    assert len(table.footnotes) == bool(mark) and all(said in note for note in table.footnotes)
+    assert len(table.footnotes) == bool(mark) and all(reason in note for note in table.footnotes)
     assert tables.rows(table)[1][2:] == [f"80.0 [75.0, 85.0]{mark}", "80.0 [75.0, 85.0]"]
     assert ("sup" in Page(rendered(runs)).of_class("mark")) == bool(mark)
 
@@ -113,7 +113,7 @@ def test_headlines_of_every_stage() -> None:
     ]  # fmt: skip
 
 
-def test_a_run_without_a_number_has_a_dash_and_other_clips_are_told() -> None:
+def test_a_run_without_a_number_has_a_dash_and_other_clips_are_reported() -> None:
     runs = {
         "a": run_of(zero_shot__esc50=zero_shot()),
         "b": run_of(
@@ -132,7 +132,9 @@ def test_a_run_without_a_number_has_a_dash_and_other_clips_are_told() -> None:
 def test_published_numbers_stand_apart_with_their_sources() -> None:
     runs = {"a": run_of(zero_shot__esc50=zero_shot(), zero_shot__unheard_of=zero_shot())}
     table = built(runs)
-    assert [each.model for each in table.lines[0].published][-1] == "MS CLAP 2023" and not table.lines[1].published
+    assert [reference.model for reference in table.lines[0].published][-1] == "MS CLAP 2023" and not table.lines[
+        1
+    ].published
     number = 1 + table.sources.index(references.CLAP_2023)
     for text in (tables.markdown(table, typed(runs)), rendered(runs)):
         assert "93.9 MS CLAP 2023" in text and "arXiv 2309.05767" in text and tables.APART in text
@@ -144,10 +146,10 @@ def test_published_numbers_stand_apart_with_their_sources() -> None:
 
 
 def test_every_reference_belongs_to_a_headline_number() -> None:
-    for each in references.REFERENCES:
-        titles = [title for title, _ in headline.TITLES[each.evaluation.split()[0]]]
-        assert each.metric in titles and 0 < each.value <= 100
-        assert "arXiv" in each.source or "github.com" in each.source
+    for reference in references.REFERENCES:
+        titles = [title for title, _ in headline.TITLES[reference.evaluation.split()[0]]]
+        assert reference.metric in titles and 0 < reference.value <= 100
+        assert "arXiv" in reference.source or "github.com" in reference.source
 
 
 def test_names_are_escaped_in_every_format() -> None:
@@ -258,9 +260,9 @@ def test_two_runs_are_compared_on_the_clips_they_share(tmp_path: Path, capsys: p
     better = {"keys": keys[10:][order], "accuracy": np.ones(80)}
     other = write(tmp_path / "other", run, zero_shot__esc50=better, retrieval__x=way)
     report.run(ReportConfig(results=(first, other), out=str(tmp_path / "report")))
-    told = json.loads((tmp_path / "report" / "results.json").read_text())
-    assert list(told) == ["first", "other"] and "differences" not in told["first"]
-    found = told["other"]["differences"]
+    written = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert list(written) == ["first", "other"] and "differences" not in written["first"]
+    found = written["other"]["differences"]
     assert found["zero-shot esc50"]["accuracy"]["n"] == 70 and found["zero-shot esc50"]["accuracy"]["value"] == 0.5
     assert found["zero-shot esc50"]["accuracy"]["p"] < 1e-9
     assert found["retrieval x"] == {"text to audio R@10": {"value": 0, "interval95": [0, 0], "p": 1, "n": 90}}
@@ -270,7 +272,7 @@ def test_two_runs_are_compared_on_the_clips_they_share(tmp_path: Path, capsys: p
     assert "zero-shot esc50: accuracy" in capsys.readouterr().out
 
 
-def test_clips_or_labels_that_differ_are_told(tmp_path: Path) -> None:
+def test_clips_or_labels_that_differ_are_reported(tmp_path: Path) -> None:
     run = run_of(zero_shot__x=zero_shot())
     keys, truth = np.array(["a", "b"]), np.eye(2, dtype=bool)
     first = write(tmp_path / "first", run, zero_shot__x={"keys": keys, "scores": np.eye(2), "truth": truth})

@@ -78,8 +78,8 @@ def test_user_strings_are_text_and_never_markup(text: str) -> None:
     )
     assert len(shown.all("script")) == len(usual.all("script")) == 1
     assert len(shown.all("img")) == 1 and not any("onerror" in attributes for _, attributes in shown.elements)
-    places = 14  # title, h1, number, its label, link, h2, note, caption, note of it, flag, tag, key, source, chart
-    assert sum(text in part for part in shown.texts) == places
+    num_texts = 14  # title, h1, number, its label, link, h2, note, caption, note of it, flag, tag, key, source, chart
+    assert sum(text in part for part in shown.texts) == num_texts
     assert any(text in article["aria-label"] for article in shown.all("article"))
     html.encode()
 
@@ -174,5 +174,5 @@ def test_long_clips_and_other_rates() -> None:
 
 
 def test_the_page_needs_no_torch() -> None:
-    told = "import sys, pipeline.pages.listening_page; assert not {'torch', 'torchaudio', 'ray'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", told], check=True)
+    code = "import sys, pipeline.pages.listening_page; assert not {'torch', 'torchaudio', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
