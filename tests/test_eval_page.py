@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from eval.report import headline, page, sections, tables
-from tests.test_eval_report import metric, new_entry, run_of, zero_shot
+from eval.report import lineage, page, tables
+from tests.test_eval_report import built, metric, new_entry, rendered, run_of, typed, zero_shot
 
 
 def entries() -> dict[str, Any]:
@@ -21,7 +21,7 @@ def entries() -> dict[str, Any]:
 
 def test_other_metrics_are_shown_everywhere_but_on_the_terminal() -> None:
     runs = {"a": entries(), "b": run_of(zero_shot__esc50=zero_shot())}
-    table = headline.build(runs)
+    table = built(runs)
     assert [row[0] + " | " + row[2] for row in tables.more(table)[1:]] == [
         "zero-shot esc50: top-5 accuracy | 97.0 [92.0, 102.0]", "zero-shot esc50: mAUC | 90.0 [85.0, 95.0]",
         "zero-shot esc50: d' | 1.812 [1.762, 1.862]", "finetune esc50: top-5 accuracy | 95.0 [90.0, 100.0]",
@@ -31,17 +31,21 @@ def test_other_metrics_are_shown_everywhere_but_on_the_terminal() -> None:
         "captioning clotho: spice, tags | 0.123 [0.073, 0.173]",
     ]  # fmt: skip
     assert {row[3] for row in tables.more(table)[1:]} == {"-"}, "b has none of them"
-    for text in (page.render(runs, table, []), tables.markdown(table, runs)):
+    for text in (page.render(typed(runs), table, []), tables.markdown(table, typed(runs))):
         assert "More metrics" in text and "88.0 ± 3.4, 5 folds" in text and tables.MORE.split(",")[0] in text
-    latex = tables.latex(table, runs)
+    latex = tables.latex(table, typed(runs))
     assert r"88.0 $\pm$ 3.4, 5 folds" in latex and latex.count(r"\begin{tabular}") == 2
     assert "MedR" not in tables.text(table) and "headline" not in tables.text(table)
 
 
 def test_without_other_metrics_there_is_no_section_of_them() -> None:
     runs = {"a": run_of(zero_shot__esc50=zero_shot())}
-    table = headline.build(runs)
-    for text in (page.render(runs, table, []), tables.markdown(table, runs), tables.latex(table, runs)):
+    table = built(runs)
+    for text in (
+        page.render(typed(runs), table, []),
+        tables.markdown(table, typed(runs)),
+        tables.latex(table, typed(runs)),
+    ):
         assert "More metrics" not in text
 
 
@@ -61,7 +65,7 @@ TUNED = {"stage": "train finetune", "data": "build/esc50/metadata.csv", "init_au
 
 
 @pytest.mark.parametrize(
-    ("history", "told"),
+    ("history", "columns"),
     [
         (CONVERTED, "train convert efficientat|mn04_as.pt|-|-|-|-|-|-"),
         (
@@ -74,9 +78,9 @@ TUNED = {"stage": "train finetune", "data": "build/esc50/metadata.csv", "init_au
         ({}, "-|-|-|-|-|-|-|-"),
     ],
 )
-def test_where_a_model_comes_from_is_told_of_every_kind(history: dict[str, Any], told: str) -> None:
+def test_where_a_model_comes_from_is_shown_for_every_kind(history: dict[str, Any], columns: str) -> None:
     run = run_of(zero_shot__esc50=zero_shot())
     run["model"]["lineage"] = history
-    head, row = sections.lineage({"a": run})
-    assert row == ["a", "r" * 12, *told.split("|")] and len(head) == len(row)
-    assert "Where each model comes from" in page.render({"a": run}, headline.build({"a": run}), [])
+    head, row = lineage.rows(typed({"a": run}))
+    assert row == ["a", "r" * 12, *columns.split("|")] and len(head) == len(row)
+    assert "Where each model comes from" in rendered({"a": run})

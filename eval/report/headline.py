@@ -1,15 +1,18 @@
-"""The headline table of several runs, in no format yet: every number with its interval, its mark and what was published."""
+"""The headline table of several models, in no format yet: each number with interval, mark and what was published."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from eval.results import references
+from eval.results.compare import Difference
+from eval.results.model_results import Metric, ModelResults
 from eval.results.references import Reference
 
 NOT_MEASURED = "-"
 GUIDANCE = ("tags", "none", "predicted", "shuffled")
 CLASSIFIED = (("accuracy", ("accuracy",)), ("mAP", ("map",)))
+Runs = Mapping[str, ModelResults]  # name of a model -> its results
 Titles = Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]
 TITLES: Titles = {  # stage -> (title, path inside the entry)
     "zero-shot": (("accuracy", ("accuracy", "ensemble")), ("mAP", ("map", "ensemble"))),
@@ -58,7 +61,7 @@ class Number(NamedTuple):
 
     @property
     def percent(self) -> bool:
-        """Tell whether it is shown times 100."""
+        """Return whether it is shown times 100."""
         return not (self.evaluation.startswith("captioning ") or self.title == "d'" or self.title.endswith(RANKS))
 
     @property
@@ -71,17 +74,27 @@ class Number(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One number of one run."""
+    """One number of one model."""
 
     text: str
     mark: str  # '*': clips that it was trained or selected on; '?': not known
+
+    @property
+    def value(self) -> str:
+        """Return the number alone."""
+        return self.text.partition(" ")[0]
+
+    @property
+    def interval(self) -> str:
+        """Return what follows the number: its interval, or its deviation over folds."""
+        return self.text.partition(" ")[2]
 
     def __str__(self) -> str:
         return self.text + self.mark
 
 
 class Line(NamedTuple):
-    """One number of all runs."""
+    """One number of all models."""
 
     number: Number
     chance: str
@@ -101,108 +114,112 @@ class Headline:
     @property
     def published(self) -> list[Reference]:
         """Return the published numbers beside all lines."""
-        return [each for line in self.lines for each in line.published]
+        return [reference for line in self.lines for reference in line.published]
 
     @property
     def sources(self) -> list[str]:
-        """Return where they were read, each once; they are cited by their place from 1."""
-        return list(dict.fromkeys(each.source for each in self.published))
+        """Return where they were read, without repetition; they are cited by their index from 1."""
+        return list(dict.fromkeys(reference.source for reference in self.published))
 
     def cite(self, reference: Reference) -> str:
         """Return a published number as it stands beside ours, such as '93.9 MS CLAP 2023 [1]'."""
         return f"{reference.value} {reference.model} [{self.sources.index(reference.source) + 1}]"
 
 
-def build(runs: dict[str, Any]) -> Headline:
-    """Return the headline table of runs, name -> its results."""
+def build(runs: Runs) -> Headline:
+    """Return the headline table."""
     lines, more = ([_line(runs, number) for number in numbers(runs, titles)] for titles in (TITLES, MORE))
     return Headline(list(runs), lines, more, [*_footnotes(runs), *_cautions(runs)])
 
 
-def numbers(runs: dict[str, Any], titles: Titles = TITLES) -> list[Number]:
-    """Return the numbers that any run has, headlines or others: no title stands without a number."""
-    names = dict.fromkeys(name for run in runs.values() for name in run["results"])
-    every = (Number(name, title, path) for name in names for title, path in titles.get(name.partition(" ")[0], ()))
-    return [number for number in every if any(find(run, number) for run in runs.values())]
+def names(runs: Runs) -> list[str]:
+    """Return the names of all evaluations, in the order in which they first appear."""
+    return list(dict.fromkeys(name for run in runs.values() for name in run.evaluations))
 
 
-def find(run: dict[str, Any], number: Number) -> dict[str, Any] | None:
-    """Return the metric in one run; None when it was not measured, and for the mAP of clips that all have one label."""
-    entry: Any = run["results"].get(number.evaluation)
-    if entry and number.title == "mAP" and entry.get("n_single_label") == entry["n"]:
+def numbers(runs: Runs, titles: Titles = TITLES) -> list[Number]:
+    """Return the numbers that any model has, headlines or others: no title stands without a number."""
+    candidates = (
+        Number(name, title, path) for name in names(runs) for title, path in titles.get(name.partition(" ")[0], ())
+    )
+    return [number for number in candidates if any(find(run, number) for run in runs.values())]
+
+
+def find(run: ModelResults, number: Number) -> Metric | None:
+    """Return a number of one model; None when it was not measured, and for the mAP of clips that all have one label."""
+    evaluation = run.evaluations.get(number.evaluation)
+    if evaluation is None or (number.title == "mAP" and evaluation.n_single_label == evaluation.n):
         return None
-    for step in number.path:
-        entry = entry.get(step) if entry else None
-    return entry
+    return evaluation.metrics.get(number.path)
 
 
-def show(metric: dict[str, Any], percent: bool = True, sign: str = "", digits: int = 1) -> str:
-    """Return a metric with its interval as words, such as '91.5 [86.9, 95.4]', a mean over folds with its deviation."""
+def show(metric: Metric | Difference, percent: bool = True, sign: str = "", digits: int = 1) -> str:
+    """Return a number with its interval, such as '91.5 [86.9, 95.4]', a mean over folds with its deviation."""
     scale = 100 if percent else 1
-    text = f"{scale * metric['value']:{sign}.{digits}f}"
-    if "interval95" in metric:
-        low, high = metric["interval95"]
+    text = f"{scale * metric.value:{sign}.{digits}f}"
+    if metric.interval95:
+        low, high = metric.interval95
         text += f" [{scale * low:{sign}.{digits}f}, {scale * high:{sign}.{digits}f}]"
-    if "sd" in metric:
-        text += f" ± {scale * metric['sd']:.{digits}f}, {metric['n']} folds"
+    if isinstance(metric, Metric) and metric.sd is not None:
+        text += f" ± {scale * metric.sd:.{digits}f}, {metric.num_folds} folds"
     return text
 
 
-def told(overlap: dict[str, int | None], n: int) -> list[str]:
-    """Say what of the evaluated clips is known to have been trained or selected on; nothing where it is none."""
-    return [sentence for stage, count in overlap.items() if count != 0 for sentence in [_sentence(stage, count, n)]]
+def describe_overlap(overlap: Mapping[str, int | None], n: int) -> list[str]:
+    """Return a sentence for each stage that was trained or selected on some of the clips, or may have been."""
+    return [_sentence(stage, count, n) for stage, count in overlap.items() if count != 0]
 
 
-def mark(overlap: dict[str, int | None]) -> str:
+def mark(overlap: Mapping[str, int | None]) -> str:
     """Return '*' when any clip was trained or selected on, '?' when that is not known of a stage, or both."""
     return "*" * any(overlap.values()) + "?" * any(count is None for count in overlap.values())
 
 
 def _sentence(stage: str, count: int | None, n: int) -> str:
-    what = SOURCES.get(stage.removesuffix(SELECTED).removesuffix(SOUNDS), stage)
+    source = SOURCES.get(stage.removesuffix(SELECTED).removesuffix(SOUNDS), stage)
     if count is None:
-        return f"what {what} was trained on is not known"
+        return f"what {source} was trained on is not known"
     if stage.endswith(SOUNDS):
-        return f"{count:,} of the {n:,} clips sound like what {what} was trained on"
-    return f"{what} was {'selected' if stage.endswith(SELECTED) else 'trained'} on {count:,} of the {n:,} clips"
+        return f"{count:,} of the {n:,} clips sound like what {source} was trained on"
+    return f"{source} was {'selected' if stage.endswith(SELECTED) else 'trained'} on {count:,} of the {n:,} clips"
 
 
-def _line(runs: dict[str, Any], number: Number) -> Line:
+def _line(runs: Runs, number: Number) -> Line:
     cells = [_cell(run, number) for run in runs.values()]
     return Line(number, _chance(runs, number), cells, references.find(number.evaluation, number.title))
 
 
-def _cell(run: dict[str, Any], number: Number) -> Cell:
+def _cell(run: ModelResults, number: Number) -> Cell:
     metric = find(run, number)
     if metric is None:
         return Cell(NOT_MEASURED, "")
-    return Cell(show(metric, number.percent, digits=number.digits), mark(run["results"][number.evaluation]["overlap"]))
+    return Cell(show(metric, number.percent, digits=number.digits), mark(run.evaluations[number.evaluation].overlap))
 
 
-def _chance(runs: dict[str, Any], number: Number) -> str:
-    """Return what guessing gives; it differs between runs where their classes do."""
+def _chance(runs: Runs, number: Number) -> str:
+    """Return what guessing gives; it differs between models where their classes do."""
     metrics = [metric for run in runs.values() if (metric := find(run, number))]
-    found = sorted({metric["chance"] for metric in metrics if "chance" in metric})
-    shown = dict.fromkeys(f"{100 * chance:.1f}" for chance in (found[:1] + found[-1:]))
+    chances = sorted({metric.chance for metric in metrics if metric.chance is not None})
+    shown = dict.fromkeys(f"{100 * chance:.1f}" for chance in (chances[:1] + chances[-1:]))
     return " to ".join(shown) or NOT_MEASURED
 
 
-def _footnotes(runs: dict[str, Any]) -> Iterator[str]:
-    """Yield what each mark stands for; evaluations of a run that share it are named together."""
+def _footnotes(runs: Runs) -> Iterator[str]:
+    """Yield what each mark stands for; evaluations of a model that share it are named together."""
     for run, result in runs.items():
         shared: dict[tuple[str, str], list[str]] = {}
-        for name, entry in result["results"].items():
-            if marked := mark(entry["overlap"]):
-                shared.setdefault((marked, "; ".join(told(entry["overlap"], entry["n"]))), []).append(name)
-        for (marked, said), names in shared.items():
-            yield f"{marked} {run}, {', '.join(names)}: {said}."
+        for name, evaluation in result.evaluations.items():
+            if marked := mark(evaluation.overlap):
+                reason = "; ".join(describe_overlap(evaluation.overlap, evaluation.n))
+                shared.setdefault((marked, reason), []).append(name)
+        for (marked, reason), evaluations in shared.items():
+            yield f"{marked} {run}, {', '.join(evaluations)}: {reason}."
 
 
-def _cautions(runs: dict[str, Any]) -> Iterator[str]:
-    """Say of which evaluations the numbers of two models stand side by side but are of other clips."""
-    names = dict.fromkeys(name for run in runs.values() for name in run["results"])
-    for name in names:
-        entries = [run["results"][name] for run in runs.values() if name in run["results"]]
-        if len({entry["ids_sha256"] for entry in entries}) > 1:
-            counts = ", ".join(f"{entry['n']:,}" for entry in entries)
+def _cautions(runs: Runs) -> Iterator[str]:
+    """Yield a warning for each evaluation whose numbers stand side by side but are of different clips."""
+    for name in names(runs):
+        evaluations = [run.evaluations[name] for run in runs.values() if name in run.evaluations]
+        if len({evaluation.ids_sha256 for evaluation in evaluations}) > 1:
+            counts = ", ".join(f"{evaluation.n:,}" for evaluation in evaluations)
             yield f"{name}: the models were evaluated on different clips (n {counts}); these numbers do not compare."

@@ -1,206 +1,174 @@
-"""What the report tells of how each number came about: protocol, lineage, prompts, folds, classes, configs."""
+"""How each number came about: protocol, prompts, folds, classes, confusion and configs, ready to be drawn."""
 
 import itertools
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator
-from html import escape
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from eval.report import charts, headline
+from eval.report.charts import Heat, Mistakes
+from eval.report.headline import Runs
 from eval.report.tables import Rows
+from eval.results.model_results import ClassScore, Evaluation, ModelResults
 
-NUMERIC = re.compile(r"[-+<\d][-+\d.,\[\] ]*")
 
-
-class Entry(NamedTuple):
-    """One evaluation of one run."""
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation:
+    """One evaluation of one model."""
 
     run: str
-    place: int  # of the run, for its color
-    name: str  # stage and task
-    entry: dict[str, Any]
-
-    @property
-    def title(self) -> str:
-        """Return run and evaluation."""
-        return f"{self.run}, {self.name}"
+    color: int
+    """Index of the model."""
+    name: str
+    """Stage and task."""
+    evaluation: Evaluation
 
 
-def table(cells: Rows, note: str = "") -> str:
-    """Return a table whose first row is the header; cells are plain text."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in cells[0])
-    lines = ("<tr>" + "".join(map(_td, row)) + "</tr>" for row in cells[1:])
-    told = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>{told}'
+@dataclass(frozen=True, kw_only=True)
+class ClassTable:
+    """How well each class goes, the worst one first."""
+
+    title: str
+    runs: list[str]
+    rows: list[tuple[str, int, list[tuple[int, float | None]]]]
+    """Class, its clips, and for each model its color and the per cent."""
 
 
-def entries(runs: dict[str, Any], key: str = "") -> Iterator[Entry]:
-    """Yield every evaluation of every run, evaluations together; only those whose entries have a key, where one is given."""
-    for name in dict.fromkeys(name for run in runs.values() for name in run["results"]):
-        for place, (run, result) in enumerate(runs.items()):
-            if name in result["results"] and (not key or key in result["results"][name]):
-                yield Entry(run, place, name, result["results"][name])
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """The confusion of one evaluation."""
+
+    title: str
+    chart: Heat | Mistakes
 
 
-def protocol(runs: dict[str, Any]) -> Rows:
-    """Return of which clips each number is, by which folds, and what of them was trained on."""
-    found = [["evaluation", "model", "clips", "hash of their ids", "folds", "known overlap with training", "on"]]
-    for run, _place, name, entry in entries(runs):
-        n = f"{entry['n']:,} of {entry['num_listed']:,}"
-        if entry.get("n_single_label", entry["n"]) < entry["n"]:
-            n += f", {entry['n_single_label']:,} with one label"
-        if entry.get("missing"):
-            reasons = Counter(entry["missing"].values()).most_common()
-            n += "; not read: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-        folds = entry["fold_rule"] + (f": {', '.join(entry['folds'])}" if entry["folds"] else "")
-        overlap = "; ".join(headline.told(entry["overlap"], entry["n"])) or "none"
-        date = entry.get("evaluated_at", headline.NOT_MEASURED)[:10]
-        found.append([name, run, n, entry["ids_sha256"][:12], folds, overlap, date])
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Json:
+    """Formatted JSON under a title."""
+
+    title: str
+    text: str
 
 
-def lineage(runs: dict[str, Any]) -> Rows:
-    """Return what each model was made by and from."""
-    told = ("made by", "from", "started from", "captions", "captioner", "tags given", "filter", "clips trained on")
-    found = [["model", "checkpoint", *told]]
-    for run, result in runs.items():
-        history = result["model"]["lineage"]
-        origins = [each.get("generation") or {} for each in history.get("origins", [history])]
-        made = " ".join(filter(None, (history.get("stage"), history.get("layout"))))
-        read = [history[key] for key in ("weights", "data", "source", "labelled") if history.get(key)]
-        starts = {"": history.get("init"), " (audio encoder)": history.get("init_audio")}
-        guided = ["yes" if "tags" in (each.get("guidance") or ()) else "no" for each in origins if each]
-        columns = (
-            [made],
-            [_place(uri) for uris in read for uri in ([uris] if isinstance(uris, str) else uris)],
-            [_name(uri) + what for what, uri in starts.items() if uri],
-            [_name(each["out"]) for each in origins if each.get("out")],
-            [_captioner(each) for each in origins if each.get("captioner")],
-            list(dict.fromkeys(guided)),
-            list(dict.fromkeys(_filter(history, overlay) for overlay in _several(history.get("overlay")))),
-            [str(history.get("num_clips", ""))],
-        )
-        shown = [", ".join(filter(None, column)) or headline.NOT_MEASURED for column in columns]
-        found.append([run, result["model"]["revision"][:12], *shown])
-    return found
+def evaluations(runs: Runs, has: Callable[[Evaluation], object] = lambda _: True) -> Iterator[RunEvaluation]:
+    """Yield the evaluations of all models that have something, those of one name together."""
+    for name in headline.names(runs):
+        for i, (run, result) in enumerate(runs.items()):
+            evaluation = result.evaluations.get(name)
+            if evaluation is not None and has(evaluation):
+                yield RunEvaluation(run=run, color=i, name=name, evaluation=evaluation)
 
 
-def prompts(runs: dict[str, Any]) -> Iterator[str]:
-    """Yield a table for each zero-shot evaluation, the prompts down, the runs across."""
-    for name, group in _by_evaluation(runs, "prompts"):
-        metric = "accuracy" if all("accuracy" in each.entry for each in group) else "map"
-        cells = [[f"{name}: {'mAP' if metric == 'map' else metric}", *(each.run for each in group)]]
-        for prompt in dict.fromkeys(prompt for each in group for prompt in each.entry[metric]):
-            values = [each.entry[metric].get(prompt) for each in group]
-            cells.append([prompt, *(headline.show(value) if value else headline.NOT_MEASURED for value in values)])
-        yield table(cells)
+def protocol(runs: Runs) -> Rows:
+    """Return of which clips each number is, by which folds, and what of them was trained on; header first."""
+    header = ["evaluation", "model", "clips", "hash of their ids", "folds", "known overlap with training", "on"]
+    return [header, *map(_protocol_row, evaluations(runs))]
 
 
-def folds(runs: dict[str, Any]) -> Iterator[str]:
-    """Yield a table for each evaluation by folds, the folds down, the runs across, with what was chosen there."""
-    for name, group in _by_evaluation(runs, "per_fold"):
-        cells = [[f"{name}: fold", *(each.run for each in group)]]
-        for fold in dict.fromkeys(fold for each in group for fold in each.entry["per_fold"]):
-            cells.append([fold, *(_fold(each.entry, fold) for each in group)])
-        yield table(cells)
+def _protocol_row(found: RunEvaluation) -> list[str]:
+    evaluation = found.evaluation
+    clips = f"{evaluation.n:,} of {evaluation.num_listed:,}"
+    if evaluation.n_single_label is not None and evaluation.n_single_label < evaluation.n:
+        clips += f", {evaluation.n_single_label:,} with one label"
+    if evaluation.missing:
+        reasons = Counter(evaluation.missing.values()).most_common()
+        clips += "; not read: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+    folds = evaluation.fold_rule + (f": {', '.join(evaluation.folds)}" if evaluation.folds else "")
+    overlap = "; ".join(headline.describe_overlap(evaluation.overlap, evaluation.n)) or "none"
+    date = (evaluation.evaluated_at or headline.NOT_MEASURED)[:10]
+    return [found.name, found.run, clips, evaluation.ids_sha256[:12], folds, overlap, date]
 
 
-def per_class(runs: dict[str, Any]) -> Iterator[str]:
-    """Yield for each evaluation how well each class goes, worst first by the first run that has it."""
-    for name, group in _by_evaluation(runs, "per_class"):
-        first = group[0].entry["per_class"]
-        metric = "accuracy" if any("accuracy" in row for row in first.values()) else "ap"
-        worst = sorted(first, key=lambda label: (_value(first[label], metric), label))
-        title = "accuracy" if metric == "accuracy" else "average precision"
-        head = "".join(f"<th>{escape(each.run)}</th>" for each in group)
-        lines = (
-            f"<tr><td>{escape(label)}</td><td class='n'>{first[label]['n']}</td>"
-            + "".join(_share(each.entry["per_class"].get(label, {}).get(metric), each.place) for each in group)
-            + "</tr>"
-            for label in worst
-        )
-        yield (
-            f"<details><summary>{escape(name)}: {title} of {len(worst)} classes, per cent</summary>"
-            f'<div class="scroll"><table><tr><th>class</th><th>clips</th>{head}</tr>{"".join(lines)}</table></div></details>'
-        )
+def prompts(runs: Runs) -> list[Rows]:
+    """Return a table for each zero-shot evaluation, the prompts down, the models across."""
+    tables: list[Rows] = []
+    for name, group in _by_name(runs, lambda evaluation: evaluation.prompts):
+        metric = "accuracy" if all(found.evaluation.by_prompt("accuracy") for found in group) else "map"
+        columns = [found.evaluation.by_prompt(metric) for found in group]
+        header = [f"{name}: {'mAP' if metric == 'map' else metric}", *(found.run for found in group)]
+        rows = [
+            [
+                prompt,
+                *(headline.show(column[prompt]) if prompt in column else headline.NOT_MEASURED for column in columns),
+            ]
+            for prompt in dict.fromkeys(prompt for column in columns for prompt in column)
+        ]
+        tables.append([header, *rows])
+    return tables
 
 
-def confusions(runs: dict[str, Any]) -> Iterator[str]:
-    """Yield the confusion of every evaluation that has one; the first is open."""
-    for i, found in enumerate(entries(runs, "confusion")):
-        chart = charts.confusion(found.entry["classes"], found.entry["confusion"], found.place)
-        yield f"<details{' open' if i == 0 else ''}><summary>{escape(found.title)}</summary>{chart}</details>"
+def folds(runs: Runs) -> list[Rows]:
+    """Return a table for each evaluation by folds, the folds down, the models across, with what was chosen there."""
+    tables: list[Rows] = []
+    for name, group in _by_name(runs, lambda evaluation: evaluation.per_fold):
+        header = [f"{name}: fold", *(found.run for found in group)]
+        names = dict.fromkeys(fold for found in group for fold in found.evaluation.per_fold)
+        tables.append([header, *([fold, *(_fold(found.evaluation, fold) for found in group)] for fold in names)])
+    return tables
 
 
-def configs(runs: dict[str, Any]) -> Iterator[str]:
-    """Yield the resolved config and the versions of every evaluation, and the network of every run."""
-    for run, result in runs.items():
-        about = {"revision": result["model"]["revision"], "network": result["model"].get("network")}
-        yield _folded(f"{run}: checkpoint and network", about)
-        for name, entry in result["results"].items():
-            told = {key: entry[key] for key in ("config", "versions", "evaluated_at", "ids_sha256") if key in entry}
-            yield _folded(f"{run}, {name}: config and versions", told)
-
-
-def _by_evaluation(runs: dict[str, Any], key: str) -> Iterator[tuple[str, list[Entry]]]:
-    """Yield the entries that have a key, those of one evaluation together under its name."""
-    for name, group in itertools.groupby(entries(runs, key), key=lambda found: found.name):
-        yield name, list(group)
-
-
-def _fold(entry: dict[str, Any], fold: str) -> str:
-    if fold not in entry["per_fold"]:
+def _fold(evaluation: Evaluation, fold: str) -> str:
+    if fold not in evaluation.per_fold:
         return headline.NOT_MEASURED
-    chosen = entry.get("chosen", {}).get(fold, {})
-    words = ", ".join(f"{key} {str(value)[:12]}" for key, value in chosen.items())
-    return headline.show(entry["per_fold"][fold]) + (f" ({words})" if words else "")
+    chosen = ", ".join(f"{key} {str(value)[:12]}" for key, value in evaluation.chosen.get(fold, {}).items())
+    return headline.show(evaluation.per_fold[fold]) + (f" ({chosen})" if chosen else "")
 
 
-def _td(cell: str) -> str:
-    """Return a cell; numbers and dates are not broken over lines."""
-    return f"<td{' class=n' * bool(NUMERIC.fullmatch(cell))}>{escape(cell)}</td>"
+def per_class(runs: Runs) -> list[ClassTable]:
+    """Return for each evaluation how well each class goes, worst first by the first model that has it."""
+    return [_class_table(name, group) for name, group in _by_name(runs, lambda evaluation: evaluation.per_class)]
 
 
-def _folded(title: str, value: dict[str, Any]) -> str:
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+def _class_table(name: str, group: Sequence[RunEvaluation]) -> ClassTable:
+    first = group[0].evaluation.per_class
+    by_accuracy = any(score.accuracy is not None for score in first.values())
+
+    def value(score: ClassScore | None) -> float | None:
+        return None if score is None else score.accuracy if by_accuracy else score.ap
+
+    def order(label: str) -> tuple[float, str]:
+        share = value(first[label])
+        return float("inf") if share is None else share, label  # classes without a value come last
+
+    metric = "accuracy" if by_accuracy else "average precision"
+    return ClassTable(
+        title=f"{name}: {metric} of {len(first)} classes, per cent",
+        runs=[found.run for found in group],
+        rows=[
+            (label, first[label].n, [(found.color, value(found.evaluation.per_class.get(label))) for found in group])
+            for label in sorted(first, key=order)
+        ],
+    )
 
 
-def _name(uri: str) -> str:
-    return uri.rstrip("/").rpartition("/")[2]
+def confusions(runs: Runs) -> list[Confusion]:
+    """Return the confusion of every evaluation that has one."""
+    return [
+        Confusion(
+            title=f"{found.run}, {found.name}",
+            chart=charts.confusion(found.evaluation.classes, found.evaluation.confusion, found.color),
+        )
+        for found in evaluations(runs, lambda evaluation: evaluation.confusion)
+    ]
 
 
-def _place(uri: str) -> str:
-    """Return the name of a dataset, of a file with its folder: metadata.csv alone tells nothing."""
-    name = _name(uri)
-    return "/".join(uri.split("/")[-2:]) if "." in name else name
+def configs(runs: Runs) -> list[Json]:
+    """Return the network of every model, and the resolved config and the versions of every evaluation."""
+    return [item for name, run in runs.items() for item in _configs(name, run)]
 
 
-def _captioner(made: dict[str, Any]) -> str:
-    revision = made.get("captioner_revision", "")[:12]
-    return _name(made["captioner"]) + (f" ({revision})" if revision else "")
+def _configs(name: str, run: ModelResults) -> Iterator[Json]:
+    yield _json(f"{name}: checkpoint and network", {"revision": run.revision, "network": run.network})
+    for evaluation, found in run.evaluations.items():
+        yield _json(f"{name}, {evaluation}: config and versions", found.settings)
 
 
-def _several(overlay: Any) -> list[dict[str, Any]]:
-    """Return the overlays of a lineage: one for each dataset, or the only one."""
-    return overlay if isinstance(overlay, list) else [overlay] if overlay else []
+def _json(title: str, content: object) -> Json:
+    return Json(title=title, text=json.dumps(content, indent=1, ensure_ascii=False))
 
 
-def _filter(history: dict[str, Any], overlay: dict[str, Any]) -> str:
-    choice = "best caption of each clip" if history["best_only"] else "all captions"
-    kept = f"best {100 * history['keep_fraction']:.0f} % of the clips"
-    return f"{choice} by {_name(overlay['model'])} ({overlay['revision'][:12]}), {kept}"
-
-
-def _value(row: dict[str, Any], metric: str) -> float:
-    """Return what to sort by; classes without a value come last."""
-    value = row.get(metric)
-    return float("inf") if value is None else float(value)
-
-
-def _share(value: float | None, place: int) -> str:
-    if value is None:
-        return "<td>-</td>"
-    return f'<td class="n share" style="--c:{charts.color(place)};--v:{100 * value:.1f}%">{100 * value:.1f}</td>'
+def _by_name(runs: Runs, has: Callable[[Evaluation], object]) -> list[tuple[str, list[RunEvaluation]]]:
+    """Return the evaluations that have something, those of one name together."""
+    found = evaluations(runs, has)
+    return [(name, list(group)) for name, group in itertools.groupby(found, key=lambda evaluation: evaluation.name)]

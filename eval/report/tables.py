@@ -1,10 +1,12 @@
-"""The headline table and the differences as plain text, Markdown (GitHub's) and LaTeX (booktabs)."""
+"""The headline table, the differences and the published numbers as cells, plain text, Markdown and LaTeX."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+
+import jinja2
 
 from eval.report import headline
-from eval.report.headline import Headline
+from eval.report.headline import Headline, Line, Runs
 from eval.results import compare
 
 Rows = Sequence[Sequence[str]]  # header first
@@ -19,124 +21,103 @@ LATEX = str.maketrans(
 )
 
 
-def rows(table: Headline, published: bool) -> Rows:
-    """Return the headline table as cells: a row for each number, a column for each run; header first."""
-    last = ["published"] if published and table.published else []
-    return [
-        ["", "chance", *table.runs, *last],
-        *(
-            [
-                str(line.number),
-                line.chance,
-                *map(str, line.cells),
-                *(["; ".join(map(table.cite, line.published))] if last else []),
-            ]
-            for line in table.lines
-        ),
-    ]
+def rows(table: Headline) -> Rows:
+    """Return the headline table as cells: a row for each number, a column for each model; header first."""
+    return [["", "chance", *table.runs], *map(_row, table.lines)]
+
+
+def with_published(table: Headline) -> Rows:
+    """Return the headline table as cells, with a column of published numbers where there are any."""
+    if not table.published:
+        return rows(table)
+    header, *body = rows(table)
+    cited = ("; ".join(map(table.cite, line.published)) for line in table.lines)
+    return [[*header, "published"], *([*row, cell] for row, cell in zip(body, cited, strict=True))]
 
 
 def more(table: Headline) -> Rows:
-    """Return the other numbers as cells, likewise."""
-    return [
-        ["", "chance", *table.runs],
-        *([str(line.number), line.chance, *map(str, line.cells)] for line in table.more),
-    ]
+    """Return the other numbers as cells; header first."""
+    return [["", "chance", *table.runs], *map(_row, table.more)]
 
 
-def differences(runs: dict[str, Any]) -> Rows:
-    """Return the differences of all runs from the first as cells, header first; just the header where there are none."""
+def _row(line: Line) -> list[str]:
+    return [str(line.number), line.chance, *map(str, line.cells)]
+
+
+def differences(runs: Runs) -> Rows:
+    """Return the differences of all models from the first; header first, and only it where there are none."""
     found = [["", "model", "difference", "p", "n"]]
     for run, result in runs.items():
-        for name, told in result.get("differences", {}).items():
-            if "unavailable" in told:
-                found.append([name, run, told["unavailable"], headline.NOT_MEASURED, headline.NOT_MEASURED])
+        for name, by_title in result.differences.items():
+            if isinstance(by_title, str):
+                found.append([name, run, by_title, headline.NOT_MEASURED, headline.NOT_MEASURED])
                 continue
-            found += [
-                [f"{name}: {title}", run, headline.show(each, sign="+"), _probability(each["p"]), f"{each['n']:,}"]
-                for title, each in told.items()
-            ]
+            for title, difference in by_title.items():
+                shown = headline.show(difference, sign="+")
+                found.append([f"{name}: {title}", run, shown, _probability(difference.p), f"{difference.n:,}"])
     return found
-
-
-def published(table: Headline) -> Rows:
-    """Return the published numbers with their protocols and sources as cells, header first."""
-    return [
-        ["number", "model", "value", "protocol", "source"],
-        *(
-            [f"{each.evaluation}: {each.metric}", each.model, str(each.value), each.protocol, each.source]
-            for each in table.published
-        ),
-    ]
-
-
-def text(table: Headline) -> str:
-    """Return the headline table and its footnotes as plain text."""
-    return "\n".join([aligned(rows(table, published=False)), *([""] if table.footnotes else []), *table.footnotes])
-
-
-def aligned(cells: Rows) -> str:
-    """Align cells into columns of plain text."""
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def markdown(table: Headline, runs: dict[str, Any]) -> str:
-    """Return the headline table, its footnotes, the other numbers, the differences and what is published for GitHub."""
-    parts = [_markdown_table(rows(table, published=True)), EXPLAINED]
-    parts += [f"- {note.translate(MARKDOWN)}" for note in table.footnotes]
-    if table.more:
-        parts += ["**More metrics**", _markdown_table(more(table)), MORE]
-    changed = differences(runs)
-    if changed[1:]:
-        parts += [f"**Differences from {table.runs[0].translate(MARKDOWN)}**", _markdown_table(changed), compare.METHOD]
-    if table.sources:
-        cited = (f"{i}. {source.translate(MARKDOWN)}" for i, source in enumerate(table.sources, start=1))
-        parts += ["**Published**", f"{APART} Read at:", "\n".join(cited)]
-    return "\n\n".join(parts) + "\n"
-
-
-def latex(table: Headline, runs: dict[str, Any]) -> str:
-    """Return the headline table, the other numbers and the differences as tabulars that need the package booktabs."""
-    width = 2 + len(table.runs)
-    body = rows(table, published=False)
-    lines = [_latex_row(body[0]), r"\midrule", *map(_latex_row, body[1:])]
-    if table.published:
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{APART.translate(LATEX)}}}}} \\"]
-        for each in table.published:
-            label = f"{table.cite(each)} ({each.protocol})".translate(LATEX)
-            title = f"{each.evaluation}: {each.metric}".translate(LATEX)
-            lines.append(rf"{title} & \multicolumn{{{width - 1}}}{{l}}{{{label}}} \\")
-    parts = ["% needs \\usepackage{booktabs}", _tabular(lines, width)]
-    cited = (f"[{i}] {source}." for i, source in enumerate(table.sources, start=1))
-    notes = (EXPLAINED, *table.footnotes, " ".join(cited))
-    parts += [rf"\par\noindent\footnotesize {note.translate(LATEX)}" for note in notes if note]
-    for title, cells, note in (
-        ("More metrics", more(table), MORE),
-        (f"Differences from {table.runs[0]}", differences(runs), compare.METHOD),
-    ):
-        if cells[1:]:
-            lines = [_latex_row(cells[0]), r"\midrule", *map(_latex_row, cells[1:])]
-            parts += [rf"\par\medskip\noindent\normalsize {title.translate(LATEX)}", "", _tabular(lines, len(cells[0]))]
-            parts.append(rf"\par\noindent\footnotesize {note.translate(LATEX)}")
-    return "\n".join(parts) + "\n"
-
-
-def _markdown_table(cells: Rows) -> str:
-    lines = ["| " + " | ".join(cell.translate(MARKDOWN) for cell in row) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + " --- |" * len(cells[0]), *lines[1:]])
-
-
-def _tabular(lines: Sequence[str], width: int) -> str:
-    return "\n".join([rf"\begin{{tabular}}{{{'l' * width}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex_row(row: Sequence[str]) -> str:
-    """Return a row; one that begins with [ or * would be an argument of the line break before it."""
-    cells = " & ".join(cell.translate(LATEX) for cell in row)
-    return ("{}" if cells.startswith(("[", "*")) else "") + cells + r" \\"
 
 
 def _probability(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def published(table: Headline) -> Rows:
+    """Return the published numbers with their protocols and sources as cells, header first."""
+    cells = (
+        [f"{found.evaluation}: {found.metric}", found.model, str(found.value), found.protocol, found.source]
+        for found in table.published
+    )
+    return [["number", "model", "value", "protocol", "source"], *cells]
+
+
+def text(table: Headline) -> str:
+    """Return the headline table and its footnotes as plain text."""
+    return "\n".join([aligned(rows(table)), *([""] if table.footnotes else []), *table.footnotes])
+
+
+def aligned(cells: Rows) -> str:
+    """Align cells into columns of plain text."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    header, *body = cells
+    lines = (
+        "  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, ["-" * width for width in widths], *body)
+    )
+    return "\n".join(lines)
+
+
+def markdown(table: Headline, runs: Runs) -> str:
+    """Return the headline table, its footnotes, the other numbers, the differences and what is published for GitHub."""
+    return _render("report.md.jinja", table, runs)
+
+
+def latex(table: Headline, runs: Runs) -> str:
+    """Return the headline table, the other numbers and the differences as tabulars that need the package booktabs."""
+    return _render("report.tex.jinja", table, runs)
+
+
+def _render(template: str, table: Headline, runs: Runs) -> str:
+    """Return the text of a template; its marks are << >> and <% %>, because LaTeX is full of braces."""
+    environment = jinja2.Environment(  # noqa: S701  # no HTML: the templates escape each cell for their own format
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        variable_start_string="<<",
+        variable_end_string=">>",
+        block_start_string="<%",
+        block_end_string="%>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    environment.filters["markdown"] = lambda cell: cell.translate(MARKDOWN)
+    environment.filters["latex"] = lambda cell: cell.translate(LATEX)
+    values = {
+        "table": table,
+        "rows": rows(table),
+        "with_published": with_published(table),
+        "more": more(table),
+        "differences": differences(runs),
+        "notes": {"explained": EXPLAINED, "more": MORE, "apart": APART, "differences": compare.METHOD},
+    }
+    return environment.get_template(template).render(values).strip() + "\n"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval import metrics, results
-from eval.results.records import Json, Metric
+from eval.results.records import Json, MetricRecord
 from pipeline import storage
 from pipeline.errors import InputError
 
@@ -132,7 +132,7 @@ def _read(folder: str, name: str) -> dict[str, np.ndarray]:
     return held
 
 
-def _plain(found: Difference) -> Metric:
+def _plain(found: Difference) -> MetricRecord:
     bounds = [round(bound, 6) for bound in found.interval95]
     p = float(f"{found.p:.3g}")
     return {"value": round(found.value, 6), "interval95": bounds, "p": p, "n": found.n}

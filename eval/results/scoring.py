@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval import metrics, results
-from eval.results.records import ClassRecord, Entry, Metric
+from eval.results.records import ClassRecord, Entry, MetricRecord
 from pipeline.sources.clip import Clip
 
 
@@ -21,7 +21,7 @@ def truth(clips: Sequence[Clip], classes: Sequence[str]) -> np.ndarray:
     return found
 
 
-def classification(scores: np.ndarray, target: np.ndarray) -> dict[str, Metric]:
+def classification(scores: np.ndarray, target: np.ndarray) -> dict[str, MetricRecord]:
     """Return `accuracy` and `top5` of scores (N, C) for true classes (N,)."""
     found = {}
     for name, k in (("accuracy", 1), ("top5", 5)):
@@ -31,7 +31,7 @@ def classification(scores: np.ndarray, target: np.ndarray) -> dict[str, Metric]:
     return found
 
 
-def tagging(scores: np.ndarray, truth: np.ndarray) -> dict[str, Metric]:
+def tagging(scores: np.ndarray, truth: np.ndarray) -> dict[str, MetricRecord]:
     """Return `map`, `mauc` and `d_prime`, macro means over classes with positives, of scores and truth (N, C).
 
     There are no `mauc` and `d_prime` where every clip has every label that any has.
@@ -74,7 +74,7 @@ def value(scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> float:
     return metrics.mean_average_precision(scores, truth)
 
 
-def by_fold(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> dict[str, Metric]:
+def by_fold(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, exclusive: bool) -> dict[str, MetricRecord]:
     """Return the `value` of the clips of each fold, fold -> number, where they are of several; scores and truth (N, C)."""
     folds = np.array([clip.fold for clip in clips])
     names = dict.fromkeys(folds.tolist())

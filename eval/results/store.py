@@ -29,7 +29,7 @@ import numpy as np
 from eval import tasks
 from eval.metrics import Interval
 from eval.results import overlap
-from eval.results.records import Entry, Json, Metric, Run
+from eval.results.records import Entry, Json, MetricRecord, RunRecord
 from eval.tasks import Task
 from pipeline import errors, run_dir, storage
 from pipeline.sources.clip import Clip
@@ -42,9 +42,9 @@ SHOWN = ("n", "num_listed", "ids_sha256", "overlap", "folds", "fold_rule")  # of
 PACKAGES = ("blat-ray", "torch", "torchaudio", "transformers", "ray", "numpy")
 
 
-def metric(value: float, interval: Interval | None = None, chance: float | None = None) -> Metric:
+def metric(value: float, interval: Interval | None = None, chance: float | None = None) -> MetricRecord:
     """Return one number with its 95 % bootstrap interval and what guessing would give."""
-    entry: Metric = {"value": round(value, 6)}
+    entry: MetricRecord = {"value": round(value, 6)}
     if interval is not None:
         entry["interval95"] = [round(bound, 6) for bound in interval]
     if chance is not None:
@@ -52,7 +52,7 @@ def metric(value: float, interval: Interval | None = None, chance: float | None 
     return entry
 
 
-def over_folds(per_fold: Mapping[str, Metric]) -> Entry:
+def over_folds(per_fold: Mapping[str, MetricRecord]) -> Entry:
     """Return the mean of numbers by fold, with the standard deviation of a fold; nothing where there is one fold or none."""
     values = [each["value"] for each in per_fold.values()]
     if len(values) < 2:
@@ -117,14 +117,14 @@ def has(folder: str, flag: str = "--out") -> bool:
     return bool(_files(folder, flag))
 
 
-def read(folder: str, flag: str = "--out") -> Run:
+def read(folder: str, flag: str = "--out") -> RunRecord:
     """Return the model and all results of a folder, in the form of one file.
 
     Raises:
         InputError: naming the flag, when a file cannot be read or is none of results, when there is none, or when the files
             are of two models.
     """
-    found: Run | None = None
+    found: RunRecord | None = None
     for uri in _files(folder, flag):
         held = _read(uri, folder, flag)
         if found is None:
@@ -149,7 +149,7 @@ def _files(folder: str, flag: str) -> list[str]:
         raise errors.InputError(flag, folder, f"cannot be read: {error}; give a folder that you may read") from None
 
 
-def _read(uri: str, folder: str, flag: str) -> Run:
+def _read(uri: str, folder: str, flag: str) -> RunRecord:
     remedy = "restore it, or delete it and evaluate again"
     try:
         held = storage.read_json(uri)
@@ -157,7 +157,7 @@ def _read(uri: str, folder: str, flag: str) -> Run:
         raise errors.InputError(flag, folder, f"{uri} cannot be read ({error}); {remedy}") from None
     if not _are_results(held):
         raise errors.InputError(flag, folder, f"{uri} holds no results of a model; {remedy}")
-    return cast(Run, held)
+    return cast(RunRecord, held)
 
 
 def _are_results(held: Any) -> bool:

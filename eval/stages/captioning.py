@@ -18,7 +18,7 @@ from eval.embedding import evaluation, in_process
 from eval.embedding.in_process import Written
 from eval.metrics import captions
 from eval.metrics.captions import Score
-from eval.results.records import Entry, Metric
+from eval.results.records import Entry, MetricRecord
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
@@ -191,15 +191,15 @@ def _clap(config: CaptioningConfig, written: Written) -> dict[str, Score]:
     }
 
 
-def _entry(scores: dict[str, Score], texts: list[str]) -> dict[str, Metric | None]:
-    found: dict[str, Metric | None] = {
+def _entry(scores: dict[str, Score], texts: list[str]) -> dict[str, MetricRecord | None]:
+    found: dict[str, MetricRecord | None] = {
         name: None if score.value is None else results.metric(score.value, score.interval95)
         for name, score in scores.items()
     }
     return found | {name: results.metric(value) for name, value in captions.diversity(texts).items()}
 
 
-def _differences(scores: dict[str, Score], first: dict[str, Score]) -> dict[str, Metric]:
+def _differences(scores: dict[str, Score], first: dict[str, Score]) -> dict[str, MetricRecord]:
     """Return the mean differences from the first kind of guidance, over the same clips, with their intervals."""
     found = {}
     for name in COMPARED:
@@ -235,7 +235,7 @@ def _table(written: Written, scores: dict[str, dict[str, Score]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _cell(metric: Metric | None, sign: str = "") -> str:
+def _cell(metric: MetricRecord | None, sign: str = "") -> str:
     if metric is None:
         return "-"
     if "interval95" not in metric:

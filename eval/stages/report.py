@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from eval import results
 from eval.report import headline, page, tables
 from eval.results import compare
-from eval.results.records import Runs
+from eval.results.model_results import ModelResults
+from eval.results.records import RunRecords
 from pipeline import storage
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
@@ -38,12 +39,13 @@ def run(config: ReportConfig) -> None:
     runs = _read_runs(config.results)
     clips = _read_captions(config.captions, config.num_captions)
     _add_differences(config.results, runs)
-    table = headline.build(runs)
+    typed = {name: ModelResults.from_json(run) for name, run in runs.items()}
+    table = headline.build(typed)
     written = {
         "results.json": storage.json_bytes(runs),
-        "report.md": tables.markdown(table, runs).encode(),
-        "report.tex": tables.latex(table, runs).encode(),
-        "report.html": page.render(runs, table, clips).encode(),
+        "report.md": tables.markdown(table, typed).encode(),
+        "report.tex": tables.latex(table, typed).encode(),
+        "report.html": page.render(typed, table, clips).encode(),
     }
     for name, data in written.items():
         storage.publish(storage.join(storage.resolve(config.out), name), data)
@@ -51,7 +53,7 @@ def run(config: ReportConfig) -> None:
     print(f"\nreport: {storage.join(storage.resolve(config.out), 'report.html')}")
 
 
-def _add_differences(folders: Sequence[str], runs: Runs) -> None:
+def _add_differences(folders: Sequence[str], runs: RunRecords) -> None:
     """Add to every run but the first how it differs from the first, by evaluation; those without outcomes have none."""
     (start, first), *others = zip(folders, runs.values(), strict=True)
     for folder, result in others:
@@ -60,10 +62,10 @@ def _add_differences(folders: Sequence[str], runs: Runs) -> None:
         result["differences"] = {name: difference for name, difference in found.items() if difference}
 
 
-def _read_runs(folders: Sequence[str]) -> Runs:
+def _read_runs(folders: Sequence[str]) -> RunRecords:
     if not folders:
         raise InputError("--results", folders, "give one or more folders that `python -m eval` wrote")
-    runs: Runs = {}
+    runs: RunRecords = {}
     for folder in folders:
         name = storage.resolve(folder).rpartition("/")[2]
         if name in runs:

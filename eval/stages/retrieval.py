@@ -17,7 +17,7 @@ from eval.embedding import evaluation
 from eval.embedding.cache import embed
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
-from eval.results.records import Metric
+from eval.results.records import MetricRecord
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.metrics import ranking
@@ -64,7 +64,7 @@ def run(config: RetrievalConfig) -> None:
 class Measured(NamedTuple):
     """Both directions."""
 
-    metrics: dict[str, dict[str, Metric]]  # direction -> name -> metric
+    metrics: dict[str, dict[str, MetricRecord]]  # direction -> name -> metric
     outcomes: dict[str, np.ndarray]  # "<direction> R@10" -> (N,) share of a clip's queries that succeed
 
 
@@ -96,7 +96,7 @@ def _chance(items: int, relevant: int, k: int) -> float:
 
 def _one_way(
     similarity: np.ndarray, relevant: np.ndarray, clip_of_query: np.ndarray, chances: list[float]
-) -> tuple[dict[str, Metric], np.ndarray]:
+) -> tuple[dict[str, MetricRecord], np.ndarray]:
     """Return the metrics and the share (N,) of each clip's queries that R@10 counts.
 
     Intervals resample clips, not queries: five captions of one clip are not five independent trials.
@@ -104,7 +104,7 @@ def _one_way(
     queries = np.bincount(clip_of_query)
     best = ranking.rank_best(similarity, relevant)
 
-    def mean(values: np.ndarray, chance: float | None = None) -> Metric:
+    def mean(values: np.ndarray, chance: float | None = None) -> MetricRecord:
         total = np.bincount(clip_of_query, weights=values)
         interval = metrics.bootstrap(lambda rows: total[rows].sum() / queries[rows].sum(), len(total))
         return results.metric(float(values.mean()), interval, chance)

@@ -12,7 +12,7 @@ from eval.embedding.cache import embed
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
 from eval.results import scoring
-from eval.results.records import Metric
+from eval.results.records import MetricRecord
 from eval.tasks import Task
 from pipeline import cli
 from pipeline.errors import InputError
@@ -82,7 +82,7 @@ def _classes(config: ZeroShotConfig, task: Task, clips: list[Clip]) -> list[str]
 
 def _by_fold(
     task: Task, clips: list[Clip], scores: np.ndarray, truth: np.ndarray, rows: np.ndarray
-) -> dict[str, dict[str, Metric]]:
+) -> dict[str, dict[str, MetricRecord]]:
     """Return `per_fold` where a task has official folds: of the clips with one label, else of all."""
     if not task.folds:
         return {}
@@ -124,9 +124,9 @@ def _transfer_tags(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> 
     return by_prompt | {ENSEMBLE: np.asarray(np.mean(list(by_prompt.values()), axis=0))}
 
 
-def _measure(scores: dict[str, np.ndarray], truth: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, Metric]]:
+def _measure(scores: dict[str, np.ndarray], truth: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, MetricRecord]]:
     """Return metric -> prompt -> number: accuracy and top 5 of the rows with one label, tagging of all."""
-    found: dict[str, dict[str, Metric]] = {}
+    found: dict[str, dict[str, MetricRecord]] = {}
     for prompt, matrix in scores.items():
         values = scoring.tagging(matrix, truth)
         if len(rows):

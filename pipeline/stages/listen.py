@@ -16,7 +16,7 @@ from pipeline.dataset import overlays, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.pages import listening_page
-from pipeline.pages.listening_page import Facts, Sample, Section, Text
+from pipeline.pages.listening_page import Caption, Facts, Sample, Section
 
 log = logging.getLogger(__name__)
 PAGE_FILE = "listen.html"
@@ -113,30 +113,32 @@ def _sample(index: ClipIndex, row: int, captions: CaptionRows, audit: AuditRows)
         source_id=str(meta["source_id"]),
         tags=meta["tag"],
         flac=index.flac(row),
-        texts=[Text(text, _notes(records.get(text), scores.get(text), verdicts, text)) for text in texts],
+        captions=[_caption(text, records.get(text), scores.get(text), verdicts) for text in texts],
     )
 
 
-def _notes(
-    record: shards.CaptionRecord | None, score: float | None, verdicts: overlays.AuditRow | None, text: str
-) -> list[str]:
-    """Return how a caption was made, its score, and the verdicts of the audit."""
-    notes = []
+def _caption(
+    text: str, record: shards.CaptionRecord | None, score: float | None, verdicts: overlays.AuditRow | None
+) -> Caption:
+    """Return a caption with how it was made, its score, and the verdicts of the audit."""
+    notes, flags = [], []
     if record:
         notes += [_guidance(record), record["decoding"], f"captioner's score {record['score']:.2f}"]
     if score is not None:
         notes.append(f"score {score:.2f}")
     if verdicts and text in verdicts["text"]:
         index = verdicts["text"].index(text)
-        notes += [f"{listening_page.FLAG}mentions {event}, not tagged" for event in verdicts["foreign"][index]]
+        flags = [f"mentions {event}, not tagged" for event in verdicts["foreign"][index]]
         notes += [f"leaves out {tag}" for tag in verdicts["unmentioned"][index]]
         if verdicts["uses"][index] > 1:
             notes.append(f"the same words for {verdicts['uses'][index]} clips")
-    return notes
+    return Caption(text, notes, flags)
 
 
 def _guidance(record: shards.CaptionRecord) -> str:
     """Return which tags guided the captioner."""
     if record["tags_given"]:
         return "with tags"
-    return f"predicts {record['predicted_tags'] or 'no tags'}" if "predicted_tags" in record else "without tags"
+    if "predicted_tags" in record:
+        return f"with predicted tags: {record['predicted_tags'] or 'none'}"
+    return "without tags"

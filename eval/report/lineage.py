@@ -1,0 +1,81 @@
+"""Where each model comes from, as a table: the columns are read from the lineage that its checkpoint records."""
+
+from collections.abc import Iterable
+
+from eval.report import headline
+from eval.report.headline import Runs
+from eval.report.tables import Rows
+from train.checkpoint.info import Lineage
+
+HEADER = (
+    "model",
+    "checkpoint",
+    "made by",
+    "from",
+    "started from",
+    "captions",
+    "captioner",
+    "tags given",
+    "filter",
+    "clips trained on",
+)
+
+
+def rows(runs: Runs) -> Rows:
+    """Return what each model was made by and from; header first."""
+    return [HEADER, *([name, run.revision[:12], *_columns(run.lineage)] for name, run in runs.items())]
+
+
+def _columns(lineage: Lineage) -> list[str]:
+    generations: list[Lineage] = [
+        generation for origin in lineage.get("origins", [lineage]) if (generation := origin.get("generation"))
+    ]
+    columns: tuple[Iterable[str], ...] = (
+        [" ".join(filter(None, (lineage.get("stage"), lineage.get("layout"))))],
+        map(_data_name, _data(lineage)),
+        _starts(lineage),
+        [_name(generation["out"]) for generation in generations if generation.get("out")],
+        [_captioner(generation) for generation in generations if generation.get("captioner")],
+        dict.fromkeys("yes" if "tags" in (generation.get("guidance") or ()) else "no" for generation in generations),
+        dict.fromkeys(_filter(lineage, overlay) for overlay in _overlays(lineage)),
+        [str(lineage.get("num_clips", ""))],
+    )
+    return [", ".join(filter(None, column)) or headline.NOT_MEASURED for column in columns]
+
+
+def _data(lineage: Lineage) -> list[str]:
+    """Return the URIs of what was read."""
+    values = [lineage[key] for key in ("weights", "data", "source", "labelled") if lineage.get(key)]
+    return [uri for value in values for uri in ([value] if isinstance(value, str) else value)]
+
+
+def _starts(lineage: Lineage) -> list[str]:
+    starts = (("init", ""), ("init_audio", " (audio encoder)"))
+    return [_name(lineage[key]) + part for key, part in starts if lineage.get(key)]
+
+
+def _overlays(lineage: Lineage) -> list[Lineage]:
+    """Return the overlays: a list has one for each dataset."""
+    overlay = lineage.get("overlay")
+    return overlay if isinstance(overlay, list) else [overlay] if overlay else []
+
+
+def _filter(lineage: Lineage, overlay: Lineage) -> str:
+    choice = "best caption of each clip" if lineage["best_only"] else "all captions"
+    kept = f"best {100 * lineage['keep_fraction']:.0f} % of the clips"
+    return f"{choice} by {_name(overlay['model'])} ({overlay['revision'][:12]}), {kept}"
+
+
+def _captioner(generation: Lineage) -> str:
+    revision = generation.get("captioner_revision", "")[:12]
+    return _name(generation["captioner"]) + (f" ({revision})" if revision else "")
+
+
+def _name(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+def _data_name(uri: str) -> str:
+    """Return the name of a dataset, and that of a file with its folder: many files are named metadata.csv."""
+    name = _name(uri)
+    return "/".join(uri.split("/")[-2:]) if "." in name else name
