@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
 
 from pipeline import storage
 from pipeline.errors import InputError
@@ -253,7 +254,7 @@ def test_training_starts_from_the_encoder_of_any_checkpoint(
     checkpoint.describe_audio(uri, "--init-audio", wanted)
     fresh = registry.build(wanted)
     checkpoint.start_audio(fresh, uri)
-    held = checkpoint.load_tensors((Path(uri) / "model.safetensors").read_bytes())
+    held = load_tensors((Path(uri) / "model.safetensors").read_bytes())
     prefix = {"tagger": "encoder.", "captioner": "encoder.cnn.", "clap": "audio_encoder."}[kind]
     assert all(torch.equal(held[prefix + name], tensor) for name, tensor in fresh.state_dict().items())
     with pytest.raises(InputError, match=r"--init-audio .*its audio encoder differs"):
