@@ -31,11 +31,16 @@ def run(*words: str) -> list[str]:
 
 
 def test_healthy_runs_on_ray_show_nothing_alarming(
-    dataset: str, caption_config: CaptionConfig, clap: str, corpus: str, tmp_path_factory: pytest.TempPathFactory
+    ray_session: None,
+    dataset: str,
+    caption_config: CaptionConfig,
+    clap: str,
+    corpus: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("quiet")  # no word of its path is alarming
     source = ["--source", caption_config.source, "--captioner", caption_config.captioner]
-    shown = run("pipeline", "caption", "tiny", *source, "--out", f"{folder}/data")
+    shown = run("pipeline", "caption", "tiny", "--actors.max", "1", *source, "--out", f"{folder}/data")
     assert any("24 clips = 24 written" in line for line in shown)
     shown += run("train", "pretrain", "tiny", "--data", dataset, "--scale.num-workers", "2", "--out", f"{folder}/model")
     assert any("step 6 of 6" in line for line in shown)
