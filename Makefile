@@ -9,7 +9,7 @@ PROCESSES ?= 2
 JOB ?= demo --actors.max 1 --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
 export BLAT_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test gpu-check cluster-test chaos bench scaling audit check lint types contracts constraints clean
+.PHONY: demo test gpu-check cluster-test chaos bench scaling audit check lint words types contracts constraints clean
 
 demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
 	bash cluster/demo.sh
@@ -36,11 +36,14 @@ scaling: $(READY)       ## how many GPU actors one driver keeps busy: sleeping a
 audit: $(READY)         ## known weaknesses of the pinned packages; asks PyPI
 	uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement constraints.txt
 
-check: lint types contracts
+check: lint words types contracts
 
 lint: $(READY)
 	ruff check .
 	ruff format --check .
+
+words: $(READY)         ## Python files outside the contracts, words of the house, lines of Markdown
+	python -m tests.check_words
 
 types: $(READY)
 	mypy

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-MOST_MB = 20  # the code is below one; Ray itself would take 512 and keep them in the memory of the head
+MAX_MB = 20  # the code is below one; Ray itself would take 512 and keep them in the memory of the head
 
 
 def refuse(what: str) -> None:
@@ -45,10 +45,10 @@ def check_size() -> None:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ":!tests"]
     listed = subprocess.run(listing, capture_output=True, text=True, check=False).stdout.split("\0")
     sizes = {name: Path(name).stat().st_size for name in listed if name and Path(name).is_file()}
-    if (total := sum(sizes.values())) > MOST_MB * 1e6:
+    if (total := sum(sizes.values())) > MAX_MB * 1e6:
         largest = max(sizes, key=lambda name: sizes[name])
-        told = f"a job would be shipped with {total / 1e6:.0f} MB, more than {MOST_MB}; the largest file is {largest}"
-        refuse(f"{told}: move it out of this folder, or name it in .gitignore")
+        message = f"a job would be shipped with {total / 1e6:.0f} MB, more than {MAX_MB}; the largest file is {largest}"
+        refuse(f"{message}: move it out of this folder, or name it in .gitignore")
 
 
 def main() -> None:
@@ -60,9 +60,9 @@ def main() -> None:
     check_size()
     if address.startswith("http"):
         check_server(address.rstrip("/"))
-    told = yaml.safe_load(Path("cluster/runtime_env.yaml").read_text())
-    told["env_vars"] |= {name: os.environ[name] for name in names}
-    yaml.safe_dump(told, sys.stdout)
+    runtime_env = yaml.safe_load(Path("cluster/runtime_env.yaml").read_text())
+    runtime_env["env_vars"] |= {name: os.environ[name] for name in names}
+    yaml.safe_dump(runtime_env, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ def test_kuberay_finds_what_it_asks_for(name: str) -> None:
     for group in groups(name).values():
         words = [f"--{key}={value}" for key, value in group["rayStartParams"].items()]
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-        told = scripts.start.make_context("ray start", words).params  # raises at what is no option, or no number
-        assert told["num_cpus"] is not None and told["object_store_memory"] > 100e6
+        params = scripts.start.make_context("ray start", words).params  # raises at what is no option, or no number
+        assert params["num_cpus"] is not None and params["object_store_memory"] > 100e6
     (env,) = spec["autoscalerOptions"]["env"]
     assert f'"{env["name"]}"' in inspect.getsource(v2_config) and int(env["value"]) < 3600
 
@@ -100,26 +100,26 @@ def test_kuberay_finds_what_it_asks_for(name: str) -> None:
 def test_pods_have_what_ray_is_told(name: str) -> None:
     """Memory of a pod is that of Ray's tasks, of the object store in /dev/shm, and some for everything else."""
     for kind, group in groups(name).items():
-        told = {key: int(value) for key, value in group["rayStartParams"].items() if value.isdigit()}
+        started = {key: int(value) for key, value in group["rayStartParams"].items() if value.isdigit()}
         (container,) = group["template"]["spec"]["containers"]
         wanted, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert wanted["memory"] == limits["memory"] and "cpu" not in limits
         (shm,) = (volume["emptyDir"] for volume in group["template"]["spec"]["volumes"] if volume["name"] == "shm")
-        assert shm["medium"] == "Memory" and told["object-store-memory"] <= quantity(shm["sizeLimit"])
-        assert told["memory"] + quantity(shm["sizeLimit"]) + 2 * 2**30 <= quantity(limits["memory"])
-        assert told["num-gpus"] == limits.get("nvidia.com/gpu", 0) == wanted.get("nvidia.com/gpu", 0)
+        assert shm["medium"] == "Memory" and started["object-store-memory"] <= quantity(shm["sizeLimit"])
+        assert started["memory"] + quantity(shm["sizeLimit"]) + 2 * 2**30 <= quantity(limits["memory"])
+        assert started["num-gpus"] == limits.get("nvidia.com/gpu", 0) == wanted.get("nvidia.com/gpu", 0)
         if kind == "head":
-            assert told["num-cpus"] == 0
+            assert started["num-cpus"] == 0
             continue
-        assert int(wanted["cpu"]) <= told["num-cpus"] <= int(wanted["cpu"]) + 1
-        if told["num-gpus"]:
-            assert told["memory"] == 1 and told["num-cpus"] >= configs.ONE_GPU.cpus_per_worker
+        assert int(wanted["cpu"]) <= started["num-cpus"] <= int(wanted["cpu"]) + 1
+        if started["num-gpus"]:
+            assert started["memory"] == 1 and started["num-cpus"] >= configs.ONE_GPU.cpus_per_worker
             assert "nvidia.com/gpu" in {each["key"] for each in group["template"]["spec"]["tolerations"]}
         else:
-            assert told["memory"] >= max(1e9, TASK_MEMORY / TASK_CPUS) * told["num-cpus"]
-            sized = CapacityConfig(cores_per_node=told["num-cpus"])
+            assert started["memory"] >= max(1e9, TASK_MEMORY / TASK_CPUS) * started["num-cpus"]
+            sized = CapacityConfig(cores_per_node=started["num-cpus"])
             wanted_gb = estimate(10**6, 512, dict.fromkeys(STAGES, 1.0), sized).cpu_object_store_gb
-            assert told["object-store-memory"] >= wanted_gb * 1e9
+            assert started["object-store-memory"] >= wanted_gb * 1e9
     gpus = sum(group["maxReplicas"] for kind, group in groups(name).items() if kind.startswith("gpu"))
     assert gpus >= configs.EIGHT_GPUS.num_workers
 
@@ -132,8 +132,8 @@ def test_pods_may_do_little(name: str) -> None:
         pod = template["spec"]["securityContext"]
         assert pod["runAsNonRoot"] is True and pod["runAsUser"] == user > 0
         assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
-        told = [container["securityContext"] for container in template["spec"]["containers"]]
-        for security in (*told, SPECS[name]["autoscalerOptions"]["securityContext"]):
+        contexts = [container["securityContext"] for container in template["spec"]["containers"]]
+        for security in (*contexts, SPECS[name]["autoscalerOptions"]["securityContext"]):
             assert security == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(template["spec"])
         head = template is SPECS[name]["headGroupSpec"]["template"]
@@ -166,9 +166,9 @@ def test_a_gpu_pod_says_that_it_has_to_go(kind: str) -> None:
     shell, flag, line = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     drain, wait = (shlex.split(part) for part in line.split(";"))
     assert [shell, flag, *drain[:2], wait[0]] == ["bash", "-c", "ray", "drain-node", "sleep"]
-    told = scripts.drain_node.make_context("ray drain-node", drain[2:]).params
-    assert told["node_id"] is None and told["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
-    assert told["deadline_remaining_seconds"] <= int(wait[1]) < spec["terminationGracePeriodSeconds"]
+    params = scripts.drain_node.make_context("ray drain-node", drain[2:]).params
+    assert params["node_id"] is None and params["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
+    assert params["deadline_remaining_seconds"] <= int(wait[1]) < spec["terminationGracePeriodSeconds"]
 
 
 def autoscaler(name: str) -> v2.AutoscalingConfig:
@@ -214,8 +214,8 @@ def test_the_image_installs_the_pinned_packages() -> None:
     words = [word for word in shlex.split(line) if word != "--system"]
     assert words[words.index("--constraint") + 1] == "constraints.txt" and "--system" in line
     uv = [shutil.which("uv") or "uv", *words, "--offline", "--dry-run", "--python", sys.executable]
-    told = subprocess.run(uv, capture_output=True, text=True)
-    assert told.returncode == 0 and "Would make no changes" in told.stderr, told.stderr
+    result = subprocess.run(uv, capture_output=True, text=True)
+    assert result.returncode == 0 and "Would make no changes" in result.stderr, result.stderr
     extras = {word for before, word in itertools.pairwise(words) if before == "--extra"}
     assert extras == {"captioning", "ffmpeg", "tracking"}
 
@@ -230,5 +230,5 @@ def test_the_image_finds_its_code(tmp_path: Path) -> None:
             shutil.copytree(source, home / source, ignore=shutil.ignore_patterns("__pycache__"))
     look = "import pipeline.__main__, train.__main__, eval.__main__ as last; print(last.__file__)"
     python = [sys.executable, "-c", look]
-    told = subprocess.run(python, cwd="/", env={"PYTHONPATH": str(tmp_path / path)}, capture_output=True, text=True)
-    assert told.stdout.strip() == str(home / "eval/__main__.py"), told.stderr
+    result = subprocess.run(python, cwd="/", env={"PYTHONPATH": str(tmp_path / path)}, capture_output=True, text=True)
+    assert result.stdout.strip() == str(home / "eval/__main__.py"), result.stderr

@@ -37,9 +37,9 @@ def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
     """`cluster/submit.sh` as a user would, to a job server that asks for a token."""
     words = ["pipeline", "caption", "tiny", "--source", f"{corpus}/tagged_segments.csv", "--captioner", captioner]
     job = cluster.submit(*words, "--actors.gpus", "1", "--actors.rehearse", "--out", f"{tmp_path}/out")
-    told, _ = job.communicate(timeout=300)
-    assert job.returncode == 0, told
-    assert "24 clips = 24 written" in told
+    output, _ = job.communicate(timeout=300)
+    assert job.returncode == 0, output
+    assert "24 clips = 24 written" in output
     assert len(ClipIndex(f"{tmp_path}/out")) == 24
     assert cluster.placed() == {"Reader": {"cpu": 3}, "CaptionActor": {"gpu": 3}, "write_shard": {"cpu": 3}}
 
@@ -47,20 +47,22 @@ def test_decoding_runs_on_cpu_nodes_and_models_on_gpu_nodes(
 def test_the_dashboard_shows_what_there_is(cluster: Cluster) -> None:
     """Every query parses, and asks for metrics and labels that the nodes have after a job."""
     board = json.loads(Path("cluster/grafana.json").read_text())
-    told = cluster.until(lambda: "ray_blat_clips_total" in (found := cluster.metrics()) and found, "metrics of a job")
+    exported = cluster.until(
+        lambda: "ray_blat_clips_total" in (found := cluster.metrics()) and found, "metrics of a job"
+    )
     trained = {
         f"ray_blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(monitor))
     }
-    told |= {name: {"run", "SessionName"} for name in trained}
-    told["ray_node_gpus_utilization"] = told["ray_node_cpu_utilization"]  # only where there are GPUs
+    exported |= {name: {"run", "SessionName"} for name in trained}
+    exported["ray_node_gpus_utilization"] = exported["ray_node_cpu_utilization"]  # only where there are GPUs
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     assert len(queries) > 15
     for query in queries:
         promql_parser.parse(query)
         for name, labels in re.findall(r"(ray_\w+){(.*?)}", query):
-            assert name in told, query
+            assert name in exported, query
             grouped = re.findall(r"\w+", " ".join(re.findall(r"by \((.*?)\)", query)))
-            assert {*grouped, *re.findall(r"(\w+)=", labels)} <= told[name], (query, told[name])
+            assert {*grouped, *re.findall(r"(\w+)=", labels)} <= exported[name], (query, exported[name])
 
 
 def test_the_job_server_asks_for_a_token(cluster: Cluster) -> None:
@@ -75,9 +77,9 @@ def test_no_word_of_a_command_reaches_a_shell(cluster: Cluster) -> None:
     marks = Path(tempfile.mkdtemp(dir="/tmp"))  # short: errors cut long values
     words = [f"$(touch {marks}/a)", f"`touch {marks}/b`", f";touch${{IFS}}{marks}/c", f"&& touch {marks}/d #'"]
     job = cluster.submit("pipeline", "verify", "--data", "/nowhere/" + "|".join(words))
-    told, _ = job.communicate(timeout=120)
+    output, _ = job.communicate(timeout=120)
     assert job.returncode == 1
-    assert "/nowhere/" + "|".join(words) in told
+    assert "/nowhere/" + "|".join(words) in output
     assert not list(marks.iterdir())
     marks.rmdir()
 
@@ -88,24 +90,24 @@ def test_a_job_that_is_stopped_may_save(cluster: Cluster, tmp_path: Path) -> Non
     job = cluster.submit(str(script), f"{tmp_path}/saved", f"{tmp_path}/started")
     cluster.until((tmp_path / "started").exists, "start of the job")
     cluster.stop_job()
-    told, _ = job.communicate(timeout=120)
-    assert job.returncode == 1 and "the same command goes on from storage" in told
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 1 and "the same command goes on from storage" in output
     assert (tmp_path / "saved").exists()
 
 
 def test_an_output_in_the_job_s_own_folder_is_refused(cluster: Cluster) -> None:
     job = cluster.submit("pipeline", "synth", "tiny", "--out", "out")
-    told, _ = job.communicate(timeout=120)
-    assert job.returncode == 1 and "--out 'out': lies in the job's copy of the code" in told
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 1 and "--out 'out': lies in the job's copy of the code" in output
 
 
 def test_variables_are_handed_to_a_job_by_name(cluster: Cluster, tmp_path: Path) -> None:
     script = tmp_path / "script.sh"
     script.write_text('test "$1 $2 $HANDED" = "a b c d" && echo "it arrived"')
     cluster.environment |= {"PASS_ENV": "HANDED", "HANDED": "c d"}
-    told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
-    assert "it arrived" in told
+    output, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
+    assert "it arrived" in output
     cluster.environment |= {"PASS_ENV": "FORGOTTEN"}
-    told, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
-    assert "PASS_ENV names FORGOTTEN, which is not set" in told
+    output, _ = cluster.submit(str(script), "a", "b").communicate(timeout=120)
+    assert "PASS_ENV names FORGOTTEN, which is not set" in output
     del cluster.environment["PASS_ENV"]

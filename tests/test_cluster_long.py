@@ -46,9 +46,9 @@ def caption(tagged: str, captioner: str, out: Path) -> list[str]:
 
 
 def finished(job: subprocess.Popen[str], patience_s: float = 400) -> str:
-    told, _ = job.communicate(timeout=patience_s)
-    assert job.returncode == 0, told[-4000:]
-    return told
+    output, _ = job.communicate(timeout=patience_s)
+    assert job.returncode == 0, output[-4000:]
+    return output
 
 
 def marks(out: Path) -> dict[str, int]:
@@ -113,10 +113,10 @@ def test_captioning_survives_a_lost_node_and_a_lost_head(
     try:
         again.start()
         again.add(CPU_NODE, GPU_NODE)
-        told = finished(again.submit(*caption(tagged, captioner, out)))
+        output = finished(again.submit(*caption(tagged, captioner, out)))
     finally:
         again.close()
-    assert f"{NUM_SHARDS} shards, {len(kept)} committed" in told
+    assert f"{NUM_SHARDS} shards, {len(kept)} committed" in output
     assert marks(out).items() >= kept.items() and contents(out) == contents(whole)
 
 
@@ -149,8 +149,8 @@ def test_connections_can_be_encrypted(cluster: Cluster, tmp_path: Path) -> None:
     for words in (("authority", folder), ("node", folder), ("authority", other)):
         subprocess.run(["cluster/tls.sh", *words], check=True)
     assert {path.stat().st_mode & 0o077 for path in folder.iterdir()} == {0}
-    told = dict(re.findall(r"export (\w+)=(.*)", (folder / "tls.env").read_text()))
-    cluster.environment |= {**told, "PASS_ENV": " ".join(told)}
+    variables = dict(re.findall(r"export (\w+)=(.*)", (folder / "tls.env").read_text()))
+    cluster.environment |= {**variables, "PASS_ENV": " ".join(variables)}
     cluster.start()
     cluster.add(CPU_NODE)
     script.write_text('python -c "import ray; ray.init(); print(ray.get(ray.remote(lambda: 6 * 7).remote()))"')
@@ -199,7 +199,7 @@ def test_the_whole_loop_from_bucket_to_bucket(
     assert job.poll() is None, finished(job)
     cluster.stop_job()
     assert job.wait(timeout=120) != 0
-    told = finished(cluster.submit("cluster/bootstrap.sh", f"{s3}/loop", f"{s3}/blat"))
-    assert f"{s3}/blat/captioner is complete already" in told
+    output = finished(cluster.submit("cluster/bootstrap.sh", f"{s3}/loop", f"{s3}/blat"))
+    assert f"{s3}/blat/captioner is complete already" in output
     found = storage.read_json(f"{s3}/blat/report/results.json")
     assert {"round1", "round2"} <= set(found)

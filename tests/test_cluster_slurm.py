@@ -120,14 +120,14 @@ def stood_in(allocation: Allocation) -> Allocation:
     return allocation.without_ray()
 
 
-def told_until(job: "subprocess.Popen[str]", word: str) -> str:
+def output_until(job: "subprocess.Popen[str]", word: str) -> str:
     assert job.stdout is not None
-    told = ""
+    output = ""
     for line in job.stdout:
-        told += line
+        output += line
         if word in line:
-            return told
-    raise AssertionError(told)
+            return output
+    raise AssertionError(output)
 
 
 @pytest.mark.cluster
@@ -136,11 +136,11 @@ def test_two_nodes_run_a_script_that_saves_before_the_time_limit(allocation: All
     script = allocation.write("script.sh", f'umask\npython {allocation.write("stage.py", STAGE)} "$@"', "/bin/bash")
     job = allocation.run(str(script), "a b", "c")
     try:
-        told = told_until(job, "ready")
-        assert "words ['a b', 'c']" in told
-        assert "offers {'CPU': 1.0, 'GPU': 1.0} {'CPU': 1.0, 'GPU': None}" in told
+        output = output_until(job, "ready")
+        assert "words ['a b', 'c']" in output
+        assert "offers {'CPU': 1.0, 'GPU': 1.0} {'CPU': 1.0, 'GPU': None}" in output
         umask = subprocess.run(["bash", "-c", "umask"], capture_output=True, text=True).stdout
-        assert told.startswith(umask)  # what the job writes, others may read as ever
+        assert output.startswith(umask)  # what the job writes, others may read as ever
         assert Path(f"/tmp/ray-{allocation.number}").stat().st_mode & 0o777 == 0o700
         (token,) = {
             found[1].decode()
@@ -150,10 +150,10 @@ def test_two_nodes_run_a_script_that_saves_before_the_time_limit(allocation: All
         assert not [command for command, _ in processes() if token in command]
         assert refusal(f"http://127.0.0.1:{ports(allocation.number)[2]}/api/jobs/") == 401
         job.send_signal(signal.SIGUSR1)
-        told = job.communicate(timeout=PATIENCE_S)[0]
+        output = job.communicate(timeout=PATIENCE_S)[0]
     finally:
         job.terminate()
-    assert "saved, with a task" in told and job.returncode == 143, told
+    assert "saved, with a task" in output and job.returncode == 143, output
     assert allocation.read("requeued") == f"requeue {allocation.number}\n"
     assert not allocation.left()
 
@@ -174,8 +174,8 @@ def refusal(url: str) -> int:
 @pytest.mark.parametrize("code", [0, 7])
 def test_the_exit_code_is_the_commands(stood_in: Allocation, code: int) -> None:
     job = stood_in.run(str(stood_in.write("script.sh", f"exit {code}")), "a", "b")
-    told = job.communicate(timeout=PATIENCE_S)[0]
-    assert job.returncode == code and "no other will join" in told  # the stand-in's address is 127.0.0.1
+    output = job.communicate(timeout=PATIENCE_S)[0]
+    assert job.returncode == code and "no other will join" in output  # the stand-in's address is 127.0.0.1
     assert not stood_in.left() and not stood_in.read("requeued")
 
 
@@ -184,10 +184,10 @@ def test_a_stage_may_take_its_time_to_save(stood_in: Allocation, sent: signal.Si
     """Also when it runs in a script, which SIGTERM ends at once; only the time limit queues the job again."""
     stage = stood_in.write("stage.py", SAVING)
     job = stood_in.run(str(stood_in.write("script.sh", f"python {stage}")), "a", "b")
-    told_until(job, "ready")
+    output_until(job, "ready")
     job.send_signal(sent)
-    told = job.communicate(timeout=PATIENCE_S)[0]
-    assert "saved" in told and job.returncode == 143
+    output = job.communicate(timeout=PATIENCE_S)[0]
+    assert "saved" in output and job.returncode == 143
     assert bool(stood_in.read("requeued")) == requeued
     assert not stood_in.left()
 
@@ -196,7 +196,7 @@ def test_a_command_that_is_done_in_time_is_not_queued_again(stood_in: Allocation
     job = stood_in.run(
         str(stood_in.write("script.sh", "trap 'exit 0' TERM; echo ready; while sleep 0.1; do :; done")), "a", "b"
     )
-    told_until(job, "ready")
+    output_until(job, "ready")
     job.send_signal(signal.SIGUSR1)
     assert job.wait(PATIENCE_S) == 0 and not stood_in.read("requeued")
 
@@ -204,17 +204,17 @@ def test_a_command_that_is_done_in_time_is_not_queued_again(stood_in: Allocation
 def test_a_ray_that_does_not_start_ends_the_job(stood_in: Allocation) -> None:
     stood_in.environment["RAY_IS"] = "broken"
     job = stood_in.run(str(stood_in.write("script.sh", "echo never")), "a", "b")
-    told = job.communicate(timeout=PATIENCE_S)[0]
-    assert job.returncode != 0 and "this Ray does not start" in told and "never" not in told
+    output = job.communicate(timeout=PATIENCE_S)[0]
+    assert job.returncode != 0 and "this Ray does not start" in output and "never" not in output
     assert not stood_in.left()
 
 
 def test_a_lost_head_ends_the_job(stood_in: Allocation) -> None:
     job = stood_in.run(str(stood_in.write("script.sh", "echo ready; sleep 1000")), "a", "b")
-    told_until(job, "ready")
+    output_until(job, "ready")
     os.kill(int(stood_in.read("head")), signal.SIGKILL)
-    told = job.communicate(timeout=PATIENCE_S)[0]
-    assert job.returncode == 143 and "Ray ended before the command" in told
+    output = job.communicate(timeout=PATIENCE_S)[0]
+    assert job.returncode == 143 and "Ray ended before the command" in output
     assert not stood_in.left() and not stood_in.read("requeued")
 
 

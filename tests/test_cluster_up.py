@@ -29,13 +29,13 @@ autoDelete initializeParams diskSizeGb diskType sourceImage email scopes provisi
 onHostMaintenance automaticRestart"""
 
 
-def told(name: str) -> dict[str, Any]:
+def config_of(name: str) -> dict[str, Any]:
     return yaml.safe_load(TEXTS[name])
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_ray_takes_the_file_and_it_gives_nothing_away(name: str) -> None:
-    validate_config(prepare_config(told(name)))
+    validate_config(prepare_config(config_of(name)))
     head, rest = TEXTS[name].split("\ncluster_name")
     edits = re.findall(r"(\w+): .*# EDIT:", rest)
     assert 1 <= len(edits) == TEXTS[name].count("# EDIT:") <= 6 and all(key in head for key in edits)
@@ -43,13 +43,13 @@ def test_ray_takes_the_file_and_it_gives_nothing_away(name: str) -> None:
     secrets = r"AKIA|PRIVATE KEY|/wor[k]/|[0-9a-fA-F]{32}|\b\d{12}\b|aws_credentials|gcp_credentials|index-url"
     for text in (TEXTS[name], *(path.read_text() for path in Path("cluster/iam").iterdir())):
         assert not re.search(secrets, text)
-    for command in (each for key, found in told(name).items() if key.endswith("_commands") for each in found):
+    for command in (each for key, found in config_of(name).items() if key.endswith("_commands") for each in found):
         subprocess.run(["shellcheck", "-s", "bash", "-"], input=command, text=True, check=True)
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
 def test_node_types_keep_the_rule_of_placement(name: str) -> None:
-    config = told(name)
+    config = config_of(name)
     types = config["available_node_types"]
     head = types.pop(config["head_node_type"])
     assert head["max_workers"] == head["resources"]["CPU"] == head["resources"]["GPU"] == 0
@@ -68,7 +68,7 @@ def test_node_types_keep_the_rule_of_placement(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["head", "cpu_spot", "gpu_spot"])
 def test_a_node_offers_what_its_type_says(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    resources = told("aws")["available_node_types"][kind]["resources"]
+    resources = config_of("aws")["available_node_types"][kind]["resources"]
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", json.dumps(resources))
     monkeypatch.setattr(ResourceAndLabelSpec, "_get_current_node_accelerator", lambda *_: (None, 0))
     offered = ResourceAndLabelSpec().resolve(is_head=False, node_ip_address="192.0.2.1").to_resource_dict()
@@ -87,19 +87,19 @@ def test_a_node_offers_what_its_type_says(kind: str, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_the_autoscaler_chooses(name: str, waiting: list[Any], refused: str, taken: str) -> None:
-    config = v2.AutoscalingConfig(told(name), skip_content_hash=True)
+    config = v2.AutoscalingConfig(config_of(name), skip_content_hash=True)
     assert chosen(config, waiting, refused) == {taken}
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
 def test_refused_spot_falls_back_to_on_demand(name: str, tmp_path: Path) -> None:
     """With the edits that the head makes to Ray. Where Ray falls back as it is, it has learnt it: drop the edits."""
-    config = v2.AutoscalingConfig(told(name), skip_content_hash=True)
+    config = v2.AutoscalingConfig(config_of(name), skip_content_hash=True)
     assert set(asked(config, 4, "gpu_spot")) == {"gpu_spot"}
     ours = tmp_path / "blat/venv/lib/python3.11/site-packages/ray/autoscaler/v2/instance_manager"
     shutil.copytree(Path(v2.__file__).parent / "instance_manager", ours)
     for _ in range(2):  # setup commands run again
-        shell(tmp_path, next(command for command in told(name)["head_setup_commands"] if "sed -i" in command))
+        shell(tmp_path, next(command for command in config_of(name)["head_setup_commands"] if "sed -i" in command))
     reconciler = runpy.run_path(f"{ours}/reconciler.py")["Reconciler"]
     watcher = runpy.run_path(f"{ours}/subscribers/cloud_resource_monitor.py")["CloudResourceMonitor"]
     found = asked(config, 4, "gpu_spot", reconciler, watcher)
@@ -108,7 +108,7 @@ def test_refused_spot_falls_back_to_on_demand(name: str, tmp_path: Path) -> None
 
 def test_every_machine_on_premises_is_brought_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # the provider's list of machines
-    config = told("on_prem") | {"file_mounts": {}, "auth": {"ssh_user": "ubuntu"}}
+    config = config_of("on_prem") | {"file_mounts": {}, "auth": {"ssh_user": "ubuntu"}}
     config["provider"] |= {"disable_node_updaters": True, "foreground_node_launch": True}
     scaler = StandardAutoscaler(lambda: prepare_config(config), LoadMetrics(), Mock(), update_interval_s=0)
     for _ in range(3):
@@ -118,10 +118,10 @@ def test_every_machine_on_premises_is_brought_up(monkeypatch: pytest.MonkeyPatch
 
 def test_launches_are_what_the_clouds_describe() -> None:
     shape = boto3.client("ec2", "us-east-1").meta.service_model.operation_model("RunInstances").input_shape
-    for kind, each in told("aws")["available_node_types"].items():
+    for kind, each in config_of("aws")["available_node_types"].items():
         report = ParamValidator().validate({**each["node_config"], "MinCount": 1, "MaxCount": 1}, shape)
         assert not report.has_errors(), (kind, report.generate_report())
-    for each in told("gcp")["available_node_types"].values():
+    for each in config_of("gcp")["available_node_types"].values():
         assert set(re.findall(r"(?m)^\W*(\w+):\s", yaml.safe_dump(each["node_config"]))) <= set(FIELDS_OF_GCE.split())
         assert "'zones/us-central1-a/diskTypes/" in str(each) and "@my-project.iam" in str(each)
 
@@ -132,7 +132,7 @@ def test_ray_launches_each_type_on_moto(s3: str, tmp_path: Path, monkeypatch: py
     iam, ec2 = boto3.client("iam"), boto3.client("ec2")
     for role in ("blat-ray-head", "blat-ray-worker"):
         iam.create_instance_profile(InstanceProfileName=role)
-    config = AWSNodeProvider.bootstrap_config(prepare_config(told("aws")))
+    config = AWSNodeProvider.bootstrap_config(prepare_config(config_of("aws")))
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
     for kind, each in config["available_node_types"].items():
         made = list(provider.create_node(each["node_config"], {"ray-user-node-type": kind}, 1))
@@ -204,15 +204,15 @@ def test_what_is_no_name_of_a_bucket_is_refused(script: str, words: list[str], t
 
 
 def test_setup_installs_what_is_pinned_and_can_run_again(tmp_path: Path) -> None:
-    assert len({tuple(told(name)["setup_commands"]) for name in TEXTS}) == 1
-    for target, source in told("aws")["file_mounts"].items():
+    assert len({tuple(config_of(name)["setup_commands"]) for name in TEXTS}) == 1
+    for target, source in config_of("aws")["file_mounts"].items():
         write(tmp_path / target[2:], "token" if "auth" in target else Path(source).read_text())
     uv = """echo "$@" >> ~/uv.log; case $1 in --version) cat ~/uv.version ;; venv)
         mkdir -p ~/blat/venv/bin; touch ~/blat/venv/bin/python; chmod +x ~/blat/venv/bin/python ;; esac"""
     write(tmp_path / "uv", uv)
     install = "mkdir -p ~/.local/bin; cp ~/uv ~/.local/bin; basename $(dirname $2) > ~/uv.version; echo >> ~/downloads"
     write(tmp_path / "tools/curl", install)
-    for command in 2 * told("aws")["setup_commands"]:
+    for command in 2 * config_of("aws")["setup_commands"]:
         shell(tmp_path, command)
     assert f"\nuv=={(tmp_path / 'uv.version').read_text()}" in Path("constraints.txt").read_text()
     calls, downloads = (tmp_path / "uv.log").read_text(), (tmp_path / "downloads").read_text()
@@ -232,7 +232,7 @@ def test_nodes_start_guarded_and_look_for_gpus_on_premises(name: str, gpus: str,
     write(tmp_path / "tools/nvidia-smi", gpus)
     for kind in ("head", "worker"):
         given = {"RAY_HEAD_IP": "192.0.2.10", "RAY_enable_autoscaler_v2": "1"}  # as `ray up` gives them
-        shell(tmp_path, with_envs(told(name)[f"{kind}_start_ray_commands"], given)[-1])
+        shell(tmp_path, with_envs(config_of(name)[f"{kind}_start_ray_commands"], given)[-1])
     local, one_byte = (
         (" --num-cpus=0 --num-gpus=0", " --memory=1" * ("UUID" in gpus)) if name == "on_prem" else ("", "")
     )

@@ -62,7 +62,7 @@ def test_every_model_names_its_captions_captioner_and_filter(loop: Path) -> None
 
 
 def test_predicted_tags_guide_sampled_captions(loop: Path, corpus: str) -> None:
-    """The captioner listens, tags and captions by itself; each caption says how it came about."""
+    """The captioner predicts tags and captions with them; each caption has its provenance."""
     call(
         f"pipeline caption tiny --source {corpus}/tagged_segments.csv --captioner {loop}/captioner --guidance predicted "
         f"--tag-threshold 0.2 --decoding.method nucleus --decoding.num-captions 2 --actors.max 0 --out {loop}/predicted"
@@ -102,13 +102,13 @@ def test_other_towers_train_from_released_weights_and_load_without_them(
 
 
 def test_scores_are_sorted_and_cover_every_clip(loop: Path) -> None:
-    rows, about = (
+    rows, overlay_info = (
         overlays.read_captions(str(loop / "guided"), "round1"),
         overlays.read_info(str(loop / "guided"), "round1"),
     )
     index = ClipIndex(str(loop / "guided"))
     assert set(rows) == set(index.keys)
-    assert about["num_clips"] == 24
+    assert overlay_info["num_clips"] == 24
     for key, texts in zip(index.keys, index.texts(), strict=True):
         assert sorted(rows[key]["text"]) == sorted(texts)
         assert rows[key]["score"] == sorted(rows[key]["score"], reverse=True)

@@ -47,7 +47,7 @@ def test_hear_gives_a_scene_and_timed_frames(kind: str, request: pytest.FixtureR
     assert torch.allclose(alone[0], scene[1], atol=1e-4 * size)
     one, _ = adapters.get_timestamp_embeddings(audio[1:2], model)
     assert torch.allclose(one[0], frames[1], atol=1e-4 * float(frames.abs().max()))
-    assert float((scene[0] - scene[1]).abs().max()) > 1e-3 * size, "it hears no difference"
+    assert float((scene[0] - scene[1]).abs().max()) > 1e-3 * size, "no difference"
 
 
 @pytest.mark.parametrize("kind", ["clap", "tagger"])
@@ -58,8 +58,8 @@ def test_hear_is_given_sounds_at_a_rate_it_knows_and_hears_the_same(kind: str, r
     own = sounds(1, 4.0)
     resampled = torch.from_numpy(soxr.resample(own[0].numpy(), RATE_HZ, model.sample_rate))[None]
     expected = model.network.encode_clips([own[0].numpy()]).features
-    heard = adapters.get_scene_embeddings(resampled, model)
-    assert torch.allclose(heard, expected, atol=0.02 * float(expected.abs().max()))
+    embeddings = adapters.get_scene_embeddings(resampled, model)
+    assert torch.allclose(embeddings, expected, atol=0.02 * float(expected.abs().max()))
     frames, times = adapters.get_timestamp_embeddings(resampled, model)
     theirs, their_times = adapters.FrameEncoder(request.getfixturevalue(kind)).timed(own)
     assert times == pytest.approx(their_times) and frames.shape == theirs.shape
@@ -137,9 +137,9 @@ def test_mteb_evaluates_two_towers(clap: str, task: object) -> None:
     ours = checkpoint.load(clap).model
     task.load_data()  # type: ignore[attr-defined]
     rows = task.dataset["test"]  # type: ignore[attr-defined]
-    heard = ours.embed_clips([np.asarray(row["audio"]["array"], np.float32) for row in rows])
-    said = ours.embed_texts(task.get_candidate_labels())  # type: ignore[attr-defined]
-    guess = (heard @ said.T).argmax(dim=1).numpy()
+    embeddings = ours.embed_clips([np.asarray(row["audio"]["array"], np.float32) for row in rows])
+    text_embeddings = ours.embed_texts(task.get_candidate_labels())  # type: ignore[attr-defined]
+    guess = (embeddings @ text_embeddings.T).argmax(dim=1).numpy()
     assert scores["accuracy"] == pytest.approx(float((guess == np.array(rows["label"])).mean()))
     assert result.model_revision == checkpoint.load(clap).revision
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on a task whose audio is not all there: what is gone is told, the rest is trained and tested."""
+"""Fine-tuning on a task whose audio is not all there: missing clips are named, the rest is trained and tested."""
 
 import csv
 import dataclasses

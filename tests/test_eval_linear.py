@@ -70,8 +70,8 @@ def test_official_splits_are_kept() -> None:
     names = [*task.train, *task.validation, *task.test]
     listed = clips({name: 10 + i for i, name in enumerate(names)})
     (part,) = splits.split(task, listed)
-    told = [{listed[row].fold for row in rows} for rows in (part.train, part.validation, part.test)]
-    assert told == [set(task.train), set(task.validation), set(task.test)]
+    found = [{listed[row].fold for row in rows} for rows in (part.train, part.validation, part.test)]
+    assert found == [set(task.train), set(task.validation), set(task.test)]
 
 
 def test_without_a_validation_split_a_tenth_of_the_training_clips_chooses() -> None:
@@ -82,10 +82,11 @@ def test_without_a_validation_split_a_tenth_of_the_training_clips_chooses() -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "folds", "told"), [("esc50", {"1": 3, "2": 3}, "at least 3"), ("fsd50k", {"test": 3}, "training and test")]
+    ("name", "folds", "message"),
+    [("esc50", {"1": 3, "2": 3}, "at least 3"), ("fsd50k", {"test": 3}, "training and test")],
 )
-def test_too_few_folds_are_told(name: str, folds: dict[str, int], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_too_few_folds_are_refused(name: str, folds: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         splits.split(TASKS[name], clips(folds))
 
 
@@ -95,8 +96,8 @@ def folder(tmp_path: Path) -> Path:
     folder = sounds50.write(tmp_path / "esc50")
     table = folder / "meta" / "esc50.csv"
     head, *rows = (line.split(",") for line in table.read_text().splitlines())
-    told = [head, *([row[0], str(1 + i % 4), *row[2:]] for i, row in enumerate(rows))]
-    table.write_text("".join(",".join(row) + "\n" for row in told))
+    rows = [head, *([row[0], str(1 + i % 4), *row[2:]] for i, row in enumerate(rows))]
+    table.write_text("".join(",".join(row) + "\n" for row in rows))
     return folder
 
 
@@ -124,17 +125,17 @@ def test_of_penalties_that_do_as_well_the_strongest_is_taken(clap: str, folder: 
 
 
 @pytest.mark.parametrize(
-    ("folds", "told"),
+    ("folds", "message"),
     [
         (("1", "2"), r"--folds '1, 2': esc50 has folds 1, 2, 3, 4, 5; at least 3"),
         (("1", "2", "3", "9"), r"--folds \('9',\): lists no clip of 9; folds: 1, 2, 3, 4"),
     ],
 )
 def test_folds_that_cannot_be_probed_are_told_before_anything_is_embedded(
-    clap: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: tuple[str, ...], told: str
+    clap: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setattr(cache, "_listen", None)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         probe(clap, folder, tmp_path / "out", folds=folds)
 
 

@@ -99,10 +99,10 @@ def test_precision_and_area_are_scikit_learns(seed: int, ties: bool) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_tagging_is_torchmetrics(seed: int) -> None:
     scores, truth = tagged(seed, ties=False)
-    told = (torch.from_numpy(scores).sigmoid(), torch.from_numpy(truth).long())
-    precision = MultilabelAveragePrecision(num_labels=7, average=None)(*told).numpy()
+    tensors = (torch.from_numpy(scores).sigmoid(), torch.from_numpy(truth).long())
+    precision = MultilabelAveragePrecision(num_labels=7, average=None)(*tensors).numpy()
     assert metrics.class_average_precision(scores, truth) == pytest.approx(precision, abs=1e-5)
-    area = MultilabelAUROC(num_labels=7, average=None)(*told).numpy()
+    area = MultilabelAUROC(num_labels=7, average=None)(*tensors).numpy()
     assert metrics.area_under_roc(scores, truth) == pytest.approx(area, abs=1e-5)
 
 

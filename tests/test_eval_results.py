@@ -38,8 +38,8 @@ def source(folder: str) -> str:
     return results.source(*(lambda task, clips: (task, folder, clips))(*tasks.read("esc50", folder, ())))
 
 
-def publish(out: str, name: str = "zero-shot esc50", about: Checkpoint = ABOUT, **entry: Any) -> str:
-    return results.publish(out, name, about, "build/model", {"config": storage.plain(vars(Config())), **entry}, {})
+def publish(out: str, name: str = "zero-shot esc50", loaded: Checkpoint = ABOUT, **entry: Any) -> str:
+    return results.publish(out, name, loaded, "build/model", {"config": storage.plain(vars(Config())), **entry}, {})
 
 
 def earlier(folder: Path, **entries: dict[str, Any]) -> bytes:

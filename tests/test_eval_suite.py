@@ -37,7 +37,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = csv.writer(text)
         table.writerow(["file_name", *(f"caption_{i}" for i in range(1, 6))])
         for number, file in enumerate(files):
-            table.writerow([f"clip {number}.wav", *(f"sound {number} told {i} times" for i in range(1, 6))])
+            table.writerow([f"clip {number}.wav", *(f"sound {number}, caption {i}" for i in range(1, 6))])
             if number:
                 (clotho / "evaluation" / f"clip {number}.wav").write_bytes(file.read_bytes())
     return folder
@@ -138,7 +138,7 @@ def test_one_evaluation_that_fails_does_not_stop_the_others(
     table = (datasets / "clotho" / "clotho_captions_evaluation.csv").read_bytes()
     (folder / "clotho" / "clotho_captions_evaluation.csv").write_bytes(table)
     assert suite(clap, folder, tmp_path / "out", "--stages", "zero-shot", "retrieval") == 1
-    assert "retrieval clotho" in (told := capsys.readouterr().err) and "could be read" in told
+    assert "retrieval clotho" in (message := capsys.readouterr().err) and "could be read" in message
     assert set(results.read(str(tmp_path / "out"))["results"]) == {"zero-shot esc50"}
     assert (tmp_path / "out" / "report" / "report.html").exists()
 
@@ -152,7 +152,7 @@ def test_whatever_one_evaluation_runs_into_does_not_stop_the_others(
 
     monkeypatch.setattr(zero_shot, "run", broken)
     assert suite(clap, datasets, tmp_path / "out", "--stages", "zero-shot", "retrieval") == 1
-    assert "zero-shot esc50" in (told := capsys.readouterr().err) and str(error.args[-1]) in told
+    assert "zero-shot esc50" in (message := capsys.readouterr().err) and str(error.args[-1]) in message
     assert set(results.read(str(tmp_path / "out"))["results"]) == {"retrieval clotho"}
     assert (tmp_path / "out" / "report" / "report.html").exists()
 
@@ -170,7 +170,11 @@ def test_a_folder_that_cannot_be_looked_into_does_not_stop_the_others(
 
     monkeypatch.setattr(storage, "exists", refused)
     assert suite(clap, datasets, tmp_path / "out", "--stages", "zero-shot", "retrieval") == 1
-    assert "clotho" in (told := capsys.readouterr().err) and "Permission denied" in told and "Traceback" not in told
+    assert (
+        "clotho" in (message := capsys.readouterr().err)
+        and "Permission denied" in message
+        and "Traceback" not in message
+    )
     assert set(results.read(str(tmp_path / "out"))["results"]) == {"zero-shot esc50"}
     assert suite(clap, datasets, tmp_path / "out", "--stages", "zero-shot", "--tasks", "esc50") == 0
 
@@ -178,8 +182,8 @@ def test_a_folder_that_cannot_be_looked_into_does_not_stop_the_others(
 def test_an_out_that_cannot_be_written_to_is_one_line(clap: str, datasets: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "file").write_text("in the way")
     assert suite(clap, datasets, tmp_path / "file" / "out") == 2
-    (told,) = capsys.readouterr().err.strip().splitlines()
-    assert "--out" in told and "cannot be written" in told
+    (message,) = capsys.readouterr().err.strip().splitlines()
+    assert "--out" in message and "cannot be written" in message
 
 
 def test_a_folder_without_a_task_is_told(clap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,11 +210,11 @@ def test_what_is_left_out_is_told_and_no_failure(
     assert suite(clap, tmp_path / "data", tmp_path / "out", "--tasks", "vggsound", "gtzan") == 0
     found = results.read(str(tmp_path / "out"))["results"]
     assert set(found) == {"zero-shot vggsound", "zero-shot gtzan"}
-    told = "\n".join(line for line in caplog.messages if "leaves out" in line)
+    message = "\n".join(line for line in caplog.messages if "leaves out" in line)
     for name in ("linear-probe vggsound: there is nothing to train on", "linear-probe gtzan: there is nothing"):
-        assert name in told
-    assert "retrieval gtzan, captioning gtzan" in told and "the clips have no captions" in told
-    assert "finetune gtzan" in told and "only where --stages names it" in told
+        assert name in message
+    assert "retrieval gtzan, captioning gtzan" in message and "the clips have no captions" in message
+    assert "finetune gtzan" in message and "only where --stages names it" in message
 
 
 def test_a_tagger_is_told_what_it_lacks(datasets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -219,9 +223,9 @@ def test_a_tagger_is_told_what_it_lacks(datasets: Path, tmp_path: Path, caplog: 
     checkpoint.save(str(tmp_path / "tagger"), network.eval(), {}, [])
     caplog.set_level("INFO")
     assert suite(str(tmp_path / "tagger"), datasets, tmp_path / "out") == 0
-    told = "\n".join(caplog.messages)
-    assert "leaves out zero-shot esc50: of a tagger it needs --text-encoder" in told
-    assert "leaves out retrieval clotho: it needs two towers, and this is a tagger" in told
+    message = "\n".join(caplog.messages)
+    assert "leaves out zero-shot esc50: of a tagger it needs --text-encoder" in message
+    assert "leaves out retrieval clotho: it needs two towers, and this is a tagger" in message
 
 
 def test_folds_narrow_what_is_evaluated_and_not_what_there_is_to_choose_from(clap: str, tmp_path: Path) -> None:

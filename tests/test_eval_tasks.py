@@ -67,8 +67,8 @@ def test_audioset_eval_and_its_527_described_classes(blat_data: Path, tmp_path: 
     assert len(clips) == 20_371 and {clip.fold for clip in clips} == {"test"}
     classes = tasks.classes(task, str(tmp_path), clips)
     assert len(classes) == 527 and classes[:2] == ["Speech", "Male speech, man speaking"]
-    told = tasks.descriptions(task, str(tmp_path))
-    assert all(told[name] for name in classes) and "human" in told["Speech"].lower()
+    descriptions = tasks.descriptions(task, str(tmp_path))
+    assert all(descriptions[name] for name in classes) and "human" in descriptions["Speech"].lower()
     assert clips[0].uri == str(tmp_path / "audio" / "Y--4gqARaEJE.wav")
     assert len(tasks.read("audioset", str(tmp_path), task.train)[1]) == 22_160
     head = "".join((tmp_path / "eval_segments.csv").read_text().splitlines(keepends=True)[:3])
@@ -214,9 +214,9 @@ def test_clotho_takes_freesound_ids_from_its_metadata(tmp_path: Path) -> None:
         "file_name,caption_1,caption_2\nSanta Motor.wav,A motor.,It whirs.\nRain.wav,Rain.,Wet.\nSea.wav,Sea.,Wet.\n"
     )
     write(tmp_path / "clotho_captions_evaluation.csv", captions)
-    about = "file_name,keywords,sound_id,sound_link,start_end_samples,manufacturer,license\n"
+    head = "file_name,keywords,sound_id,sound_link,start_end_samples,manufacturer,license\n"
     rows = 'Santa Motor.wav,motor;toy,53273,https://freesound.org/x,"[1, 2]",Ren\u00e9,by\nRain.wav,rain,Not found,,,x,by\n'
-    (tmp_path / "clotho_metadata_evaluation.csv").write_bytes((about + rows).encode("latin-1"))
+    (tmp_path / "clotho_metadata_evaluation.csv").write_bytes((head + rows).encode("latin-1"))
     clips = tasks.read("clotho", str(tmp_path), ())[1]
     assert [clip.recording_id for clip in clips] == ["freesound:53273", "", ""]
 
@@ -280,7 +280,7 @@ def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "table", "folds", "told"),
+    ("name", "table", "folds", "message"),
     [
         ("esc51", "", (), "--task 'esc51': did you mean esc50"),
         ("esc50", "", (), "holds no meta/esc50.csv and no metadata.csv"),
@@ -289,8 +289,10 @@ def test_a_bucket_of_datasets_is_found_and_read(s3: str) -> None:
         ("esc50", "filename,fold,category\na.wav,1,dog\na.flac,2,dog\n", (), "same key"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path: Path, name: str, table: str, folds: tuple[str, ...], told: str) -> None:
+def test_a_wrong_listing_is_refused(
+    tmp_path: Path, name: str, table: str, folds: tuple[str, ...], message: str
+) -> None:
     if table:
         write(tmp_path / "meta" / "esc50.csv", table)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         tasks.read(name, str(tmp_path), folds)

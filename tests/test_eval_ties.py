@@ -144,8 +144,8 @@ def test_ten_clips_with_the_same_five_captions_have_a_tenth() -> None:
     owners = np.repeat(np.arange(10), 5)
     found = measure(np.repeat(np.random.default_rng(0).random((10, 1)), 50, axis=1), owners).metrics
     assert {found[way]["R@1"]["value"] for way in found} == {0.1}
-    heard = torch.from_numpy(unit(np.random.default_rng(0), 10)[:, :2])
-    trained = pairs.retrieval(heard, Same(), [["a dog barks"] * 5] * 10)  # type: ignore[arg-type]
+    embeddings = torch.from_numpy(unit(np.random.default_rng(0), 10)[:, :2])
+    trained = pairs.retrieval(embeddings, Same(), [["a dog barks"] * 5] * 10)  # type: ignore[arg-type]
     assert [round(trained[f"{way}_R@1"], 6) for way in ("text_to_audio", "audio_to_text")] == [0.1, 0.1]
 
 

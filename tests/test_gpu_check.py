@@ -31,8 +31,8 @@ def test_every_measurement_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     notes = tmp_path / "BENCHMARKS.md"
     notes.write_text("# Benchmarks\n")
     assert gpu_check.main(["--device", "cpu", "--append", str(notes)]) == 0
-    told = notes.read_text()
-    assert told.startswith("# Benchmarks\n")
+    page = notes.read_text()
+    assert page.startswith("# Benchmarks\n")
     for what in (
         "log-mel of PANNs",
         "resample",
@@ -43,12 +43,12 @@ def test_every_measurement_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "captioner training step, true words",
         "captioner training step, scheduled",
     ):
-        assert f"| {what}" in told
-    rows = [line.split(" | ") for line in told.splitlines() if line.startswith("| training step, mn04")]
+        assert f"| {what}" in page
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| training step, mn04")]
     assert {row[1] for row in rows} == {"eager", "compiled"}
     assert all(float(row[3]) > 0 and row[5] != "-" for row in rows)
-    rows = [line.split(" | ") for line in told.splitlines() if line.startswith("| pre-training step")]
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| pre-training step")]
     assert [(row[1], row[2]) for row in rows] == [
         (mode, batch) for mode in ("eager", "blocks compiled") for batch in ("2", "4")
     ]
-    assert told.partition("\n")[2].strip() in capsys.readouterr().out
+    assert page.partition("\n")[2].strip() in capsys.readouterr().out

@@ -164,8 +164,8 @@ def test_training_step(place: Place) -> None:
     def step(device: torch.device, context: contextlib.AbstractContextManager) -> tuple[float, Tensor]:
         model.to(device).zero_grad()
         with context:
-            heard, said, scale, _ = model(*(tensor.to(device) for tensor in inputs), sample_rate_hz=RATE_HZ)
-            loss = nnf.cross_entropy(scale * heard @ said.T, torch.arange(4, device=device))
+            audio, text, scale, _ = model(*(tensor.to(device) for tensor in inputs), sample_rate_hz=RATE_HZ)
+            loss = nnf.cross_entropy(scale * audio @ text.T, torch.arange(4, device=device))
         loss.backward()
         return loss.item(), torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
 
@@ -226,8 +226,8 @@ def test_captions_of_a_batch_and_of_its_clips(place: Place, captioner: TagGuided
     expected = captioner.cpu().generate(captioner.encode_audio(waveform, length), tags, how, keys)
     captioner.to(place.device)
     with place.autocast():
-        heard = captioner.encode_audio(waveform.to(place.device), length.to(place.device))
-        found = captioner.generate(heard, tags.to(place.device), how, keys)
+        encoded_audio = captioner.encode_audio(waveform.to(place.device), length.to(place.device))
+        found = captioner.generate(encoded_audio, tags.to(place.device), how, keys)
     if place.dtype == torch.float32:
         assert [[c.text for c in clip] for clip in found] == [[c.text for c in clip] for clip in expected]
     elif how.method == "beam":

@@ -101,7 +101,7 @@ CAPTIONER: dict[str, tuple[str, TrainCaptionerConfig]] = {
         ),
     ),
     "esc50": (
-        "real 5 s clips with captions or labels, ESC-50's fold 4 held out, in this process, about 15 minutes on two cores",
+        "real 5 s clips with captions or labels, ESC-50's fold 4 held out, in this process, 15 minutes on two cores",
         TrainCaptionerConfig(
             network=replace(SMALL_CAPTIONER, audio=MEDIUM_CNN),
             exclude_folds=("4",),
@@ -144,7 +144,7 @@ CONVERT: dict[str, tuple[str, ConvertConfig]] = {
 
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": (
-        "the procedural corpus: 5 s clips, in this process, about a minute on two cores",
+        "the procedural corpus: 5 s clips, in this process, a minute on two cores",
         PretrainConfig(
             network=SMALL_CLAP, optim=OptimConfig(epochs=8, batch_size=64, lr=1e-3, save_every_s=15.0), scale=IN_PROCESS
         ),
@@ -185,7 +185,7 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
         ),
     ),
     "esc50": (
-        "real 5 s clips, in this process, about 10 minutes on two cores",
+        "real 5 s clips, in this process, 10 minutes on two cores",
         PretrainConfig(
             network=replace(SMALL_CLAP, audio=MEDIUM_CNN),
             optim=OptimConfig(epochs=15, batch_size=64, lr=5e-4),

@@ -149,7 +149,7 @@ def _stop_after_sigterm() -> str:
 
 
 class _SaveRequests:
-    """The stop signal of a Ray Train worker: a node is about to be taken away, or the driver received SIGTERM."""
+    """The stop signal of a Ray Train worker: a node will be taken away soon, or the driver received SIGTERM."""
 
     def __init__(self, out: str, rank: int) -> None:
         self.marker, self.leads, self.checked_at, self.requested = storage.join(out, SAVE_FILE), rank == 0, 0.0, False

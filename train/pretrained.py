@@ -42,7 +42,7 @@ class Pretrained(Generic[NetworkT]):
         """Load a checkpoint, in eval mode.
 
         Args:
-            name: a folder, an `s3://` or `gs://` URI, or `owner/name` on the Hugging Face hub.
+            name: a folder, an `s3://` or `gs://` URI, or `namespace/name` on the Hugging Face hub.
             device: where to run, such as "cuda".
             revision: branch, tag or commit of a hub repository.
 
@@ -62,7 +62,7 @@ class Pretrained(Generic[NetworkT]):
         """Upload the checkpoint directory to the Hugging Face hub, where the token is that of `hf auth login`.
 
         Args:
-            repo_id: `owner/name`, made if it is not there yet.
+            repo_id: `namespace/name`, made if it is not there yet.
             private: make a new repository private.
 
         Returns:

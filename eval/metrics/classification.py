@@ -61,7 +61,7 @@ def d_prime(area: float) -> float:
 
 
 def bootstrap_median(values: np.ndarray, clips: np.ndarray) -> Interval:
-    """Return the 95 % interval of the median of values (Q,), those of an owner (Q,) from 0 drawn together."""
+    """Return the 95 % interval of the median of values (Q,), those of one clip (Q,) from 0 drawn together."""
     order = np.argsort(values, kind="stable")
     ranked, clip, n = values[order], clips[order], int(clips.max()) + 1
 

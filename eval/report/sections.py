@@ -1,4 +1,4 @@
-"""How each number came about: protocol, prompts, folds, classes, confusion and configs, ready to be drawn."""
+"""The origin of each number: protocol, prompts, folds, classes, confusion and configs, ready to be drawn."""
 
 import itertools
 import json

@@ -91,7 +91,7 @@ def _check(source: str, clips_per_shard: int, max_shard_mb: float) -> None:
 
 
 def _difference(published: Plan, made_from: MadeFrom) -> str:
-    """Return how another plan than the published one came about."""
+    """Return what differs between the settings of this plan and of the published one."""
     before, now = published.made_from.to_json(), made_from.to_json()
     changes = [
         f"{name} was {before.get(name)}, now {now.get(name)}"

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.planning.capacity import CapacityConfig, CapacityEstimate, estimate
 from pipeline.planning.plan import Plan
 
-FLAC_BYTES_PER_S = 40_000  # about; 32 kHz mono 16-bit of mixed sounds
+FLAC_BYTES_PER_S = 40_000  # approximate; 32 kHz mono 16-bit of mixed sounds
 SHOWN_TAGS = 30
 
 
@@ -20,7 +20,7 @@ def describe(plan: Plan) -> str:
     if plan.listing:
         lines.append(f"source: {plan.listing.sentence()}")
     hours = plan.duration_s / 3600
-    size = f"{hours:,.1f} h as listed, about {plan.duration_s * FLAC_BYTES_PER_S / 1e9:,.1f} GB"
+    size = f"{hours:,.1f} h as listed, some {plan.duration_s * FLAC_BYTES_PER_S / 1e9:,.1f} GB"
     lines.append(
         f"{plan.num_clips:,} clips, {plan.num_included:,} after exclusions, {plan.num_without_tags:,} without tags, "
         f"{plan.num_faults:,} with faults; {size if hours else 'lengths are not listed'}"

@@ -21,7 +21,7 @@ def _is_temporary(error: BaseException) -> bool:
 with_retries = Retrying(
     retry=retry_if_exception(_is_temporary),
     stop=stop_after_attempt(6),
-    wait=wait_exponential_jitter(initial=0.1, exp_base=3, max=6, jitter=0.1),  # s; about ten seconds in all
+    wait=wait_exponential_jitter(initial=0.1, exp_base=3, max=6, jitter=0.1),  # s; some ten seconds in all
     reraise=True,
 )
 """`with_retries(function, *args)` returns what the function returns; the last attempt's error is raised."""

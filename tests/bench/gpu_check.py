@@ -84,9 +84,9 @@ def captions(bench: Bench) -> Iterator[Row]:
     for batch in bench.size.batches:
         tags = (torch.rand(batch, 527) < 0.005).float().to(bench.device)
         keys = [str(i) for i in range(batch)]
-        heard = model.encode_audio(*(tensor.to(bench.device) for tensor in clips(batch)), RATE_HZ)
+        encoded_audio = model.encode_audio(*(tensor.to(bench.device) for tensor in clips(batch)), RATE_HZ)
         for how in (Decoding(), Decoding(method="nucleus")):
-            decode = partial(model.generate, heard, tags, how, keys)
+            decode = partial(model.generate, encoded_audio, tags, how, keys)
             yield bench.row(f"decode, {how.method}", "eager", batch, lambda _: decode(), tuple)
         yield bench.row(
             "audio to caption, beam 3", "eager", batch,
@@ -164,8 +164,8 @@ def pairs(batch: int) -> Inputs:
 
 def _step(run: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, batch: int) -> Callable[[Inputs], None]:
     def step(inputs: Inputs) -> None:
-        heard, said, scale, _ = run(*inputs, sample_rate_hz=RATE_HZ)
-        logits = scale * heard @ said.T
+        audio, text, scale, _ = run(*inputs, sample_rate_hz=RATE_HZ)
+        logits = scale * audio @ text.T
         target = torch.arange(batch, device=logits.device)
         loss = (nnf.cross_entropy(logits, target) + nnf.cross_entropy(logits.T, target)) / 2
         optimizer.zero_grad(set_to_none=True)

@@ -121,6 +121,6 @@ def table(rows: list[Row], ceiling: float, name: str) -> str:
     head = ["what", "mode", "batch", "ms", "clips/s", "TFLOP/s", "MFU", "peak GB"]
     lines = [head, ["---"] * len(head), *(row.cells(ceiling) for row in rows)]
     body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    about = f"`make gpu-check`, torch {torch.__version__}, 10 s clips, bfloat16 autocast."
-    about += f" Ceiling: {ceiling / 1e12:.1f} TFLOP/s in a bfloat16 matrix product."
-    return f"## {date.today()}, {name}\n\n{about}\n\n{body}\n"
+    settings = f"`make gpu-check`, torch {torch.__version__}, 10 s clips, bfloat16 autocast."
+    settings += f" Ceiling: {ceiling / 1e12:.1f} TFLOP/s in a bfloat16 matrix product."
+    return f"## {date.today()}, {name}\n\n{settings}\n\n{body}\n"

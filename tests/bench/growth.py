@@ -110,8 +110,8 @@ def caption(folder: Path, clips: int) -> str:
 
     corpus, captioner, source = folder / "corpus", folder / "captioner", folder / "clips"
     subprocess.run(stage("pipeline", "synth", "tiny", "--out", str(corpus)), check=True)
-    told = str(corpus / "captioned_segments.csv")
-    subprocess.run(stage("train", "captioner", "tiny", "--source", told, "--out", str(captioner)), check=True)
+    listing = str(corpus / "captioned_segments.csv")
+    subprocess.run(stage("train", "captioner", "tiny", "--source", listing, "--out", str(captioner)), check=True)
     listed = sources.read_clips(str(corpus / "tagged_segments.csv"))
     (source / "audio").mkdir(parents=True)
     with open(source / "metadata.csv", "w", newline="") as file:

@@ -1,6 +1,6 @@
 """How many GPU actors one driver can keep busy: `make scaling`. Prints a table for BENCHMARKS.md, draws cluster/scaling.svg.
 
-The graph is the one of `pipeline caption`, by the same functions, on a Ray that is told it had 256 GPUs; its actors sleep
+The graph is the one of `pipeline caption`, by the same functions, on a Ray that counts 256 GPUs; its actors sleep
 for as long as a GPU would need for a shard. What is left is what Ray costs: scheduling, and moving shards through the object
 store. All processes share the cores of this machine, where a cluster has a head for the driver alone: real knees lie higher.
 More actors than the memory holds the processes of are left out, and named.

@@ -189,7 +189,7 @@ def _broken() -> list[Case]:
         Case("cut-odd-chunk.wav", odd[: len(odd) // 2], "truncated"),
         Case("cut-aiff.aiff", aiff[: len(aiff) // 2], "truncated"),
         Case("cut-ogg.ogg", ogg[: len(ogg) // 2], "truncated", why="no page ends the stream"),
-        Case("cut-mp3.mp3", mp3[: len(mp3) // 2], "truncated", why="playable, but its Xing header tells the length"),
+        Case("cut-mp3.mp3", mp3[: len(mp3) // 2], "truncated", why="playable, but its Xing header states the length"),
         Case("day-flac.flac", flac_claiming(DAY_S * RATE_HZ), "too_long", why="the header claims a day"),
         Case("day-wav.wav", wav_claiming(DAY_S / 4), "truncated", why="the header claims hours, the file ends"),
         Case("rate-0.wav", wav_of_rate(0), "bad_header"),

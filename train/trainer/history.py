@@ -99,7 +99,7 @@ class HistoryPieces:
     """The pieces of a history that grows at its end.
 
     A piece that is at most twice as long as the one after it becomes one with it. So each piece is more than twice as
-    long as the next: a run of n steps has at most log2(n) + 1 pieces, and each step is written about that many times.
+    long as the next: a run of n steps has at most log2(n) + 1 pieces, and each step is written some log2(n) times.
     """
 
     def __init__(self, folder: str) -> None:
