@@ -59,7 +59,9 @@ def test_ancestors_are_followed_all_the_way_back_and_once(save: Any, tmp_path: P
     lineage = {"init": second, "init_audio": str(tmp_path / "c")}
     found = overlap.count([clip("dog"), clip("cat")], save("c", lineage), lineage, ())
     assert found == {"model": 0, "init": 0, "init/init": 2}
-    assert headline.mark(found) == "*" and "init/init was trained on 2 of the 2 clips" in headline.describe_overlap(found, 2)
+    assert headline.mark(found) == "*" and "init/init was trained on 2 of the 2 clips" in headline.describe_overlap(
+        found, 2
+    )
 
 
 def test_an_ancestor_that_is_gone_is_not_known(save: Any, tmp_path: Path) -> None:
