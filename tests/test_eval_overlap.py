@@ -16,7 +16,6 @@ from pipeline.sources.clip import Clip
 from pipeline.stages import fingerprint
 from pipeline.stages.fingerprint import FingerprintConfig
 from train import checkpoint
-from train.stages import convert
 
 
 def clip(key: str, origin: str = "") -> Clip:
@@ -82,7 +81,7 @@ def test_captioners_of_all_datasets_and_the_scorers_of_their_overlays_count(save
 
 
 def test_what_released_weights_were_trained_on_is_not_known(save: Any) -> None:
-    released = {"stage": convert.STAGE}
+    released = {"stage": checkpoint.RELEASED}
     tagger = save("tagger", released)
     assert overlap.count([clip("dog")], tagger, released, ()) == {"model": None}
     towers = save("towers", {"init_audio": tagger}, "dog")
