@@ -48,7 +48,7 @@ def test_tensorboard_of_a_remote_run_is_published_at_its_end(s3: str) -> None:
 
 def test_a_library_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    with pytest.raises(InputError, match=r"--watch.wandb 'p': needs `pip install 'blat-ray\[tracking\]'`"):
+    with pytest.raises(InputError, match=r"--watch.wandb 'p': needs `pip install -e '.\[tracking\]'`"):
         MonitorConfig(wandb="p").check()
     MonitorConfig().check()
 

@@ -1,6 +1,6 @@
 """Metrics as pure functions of arrays."""
 
-from eval.metrics.classification import (
+from eval.metrics.intervals import (
     Interval,
     bootstrap,
     bootstrap_median,

@@ -135,7 +135,7 @@ def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
     except ValueError as error:
         raise InputError("--decoding", str(config.decoding), str(error)) from None
     except ImportError:
-        raise InputError("captioning", "", "pip install 'blat-ray[captioning]' brings what scores captions") from None
+        raise InputError("captioning", "", "pip install -e '.[captioning]' brings what scores captions") from None
     clips = [clip for clip in listed if clip.captions]
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")

@@ -84,7 +84,7 @@ def _lines(config: InspectConfig, found: Sample) -> Iterator[str]:
     clips, stats = found.clips, found.stats
     names = [part.name or "." for part in found.parts[:SHOWN_PARTS]]
     more = f" and {len(found.parts) - SHOWN_PARTS:,} more" if len(found.parts) > SHOWN_PARTS else ""
-    kind_counts = Counter(KIND_NAMES[part.kind] for part in found.parts)
+    kind_counts = Counter(KIND_NAMES.get(part.kind, part.kind) for part in found.parts)
     yield f"source   {config.source}"
     kinds = ", ".join(f"{n:,} x {kind}" if n > 1 else kind for kind, n in kind_counts.items())
     yield f"kind     {kinds}: {', '.join(names)}{more}"

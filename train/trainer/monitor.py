@@ -38,7 +38,7 @@ class MonitorConfig:
                 try:
                     __import__(name)
                 except ImportError:
-                    remedy = "needs `pip install 'blat-ray[tracking]'`"
+                    remedy = "needs `pip install -e '.[tracking]'`"
                     raise InputError(f"--watch.{name}", value, remedy) from None
 
 

@@ -19,7 +19,7 @@ from train.trainer.context import Context
 from train.trainer.loop import Validate
 
 BATCH_SIZE = 32
-MISSING = "pip install 'blat-ray[captioning]' brings what scores captions"
+MISSING = "pip install -e '.[captioning]' brings what scores captions"
 
 
 def read(source: str, broken: Collection[str] = (), columns: str = "") -> ListedClips:

@@ -3,10 +3,13 @@
 To add an encoder:
 1. Write train/models/encoders/<name>.py with a frozen dataclass of its shape, whose first field is
    `encoder: Literal["<name>"] = "<name>"`, and a subclass of `AudioEncoder` that takes this config.
-2. Add the config to `AudioConfig`, and the pair to `ENCODERS`.
+2. Add the config to `AudioConfig`, and the pair to `ENCODERS`. Checkpoints and all networks then take it.
+3. Add the class of its repeated block to `BLOCKS` in train/models/blocks.py: only these are compiled, recomputed and
+   sharded one by one, and have learning rates by depth.
+4. Add a named config to train/configs.py: the named config chooses the encoder, and flags change its shape.
 
-Flags, checkpoints and all networks then take it. An encoder with a new front end also adds it to `add_spec_augment` in
-train/data/augment.py. To load weights that another project released, add their layout to train/checkpoint/released.py.
+An encoder with a new front end also adds it to `add_spec_augment` in train/data/augment.py. To load weights that another
+project released, add their layout to train/checkpoint/released.py.
 """
 
 from collections.abc import Mapping
