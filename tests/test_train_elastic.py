@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import storage
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.cluster]  # two nodes: `make cluster-test`
 EPOCHS, STEPS = 6, 18
 
 
