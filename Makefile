@@ -21,7 +21,7 @@ test: $(READY) check    ## lint, types, import contracts, then every test, in tw
 gpu-check:              ## on a machine with a CUDA GPU and any Python that has torch: GPU tests, then speed
 	python3 -m tests.bench.gpu_check $(ARGS)
 
-cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, launches, Slurm; 20 minutes on 2 cores
+cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and are killed under jobs, launches, Slurm
 	pytest -m cluster --durations 0
 
 chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers and a node under its caption job
