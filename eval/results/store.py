@@ -38,6 +38,7 @@ from train.checkpoint import Checkpoint
 log = logging.getLogger(__name__)
 FOLDER, EARLIER_FILE = "results", "results.json"
 PLACE_AND_SPEED = {"model", "out", "task_dir", "cache", "batch_size", "workers", "gpus_per_worker", "device"}
+FIRST_NAMES = {"recording_id": "origin"}
 SHOWN = ("n", "num_listed", "ids_sha256", "overlap", "folds", "fold_rule")  # of an entry, by every report
 PACKAGES = ("blat-ray", "torch", "torchaudio", "transformers", "ray", "numpy")
 
@@ -187,10 +188,21 @@ def source(task: Task, folder: str, clips: Sequence[Clip]) -> str:
     local, remote = ([uri for uri in uris if ("://" in uri) == far] for far in (False, True))
     folders = {uri.rpartition("/")[0] for uri in remote}
     there = {storage.join(place, name) for place in folders for name in storage.names(place)}
-    parts: list[object] = [storage.resolve(folder), *map(repr, clips), *zip(local, storage.stamps(local), strict=True)]
+    parts: list[object] = [
+        storage.resolve(folder),
+        *map(_as_listed, clips),
+        *zip(local, storage.stamps(local), strict=True),
+    ]
     parts += [uri for uri in remote if uri in there]
     parts += [*tasks.classes(task, folder, clips), *tasks.descriptions(task, folder).items()]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _as_listed(clip: Clip) -> str:
+    """Return all fields of a clip as text. A field keeps the name that it had when hashes were first stored."""
+    fields = (FIRST_NAMES.get(field.name, field.name) for field in dataclasses.fields(clip))
+    values = (getattr(clip, field.name) for field in dataclasses.fields(clip))
+    return f"Clip({', '.join(f'{name}={value!r}' for name, value in zip(fields, values, strict=True))})"
 
 
 def done(out: str, name: str, config: Any, source: str) -> bool:
