@@ -134,7 +134,7 @@ def test_of_penalties_that_do_as_well_the_strongest_is_taken(clap: str, folder: 
 def test_folds_that_cannot_be_probed_are_told_before_anything_is_embedded(
     clap: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: tuple[str, ...], message: str
 ) -> None:
-    monkeypatch.setattr(cache, "_listen", None)
+    monkeypatch.setattr(cache, "_embed", None)
     with pytest.raises(InputError, match=message):
         probe(clap, folder, tmp_path / "out", folds=folds)
 

@@ -8,6 +8,7 @@ import pytest
 
 import eval.__main__ as eval_room
 from eval.report import headline
+from eval.results.model_results import ModelResults
 from eval.stages import report
 from eval.stages.report import ReportConfig
 from pipeline import cli
@@ -68,7 +69,8 @@ def test_an_entry_that_is_not_whole_is_one_line(tmp_path: Path, lacking: str) ->
 
 
 def test_an_evaluation_of_a_stage_that_is_not_known_has_no_headline() -> None:
-    assert headline.build({"a": run_of(later__esc50=new_entry())}).lines == []
+    run = ModelResults.from_json(run_of(later__esc50=new_entry()))
+    assert headline.build({"a": run}).lines == []
 
 
 @pytest.mark.parametrize("sizes", [None, "{broken", '{"00000.tar": 9}'])
