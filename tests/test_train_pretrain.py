@@ -105,7 +105,7 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
         assert torch.equal(a, b)
     torch.manual_seed(TINY.optim.seed)
     (clips,) = [ListedClips(sources.read_clips(dataset), ())]
-    start = build(tiny(dataset, ""), clips)
+    start = build(tiny(dataset, ""), str(tmp_path / "start"), clips)
     assert all(
         torch.equal(a, b) for a, b in zip(start.text_encoder.parameters(), after.text_encoder.parameters(), strict=True)
     )
