@@ -165,4 +165,4 @@ def test_a_checkpoint_travels_through_a_hub(clap: str, tmp_path: Path) -> None:
     assert address.startswith(hub.address)
     expected = Embedder.from_pretrained(clap).embed_text(["a dog barks"])
     assert json.loads(vector)[0] == pytest.approx(expected[0].tolist(), abs=1e-6)
-    assert absent.startswith("InputError name 'team/absent':")
+    assert absent.startswith("InputError name 'team/absent': no such folder, and not on the hub")

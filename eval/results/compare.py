@@ -20,7 +20,8 @@ SEED = 0
 METHOD = (
     "Over the clips that both models were evaluated on: the difference in points, its 95 % interval by bootstrap over "
     "clips, both models on the same resample, and a two-sided p: McNemar's exact test where a clip is right or wrong, "
-    "10,000 random sign flips for other means over clips, the normal distribution with the bootstrap's spread for mAP. "
+    "10,000 random sign flips for other means over clips (all flips where they are fewer), the normal distribution with "
+    "the bootstrap's spread for mAP. "
     "Nothing is corrected for the number of comparisons."
 )
 
