@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.graph import engine
 from pipeline.graph.finalize import finalize
 from pipeline.graph.reader import Reader
-from pipeline.graph.shard_batch import pack, unpack
+from pipeline.graph.shard_batch import ShardBatch
 from pipeline.graph.write_shard import write_shard
 from pipeline.planning import capacity
 from pipeline.planning.capacity import CapacityConfig, estimate
@@ -191,9 +191,10 @@ def count(proxy: FaultyProxy, s3: str, clips_per_shard: int, monkeypatch: pytest
         commit.recover(out)
         for shard in plan.missing(out):
             batch = Reader(out, plan, (), 0, audio_filter.OFF)(pa.table({"shard": [shard]}))
-            clips = unpack(batch)[1]
+            read = ShardBatch.from_table(batch)
             caption = {"text": "a", "score": 0.0, "guidance": "none", "decoding": "", "tags": None}
-            write_shard(pack(shard, [clip | {"captions": [caption]} for clip in clips]), out, plan)
+            captioned = [clip | {"captions": [caption]} for clip in read.clips]
+            write_shard(dataclasses.replace(read, clips=captioned).to_table(), out, plan)
         finalize(out, plan, 0.0)
         return Counter(proxy.requests) - before
     finally:

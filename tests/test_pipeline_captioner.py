@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import sources, storage
-from pipeline.graph.caption_actor import CaptionActor, distinct
+from pipeline.graph.blat_captioner import distinct
+from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionActorConfig, Guidance
-from pipeline.graph.shard_batch import pack, unpack
+from pipeline.graph.shard_batch import CaptionRow, ShardBatch
 from pipeline.stages.score import _best_first
 from train.models.captioner.decoding import Decoding
 
@@ -28,19 +30,21 @@ def test_scores_that_tie_keep_the_order_of_the_captions() -> None:
 
 
 @pytest.fixture(scope="module")
-def clips(corpus: str) -> list[dict[str, Any]]:
+def clips(corpus: str) -> ShardBatch:
     """Clips as a reader passes them on."""
     listed = sources.read_clips(storage.join(corpus, "tagged_segments.csv"))[:6]
-    row = {"status": "ready", "num_samples": 64_000, "samples": None}
-    return [{**row, "key": c.key, "tags": list(c.tags), "flac": storage.read(c.uri)} for c in listed]
+    waveforms = np.concatenate([sources.read_samples(clip) for clip in listed])
+    rows: list[Any] = [{"status": "ready", "num_samples": 64_000, "key": c.key, "tags": list(c.tags)} for c in listed]
+    return ShardBatch(shard=0, clips=rows, waveforms=waveforms)
 
 
-def captions(clips: list[dict[str, Any]], config: CaptionActorConfig) -> list[list[dict[str, Any]]]:
-    batch = pack(0, clips)
-    return [clip["captions"] for clip in unpack(CaptionActor(config)(batch))[1]]
+def captions(clips: ShardBatch, config: CaptionActorConfig) -> list[list[CaptionRow]]:
+    captioned = ShardBatch.from_table(CaptionActor(config)(clips.to_table()))
+    assert not len(captioned.waveforms), "samples came back from the actor"
+    return [row["captions"] or [] for row in captioned.clips]
 
 
-def test_merged_passes_are_the_passes_one_after_the_other(captioner: str, clips: list[dict[str, Any]]) -> None:
+def test_merged_passes_are_the_passes_one_after_the_other(captioner: str, clips: ShardBatch) -> None:
     """Two kinds of guidance, each decoded by beam search and by sampling; each of the four by itself, in this order."""
     both: tuple[Guidance, ...] = ("tags", "none")
     beam, nucleus = Decoding(num_captions=3), Decoding(method="nucleus", num_captions=5, top_p=0.5)
@@ -57,4 +61,4 @@ def test_merged_passes_are_the_passes_one_after_the_other(captioner: str, clips:
     texts = [[record["text"] for record in distinct(records)] for records in wanted]
     got = captions(clips, merged)
     assert [[record["text"] for record in records] for records in got] == texts
-    assert [records[0]["guidance"] for records in got] == ["tags"] * len(clips)
+    assert [records[0]["guidance"] for records in got] == ["tags"] * 6

@@ -26,6 +26,11 @@ def files(writer: int, size: int = 1000) -> dict[str, bytes]:
     return {name: f"{name} by {writer} ".encode() * size for name in NAMES}
 
 
+def parts(writer: int) -> dict[str, list[bytes]]:
+    """Return the files as a shard is written: in parts."""
+    return {name: [content[:10], content[10:]] for name, content in files(writer).items()}
+
+
 def held(data: str) -> dict[str, bytes]:
     return {name: storage.read(storage.join(data, name)) for name in NAMES}
 
@@ -42,7 +47,7 @@ def test_of_many_writers_at_once_exactly_one_shows(data: str) -> None:
 
         def write(writer: int, folder: str = folder, start: threading.Barrier = start) -> None:
             start.wait()
-            commit.publish(folder, "00003", files(writer))
+            commit.publish(folder, "00003", parts(writer))
 
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(write, range(6)))
@@ -52,8 +57,8 @@ def test_of_many_writers_at_once_exactly_one_shows(data: str) -> None:
 
 
 def test_a_committed_shard_is_left_alone(data: str) -> None:
-    commit.publish(data, "00003", files(1))
-    commit.publish(data, "00003", files(2))
+    commit.publish(data, "00003", parts(1))
+    commit.publish(data, "00003", parts(2))
     assert held(data) == files(1)
     assert storage.list_names(storage.join(data, commit.FOLDER)) == []
 
@@ -104,7 +109,7 @@ def test_a_dead_loser_leaves_no_trace_in_the_result(data: str) -> None:
     storage.publish(storage.join(data, commit.FOLDER, "00003-dead", NAMES[0]), b"half of it")
     commit.recover(data)
     assert not storage.exists(storage.join(data, NAMES[0]))
-    commit.publish(data, "00003", files(1))
+    commit.publish(data, "00003", parts(1))
     commit.clean_up(data)
     assert held(data) == files(1) and storage.list_names(data) == sorted(NAMES)
 
@@ -114,7 +119,7 @@ import sys
 from pipeline.dataset import commit
 for shard in range(200):
     names = [f"{shard:05d}.tar", f"{shard:05d}.parquet", f"{shard:05d}_stats.json"]
-    commit.publish(sys.argv[1], f"{shard:05d}", {name: f"{name} by {sys.argv[2]} ".encode() * 2000 for name in names})
+    commit.publish(sys.argv[1], f"{shard:05d}", {name: [f"{name} by {sys.argv[2]} ".encode()] * 2000 for name in names})
 """
 
 

@@ -24,6 +24,10 @@ def attempt(writer: str) -> Files:
     return {name: f"{name} by {writer}".encode() for name in NAMES}
 
 
+def parts(writer: str) -> dict[str, list[bytes]]:
+    return {name: [content[:3], content[3:]] for name, content in attempt(writer).items()}
+
+
 class Watch:
     """Looks at a dataset after every change: once its commit mark is there, one attempt shows, and it stays."""
 
@@ -51,7 +55,7 @@ def new_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def publish(writer: str) -> None:
-    commit.publish(DATA, "00003", attempt(writer))
+    commit.publish(DATA, "00003", parts(writer))
 
 
 def stops(store: MemoryStore, steps: float, work: Callable[[], None]) -> bool:
@@ -139,12 +143,12 @@ def test_the_real_stores_do_what_the_one_in_memory_does(
     for stopped_after in itertools.count():
         data, ended = f"{root}/{stopped_after}", False
         with stopping(stopped_after), suppress(Stopped):
-            commit.publish(data, "00003", attempt("a"))
+            commit.publish(data, "00003", parts("a"))
             ended = True
         commit.recover(data)
         shown = {name: storage.read(f"{data}/{name}") for name in NAMES if storage.exists(f"{data}/{name}")}
         assert shown in ({}, attempt("a"))
-        commit.publish(data, "00003", attempt("b"))
+        commit.publish(data, "00003", parts("b"))
         commit.clean_up(data)
         assert {name: storage.read(f"{data}/{name}") for name in NAMES} == (shown or attempt("b"))
         assert storage.list_names(data) == sorted(NAMES)

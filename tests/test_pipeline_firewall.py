@@ -101,7 +101,7 @@ def test_our_own_shards_as_a_source_keep_where_their_clips_come_from(tmp_path: P
     meta = {"text": ["a dog"], "tag": ["Dog"], "mids": [], "source_id": "bark.wav", "origin": "freesound:9032"}
     samples = [("bark", audio.encode_flac(np.ones(3200, np.int16)), meta)]
     (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "00000.tar").write_bytes(shards.pack(samples))
+    (tmp_path / "source" / "00000.tar").write_bytes(b"".join(shards.pack(samples).tar.parts))
     (tmp_path / "source" / "esc50.csv").write_text(METADATA["esc50.csv"][1])
     draft = draft_plan("", str(tmp_path / "source"), (), 8, DecontaminationConfig()).plan
     assert draft.matched_sets.excluded == {"esc50": 1}

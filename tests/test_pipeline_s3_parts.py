@@ -66,7 +66,7 @@ def test_large_objects_go_up_and_are_moved_in_parts(root: str, large: bytes) -> 
 
 def test_a_large_shard_is_committed(root: str, large: bytes) -> None:
     files = {"00003.tar": large, "00003.parquet": b"ledger", "00003_stats.json": b"{}"}
-    commit.publish(root, "00003", files)
+    commit.publish(root, "00003", {name: [content] for name, content in files.items()})
     assert {name: storage.read(f"{root}/{name}") for name in files} == files
     assert parts(f"{root}/00003.tar") == PARTS
     commit.clean_up(root)

@@ -1,5 +1,7 @@
 """The shard format: reproducible bytes, readable by others, random access by the ledger, commit mark last."""
 
+import hashlib
+import io
 import json
 import tarfile
 
@@ -45,6 +47,25 @@ def test_same_outcomes_same_bytes(tmp_path) -> None:
     for name in ("a", "b"):
         shards.write(str(tmp_path / name), 0, outcomes(), "hash")
     assert (tmp_path / "a" / "00000.tar").read_bytes() == (tmp_path / "b" / "00000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_a_tar_has_the_bytes_that_webdataset_writes(count: int) -> None:
+    """Of contents of all lengths around a block, under short names and the longest."""
+    rng = np.random.default_rng(count)
+    samples = [(f"{i}{'k' * 85 * (i % 2)}", rng.bytes(509 + i), {"text": ["x" * i, "é"]}) for i in range(count)]
+    packed = shards.pack(samples)  # type: ignore[arg-type]
+    theirs = io.BytesIO()
+    with webdataset.TarWriter(theirs, user="blat", group="blat", mtime=0) as writer:
+        for key, flac, meta in samples:
+            text = json.dumps(meta, ensure_ascii=False, sort_keys=True).encode()
+            writer.write({"__key__": key, "flac": flac, "json": text})
+    ours = b"".join(packed.tar.parts)
+    assert ours == theirs.getvalue() and packed.tar.size == len(ours)
+    assert packed.tar.sha256() == hashlib.sha256(ours).hexdigest()
+    for position, (_, flac, meta) in zip(packed.positions, samples, strict=True):
+        assert ours[position.flac_offset :][: position.flac_size] == flac
+        assert json.loads(ours[position.json_offset :][: position.json_size]) == meta
 
 
 def test_plain_webdataset_reads_our_tar(tmp_path) -> None:

@@ -12,6 +12,11 @@ class Span(NamedTuple):
     start_s: float
     end_s: float  # 0: the end of the file
 
+    @property
+    def whole(self) -> bool:
+        """Whether the span is the whole file."""
+        return not (self.start_s or self.end_s)
+
     def impossible(self) -> str:
         """Return why no file can contain the span, or ''."""
         possible = 0 <= self.start_s < math.inf and (self.end_s == 0 or self.start_s < self.end_s < math.inf)

@@ -11,19 +11,20 @@ afterwards.
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline import storage
+from pipeline.dataset.tar import Buffer
 
 FOLDER = "attempts"
 
 
-def publish(data: str, shard: str, files: Mapping[str, bytes]) -> None:
-    """Publish the files of a shard, name to content, unless it is committed already. The last one is the commit mark."""
+def publish(data: str, shard: str, files: Mapping[str, Sequence[Buffer]]) -> None:
+    """Publish the files of a shard, unless it is committed: name to the parts of its content, the commit mark last."""
     mark = list(files)[-1]
     attempt = f"{shard}-{uuid.uuid4().hex}"
     for name, content in files.items():
-        storage.publish(storage.join(data, FOLDER, attempt, name), content)
+        storage.publish(storage.join(data, FOLDER, attempt, name), *content)
     decision = json.dumps({"attempt": attempt, "files": list(files)}).encode()
     won = storage.create(_decision(data, shard), decision)
     if not storage.exists(storage.join(data, mark)):

@@ -7,25 +7,24 @@
 <data>/plan.json, plan/<hash>/00000.parquet, ...   which clip goes into which shard (pipeline/planning/tables.py)
 <data>/sizes.json          {"00000.tar": clips}, published when every shard is committed
 <data>/copies/             fingerprints and copies, where these are left out (pipeline/quality/deduplication.py)
-<data>/attempts/           what is being written; gone when the dataset is finished (pipeline/dataset/commit.py)
+<data>/attempts/           what is being written (pipeline/dataset/commit.py, staging.py); gone when the dataset is finished
 <data>/overlays/<name>/    captions, scores or an audit by key; audio is never rewritten (pipeline/dataset/overlays.py)
 """
 
 import hashlib
-import io
 import json
 import re
-import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.dataset import commit
+from pipeline.dataset import commit, tar
 from pipeline.dataset.shard_stats import ShardStats
+from pipeline.dataset.tar import Buffer
 
 Status = Literal["written", "filtered", "failed"]
 LEDGER = pa.schema(
@@ -105,8 +104,27 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     duration_s: float = 0.0
-    flac: bytes = b""
+    flac: Buffer = b""
     meta: SampleMeta = field(default_factory=SampleMeta)
+
+
+class Position(NamedTuple):
+    """Where the files of a clip lie in a tar; the fields are those of a ledger row."""
+
+    flac_offset: int
+    flac_size: int
+    json_offset: int
+    json_size: int
+
+
+NOWHERE = Position(-1, -1, -1, -1)
+
+
+class PackedShard(NamedTuple):
+    """The tar of a shard, and the position of each sample in it."""
+
+    tar: tar.Tar
+    positions: list[Position]
 
 
 def tar_name(shard: int) -> str:
@@ -114,9 +132,9 @@ def tar_name(shard: int) -> str:
     return f"{shard:05d}.tar"
 
 
-def number_of(tar: str) -> int:
+def number_of(name: str) -> int:
     """Return the number of a shard from the name of its tar."""
-    return int(tar.removesuffix(".tar"))
+    return int(name.removesuffix(".tar"))
 
 
 def ledger_name(shard: int) -> str:
@@ -135,9 +153,9 @@ def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) ->
     Returns:
         The stats of this call.
     """
-    tar = pack([(o.key, o.flac, o.meta) for o in outcomes if o.status == "written"])
-    members = {member.name: (member.offset_data, member.size) for member in _members(tar)}
-    rows = [_ledger_row(outcome, members) for outcome in outcomes]
+    packed = pack([(o.key, o.flac, o.meta) for o in outcomes if o.status == "written"])
+    positions = iter(packed.positions)
+    rows = [_ledger_row(o, next(positions) if o.status == "written" else NOWHERE) for o in outcomes]
     counts = Counter(outcome.status for outcome in outcomes)
     stats = ShardStats(
         shard=shard,
@@ -148,28 +166,35 @@ def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) ->
         failed=counts["failed"],
         reasons=dict(sorted(Counter(o.reason for o in outcomes if o.reason).items())),
         duration_s=round(sum(o.duration_s for o in outcomes if o.status == "written"), 3),
-        tar_size=len(tar),
-        tar_sha256=hashlib.sha256(tar).hexdigest(),
+        tar_size=packed.tar.size,
+        tar_sha256=packed.tar.sha256(),
     )
     ledger = storage.table_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
-    files = {tar_name(shard): tar, ledger_name(shard): ledger, stats_name(shard): storage.json_bytes(stats.to_json())}
-    commit.publish(data, f"{shard:05d}", files)
+    mark = storage.json_bytes(stats.to_json())
+    names = tar_name(shard), ledger_name(shard), stats_name(shard)
+    files: list[list[Buffer]] = [packed.tar.parts, [ledger], [mark]]
+    commit.publish(data, f"{shard:05d}", dict(zip(names, files, strict=True)))
     return stats
 
 
-def member(tar: bytes, row: ClipRow, kind: Literal["flac", "json"]) -> bytes:
+def member(data: bytes, row: ClipRow, kind: Literal["flac", "json"]) -> bytes:
     """Return one file of a clip from the bytes of its tar, given the clip's ledger row."""
     if kind == "flac":
         offset, size = row["flac_offset"], row["flac_size"]
     else:
         offset, size = row["json_offset"], row["json_size"]
-    return tar[offset : offset + size]
+    return data[offset : offset + size]
 
 
 def committed(data: str) -> list[int]:
     """Return the numbers of the shards that have a commit mark."""
     found = (re.fullmatch(r"(\d{5,})_stats\.json", name) for name in storage.list_names(data))
     return sorted(int(match[1]) for match in found if match)
+
+
+def is_committed(data: str, shard: int) -> bool:
+    """Return whether a shard has its commit mark."""
+    return storage.exists(storage.join(data, stats_name(shard)))
 
 
 def read_stats(data: str, shard: int) -> ShardStats:
@@ -205,26 +230,25 @@ def sizes(data: str) -> dict[int, int]:
     return dict(sorted((number_of(name), clips) for name, clips in names.items()))
 
 
-def pack(samples: Sequence[tuple[str, bytes, SampleMeta]]) -> bytes:
+def pack(samples: Sequence[tuple[str, Buffer, SampleMeta]]) -> PackedShard:
     """Return a tar of samples: key, FLAC and JSON of each."""
-    import webdataset  # here: it imports torch, which the reading of shards and the command line can do without
+    texts = [json.dumps(meta, ensure_ascii=False, sort_keys=True).encode() for _, _, meta in samples]
+    members = [
+        member
+        for (key, flac, _), text in zip(samples, texts, strict=True)
+        for member in ((f"{key}.flac", flac), (f"{key}.json", text))
+    ]
+    packed = tar.pack(members)
+    positions = [
+        Position(flac_offset, len(flac), json_offset, len(text))
+        for flac_offset, json_offset, (_, flac, _), text in zip(
+            packed.offsets[::2], packed.offsets[1::2], samples, texts, strict=True
+        )
+    ]
+    return PackedShard(packed, positions)
 
-    buffer = io.BytesIO()
-    with webdataset.TarWriter(buffer, user="blat", group="blat", mtime=0, format=tarfile.USTAR_FORMAT) as writer:
-        for key, flac, meta in samples:
-            text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-            writer.write({"__key__": key, "flac": flac, "json": text.encode()})
-    return buffer.getvalue()
 
-
-def _members(tar: bytes) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(tar)) as file:
-        yield from file
-
-
-def _ledger_row(outcome: Outcome, members: dict[str, tuple[int, int]]) -> ClipRow:
-    flac_offset, flac_size = members.get(f"{outcome.key}.flac", (-1, -1))
-    json_offset, json_size = members.get(f"{outcome.key}.json", (-1, -1))
+def _ledger_row(outcome: Outcome, position: Position) -> ClipRow:
     return {
         "key": outcome.key,
         "status": outcome.status,
@@ -232,10 +256,7 @@ def _ledger_row(outcome: Outcome, members: dict[str, tuple[int, int]]) -> ClipRo
         "reason": outcome.reason,
         "detail": outcome.detail,
         "duration_s": outcome.duration_s,
-        "flac_offset": flac_offset,
-        "flac_size": flac_size,
-        "json_offset": json_offset,
-        "json_size": json_size,
+        **position._asdict(),  # type: ignore[typeddict-item]
         "sha256": hashlib.sha256(outcome.flac).hexdigest() if outcome.status == "written" else "",
         "text": outcome.meta.get("text", []),
         "score": [caption["score"] for caption in outcome.meta.get("captions", [])],

@@ -101,8 +101,9 @@ class CaptionConfig(CaptionActorConfig):
     Clips of neither count nothing; 0 bounds by clips alone."""
     max_bad_fraction: float = field(default=0.05, metadata=run_dir.NOT_IDENTITY)
     """The job fails when a larger share of the clips failed, from 0 to 1. Filtered clips do not count."""
-    decode: Literal["actor", "reader"] = field(default="actor", metadata=run_dir.NOT_IDENTITY)
-    """Where the model's input is decoded: beside the model, or by the CPU tasks that read, for GPU nodes short of cores."""
+    decode: Literal["reader", "actor"] = field(default="reader", metadata=run_dir.NOT_IDENTITY)
+    """Where the captioner gets its samples from: from the tasks that read, which decode each clip anyway, or decoded once
+    more beside the model. The second halves the bytes that travel to GPU nodes over a slow network."""
     licence: str = "other"
     """Licence of the audio and captions, as the dataset card states it; an identifier of the Hugging Face hub."""
     firewall: DecontaminationConfig = field(default_factory=DecontaminationConfig, metadata=run_dir.NOT_IDENTITY)

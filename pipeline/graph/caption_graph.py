@@ -2,11 +2,11 @@
 
 A row is one shard of the plan, so that the engine can neither split nor merge shards.
 
-    shard numbers -> Reader (CPU tasks): plan rows, bytes, check, canonical FLAC
-                  -> CaptionActor (on GPUs where asked): decode, batch, beam search
-                  -> write_shard (CPU tasks): tar, ledger, commit mark
+    shard numbers -> Reader (CPU tasks): plan rows, bytes, decode, check, canonical FLAC   ---- FLAC, by a file ---+
+                  -> CaptionActor (on GPUs where asked): batch, beam search                                       |
+                  -> write_shard (CPU tasks): tar, ledger, commit mark   <----------------------------------------+
 
-Between the stages travel encoded bytes in Arrow columns, never Python objects.
+The samples travel to the actor in Arrow buffers, which are not copied within a node; only captions come back from it.
 """
 
 import logging

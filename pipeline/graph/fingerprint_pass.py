@@ -31,10 +31,10 @@ class Fingerprinter:
         return pa.table({"shard": [shard]})
 
     def _words(self, row: PlanRow) -> deduplication.WordsRow | None:
-        _, samples = self.reader.check(row)
-        if samples is None:
+        _, found = self.reader.check(row)
+        if found is None:
             return None
-        words = fingerprint.compute(samples, audio.SAMPLE_RATE_HZ)
+        words = fingerprint.compute(found.samples, audio.SAMPLE_RATE_HZ)
         return {"key": row["key"], "words": words.astype("<u4").tobytes()}
 
 

@@ -1,15 +1,19 @@
-"""The reading task: a shard number -> its clips as canonical FLAC. Clips are read, checked and encoded in threads."""
+"""The reading task: a shard number -> its clips, decoded once and checked; their audio as canonical FLAC in a file.
+
+Clips are read, decoded and, where they are not canonical already, encoded in threads.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import accumulate
 from typing import cast
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, sources
 from pipeline.audio import fingerprint, fingerprint_table
-from pipeline.graph.shard_batch import ClipRow, end_clip, pack
+from pipeline.dataset import staging
+from pipeline.graph.shard_batch import ClipRow, Samples, ShardBatch, Waveforms, end_clip
 from pipeline.planning.plan import Plan
 from pipeline.planning.tables import PlanRow
 from pipeline.quality import deduplication
@@ -33,42 +37,51 @@ class Reader:
         self.out, self.plan, self.fingerprints, self.decoded_samples = out, plan, fingerprints, decoded_samples
         self.audio_filter = audio_filter
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, table: pa.Table) -> pa.Table:
         """Turn a shard number into its clips; one that cannot be read becomes a failed row."""
-        (shard,) = batch["shard"].to_pylist()
+        (shard,) = table["shard"].to_pylist()
         copied = deduplication.of_shard(self.out, shard) if self.audio_filter.drop_copies else {}
         rows = self.plan.read_shard(self.out, shard)
+        waveforms = Waveforms(len(rows), self.decoded_samples)
         with ThreadPoolExecutor(READERS) as pool:
-            return pack(shard, list(pool.map(lambda row: self._read(row, copied.get(row["key"], "")), rows)))
+            read = list(
+                pool.map(lambda i: self._read(rows[i], copied.get(rows[i]["key"], ""), i, waveforms), range(len(rows)))
+            )
+        flacs = [flac for _, flac in read]
+        clips = [clip for clip, _ in read]
+        for clip, flac, end in zip(clips, flacs, accumulate(map(len, flacs)), strict=True):
+            clip["flac_offset"], clip["flac_size"] = end - len(flac), len(flac)
+        audio_uri = staging.write(self.out, shard, flacs) if any(flacs) else ""
+        return ShardBatch(shard=shard, clips=clips, audio=audio_uri, waveforms=waveforms.joined()).to_table()
 
-    def check(self, row: PlanRow) -> tuple[ClipRow, np.ndarray | None]:
-        """Return a planned clip with its status after reading, and its samples int16 (T,) where it is ready."""
+    def check(self, row: PlanRow) -> tuple[ClipRow, sources.CanonicalAudio | None]:
+        """Return a planned clip with its status after reading, and its audio where it is ready."""
         if row["excluded"]:
             return end_clip(row, "filtered", "plan", "evaluation_clip", f"by its id a clip of {row['excluded']}"), None
         try:
-            samples = sources.read_audio(_location(row))
+            found = sources.read_canonical(_location(row))
         except audio.AudioError as error:
             return end_clip(row, "failed", "read", error.reason, error.detail), None
-        if rejected := self.audio_filter.reject(samples):
+        if rejected := self.audio_filter.reject(found.samples):
             return end_clip(row, "filtered", "read", *rejected), None
-        if known := self._known(samples):
+        if known := self._known(found.samples):
             return end_clip(row, "filtered", "read", "evaluation_audio", known), None
         clip = cast("ClipRow", {**row})
-        clip["status"] = "ready"
-        return clip, samples
+        clip["status"], clip["num_samples"] = "ready", len(found.samples)
+        return clip, found
 
-    def _read(self, row: PlanRow, copied: str) -> ClipRow:
+    def _read(self, row: PlanRow, copied: str, index: int, waveforms: Waveforms) -> tuple[ClipRow, bytes]:
+        """Return a clip and its FLAC, and put its samples among the waveforms; nothing of a clip that is left out."""
         if copied:
-            return end_clip(row, "filtered", "read", "audio_copy", copied)
-        clip, samples = self.check(row)
-        if samples is None:
-            return clip
-        clip["num_samples"], clip["flac"] = len(samples), audio.encode_flac(samples)
-        if self.decoded_samples:
-            clip["samples"] = samples[: self.decoded_samples].tobytes()
-        return clip
+            return end_clip(row, "filtered", "read", "audio_copy", copied), b""
+        clip, found = self.check(row)
+        if found is None:
+            return clip, b""
+        flac = found.flac or audio.encode_flac(found.samples)
+        waveforms.put(index, found.samples)
+        return clip, flac
 
-    def _known(self, samples: np.ndarray) -> str:
+    def _known(self, samples: Samples) -> str:
         """Return which evaluation clip these samples sound like, or ''."""
         if not self.fingerprints:
             return ""

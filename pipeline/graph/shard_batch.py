@@ -1,11 +1,18 @@
-"""A shard on its way through the graph: an Arrow table of one row that holds the clips of the shard."""
+"""A shard on its way through the graph: an Arrow table of one row that holds the clips of the shard.
 
+Shapes: T = samples that the captioner takes of a clip.
+"""
+
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict, cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.planning.tables import SCHEMA, PlanRow
 
+Samples = npt.NDArray[np.int16]
 CAPTION = pa.struct(
     [
         ("text", pa.string()),
@@ -23,12 +30,21 @@ CLIP = pa.struct(
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("num_samples", pa.int64()),
-        ("flac", pa.large_binary()),
-        ("samples", pa.large_binary()),
+        ("flac_offset", pa.int64()),
+        ("flac_size", pa.int64()),
         ("captions", pa.list_(CAPTION)),
     ]
 )
-SHARD = pa.schema([("shard", pa.int32()), ("clips", pa.list_(CLIP)), ("actor", pa.string()), ("busy_s", pa.float64())])
+SHARD = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("clips", pa.list_(CLIP)),
+        ("audio", pa.string()),
+        ("waveforms", pa.large_list(pa.int16())),
+        ("actor", pa.string()),
+        ("busy_s", pa.float64()),
+    ]
+)
 
 
 class CaptionRow(TypedDict):
@@ -49,9 +65,46 @@ class ClipRow(PlanRow, total=False):
     reason: str  # one word
     detail: str
     num_samples: int
-    flac: bytes
-    samples: bytes | None  # int16, cut to the length of the model's input; only where the reader decodes for the actor
+    flac_offset: int  # in the file that `ShardBatch.audio` names
+    flac_size: int
     captions: list[CaptionRow] | None
+
+
+@dataclass(kw_only=True)
+class ShardBatch:
+    """One shard between two steps."""
+
+    shard: int
+    clips: list[ClipRow]
+    audio: str = ""
+    """URI of the file that holds the FLAC of the clips."""
+    waveforms: Samples = field(default_factory=lambda: np.zeros(0, np.int16))
+    """What the captioner takes of each clip that was read, one after the other; empty where the actor decodes."""
+    actor: str = ""
+    """Name of the actor that made the captions."""
+    busy_s: float = 0.0
+    """Seconds in which its model worked on the shard."""
+
+    def to_table(self) -> pa.Table:
+        """Return a table of SHARD; it shares the memory of the waveforms."""
+        values = {
+            "shard": self.shard,
+            "clips": self.clips,
+            "audio": self.audio,
+            "actor": self.actor,
+            "busy_s": self.busy_s,
+        }
+        columns = {name: pa.array([value], SHARD.field(name).type) for name, value in values.items()}
+        ends = pa.array([0, len(self.waveforms)], pa.int64())
+        columns["waveforms"] = pa.LargeListArray.from_arrays(ends, pa.array(self.waveforms))
+        return pa.table(columns, schema=SHARD)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "ShardBatch":
+        """Return the shard in a table of SHARD; the waveforms are a view of its memory."""
+        row = table.drop_columns(["waveforms"]).to_pylist()[0]
+        (waveforms,) = (chunk.flatten() for chunk in table["waveforms"].chunks if len(chunk))
+        return cls(**row, waveforms=waveforms.to_numpy(zero_copy_only=True))
 
 
 def end_clip(
@@ -63,12 +116,25 @@ def end_clip(
     return clip
 
 
-def pack(shard: int, clips: list[ClipRow], actor: str = "", busy_s: float = 0.0) -> pa.Table:
-    """Return the batch of a shard; `actor` made its captions, and its model worked for `busy_s` seconds."""
-    return pa.Table.from_pylist([{"shard": shard, "clips": clips, "actor": actor, "busy_s": busy_s}], schema=SHARD)
+class Waveforms:
+    """Collects what the captioner takes of each clip: clips of one shard are decoded by several threads."""
 
+    def __init__(self, num_clips: int, num_samples: int) -> None:
+        """Make room for `num_samples` of each clip; memory is used only where something is put."""
+        self.slots, self.lengths = np.empty((num_clips, num_samples), np.int16), [0] * num_clips
 
-def unpack(batch: pa.Table) -> tuple[int, list[ClipRow]]:
-    """Return the number of a shard and its clips."""
-    (shard,) = batch["shard"].to_pylist()
-    return shard, batch["clips"].combine_chunks().flatten().to_pylist()
+    def put(self, index: int, samples: Samples) -> None:
+        """Copy a clip (T',), cut to T."""
+        cut = samples[: self.slots.shape[1]]
+        self.lengths[index] = len(cut)
+        self.slots[index, : len(cut)] = cut
+
+    def joined(self) -> Samples:
+        """Return the clips one after the other, in their order; the object is of no use afterwards."""
+        flat, end = self.slots.reshape(-1), 0
+        for index, length in enumerate(self.lengths):
+            start = index * self.slots.shape[1]
+            if start != end:
+                flat[end : end + length] = flat[start : start + length]
+            end += length
+        return flat[:end]

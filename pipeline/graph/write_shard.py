@@ -3,25 +3,34 @@
 import pyarrow as pa
 
 from pipeline import audio
-from pipeline.dataset import shards
+from pipeline.dataset import shards, staging
+from pipeline.dataset.shard_stats import ShardStats
 from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.job_stats import ShardReport
 from pipeline.graph.run_config import ConfigT, RunConfig, read_run_config
-from pipeline.graph.shard_batch import CaptionRow, ClipRow, unpack
+from pipeline.graph.shard_batch import CaptionRow, ClipRow, ShardBatch
 from pipeline.planning.plan import Plan
 from pipeline.sources.tables import LABEL_SEPARATOR
 
 
-def write_shard(batch: pa.Table, out: str, plan: Plan) -> pa.Table:
+def write_shard(table: pa.Table, out: str, plan: Plan) -> pa.Table:
     """Publish one shard and return its `ShardReport`."""
-    shard, clips = unpack(batch)
+    batch = ShardBatch.from_table(table)
+    committed = shards.is_committed(out, batch.shard)  # Ray repeats a task whose worker died after its work was done
+    stats = shards.read_stats(out, batch.shard) if committed else _write(batch, out, plan)
+    if batch.audio:
+        staging.remove(batch.audio)
+    return ShardReport(stats=stats, actor=batch.actor, busy_s=batch.busy_s).to_batch()
+
+
+def _write(batch: ShardBatch, out: str, plan: Plan) -> ShardStats:
     run_config = read_run_config(out, CaptionConfig)
-    outcomes = [_outcome(clip, run_config) for clip in clips]
-    stats = shards.write(out, shard, outcomes, plan.part_of(shard).hash)
-    return ShardReport(stats=stats, actor=batch["actor"][0].as_py(), busy_s=batch["busy_s"][0].as_py()).to_batch()
+    audio_bytes = staging.read(batch.audio) if batch.audio else memoryview(b"")
+    outcomes = [_outcome(clip, audio_bytes, run_config) for clip in batch.clips]
+    return shards.write(out, batch.shard, outcomes, plan.part_of(batch.shard).hash)
 
 
-def _outcome(clip: ClipRow, run_config: RunConfig[CaptionConfig]) -> shards.Outcome:
+def _outcome(clip: ClipRow, audio_bytes: memoryview, run_config: RunConfig[CaptionConfig]) -> shards.Outcome:
     if clip["status"] != "ready":
         return shards.Outcome(
             key=clip["key"],
@@ -49,7 +58,7 @@ def _outcome(clip: ClipRow, run_config: RunConfig[CaptionConfig]) -> shards.Outc
         stage="write",
         detail=clip["note"] or "",
         duration_s=clip["num_samples"] / audio.SAMPLE_RATE_HZ,
-        flac=clip["flac"],
+        flac=audio_bytes[clip["flac_offset"] :][: clip["flac_size"]],
         meta=meta,
     )
 

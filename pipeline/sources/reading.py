@@ -2,13 +2,22 @@
 
 from functools import lru_cache
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, storage
+from pipeline.audio import canonical
 from pipeline.sources import parquet
 from pipeline.sources.clip import AudioLocation, Clip
+
+
+class CanonicalAudio(NamedTuple):
+    """The audio of a clip as a shard holds it."""
+
+    samples: np.ndarray  # int16 (T,) at 32 kHz
+    flac: bytes | None  # the bytes as they are, where these are canonical already
 
 
 def read_samples(clip: Clip, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
@@ -18,12 +27,28 @@ def read_samples(clip: Clip, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.n
 
 def read_audio(location: AudioLocation, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
     """Read and decode the audio at a location; int16 (T,). Raises AudioError with the reason when that fails."""
-    uri, offset, size, fault, start_s, end_s = location
-    if not (start_s or end_s):
-        return audio.decode(read_bytes(uri, offset, size, fault), sample_rate_hz)
+    return _decoded(_encoded(location), location, sample_rate_hz)
+
+
+def read_canonical(location: AudioLocation) -> CanonicalAudio:
+    """Read and decode the audio at a location for a shard. Raises AudioError with the reason when that fails."""
+    data = _encoded(location)
+    whole = not (location.cut_start_s or location.cut_end_s)
+    if whole and (samples := canonical.decode(data)) is not None:
+        return CanonicalAudio(samples, data)
+    return CanonicalAudio(_decoded(data, location, audio.SAMPLE_RATE_HZ), None)
+
+
+def _encoded(location: AudioLocation) -> bytes:
+    """Return the bytes of the file, which may hold more than the clip."""
+    if not (location.cut_start_s or location.cut_end_s):
+        return read_bytes(*location[:4])
     with _recording_lock:  # threads ask for clips of one recording at the same time
-        data = _recording(uri)
-    return audio.decode(data, sample_rate_hz, start_s=start_s, end_s=end_s)
+        return _recording(location.uri)
+
+
+def _decoded(data: bytes, location: AudioLocation, sample_rate_hz: int) -> np.ndarray:
+    return audio.decode(data, sample_rate_hz, start_s=location.cut_start_s, end_s=location.cut_end_s)
 
 
 def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> bytes:

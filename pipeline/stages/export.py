@@ -105,7 +105,7 @@ def write(batch: pa.Table, data: str, out: str, rate_hz: int) -> pa.Table:
         for shard, group in groupby(rows, key=itemgetter("shard"))
         for sample in _samples(storage.join(data, shards.tar_name(shard)), list(group), rate_hz)
     ]
-    storage.publish(storage.join(out, shards.tar_name(number)), shards.pack(samples))
+    storage.publish(storage.join(out, shards.tar_name(number)), *shards.pack(samples).tar.parts)
     return pa.table({"shard": [number], "clips": [len(samples)]})
 
 

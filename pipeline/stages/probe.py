@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, run_dir, storage
+from pipeline.dataset import staging
 from pipeline.errors import InputError, JobError
 from pipeline.graph import caption_graph, engine
 from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionConfig, check_command
 from pipeline.graph.reader import Reader
-from pipeline.graph.shard_batch import pack, unpack
+from pipeline.graph.shard_batch import ShardBatch
 from pipeline.graph.write_shard import write_shard
 from pipeline.planning import capacity
 from pipeline.planning.plan import Plan
@@ -94,7 +95,7 @@ def measure(config: ProbeConfig, trial: str, plan: Plan, read: Reader) -> dict[s
     reading, shard, failed = run_task(read_for, third_s, read, list(dict.fromkeys(numbers)))
     captioning, start_s, captioned, device = run_task(caption_for, third_s, config, shard, actor=pool)
     writing = run_task(write_for, third_s, trial, plan, captioned)
-    clips = [clip for clip in unpack(shard)[1] if clip["status"] == "ready"]
+    clips = [clip for clip in ShardBatch.from_table(shard).clips if clip["status"] == "ready"]
     return {
         "read": {**reading._asdict(), "clips_per_s": reading.clips_per_core_s(tasks_per_core)},
         "caption": {**captioning._asdict(), "clips_per_s": captioning.clips / captioning.wall_s},
@@ -102,7 +103,7 @@ def measure(config: ProbeConfig, trial: str, plan: Plan, read: Reader) -> dict[s
         "start_s": start_s,
         "clip": {
             "duration_s": float(np.mean([clip["num_samples"] for clip in clips])) / audio.SAMPLE_RATE_HZ,
-            "flac_bytes": float(np.mean([len(clip["flac"]) for clip in clips])),
+            "flac_bytes": float(np.mean([clip["flac_size"] for clip in clips])),
             "failed_share": failed,
         },
         "about": {
@@ -124,7 +125,7 @@ def read_for(seconds: float, read: Reader, numbers: Sequence[int]) -> tuple[Timi
     def one(number: int) -> int:
         nonlocal failed, clips
         batch = read(pa.table({"shard": [number]}))
-        states = [clip["status"] for clip in unpack(batch)[1]]
+        states = [clip["status"] for clip in ShardBatch.from_table(batch).clips]
         failed, clips = failed + states.count("failed"), clips + len(states)
         if not batches and "ready" in states:
             batches.append(batch)
@@ -146,7 +147,7 @@ def caption_for(seconds: float, config: CaptionConfig, shard: pa.Table) -> tuple
     actor = CaptionActor(config)
     captioned = actor(shard)  # a first time: kernels are chosen, memory is taken
     start_s = time.monotonic() - started
-    states = [clip["status"] for clip in unpack(captioned)[1]]
+    states = [clip["status"] for clip in ShardBatch.from_table(captioned).clips]
     if "ready" not in states:
         raise JobError("no clip of the trial can be captioned; `pipeline caption` states why")
 
@@ -156,16 +157,18 @@ def caption_for(seconds: float, config: CaptionConfig, shard: pa.Table) -> tuple
 
     with ThreadPoolExecutor(engine.CONCURRENT) as calls:
         timing = repeat(seconds, one, [0])
-    return timing, start_s, captioned, _name(actor.device)
+    return timing, start_s, captioned, _name(config.actors.torch_device())
 
 
 def write_for(seconds: float, trial: str, plan: Plan, captioned: pa.Table) -> Timing:
     """Publish a captioned shard under one number after another; return the timing."""
-    _, clips = unpack(captioned)
+    batch = ShardBatch.from_table(captioned)
+    flac = bytes(staging.read(batch.audio))
 
     def one(number: int) -> int:
-        write_shard(pack(number, clips), trial, plan)
-        return len(clips)
+        staged = staging.write(trial, number, [flac])
+        write_shard(dataclasses.replace(batch, shard=number, audio=staged).to_table(), trial, plan)
+        return len(batch.clips)
 
     return repeat(seconds, one, itertools.count())
 

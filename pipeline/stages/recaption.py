@@ -6,20 +6,22 @@ The audio shards stay as they are; the captions become an overlay, that training
 import dataclasses
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipeline import run_dir, storage
+from pipeline import audio, run_dir, storage
 from pipeline.dataset import overlays, shards
 from pipeline.graph import engine
 from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionActorConfig
 from pipeline.graph.finalize import read_finished_plan
+from pipeline.graph.reader import READERS
 from pipeline.graph.run_config import RunConfig, read_run_config
-from pipeline.graph.shard_batch import ClipRow, pack, unpack
+from pipeline.graph.shard_batch import ClipRow, ShardBatch, Waveforms
 from pipeline.graph.write_shard import caption_record
 from pipeline.planning.plan import Plan
 from pipeline.progress import Progress
@@ -54,7 +56,7 @@ def run(config: RecaptionConfig) -> None:
     if not todo and storage.exists(marker):
         log.info("recaption: %s is complete already", folder)
         return
-    _write_parts(config, data, folder, todo)
+    _write_parts(config, data, folder, todo, round(checkpoint_info.network.clip_s * audio.SAMPLE_RATE_HZ))
     made = {"model": config.captioner, "revision": checkpoint_info.revision, "guidance": config.guidance}
     decodings = [str(decoding) for decoding in config.decodings]
     storage.publish_json(
@@ -63,9 +65,9 @@ def run(config: RecaptionConfig) -> None:
     log.info("recaption: wrote %s", folder)
 
 
-def _write_parts(config: RecaptionConfig, data: str, folder: str, todo: list[int]) -> None:
+def _write_parts(config: RecaptionConfig, data: str, folder: str, todo: list[int], num_samples: int) -> None:
     steps = (
-        engine.Tasks(partial(open_shard, data=data)),
+        engine.Tasks(partial(open_shard, data=data, num_samples=num_samples)),
         engine.Actors(CaptionActor, (config,), config.actors),
         engine.Tasks(partial(write_part, folder=folder)),
     )
@@ -74,20 +76,30 @@ def _write_parts(config: RecaptionConfig, data: str, folder: str, todo: list[int
         progress.add(row["clips"])
 
 
-def open_shard(batch: pa.Table, data: str) -> pa.Table:
-    """Turn a shard number into its written clips."""
-    (shard,) = batch["shard"].to_pylist()
+def open_shard(table: pa.Table, data: str, num_samples: int) -> pa.Table:
+    """Turn a shard number into its written clips, decoded; `num_samples` of each go to the captioner."""
+    (shard,) = table["shard"].to_pylist()
     tar = storage.read(storage.join(data, shards.tar_name(shard)))
     ledger: list[shards.ClipRow] = storage.read_table(storage.join(data, shards.ledger_name(shard))).to_pylist()
-    return pack(shard, [_clip(row, tar) for row in ledger if row["status"] == "written"])
+    written = [row for row in ledger if row["status"] == "written"]
+    waveforms = Waveforms(len(written), num_samples)
+
+    def clip(index: int) -> ClipRow:
+        samples = audio.decode(shards.member(tar, written[index], "flac"))
+        waveforms.put(index, samples)
+        return _clip(written[index], len(samples))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        clips = list(pool.map(clip, range(len(written))))
+    return ShardBatch(shard=shard, clips=clips, waveforms=waveforms.joined()).to_table()
 
 
-def write_part(batch: pa.Table, folder: str) -> pa.Table:
+def write_part(table: pa.Table, folder: str) -> pa.Table:
     """Publish one part of the overlay; a clip that got no caption has none in it."""
-    shard, clips = unpack(batch)
+    batch = ShardBatch.from_table(table)
     run_config = read_run_config(folder, RecaptionConfig)
     rows: list[overlays.CaptionsRow] = []
-    for clip in clips:
+    for clip in batch.clips:
         records = [caption_record(caption, run_config) for caption in clip["captions"] or ()]
         rows.append(
             {
@@ -97,20 +109,14 @@ def write_part(batch: pa.Table, folder: str) -> pa.Table:
                 "captions": json.dumps(records, ensure_ascii=False),
             }
         )
-    table = pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
-    storage.publish_table(storage.join(folder, shards.ledger_name(shard)), table)
-    return pa.table({"shard": [shard], "clips": [len(rows)]})
+    part = pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
+    storage.publish_table(storage.join(folder, shards.ledger_name(batch.shard)), part)
+    return pa.table({"shard": [batch.shard], "clips": [len(rows)]})
 
 
-def _clip(row: shards.ClipRow, tar: bytes) -> ClipRow:
-    meta = json.loads(shards.member(tar, row, "json"))
-    return {  # type: ignore[typeddict-item]  # the captioner needs nothing of where the audio came from
-        "key": row["key"],
-        "tags": row["tags"],
-        "status": "ready",
-        "num_samples": meta["num_samples"],
-        "flac": shards.member(tar, row, "flac"),
-    }
+def _clip(row: shards.ClipRow, num_samples: int) -> ClipRow:
+    # the captioner needs nothing of where the audio came from
+    return {"key": row["key"], "tags": row["tags"], "status": "ready", "num_samples": num_samples}  # type: ignore[typeddict-item]
 
 
 def _check(config: RecaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", Plan]:

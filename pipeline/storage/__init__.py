@@ -34,6 +34,7 @@ from pipeline.storage.files import (
     remove,
     resolve,
     stamps,
+    write_temporary,
 )
 from pipeline.storage.formats import (
     json_bytes,
@@ -76,4 +77,5 @@ __all__ = [
     "resolve",
     "stamps",
     "table_bytes",
+    "write_temporary",
 ]

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +12,8 @@ import pyarrow.fs as pafs
 from pipeline.storage import s3
 from pipeline.storage.arrow import LOCAL, check_size, locate, read_range
 from pipeline.storage.retrying import with_retries
+
+Buffer = bytes | memoryview
 
 
 def resolve(uri: str) -> str:
@@ -128,13 +130,31 @@ def open_stream(uri: str) -> Iterator[BinaryIO]:
             yield remote
 
 
-def publish(uri: str, data: bytes) -> None:
-    """Write a whole file; the name appears (or changes) only once all bytes are stored."""
+def publish(uri: str, *parts: Buffer) -> None:
+    """Write a whole file of one or more parts; the name appears (or changes) only once all bytes are stored."""
     filesystem, path = locate(uri)
     if filesystem is LOCAL:
-        with _temporary(path, data) as temporary:
+        with _temporary(path, parts) as temporary:
             os.replace(temporary, path)
-    elif uri.startswith("s3://"):
+    else:
+        _store(uri, parts)
+
+
+def write_temporary(uri: str, parts: Iterable[Buffer]) -> None:
+    """Write a file that nobody reads before this returns, and that is not needed after a crash."""
+    filesystem, path = locate(uri)
+    if filesystem is LOCAL:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.writelines(parts)
+    else:
+        _store(uri, parts)
+
+
+def _store(uri: str, parts: Iterable[Buffer]) -> None:
+    filesystem, path = locate(uri)
+    data = b"".join(parts)
+    if uri.startswith("s3://"):
         s3.put(path, data)
     else:
         with filesystem.open_output_stream(path) as stream:
@@ -154,7 +174,7 @@ def create(uri: str, data: bytes) -> bool:
     if uri.startswith("s3://"):
         return s3.create(path, data)
     if filesystem is LOCAL:
-        with _temporary(path, data) as temporary:
+        with _temporary(path, [data]) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -204,13 +224,13 @@ def remove(uri: str) -> None:
 
 
 @contextmanager
-def _temporary(path: str, data: bytes) -> Iterator[str]:
-    """Write the data to a temporary file in its final folder; the file is deleted at the end."""
+def _temporary(path: str, parts: Iterable[Buffer]) -> Iterator[str]:
+    """Write the parts to a temporary file in its final folder; the file is deleted at the end."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         yield temporary

@@ -67,9 +67,9 @@ class MemoryStore:
         self.files: Files = {}
         self.step: Callable[[], None] = Steps()
 
-    def publish(self, uri: str, data: bytes) -> None:
+    def publish(self, uri: str, *parts: bytes) -> None:
         self.step()
-        self._put(uri, data)
+        self._put(uri, b"".join(parts))
 
     def create(self, uri: str, data: bytes) -> bool:
         self.step()
