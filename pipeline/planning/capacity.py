@@ -16,14 +16,15 @@ from pipeline.planning import cut
 
 STAGES = ("read", "caption", "write")
 CLIP = {"duration_s": 10.0, "flac_bytes": 400_000.0}  # where the rates state none: AudioSet's, 32 kHz mono 16-bit
-READS_PER_CLIP, READS_PER_SHARD, READS = 2, 18, 10  # S3's GET and HEAD; counted in tests/test_pipeline_capacity.py
-WRITES_PER_SHARD = 14  # S3's PUT, COPY and LIST, which cost the same; deleting is free
+READS_PER_CLIP, READS_PER_SHARD, READS = 2, 29, 10  # S3's GET and HEAD; counted in tests/test_pipeline_capacity.py
+WRITES_PER_SHARD = 15  # S3's PUT, COPY and LIST, which cost the same; deleting is free
 PLAN_S_PER_CLIP, PLAN_BYTES_PER_CLIP = 18.5e-6, 270  # `make bench`, BENCHMARKS.md
 HEAD_GB = 8.0  # for planning, of the 12 to 16 that heads in cluster/ have
 DRIVER_SHARDS_PER_S = 7.4  # of one driver whose actors were all busy; `make scaling`, BENCHMARKS.md
 SHARDS_AHEAD = 6  # on their way to an actor, in it, or on their way from it: engine.IN_FLIGHT and CONCURRENT
 TASKS_PER_CORE = 2  # engine.TASK_CPUS
-TASK_GB = 0.5  # engine.TASK_MEMORY
+TASK_GB = 0.75  # engine.TASK_MEMORY
+WAVEFORM_BYTES_PER_S = 64_000  # of samples on their way to an actor: 32 kHz, 16 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def estimate(
     hours = (num_clips / clips_per_s + start_s) / 3600
     cores = clips_per_s * (1 / read + 1 / write)
     gpu_nodes, cpu_nodes = -(-actors // config.gpus_per_node), math.ceil(cores / config.cores_per_node)
-    shard_gb = clips_per_shard * clip["flac_bytes"] / 1e9
+    shard_gb = clips_per_shard * clip["duration_s"] * WAVEFORM_BYTES_PER_S / 1e9
     found = CapacityEstimate(
         clips=num_clips,
         audio_h=num_clips * clip["duration_s"] / 3600,
@@ -146,7 +147,7 @@ def estimate(
         cpu_nodes=cpu_nodes,
         hours=hours,
         gpu_object_store_gb=min(config.gpus_per_node, actors) * SHARDS_AHEAD * shard_gb,
-        cpu_object_store_gb=config.cores_per_node * TASKS_PER_CORE * 2 * shard_gb,  # a shard in and one out
+        cpu_object_store_gb=config.cores_per_node * TASKS_PER_CORE * shard_gb,
         cpu_memory_gb=config.cores_per_node * TASKS_PER_CORE * TASK_GB,
         output_gb=num_clips * clip["flac_bytes"] / 1e9,
         reads=num_clips * READS_PER_CLIP + shards * READS_PER_SHARD + READS,
