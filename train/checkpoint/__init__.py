@@ -10,6 +10,7 @@ from train.checkpoint.info import (
     CONFIG_FILE,
     KINDS,
     RELEASED,
+    TAGS_FILE,
     CheckpointInfo,
     Kind,
     Lineage,
@@ -21,7 +22,6 @@ from train.checkpoint.info import (
 
 if TYPE_CHECKING:
     from train.checkpoint.format import (
-        TAGS_FILE,
         Checkpoint,
         Network,
         load,

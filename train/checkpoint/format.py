@@ -24,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from pipeline import storage
-from train.checkpoint.info import CONFIG_FILE, CheckpointInfo, Kind, Lineage, NetworkConfig
+from train.checkpoint.info import CONFIG_FILE, TAGS_FILE, CheckpointInfo, Kind, Lineage, NetworkConfig
 from train.checkpoint.tokens import publish_tokenizer, publish_vocabulary, read_tokenizer, read_vocabulary
 from train.models import text
 from train.models.captioner.config import CaptionerConfig
@@ -37,7 +37,7 @@ from train.models.tagger import Tagger
 
 WEIGHTS_FILE = "model.safetensors"
 CLIPS_FILE, VALIDATION_FILE = "clips.json", "validation.json"
-TAGS_FILE, TEXT_FILE = "tags.json", "text.json"
+TEXT_FILE = "text.json"
 Network = TagGuidedCaptioner | Clap | Tagger | Classifier
 KIND_OF: dict[type[Network], Kind] = {
     TagGuidedCaptioner: "captioner",

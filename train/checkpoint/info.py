@@ -12,7 +12,7 @@ from train.models.configs import ClapConfig, ClassifierConfig, TaggerConfig, Tex
 from train.models.encoders import configs
 from train.models.encoders.configs import AudioConfig
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, TAGS_FILE = "config.json", "tags.json"
 RELEASED = "train convert"  # stage in the lineage of released weights: the clips that they were trained on are unknown
 Kind = Literal["captioner", "clap", "tagger", "classifier"]
 NetworkConfig = CaptionerConfig | ClapConfig | TaggerConfig | ClassifierConfig
