@@ -16,7 +16,7 @@ from torch.nn import functional as nnf
 
 from train.models import text
 from train.models.captioner import search
-from train.models.captioner.decoder import DecoderCache
+from train.models.captioner.cache import DecoderCache
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import MAX_WORDS, SPECIALS, Vocabulary
@@ -211,7 +211,9 @@ def test_beam_search_over_any_decoder_is_the_same_everywhere(place: Place) -> No
 
     def found(device: torch.device) -> search.Decoded:
         there, clip, position = table.to(device), torch.arange(48, device=device) // 3, iter(range(20))
-        return search.beam(lambda words, _: there[clip, next(position), words], 16, 3, MAX_WORDS, device)
+        beams = search.Beam(lambda words, _: there[clip, next(position), words], 16, 3, MAX_WORDS, device)
+        search.run(beams)
+        return beams.result()
 
     expected, here = found(torch.device("cpu")), found(place.device)
     assert torch.equal(here.words.cpu(), expected.words)
