@@ -1,17 +1,23 @@
 """Decoding: the batched beam search equals a slow one, sampling follows the probabilities, the cache whole prefixes."""
 
+import copy
+import pickle
+from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from types import MethodType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from train.configs import TINY_CNN
-from train.models.captioner import search
+from train.models.captioner import graphs, search
 from train.models.captioner.cache import DecoderCache
 from train.models.captioner.decoder import WordDecoder
 from train.models.captioner.decoding import Decoding
+from train.models.captioner.graphs import Inputs
 from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import END, MAX_WORDS, PAD, SPECIALS, START, Vocabulary
 
@@ -89,6 +95,114 @@ def test_beam_search_equals_the_slow_reference(end_bias: float, beams: int) -> N
         expected = slow_search(table[clip].numpy(), beams)[:beams]
         assert [cut(ids) for ids in found.words[clip].tolist()] == [want.ids for want in expected]
         assert found.scores[clip].tolist() == pytest.approx([want.score for want in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 4])
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 4, 6, 18, 19])
+def test_a_search_that_stops_between_two_questions_takes_nothing_more(last: int, beams: int) -> None:
+    """From word number `last` on the end word is nearly certain, and before it nearly impossible."""
+    table = random_decoder(np.random.default_rng(last), 3, -30.0)
+    table[:, last:, :, END] += 60.0
+    table = table.log_softmax(dim=-1)
+    words_asked, step = [], stepper(table, beams)
+
+    def counted(words: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        words_asked.append(words)
+        return step(words, parents)
+
+    found = beam(counted, 3, beams)
+    for clip in range(3):
+        expected = slow_search(table[clip].numpy(), beams)[:beams]
+        assert [cut(ids) for ids in found.words[clip].tolist()] == [want.ids for want in expected]
+        assert found.scores[clip].tolist() == pytest.approx([want.score for want in expected], abs=1e-4)
+    assert found.words.shape == found.log_probs.shape == (3, beams, MAX_WORDS)
+    after_end = (found.words == END).cumsum(dim=2).roll(1, dims=2) > 0
+    after_end[..., 0] = False
+    assert found.words[after_end].eq(PAD).all() and found.log_probs[after_end].eq(0).all()
+    if beams == 1:
+        assert len(words_asked) == min(MAX_WORDS, -(-(last + 1) // search.STOP_EVERY) * search.STOP_EVERY)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 5, 9])
+def test_one_clip_and_any_number_of_beams(beams: int) -> None:
+    """Up to as many beams as the vocabulary has words."""
+    table = random_decoder(np.random.default_rng(beams), 1, 1.0)
+    found = beam(stepper(table, beams), 1, beams)
+    expected = slow_search(table[0].numpy(), beams)[:beams]
+    best = [want for want in expected if want.score > -20]  # below are beams that ended before
+    assert best
+    assert [cut(ids) for ids in found.words[0].tolist()][: len(best)] == [want.ids for want in best]
+    assert found.scores[0].tolist()[: len(best)] == pytest.approx([want.score for want in best], abs=1e-4)
+
+
+def test_samples_that_ended_take_no_more_words() -> None:
+    table = random_decoder(np.random.default_rng(1), 4, 0.0)
+    table[0, 0, :, END] += 60.0  # clip 0 ends at once, the others later
+    table = table.log_softmax(dim=-1)
+    found = sample(stepper(table, 2), search.uniform(list("abcd"), 2, MAX_WORDS, 0), top_p=0.9, temperature=1.0)
+    assert found.words[0, :, 0].eq(END).all() and found.words[0, :, 1:].eq(PAD).all()
+    assert found.log_probs[0, :, 1:].eq(0).all()
+    assert (found.words[1:, :, 0] != END).any()
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "how", [Decoding(), Decoding(method="greedy"), Decoding(method="nucleus", num_captions=2)], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_search_can_be_captured(how: Decoding, dtype: torch.dtype) -> None:
+    """It reads no value back, copies none from Python, and changes its tensors in place: what a CUDA graph asks for."""
+    torch.manual_seed(0)
+    decoder = WordDecoder(
+        num_words=50, memory_dim=6, dim=16, layers=2, heads=4, feedforward=32, dropout=0.3, bias=True
+    ).eval()
+    draws = torch.rand(3, how.rows, MAX_WORDS) if how.method == "nucleus" else None
+    inputs = Inputs(torch.randn(3, 7, 6), torch.tensor([7, 1, 3]), torch.randn(3, 16), draws)
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32), Operations() as operations:
+        found = graphs.start(decoder, inputs, how, MAX_WORDS)
+        before = addresses(found)
+        for _ in range(MAX_WORDS):
+            found.advance()
+        assert addresses(found) == before
+        found.result()
+    assert len(before) > 15
+    assert not operations.count.keys() & {
+        "_local_scalar_dense",
+        "lift_fresh",
+        "nonzero",
+        "masked_select",
+        "native_dropout",
+    }
+
+
+def addresses(held: object) -> list[int]:
+    """The addresses of all tensors that a search and its decoder's cache hold."""
+    if isinstance(held, torch.Tensor):
+        return [held.data_ptr()]
+    if isinstance(held, list | tuple):
+        return [address for each in held for address in addresses(each)]
+    if isinstance(held, MethodType):  # the step
+        return addresses(held.__self__)
+    parts = (search.Beam, search.Nucleus, DecoderCache)
+    return addresses([*vars(held).values()]) if isinstance(held, parts) else []
+
+
+def test_a_copied_captioner_starts_without_graphs() -> None:
+    """Also through pickle, as a copy for evaluation and a model in an object store are made."""
+    searches = graphs.Searches()
+    for copied in (copy.deepcopy(searches), pickle.loads(pickle.dumps(searches))):
+        assert copied is not searches and isinstance(copied, graphs.Searches)
 
 
 def test_a_hypothesis_scores_the_mean_of_its_words() -> None:

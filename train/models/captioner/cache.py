@@ -1,4 +1,4 @@
-"""Decode one word at a time with cached keys and values. All shapes and addresses stay fixed from the first word to the last.
+"""Decode one word at a time with cached keys and values. Shapes and addresses stay fixed from first to last word.
 
 Shapes: B = clips, S = frame embeddings, M = maximum number of words, V = vocabulary, D = width, H = heads, C = D / H,
 R = B * K rows, K of each clip; P = slots of a clip.
@@ -27,6 +27,7 @@ class Affine(NamedTuple):
     bias: Tensor | None  # (out,)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Map (…, in) of any type to (…, out) in the type of the weight."""
         return nnf.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
@@ -78,6 +79,7 @@ class DecoderCache:
         with torch.autocast(device.type, enabled=False):
             self.classifier = self._affine(decoder.classifier.weight, decoder.classifier.bias)
             linear, _, dropout, norm = decoder.attn_proj
+            assert isinstance(linear, nn.Linear) and isinstance(norm, nn.LayerNorm)
             x = norm(dropout(nnf.relu(self._affine(linear.weight, linear.bias)(memory))).to(norm.weight.dtype))
             x = nnf.pad(x, (0, 0, 0, _aligned(memory.shape[1]) - memory.shape[1]))
             frames = torch.where(frame_mask(num_frames, x.shape[1]), self.shown, self.hidden)
@@ -112,12 +114,12 @@ class DecoderCache:
         projected = self._heads(layer.words_in(x).view(-1, self.rows_per_clip, 3 * x.shape[1]))  # (3, B, H, K, C)
         layer.words.index_copy_(3, self.slot[: self.rows_per_clip, 0], projected[1:])
         prefix = self.prefix.view(-1, 1, self.rows_per_clip, self.prefix.shape[1])
-        attended = nnf.scaled_dot_product_attention(projected[0], *layer.words, attn_mask=prefix)
+        attended = nnf.scaled_dot_product_attention(projected[0], layer.words[0], layer.words[1], prefix)
         return layer.words_out(attended.transpose(1, 2).reshape(x.shape))
 
     def _attend_to_audio(self, layer: Layer, x: Tensor) -> Tensor:
         (query,) = self._heads(layer.audio_in(x).view(-1, self.rows_per_clip, x.shape[1]))
-        attended = nnf.scaled_dot_product_attention(query, *layer.audio, attn_mask=self.frames)
+        attended = nnf.scaled_dot_product_attention(query, layer.audio[0], layer.audio[1], self.frames)
         return layer.audio_out(attended.transpose(1, 2).reshape(x.shape))
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as nnf
 
 from train.models.captioner.vocabulary import PAD
 from train.models.encoders.encoder import frame_mask

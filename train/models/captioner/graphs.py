@@ -1,7 +1,8 @@
 """Searches for captions: as CUDA graphs on a GPU, one for each shape that comes back, and eagerly elsewhere.
 
-A step of the decoder is some 75 small kernels; launched one by one from Python they leave a GPU idle most of the time. So the
-start of a search, one word of it and its result are captured as three graphs. A batch is copied into the inputs of the first.
+A word of a search is some 75 small kernels. Launched one by one from Python, they leave a GPU idle most of the time. So
+the start of a search, one word of it and its result are captured as three graphs. A batch is copied into the inputs of
+the first.
 """
 
 import threading
@@ -17,7 +18,7 @@ from train.models.captioner.decoder import WordDecoder
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.search import Beam, Decoded, Nucleus, Search, run
 
-MAX_GRAPHS = 4  # shapes whose graphs are kept; each holds the memory of one search
+MAX_GRAPHS = 8  # shapes whose graphs are kept; each holds the memory of one search
 WARM_UP = 2  # eager searches before a capture
 
 
@@ -31,10 +32,14 @@ class Inputs(NamedTuple):
 
 
 class Searches:
-    """Search for captions with one decoder. Two threads may call; a copy, and one that was pickled, begins without graphs."""
+    """Search for captions with one decoder; threads may share it.
+
+    A shape is captured when it comes for the second time. A copy starts without graphs.
+    """
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[Hashable, _Graphs | None] = OrderedDict()  # None: the shape came once
+        self._weights: Hashable = None  # that the graphs read
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["Searches"], tuple[()]]:
@@ -43,20 +48,22 @@ class Searches:
     @torch.no_grad()
     def __call__(self, decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> Decoded:
         """Return the captions (B, K, M) of a batch, on the CPU."""
-        if decoder.training or inputs.memory.device.type != "cuda":
-            return _eager(decoder, inputs, how, max_words)
-        key = _key(decoder, inputs, how, max_words)
-        with self._lock:  # until the results are read: the next replay writes over them
-            if self._graphs.get(key):
-                self._graphs.move_to_end(key)
-            elif key in self._graphs:
-                self._graphs[key] = _Graphs(decoder, inputs, how, max_words)
-            else:
-                self._graphs[key] = None
-                while len(self._graphs) > MAX_GRAPHS:
-                    self._graphs.popitem(last=False)
-            graphs = self._graphs[key]
-            return graphs(inputs) if graphs else _eager(decoder, inputs, how, max_words)
+        device = inputs.memory.device
+        if decoder.training or device.type != "cuda":
+            return eager(decoder, inputs, how, max_words)
+        key = _key(inputs, how, max_words)
+        with self._lock, torch.cuda.device(device):  # until the results are read: the next replay writes over them
+            if (weights := _addresses(decoder)) != self._weights:
+                self._graphs.clear()
+                self._weights = weights
+            came_before = key in self._graphs
+            graphs = self._graphs.pop(key, None)
+            if came_before and graphs is None:
+                graphs = _Graphs(decoder, inputs, how, max_words)
+            self._graphs[key] = graphs  # as the newest
+            while len(self._graphs) > MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+            return graphs(inputs) if graphs else eager(decoder, inputs, how, max_words)
 
 
 class _Graphs:
@@ -68,7 +75,7 @@ class _Graphs:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries set themselves up at their first calls, which no graph can hold
             for _ in range(WARM_UP):
-                _eager(decoder, self.inputs, how, max_words)
+                eager(decoder, self.inputs, how, max_words)
         torch.cuda.current_stream().wait_stream(stream)
         self.start, self.word, self.end = (torch.cuda.CUDAGraph() for _ in range(3))
 
@@ -77,7 +84,7 @@ class _Graphs:
             return torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
 
         with capture(self.start):
-            self.search = _start(decoder, self.inputs, how, max_words)
+            self.search = start(decoder, self.inputs, how, max_words)
         with capture(self.word):
             self.search.advance()
         with capture(self.end):
@@ -93,15 +100,20 @@ class _Graphs:
         return _on_cpu(self.result)
 
 
-def _key(decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> Hashable:
-    """Return all that is fixed in a graph. It reads weights in place, so that new values in the same place are seen."""
+def _key(inputs: Inputs, how: Decoding, max_words: int) -> Hashable:
+    """Return what is fixed in a graph beside the weights."""
     shapes = tuple(None if each is None else (each.shape, each.dtype, each.device) for each in inputs)
-    weights = tuple((each.data_ptr(), each.dtype) for each in (*decoder.parameters(), *decoder.buffers()))
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
-    return shapes, weights, autocast, how.method, how.rows, how.top_p, how.temperature, max_words
+    return shapes, autocast, how.method, how.rows, how.top_p, how.temperature, max_words
 
 
-def _start(decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> Search:
+def _addresses(decoder: WordDecoder) -> Hashable:
+    """Return where a graph finds the weights. It sees new values in the same place, not weights in another one."""
+    return tuple((each.data_ptr(), each.dtype) for each in (*decoder.parameters(), *decoder.buffers()))
+
+
+def start(decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> Search:
+    """Return a search before its first word."""
     memory, num_frames, guidance, draws = inputs
     cache = DecoderCache(decoder, memory, num_frames, guidance, how.rows, max_words)
     if draws is not None:
@@ -109,8 +121,9 @@ def _start(decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) 
     return Beam(cache.step, len(memory), how.rows, max_words, memory.device)
 
 
-def _eager(decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> Decoded:
-    search = _start(decoder, inputs, how, max_words)
+def eager(decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> Decoded:
+    """Search without a graph; see `Searches`."""
+    search = start(decoder, inputs, how, max_words)
     run(search)
     return _on_cpu(search.result())
 

@@ -182,7 +182,9 @@ class TagGuidedCaptioner(nn.Module):
         if how.method == "nucleus":
             assert len(keys) == len(memory), f"sampling needs {len(memory)} keys, got {len(keys)}"
             draws = search.uniform(keys, how.rows, max_words, how.seed).to(memory.device)
-        found = self.searches(self.decoder, Inputs(memory, num_frames, self._guidance(tags, memory), draws), how, max_words)
+        found = self.searches(
+            self.decoder, Inputs(memory, num_frames, self._guidance(tags, memory), draws), how, max_words
+        )
         words, log_probs, scores = (tensor.tolist() for tensor in found)
         return [self._captions(*clip, how.num_captions) for clip in zip(words, log_probs, scores, strict=True)]
 
