@@ -1,7 +1,9 @@
 """Audio encoders: published shapes and counts, behaviour at any length, real weights on real clips."""
 
+import copy
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import soxr
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from pipeline import audio, sources, storage
 from pipeline.sources import audioset
@@ -160,6 +163,35 @@ def test_a_trained_encoder_moves_its_statistics() -> None:
     assert model.features[0][0].weight.grad.abs().sum() > 0
 
 
+def test_the_network_compiles_to_one_graph(encoder: encoders.AudioEncoder) -> None:
+    """Once, without breaks, whatever the rate of the clips: the front end and resampling stay outside."""
+    clips = [(torch.randn(2, 2 * hz), torch.tensor([2 * hz, hz]), hz) for hz in (encoder.sample_rate_hz, 44_100)]
+    with torch.no_grad():
+        expected = [encoder(*clip) for clip in clips]
+        torch._dynamo.reset()
+        counters.clear()
+        encoder.compile_for_inference(backend="aot_eager")
+        found = [encoder(*clip) for clip in clips * 2]
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    for before, after in zip(expected * 2, found, strict=True):
+        assert torch.allclose(before.clip, after.clip, atol=1e-5)
+        assert torch.allclose(before.frames, after.frames, atol=1e-5)
+        assert torch.equal(before.num_frames, after.num_frames)
+
+
+def test_a_copy_of_a_compiled_encoder_is_its_own(encoder: encoders.AudioEncoder) -> None:
+    waveform, length = torch.randn(1, encoder.sample_rate_hz), torch.tensor([encoder.sample_rate_hz])
+    copied = copy.deepcopy(encoder.compile_for_inference(backend="eager"))
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(2.0)
+        again = pickle.loads(pickle.dumps(copied))
+        assert torch.allclose(copied(waveform, length).clip, again(waveform, length).clip, atol=1e-5)
+    assert "network" in vars(encoder)
+    assert "network" not in vars(copied)
+
+
 def test_masked_mean_is_the_mean_of_the_valid_part() -> None:
     x = torch.randn(2, 3, 4, 5)
     found = masked_mean(x, torch.tensor([5, 2]))
@@ -172,7 +204,7 @@ def test_ast_features_equal_the_released_extractor() -> None:
 
     waveform = 0.1 * torch.randn(40_000)
     model = SpectrogramTransformer(TransformerConfig(layers=1)).eval()
-    found, num_frames = model._features(waveform[None], torch.tensor([40_000]))
+    found, num_frames = model.front_end(waveform[None], torch.tensor([40_000]))
     expected = ASTFeatureExtractor()(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")["input_values"]
     assert torch.allclose(found, expected, atol=1e-5)
     assert num_frames.item() == 248

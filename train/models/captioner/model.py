@@ -93,6 +93,10 @@ class TagGuidedCaptioner(nn.Module):
         """Rate of the audio encoder, Hz."""
         return self.encoder.cnn.sample_rate_hz
 
+    def compile_encoder(self) -> None:
+        """Compile the audio encoder for batches of one shape; see `AudioEncoder.compile_for_inference`."""
+        self.encoder.cnn.compile_for_inference()
+
     def multi_hot(self, tags: Sequence[Sequence[str]]) -> Tensor:
         """Return (B, K) float: 1 where a clip has the tag; unknown tags are ignored."""
         y = torch.zeros(len(tags), len(self.tags))
