@@ -170,7 +170,7 @@ def test_the_network_compiles_to_one_graph(encoder: encoders.AudioEncoder) -> No
         expected = [encoder(*clip) for clip in clips]
         torch._dynamo.reset()
         counters.clear()
-        encoder.compile_for_inference(backend="aot_eager")
+        encoder.compile_network(backend="aot_eager")
         found = [encoder(*clip) for clip in clips * 2]
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
@@ -182,7 +182,7 @@ def test_the_network_compiles_to_one_graph(encoder: encoders.AudioEncoder) -> No
 
 def test_a_copy_of_a_compiled_encoder_is_its_own(encoder: encoders.AudioEncoder) -> None:
     waveform, length = torch.randn(1, encoder.sample_rate_hz), torch.tensor([encoder.sample_rate_hz])
-    copied = copy.deepcopy(encoder.compile_for_inference(backend="eager"))
+    copied = copy.deepcopy(encoder.compile_network(backend="eager"))
     with torch.no_grad():
         for parameter in copied.parameters():
             parameter.mul_(2.0)

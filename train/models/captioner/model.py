@@ -94,8 +94,8 @@ class TagGuidedCaptioner(nn.Module):
         return self.encoder.cnn.sample_rate_hz
 
     def compile_encoder(self) -> None:
-        """Compile the audio encoder for batches of one shape; see `AudioEncoder.compile_for_inference`."""
-        self.encoder.cnn.compile_for_inference()
+        """Compile the audio encoder for batches of one shape; see `AudioEncoder.compile_network`."""
+        self.encoder.cnn.compile_network()
 
     def multi_hot(self, tags: Sequence[Sequence[str]]) -> Tensor:
         """Return (B, K) float: 1 where a clip has the tag; unknown tags are ignored."""

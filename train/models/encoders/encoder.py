@@ -106,7 +106,7 @@ class AudioEncoder(nn.Module):
         """Embed the features of a front end."""
         raise NotImplementedError
 
-    def compile_for_inference(self, backend: str = "inductor") -> Self:
+    def compile_network(self, backend: str = "inductor") -> Self:
         """Compile the network, once for each shape; on CUDA its kernels are laid out as tensor cores read them.
 
         The front end and resampling stay as they are: nothing fuses with an FFT, and filters are made when first needed.
