@@ -264,9 +264,7 @@ def test_graphs_choose_the_words_of_the_eager_search(
         with torch.no_grad(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
             expected = graphs.eager(decoder, inputs, how, MAX_WORDS)
             found = searches(decoder, inputs, how, MAX_WORDS)
-        assert torch.equal(found.words, expected.words)
-        assert torch.allclose(found.log_probs, expected.log_probs, atol=1e-4)
-        assert torch.allclose(found.scores, expected.scores, atol=1e-4)
+        assert all(map(torch.equal, found, expected))  # to the bit: shards must not depend on which batch came first
 
     for _ in range(4):  # a shape is captured when it comes again
         same(8, 7)

@@ -45,12 +45,12 @@ def gpu_tests(bench: Bench) -> Iterator[Row]:
 
 
 STAGES = (
-    Stage("tests", 75, gpu_tests),
+    Stage("tests", 95, gpu_tests),
     Stage("graph", 20, gpu_models.decode_graph),
-    Stage("encoders", 110, gpu_models.encoders),
+    Stage("encoders", 95, gpu_models.encoders),
     Stage("decode", 35, gpu_models.decode),
     Stage("pretraining", 70, gpu_models.pretraining),
-    Stage("loop", 35, gpu_jobs.trainer_loop),
+    Stage("loop", 30, gpu_jobs.trainer_loop),
     Stage("front-ends", 5, gpu_models.front_ends),
     Stage("captioner-training", 10, gpu_models.captioner_training),
     Stage("ray", 120, gpu_jobs.ray_commands, with_ray=True),

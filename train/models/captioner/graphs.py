@@ -104,7 +104,8 @@ def _key(inputs: Inputs, how: Decoding, max_words: int) -> Hashable:
     """Return what is fixed in a graph beside the weights."""
     shapes = tuple(None if each is None else (each.shape, each.dtype, each.device) for each in inputs)
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
-    return shapes, autocast, how.method, how.rows, how.top_p, how.temperature, max_words
+    arithmetic = (autocast, torch.is_inference_mode_enabled())  # tensors of that mode may not be changed outside it
+    return shapes, arithmetic, how.method, how.rows, how.top_p, how.temperature, max_words
 
 
 def _addresses(decoder: WordDecoder) -> Hashable:
