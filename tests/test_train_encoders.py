@@ -15,6 +15,7 @@ from torch._dynamo.utils import counters
 
 from pipeline import audio, sources, storage
 from pipeline.sources import audioset
+from tests.support.simulated import FakeTensorMode, move_to_cuda
 from train.configs import SMALL_CNN
 from train.models.encoders import registry as encoders
 from train.models.encoders.cnn14 import Cnn14, Cnn14Config
@@ -178,6 +179,23 @@ def test_the_network_compiles_to_one_graph(encoder: encoders.AudioEncoder) -> No
         assert torch.allclose(before.clip, after.clip, atol=1e-5)
         assert torch.allclose(before.frames, after.frames, atol=1e-5)
         assert torch.equal(before.num_frames, after.num_frames)
+
+
+def test_convolutions_on_a_gpu_have_channels_last(encoder: encoders.AudioEncoder) -> None:
+    """From the first one on, though the weights are as they were loaded. AST has none but its patches."""
+    convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    layouts = []
+    for convolution in convolutions:
+        convolution.register_forward_hook(
+            lambda _module, _inputs, image: layouts.append(image.is_contiguous(memory_format=torch.channels_last))
+        )
+    with FakeTensorMode(), torch.no_grad():
+        move_to_cuda(encoder)
+        waveform = torch.empty(2, 2 * encoder.sample_rate_hz, dtype=torch.int16, device="cuda")
+        features = encoder(waveform, torch.full((2,), waveform.shape[1], device="cuda"))
+    assert features.clip.device.type == "cuda"
+    assert len(layouts) == len(convolutions)
+    assert all(layouts) or isinstance(encoder, SpectrogramTransformer)
 
 
 def test_a_copy_of_a_compiled_encoder_is_its_own(encoder: encoders.AudioEncoder) -> None:

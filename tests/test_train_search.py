@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.support.simulated import FakeTensorMode, move_to_cuda
 from train.configs import TINY_CNN
 from train.models.captioner import graphs, search
 from train.models.captioner.cache import DecoderCache
@@ -184,6 +185,23 @@ def test_a_search_can_be_captured(how: Decoding, dtype: torch.dtype) -> None:
         "masked_select",
         "native_dropout",
     }
+
+
+@pytest.mark.parametrize("how", [Decoding(), Decoding(method="nucleus", num_captions=2)], ids=str)
+def test_a_search_stays_on_its_gpu(how: Decoding) -> None:
+    decoder = WordDecoder(
+        num_words=50, memory_dim=6, dim=16, layers=2, heads=4, feedforward=32, dropout=0.3, bias=True
+    ).eval()
+    with FakeTensorMode(), torch.no_grad():
+        move_to_cuda(decoder)
+        given = (torch.empty(3, 7, 6, device="cuda"), torch.full((3,), 7, device="cuda"))
+        draws = torch.empty(3, how.rows, MAX_WORDS, device="cuda") if how.method == "nucleus" else None
+        found = graphs.start(decoder, Inputs(*given, torch.empty(3, 16, device="cuda"), draws), how, MAX_WORDS)
+        for _ in range(MAX_WORDS):
+            found.advance()
+        result = found.result()
+    assert {tensor.device.type for tensor in result} == {"cuda"}
+    assert [tuple(tensor.shape) for tensor in result] == [(3, how.rows, 20), (3, how.rows, 20), (3, how.rows)]
 
 
 def addresses(held: object) -> list[int]:
