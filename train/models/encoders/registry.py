@@ -2,7 +2,8 @@
 
 To add an encoder:
 1. Write train/models/encoders/<name>.py with a frozen dataclass of its shape, whose first field is
-   `encoder: Literal["<name>"] = "<name>"`, and a subclass of `AudioEncoder` that takes this config.
+   `encoder: Literal["<name>"] = "<name>"`, and a subclass of `AudioEncoder` that takes this config: its
+   `front_end` computes features, its `network` embeds them and is compiled as one graph.
 2. Add the config to `AudioConfig`, and the pair to `ENCODERS`. Checkpoints and all networks then take it.
 3. Add the class of its repeated block to `BLOCKS` in train/models/blocks.py: only these are compiled, recomputed and
    sharded one by one, and have learning rates by depth.
