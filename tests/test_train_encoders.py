@@ -181,6 +181,20 @@ def test_the_network_compiles_to_one_graph(encoder: encoders.AudioEncoder) -> No
         assert torch.equal(before.num_frames, after.num_frames)
 
 
+def test_a_compiled_network_trains_as_the_plain_one() -> None:
+    """The same gradients and statistics of BatchNorm."""
+    torch.manual_seed(0)
+    plain = Cnn14(dataclasses.replace(SMALL_CNN, block_dropout=0.0, clip_dropout=0.0)).train()
+    compiled = copy.deepcopy(plain).compile_network(backend="aot_eager")
+    waveform, length = torch.randn(3, 32_000), torch.tensor([32_000, 20_000, 32_000])
+    for model in (plain, compiled):
+        model(waveform, length).clip.square().sum().backward()
+    for (name, expected), found in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        assert torch.allclose(found.grad, expected.grad, rtol=1e-3, atol=1e-5), name
+    for (name, value), other in zip(plain.named_buffers(), compiled.buffers(), strict=True):
+        assert torch.allclose(value.float(), other.float(), atol=1e-5), name
+
+
 def test_convolutions_on_a_gpu_have_channels_last(encoder: encoders.AudioEncoder) -> None:
     """From the first one on, though the weights are as they were loaded. AST has none but its patches."""
     convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
