@@ -49,6 +49,7 @@ def test_every_measurement_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     expected = {
         ("tests marked gpu", "passed"), ("decode, beam", "graph"), ("decode, beam", "eager"), ("tiny", "eager"),
         ("tiny", "compiled"), ("decode, greedy", "graph"), ("decode, nucleus", "graph"),
+        ("GRU, whole clips", "eager"), ("GRU, clips of several lengths", "eager"),
         ("audio to caption, tiny, beam 3", "compiled"), (towers, "eager"), (towers, "compiled"),
         ("bare step", "eager"), ("log-mel of PANNs", "eager"), ("log-mel of EfficientAT", "eager"),
         ("filterbank of AST", "eager"), ("resample 44.1 to 32 kHz", "eager"),

@@ -1,6 +1,7 @@
 """The stages of `make gpu-check` that time networks alone: they need torch, torchaudio, transformers and numpy."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from train.models import text
 from train.models.blocks import blocks
 from train.models.captioner import graphs
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.encoder import EncodedAudio
+from train.models.captioner.encoder import EncodedAudio, Gru
 from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
 from train.models.captioner.vocabulary import SPECIALS, Vocabulary
 from train.models.clap import Clap, ClapConfig
@@ -71,7 +72,7 @@ def decode_graph(bench: Bench) -> Iterator[Row]:
 
 
 def decode(bench: Bench) -> Iterator[Row]:
-    """The other ways of decoding and other batches; then from audio to caption."""
+    """The other ways of decoding and other batches; the GRU before it; then from audio to caption."""
     size = bench.size
     model = captioner(bench, "tiny", tagger=False).eval()
     for how in (Decoding(method="greedy"), Decoding(method="nucleus")):
@@ -80,6 +81,12 @@ def decode(bench: Bench) -> Iterator[Row]:
     for batch in size.other_batches:
         if bench.fits(f"decode, batch {batch}"):
             yield _decode(bench, model, Decoding(), "graph", batch)
+    for what, shortest in (("GRU, whole clips", FRAMES), ("GRU, clips of several lengths", 1)):
+        if bench.fits(what):
+            gru = Gru(2_048, 256, 3).to(bench.device).eval()
+            lengths = torch.randint(shortest, FRAMES + 1, (size.batch,))
+            draw = partial(_frames, size.batch, lengths)
+            yield bench.row(what, "eager", size.batch, torch.no_grad()(lambda x, gru=gru: gru(*x)), draw)
     for name in size.encoders[:2]:
         if bench.fits(f"audio to caption, {name}"):
             model = captioner(bench, name, tagger=False).eval()
@@ -103,6 +110,10 @@ def _decode(bench: Bench, model: TagGuidedCaptioner, how: Decoding, mode: str, b
 
 def _memory(model: TagGuidedCaptioner, batch: int) -> Inputs:
     return torch.randn(batch, FRAMES, 2 * model.config.gru_dim), torch.full((batch,), FRAMES)
+
+
+def _frames(batch: int, lengths: Tensor) -> Inputs:
+    return torch.randn(batch, FRAMES, 2_048), lengths
 
 
 def _encoded(model: TagGuidedCaptioner, memory: Tensor, num_frames: Tensor) -> EncodedAudio:
