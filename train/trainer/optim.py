@@ -95,6 +95,11 @@ def build(groups: Sequence[Group], config: OptimConfig) -> torch.optim.Optimizer
     return kind(made, lr=config.lr, fused=fused)
 
 
+def fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the step of an optimiser is fused: then it does nothing where its `found_inf` is 1."""
+    return bool(optimizer.defaults["fused"])
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of a step, each group's times its scale."""
     for group in optimizer.param_groups:
