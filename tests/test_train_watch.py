@@ -92,7 +92,7 @@ def test_a_step_is_split_and_utilisation_is_a_share(
 
 def test_percentages_add_up_to_100() -> None:
     random = np.random.default_rng(0)
-    for parts in [*random.random((200, 4)), *(random.random((200, 4)) ** 20), [0.005, 0.005, 0.99, 0.0], [1, 1, 1, 0]]:
+    for parts in [*random.random((200, 4)), *(random.random((200, 4)) ** 5), [0.005, 0.005, 0.99, 0.0], [1, 1, 1, 0]]:
         found = monitor.percentages(list(parts))
         assert sum(found) == 100 and min(found) >= 0
         for percent, part in zip(found, parts, strict=True):

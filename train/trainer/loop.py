@@ -123,7 +123,9 @@ class _Run:
         groups = hooks.groups() if hooks.groups else (Group(list(prepared.network.parameters())),)
         self.optimizer = optim.build(groups, config)
         self.parameters = list(prepared.network.parameters())
-        on_device = optim.fused(self.optimizer) and not prepared.sharded  # fused kernels take no flag of another layout
+        on_device = (
+            optim.is_fused(self.optimizer) and not prepared.sharded
+        )  # fused kernels take no flag of another layout
         self.guard = LossGuard(self.optimizer, config.explosion, on_device)
         self.unread: deque[Unread] = deque()
         self.clock, self.prefetch = StepClock(context.device), Prefetch(context.device)
