@@ -14,7 +14,7 @@ from train import parallel
 from train.configs import TINY_CLAP
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch, Loader
-from train.data.order import Order
+from train.data.order import Order, Step
 from train.losses import contrastive
 from train.losses.contrastive import Pairs
 from train.losses.grad_cache import backward
@@ -23,7 +23,7 @@ from train.models.blocks import blocks
 from train.models.clap import Clap, Towers
 from train.trainer import performance
 from train.trainer.context import Context
-from train.trainer.loop import Step, fit
+from train.trainer.loop import fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig, prepare
 
