@@ -1,0 +1,53 @@
+"""A Ray that runs already, as on a cluster: `ray start --head` of this machine's cores."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.bench.ratio import CORES
+from tests.support.nodes import free_port
+
+STORE_BYTES = 2 * 2**30
+
+
+@contextmanager
+def warm_ray() -> Iterator[dict[str, str]]:
+    """Yield the environment in which commands find the cluster; it ends with the block."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    address = f"127.0.0.1:{(port := free_port())}"
+    words = ["--head", "--block", f"--port={port}", f"--num-cpus={CORES}", "--include-dashboard=false"]
+    words += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", f"--object-store-memory={STORE_BYTES}"]
+    words += ["--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"]
+    words += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
+    head = subprocess.Popen(
+        ["ray", "start", *words], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    try:
+        environment = {"RAY_ADDRESS": address}
+        _wait_until_up(address)
+        yield environment
+    finally:
+        head.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            head.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_up(address: str) -> None:
+    """Connect once, and let one task run, so that the first worker process is there."""
+    code = f"import ray; ray.init({address!r}, log_to_driver=False); ray.get(ray.remote(lambda: 1).remote())"
+    for attempt in range(60):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        if not done.returncode:
+            return
+        if attempt == 59:
+            raise RuntimeError(done.stderr[-2000:])

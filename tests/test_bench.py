@@ -1,0 +1,74 @@
+"""`make bench` measures with tiny sizes what it measures with full ones; no figure is judged."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.bench import __main__ as bench
+from tests.bench.ratio import Row, Spread, alternate
+from tests.bench.sizes import TINY
+
+
+def row(median, **target):
+    return Row(what="a", ours="b", found=Spread(median, median, median), **target)
+
+
+@pytest.mark.parametrize(
+    ("median", "target", "verdict"),
+    [
+        (0.9, {"at_least": 0.85}, "met"),
+        (0.8, {"at_least": 0.85}, "missed"),
+        (7.0, {"at_most": 8.0}, "met"),
+        (9.0, {"at_most": 8.0}, "missed"),
+        (1.0, {}, ""),
+    ],
+)
+def test_a_median_is_judged_by_its_target(median, target, verdict):
+    assert row(median, **target).verdict == verdict
+
+
+def test_a_pair_is_measured_in_turn_and_compared_pair_by_pair():
+    calls, load = [], iter([1, 1, 10, 10, 2, 2])  # a load of the machine meets both of a pair
+
+    def ours():
+        calls.append("ours")
+        return 6.0 / next(load)
+
+    def peer():
+        calls.append("peer")
+        return 3.0 / next(load)
+
+    found = alternate(ours, peer, 3)
+    assert calls == ["ours", "peer", "peer", "ours", "ours", "peer"]
+    assert found.ratio == Spread(2.0, 2.0, 2.0)
+    assert found.ours == Spread(3.0, 0.6, 6.0)
+
+
+@pytest.mark.parametrize("name", [name for name in bench.MEASUREMENTS if name != "ray-checkpoint"])
+def test_tiny_sizes_go_through_every_measurement(name, tmp_path):
+    rows = list(bench.measure([name], replace(TINY, picture=tmp_path / "growth.svg")))
+    assert rows
+    for each in rows:
+        assert each.found.low <= each.found.median <= each.found.high
+        assert re.search(r"\d", each.ours)
+        assert each.markdown().count("|") == bench.HEAD.partition("\n")[0].count("|")
+    assert (tmp_path / "growth.svg").exists() == (name == "growth")
+
+
+@pytest.mark.ray
+def test_ray_datas_checkpoint_writes_what_is_left_and_ours_does(tmp_path):
+    (found,) = bench.measure(["ray-checkpoint"], replace(TINY, ray=True, clips=200))
+    assert found.found.median > 0  # each run has checked that it wrote what was missing
+
+
+def test_the_table_is_appended_with_machine_versions_and_commit(tmp_path, capsys):
+    target = tmp_path / "BENCHMARKS.md"
+    target.write_text("# Benchmarks\n")
+    bench.main(["--tiny", "--only", "clap-step", "--append", str(target)])
+    text = target.read_text()
+    assert text.startswith("# Benchmarks\n\n### `make bench`, 20")
+    assert re.search(r"\d+ cores of .*, \d+ GiB; commit [0-9a-f]{7}", text)
+    assert re.search(r"torch 2\.\S+, ray 2\.", text)
+    assert capsys.readouterr().out.splitlines()[-1] in text
+    assert max(map(len, text.splitlines()[:8])) <= 120
