@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import captioning, first_shard, growth, hardware, peers, ray_checkpoint, reading, two_million
+from tests.bench import captioning, first_shard, growth, hardware, peers, ray_checkpoint, reading, trainer, two_million
 from tests.bench.ratio import HEAD, Row
 from tests.bench.sizes import TINY, Sizes
 
@@ -21,6 +21,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "actor": captioning.overhead,
     "first-shard": first_shard.measure,
     "reading": reading.measure,
+    "trainer": trainer.measure,
     "user-loop": peers.user_loop,
     "clap-step": peers.clap_step,
     "ray-checkpoint": ray_checkpoint.measure,

@@ -76,7 +76,7 @@ HEAD = "| what | ours | limit or peer | ratio | spread | target | result |\n|---
 
 
 def alternate(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -> Comparison:
-    """Call both in turn, each `repeats` times; each returns its own figure. The first of a pair changes from pair to pair."""
+    """Call both in turn, each `repeats` times; each returns its own figure. Which is first changes from pair to pair."""
     pairs = []
     for repeat in range(repeats):
         if repeat % 2:

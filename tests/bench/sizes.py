@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tests.bench.ratio import CORES
 
+PICTURE = Path(__file__).with_name("growth.svg")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
@@ -38,10 +40,10 @@ class Sizes:
     gallery: tuple[int, ...] = (1_000, 3_000, 10_000)
     """Clips of the retrieval metric, which compares each with each."""
     embedding: int = 512
-    picture: Path = Path(__file__).with_name("growth.svg")
+    picture: Path = PICTURE
 
 
 TINY = Sizes(
-    repeats=1, clip_s=2.0, sounds=8, clips=16, clips_per_shard=4, loader_batch=2, loader_steps=2, processes=0, user_clips=8, ray=False,
-    train_batch=2, train_steps=1, loop_steps=5, rows=(64, 256), gallery=(64, 256), embedding=16,
+    repeats=1, clip_s=2.0, sounds=8, clips=16, clips_per_shard=4, loader_batch=2, loader_steps=2, processes=0,
+    user_clips=8, ray=False, train_batch=2, train_steps=1, loop_steps=5, rows=(64, 256), gallery=(64, 256), embedding=16,
 )  # fmt: skip
