@@ -12,14 +12,15 @@ from pipeline.errors import JobError
 from pipeline.run_dir import NOT_IDENTITY
 from train import checkpoint
 from train.checkpoint import Network
-from train.data.loader import Clips, Loader, LoaderConfig
+from train.data.loader import Clips, Collate, Loader, LoaderConfig
 from train.data.order import Order
 from train.launch import ScaleConfig, Worker, launch
 from train.models.encoders.registry import AudioConfig
 from train.trainer import performance, run_page, state
 from train.trainer.context import Context
 from train.trainer.history import EpochRecord
-from train.trainer.loop import Backward, Hooks, fit
+from train.trainer.hooks import Backward, Hooks
+from train.trainer.loop import fit
 from train.trainer.monitor import MonitorConfig, ScalarWriters
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig
@@ -94,6 +95,7 @@ class TrainingTask:
     clips: Clips  # to train on
     order: Order
     clip_s: float  # length that clips are cropped or padded to, seconds
+    collate: Collate
     backward: Backward
     hooks: Hooks  # `keep` and `writers` are filled in
     lineage: Mapping[str, object]  # goes into the checkpoint
@@ -109,7 +111,9 @@ def train(task: TrainingTask, config: TrainingConfig, out: str, context: Context
         task.network, context.device, context.world_size, optim.precision, config.speed, bool(optim.ema_decay)
     )
     num_samples, ranks = round(task.clip_s * audio.SAMPLE_RATE_HZ), (context.rank, context.world_size)
-    loader = Loader(task.clips, task.order, num_samples, *ranks, config.loader, context.load, pin=on_gpu)
+    loader = Loader(
+        task.clips, task.order, num_samples, *ranks, config.loader, context.load, pin=on_gpu, collate=task.collate
+    )
 
     def save(uri: str, more: Mapping[str, object]) -> None:
         assert isinstance(prepared.evaluated, Network)
