@@ -17,7 +17,8 @@ from tests.bench.sizes import TINY, Sizes
 
 Measurement = Callable[[Path, Sizes], Iterator[Row]]
 MEASUREMENTS: dict[str, Measurement] = {
-    "caption": captioning.rates,
+    "caption": captioning.in_process,
+    "caption-ray": captioning.on_ray,
     "actor": captioning.overhead,
     "first-shard": first_shard.measure,
     "reading": reading.measure,
