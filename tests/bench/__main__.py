@@ -49,13 +49,12 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--tiny", action="store_true", help="sizes that try the code; the figures mean nothing")
     parser.add_argument("--full", action="store_true", help="also plan and resume two million clips; half an hour more")
     options = parser.parse_args(words)
-    lines = [HEAD]
-    print(HEAD, flush=True)
     rows = []
+    print(HEAD, flush=True)
     for row in measure(options.only, TINY if options.tiny else Sizes()):
         rows.append(row)
-        lines.append(row.markdown())
-        print(lines[-1], flush=True)
+        print(row.markdown(), row.detail(), sep="\n", flush=True)
+    lines = [HEAD, *(row.markdown() for row in rows), "", *(row.detail() for row in rows)]
     if options.full:
         lines += ["", *two_million.measure_all()]
     if options.append:

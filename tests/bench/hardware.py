@@ -3,6 +3,7 @@
 import platform
 import re
 import subprocess
+import textwrap
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +23,10 @@ def describe(command: str) -> str:
     models = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     machine = f"{CORES} cores of {models[0] if models else platform.machine()}, {memory_gb:.0f} GiB"
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
-    lines = [
-        f"### `make bench`, {datetime.now(UTC):%Y-%m-%d}",
-        "",
-        f"- {machine}; commit {_commit()}; `{command}`",
-        f"- {', '.join(versions)},",
-        f"  libsndfile {soundfile.__libsndfile_version__}, GPU: {_gpu()}",
-        "",
-    ]
+    versions.append(f"libsndfile {soundfile.__libsndfile_version__}")
+    items = [f"{machine}, GPU: {_gpu()}", f"commit {_commit()}; `{command}`", ", ".join(versions)]
+    bullets = [textwrap.fill(f"- {item}", 120, subsequent_indent="  ", break_on_hyphens=False) for item in items]
+    lines = [f"### `make bench`, {datetime.now(UTC):%Y-%m-%d}", "", *bullets, ""]
     return "\n".join(lines)
 
 

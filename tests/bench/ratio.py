@@ -5,6 +5,7 @@ A measurement is a function that yields a `Row` for each figure. It takes a fold
 
 import os
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,6 @@ class Row:
     unit: str = ""
     at_least: float | None = None
     at_most: float | None = None
-    note: str = ""
 
     @property
     def verdict(self) -> str:
@@ -66,13 +66,18 @@ class Row:
         return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
     def markdown(self) -> str:
-        """Return the line; `HEAD` names its columns."""
+        """Return the line of the table; `HEAD` names its columns."""
         median, low, high = (f"{value:.3g}" for value in self.found)
-        cells = (self.what, self.ours, self.peer, f"{median} {self.unit}".strip(), f"{low}..{high}", self.target)
-        return f"| {' | '.join((*cells, self.verdict))} |"
+        cells = (self.what, f"{median} {self.unit}".strip(), f"{low}..{high}", self.target, self.verdict)
+        return f"| {' | '.join(cells)} |"
+
+    def detail(self) -> str:
+        """Return what was measured of both, as an item of a list with lines of at most 120 characters."""
+        both = f"{self.ours} beside {self.peer}" if self.peer else self.ours
+        return textwrap.fill(f"- {self.what}: {both}", 120, subsequent_indent="  ", break_on_hyphens=False)
 
 
-HEAD = "| what | ours | limit or peer | ratio | spread | target | result |\n|---|---|---|---|---|---|---|"
+HEAD = "| what | ratio or figure | spread | target | result |\n|---|---|---|---|---|"
 
 
 def alternate(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -> Comparison:
