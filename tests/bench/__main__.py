@@ -6,6 +6,7 @@ the versions and the commit. Medians are over five repetitions; the spread is th
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--tiny", action="store_true", help="sizes that try the code; the figures mean nothing")
     parser.add_argument("--full", action="store_true", help="also plan and resume two million clips; half an hour more")
     options = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a Ray and folders that were made here go with it
     rows = []
     print(HEAD, flush=True)
     for row in measure(options.only, TINY if options.tiny else Sizes()):

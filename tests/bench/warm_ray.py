@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import ray
+
 from tests.bench.ratio import CORES
 from tests.support.nodes import free_port
 
@@ -20,9 +22,9 @@ STORE_BYTES = 2 * 2**30
 def warm_ray() -> Iterator[dict[str, str]]:
     """Yield the environment in which commands find the cluster; it ends with the block."""
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    address = f"127.0.0.1:{(port := free_port())}"
+    address = f"{ray.util.get_node_ip_address()}:{(port := free_port())}"  # a driver looks for a node of this address
     words = ["--head", "--block", f"--port={port}", f"--num-cpus={CORES}", "--include-dashboard=false"]
-    words += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", f"--object-store-memory={STORE_BYTES}"]
+    words += [f"--temp-dir={folder}", f"--object-store-memory={STORE_BYTES}"]
     words += ["--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"]
     words += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
     head = subprocess.Popen(
