@@ -73,7 +73,7 @@ def test_the_table_is_appended_with_machine_versions_and_commit(tmp_path, capsys
     bench.main(["--tiny", "--only", "clap-step", "--append", str(target)])
     text = target.read_text()
     assert text.startswith("# Benchmarks\n\n### `make bench`, 20")
-    assert re.search(r"\d+ cores of .*, \d+ GiB; commit [0-9a-f]{7}", text)
+    assert re.search(r"\d+ cores of .*, \d+ GiB, GPU: .*\n- commit [0-9a-f]{7}", text)
     assert re.search(r"torch 2\.\S+, ray 2\.", text)
     assert capsys.readouterr().out.rstrip() in text.replace("\n\n- training", "\n- training")
     assert max(map(len, text.splitlines())) <= MAX_COLUMNS
