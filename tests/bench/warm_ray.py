@@ -1,6 +1,7 @@
 """A Ray that runs already, as on a cluster: `ray start --head` of this machine's cores."""
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from tests.bench.ratio import CORES
 from tests.support.nodes import free_port
 
 STORE_BYTES = 2 * 2**30
+ATTEMPTS = 4  # to connect; each waits for some 20 s
 
 
 @contextmanager
@@ -23,17 +25,17 @@ def warm_ray() -> Iterator[dict[str, str]]:
     """Yield the environment in which commands find the cluster; it ends with the block."""
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     address = f"{ray.util.get_node_ip_address()}:{(port := free_port())}"  # a driver looks for a node of this address
+    environment = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     words = ["--head", "--block", f"--port={port}", f"--num-cpus={CORES}", "--include-dashboard=false"]
     words += [f"--temp-dir={folder}", f"--object-store-memory={STORE_BYTES}"]
     words += ["--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"]
     words += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
     head = subprocess.Popen(
         ["ray", "start", *words], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        env={**os.environ, **environment, "PYTHONPATH": str(Path.cwd()), "RAY_ADDRESS": ""},
     )  # fmt: skip
     try:
-        environment = {"RAY_ADDRESS": address}
-        _wait_until_up(address)
+        _wait_until_up(environment)
         yield environment
     finally:
         head.terminate()
@@ -44,12 +46,13 @@ def warm_ray() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_until_up(address: str) -> None:
+def _wait_until_up(environment: dict[str, str]) -> None:
     """Connect once, and let one task run, so that the first worker process is there."""
-    code = f"import ray; ray.init({address!r}, log_to_driver=False); ray.get(ray.remote(lambda: 1).remote())"
-    for attempt in range(60):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    code = "import ray; ray.init(log_to_driver=False); ray.get(ray.remote(lambda: 1).remote())"
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
+        )
         if not done.returncode:
             return
-        if attempt == 59:
-            raise RuntimeError(done.stderr[-2000:])
+    raise RuntimeError(f"no Ray came up: {done.stderr[-2000:]}")
