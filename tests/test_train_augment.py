@@ -1,5 +1,6 @@
 """Augmentation: stripes are blank only in training; mixed pairs are sums with joined captions."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -44,11 +45,23 @@ def test_encoders_get_the_masks_and_keep_their_weights_names(config: Cnn14Config
 def test_mixed_pairs_are_sums_with_both_captions() -> None:
     waveform = torch.stack([torch.full((4,), value, dtype=torch.int16) for value in (1000, 3000, -2000)])
     lengths, texts = torch.tensor([2, 4, 3]), ["a", "b", "c"]
-    mixed, longer, joined = augment.mix(waveform, lengths, texts, 1.0, seed=0)
-    assert joined == ["a and b", "b and c", "c and a"] and longer.tolist() == [4, 4, 3]
+    mixture = augment.draw_mixture(3, 1.0, seed=0)
+    mixed, longer = augment.mix(waveform, lengths, mixture)
+    assert augment.mix_texts(texts, mixture.chosen) == ["a and b", "b and c", "c and a"]
+    assert longer.tolist() == [4, 4, 3] and mixed.dtype == torch.int16
     assert 0.3 * 1000 + 0.7 * 3000 >= mixed[0, 0] >= 0.7 * 1000 + 0.3 * 3000 - 1
-    assert mixed.dtype == torch.int16
-    again = augment.mix(waveform, lengths, texts, 1.0, seed=0)
-    assert torch.equal(mixed, again[0])
-    same, _, unjoined = augment.mix(waveform, lengths, texts, 0.0, seed=0)
-    assert torch.equal(same, waveform) and unjoined == texts
+    again = augment.draw_mixture(3, 1.0, seed=0)
+    assert all(torch.equal(a, b) for a, b in zip(mixture, again, strict=True))
+    none = augment.draw_mixture(3, 0.0, seed=0)
+    assert torch.equal(augment.mix(waveform, lengths, none)[0], waveform)
+    assert augment.mix_texts(texts, none.chosen) == texts
+
+
+def test_what_is_drawn_for_a_step_does_not_change() -> None:
+    """Runs of earlier versions go on: these are the numbers that they drew."""
+    mixture = augment.draw_mixture(4, 0.5, seed=7)
+    random = torch.Generator().manual_seed(7)
+    assert mixture.chosen.tolist() == (torch.rand(4, generator=random) < 0.5).tolist()
+    assert torch.equal(mixture.ratio, 0.3 + 0.4 * torch.rand(4, generator=random))
+    drawn = torch.from_numpy(np.random.default_rng(7).beta(0.3, 0.3, 4)).float()
+    assert torch.equal(augment.draw_mixup(4, 0.3, seed=7), torch.maximum(drawn, 1 - drawn))

@@ -185,13 +185,14 @@ def test_balance_repeats_rare_labels_and_drops_nothing() -> None:
 def test_mixup_keeps_the_labels_in_the_shares_of_the_sounds() -> None:
     waveform = torch.tensor([[1000] * 4, [0] * 4, [-1000] * 4], dtype=torch.int16)
     target, lengths = torch.eye(3), torch.tensor([4, 2, 3])
-    mixed, long, labels = augment.mixup(waveform, lengths, target, 0.4, seed=1)
+    share = augment.draw_mixup(len(waveform), 0.4, seed=1)
+    mixed, long, labels = augment.mixup(waveform, lengths, target, share)
     assert torch.allclose(labels.sum(dim=1), torch.ones(3)) and bool((labels.diag() >= 0.5).all())
     assert mixed.dtype == torch.int16 and long.tolist() == [4, 3, 4]
     expected = labels @ waveform.float()
     assert torch.allclose(mixed.float(), expected, atol=0.51)
-    again = augment.mixup(waveform, lengths, target, 0.4, seed=1)[2]
-    assert torch.equal(labels, again) and not torch.equal(labels, augment.mixup(waveform, lengths, target, 0.4, 2)[2])
+    assert torch.equal(share, augment.draw_mixup(len(waveform), 0.4, seed=1))
+    assert not torch.equal(share, augment.draw_mixup(len(waveform), 0.4, seed=2))
 
 
 def test_a_clip_has_the_same_outputs_in_any_batch(tmp_path: Path) -> None:

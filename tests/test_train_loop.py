@@ -284,7 +284,7 @@ def test_curves_go_to_every_writer_under_the_names_of_the_field(tmp_path: Path) 
     assert [step for _, step in written] == [4, 4, 8, 8, 12, 12]  # an epoch's numbers, then what was held out
     assert set(written[0][0]) == {
         "train/loss", "train/lr", "train/logit_scale", "train/samples_per_second_per_gpu", "train/batch_time",
-        "train/data_time",
+        "train/data_time", "train/copy_time", "train/compute_time", "train/rest_time",
     }  # fmt: skip
     assert written[1][0] == {"val/text_to_audio_R@1": 0.5}
     assert [row["step"] for row in histories[str(tmp_path)].steps] == [4, 8, 12]

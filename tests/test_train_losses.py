@@ -15,8 +15,9 @@ def test_caption_loss_ignores_padding() -> None:
 
 def test_tagging_loss_leaves_untagged_clips_out() -> None:
     logits, tags = torch.randn(2, 3), torch.tensor([[1.0, 0, 0], [0, 0, 0]])
-    assert torch.allclose(captioning.tagging(logits, tags), captioning.tagging(logits[:1], tags[:1]))
-    assert captioning.tagging(logits[1:], tags[1:]).item() == 0
+    first, none = torch.tensor([0]), torch.zeros(0, dtype=torch.int64)
+    assert torch.allclose(captioning.tagging(logits, tags, first), captioning.tagging(logits[:1], tags[:1], first))
+    assert captioning.tagging(logits[1:], tags[1:], none).item() == 0
 
 
 def test_label_smoothing_spreads_over_the_other_words_and_leaves_out_padding() -> None:

@@ -28,7 +28,7 @@ from train.models.clap import ClapConfig
 from train.models.text import TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
-from train.stages.pretrain.towers import build, objective
+from train.stages.pretrain.towers import build, collate, objective
 from train.trainer.context import Context
 from train.trainer.loop import Step, fit
 from train.trainer.optim import OptimConfig
@@ -53,8 +53,9 @@ def test_the_loss_starts_at_the_log_of_the_batch(dataset: str, kind: contrastive
     (clips,) = [ListedClips(sources.read_clips(dataset), ())]
     network = build(config, str(tmp_path), clips)
     torch.nn.init.zeros_(network.logit_scale)
-    (batch,) = Loader(clips, Order(sizes=(24,), batch_size=24, seed=0), 64_000).batches(0, 1)
-    loss = objective(config, network, Context())(network.train(), batch, Step(0, 0)).item()
+    order = Order(sizes=(24,), batch_size=24, seed=0)
+    (batch,) = Loader(clips, order, 64_000, collate=collate(config, network)).batches(0, 1)
+    loss = objective(config)(network.train(), batch, Step(0, 0)).item()
     assert loss == pytest.approx(math.log(24), rel=0.05)
 
 
@@ -203,8 +204,9 @@ def test_sixty_four_real_clips_are_learnt_by_heart(blat_data: Path, tmp_path: Pa
     words = dataclasses.replace(SMALL_CLAP.text, layers=2, dropout=0.0, pooling="mean")
     config = dataclasses.replace(TINY, network=ClapConfig(audio=cnn, text=words, clip_s=5.0), optim=optim)
     network = build(config, str(tmp_path), clips)
-    loader = Loader(clips, Order(sizes=(64,), batch_size=32, seed=0), 5 * audio.SAMPLE_RATE_HZ)
-    steps = objective(config, network, Context())
+    order = Order(sizes=(64,), batch_size=32, seed=0)
+    loader = Loader(clips, order, 5 * audio.SAMPLE_RATE_HZ, collate=collate(config, network))
+    steps = objective(config)
     fit(prepare(network, torch.device("cpu")), steps, loader, optim, Context(), str(tmp_path))
     found = pairs.measure(clips, Context())(network.eval())
     assert found["text_to_audio_R@1"] == found["audio_to_text_R@1"] == 1.0, found

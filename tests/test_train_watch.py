@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline import storage
@@ -10,6 +11,7 @@ from tests.support.html_page import Page
 from train.trainer import monitor, run_page
 from train.trainer.history import EpochRecord, History
 from train.trainer.monitor import Monitor, MonitorConfig, ScalarWriters, ThroughputSpec
+from train.trainer.step_clock import StepTimes
 
 SCALARS = {"train/loss": 2.5, "val/text_to_audio_R@1": 0.25}
 
@@ -53,16 +55,23 @@ def test_a_library_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) ->
     MonitorConfig().check()
 
 
-def test_utilisation_and_waiting_are_shares_of_what_they_are_measured_against(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four steps of 8 pairs on two workers in 2 s, one of which waited: 8 pairs a second and worker, half of 32 FLOP/s."""
-    clock = iter([100.0, 100.5, 101.0, 101.5, 102.0])
+def test_a_step_is_split_and_utilisation_is_a_share(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four steps of 8 pairs on two workers in 2 s, beside 3 s of validation: 8 pairs a second and worker, half of 32
+    FLOP/s. Each waits 0.125 s for data and copies and computes for 0.25 s; the same is left."""
+    clock = iter([100.0, 100.5, 101.0, 101.0, 104.0, 104.5, 105.0])
     monkeypatch.setattr(monitor.time, "monotonic", lambda: next(clock))
     spec = ThroughputSpec(steps=8, steps_per_epoch=4, batch_size=8, world_size=2, flops_per_pair=2.0, peak_flops=32.0)
     written: list[dict[str, float]] = []
     rows: list[dict[str, float]] = []
     seen = Monitor(spec, [lambda scalars, step: written.append(dict(scalars))], rows, 0, True)
+    caplog.set_level("INFO")
     for step in range(1, 5):
-        seen.step(step, float(step), 0.1, 0.25, {"logit_scale": 14.0})
+        if step == 3:
+            with seen.paused():
+                pass
+        seen.step(step, float(step), 0.1, StepTimes(0.125, 0.0, 0.25), lambda: {"logit_scale": 14.0})
     assert written == [
         {
             "train/loss": 2.5,
@@ -70,11 +79,24 @@ def test_utilisation_and_waiting_are_shares_of_what_they_are_measured_against(mo
             "train/logit_scale": 14.0,
             "train/samples_per_second_per_gpu": 8.0,
             "train/batch_time": 0.5,
-            "train/data_time": 0.25,
+            "train/data_time": 0.125,
+            "train/copy_time": 0.0,
+            "train/compute_time": 0.25,
+            "train/rest_time": 0.125,
             "train/mfu": 0.5,
         }
     ]
     assert rows == [{"step": 4, **written[0]}]
+    assert "data 25 % + copy 0 % + compute 50 % + rest 25 %" in caplog.text
+
+
+def test_percentages_add_up_to_100() -> None:
+    random = np.random.default_rng(0)
+    for parts in [*random.random((200, 4)), *(random.random((200, 4)) ** 5), [0.005, 0.005, 0.99, 0.0], [1, 1, 1, 0]]:
+        found = monitor.percentages(list(parts))
+        assert sum(found) == 100 and min(found) >= 0
+        for percent, part in zip(found, parts, strict=True):
+            assert abs(percent - 100 * part / sum(parts)) <= 1 + 1e-9
 
 
 def test_the_page_shows_every_curve_and_escapes_names() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,39 +52,52 @@ def add_spec_augment(network: nn.Module) -> None:
             module.register_forward_hook(SpecAugment())
 
 
-def mix(
-    waveform: Tensor, num_samples: Tensor, texts: Sequence[str], share: float, seed: int
-) -> tuple[Tensor, Tensor, list[str]]:
-    """Add to some clips (B, T) int16 their neighbour in the batch, and to their captions its caption.
+class Mixture(NamedTuple):
+    """Which clips of a batch get their neighbour added, drawn before the clips are on a device."""
 
-    Returns:
-        Waveforms, true lengths (B,) and captions.
-    """
+    chosen: Tensor  # (B,) bool
+    ratio: Tensor  # (B,) float32: the clip's own part of the sum
+
+
+def draw_mixture(count: int, share: float, seed: int) -> Mixture:
+    """Draw for `count` clips: a share of them is mixed."""
     random = torch.Generator().manual_seed(seed)
-    chosen = torch.rand(len(texts), generator=random) < share
-    ratio = (0.3 + 0.4 * torch.rand(len(texts), generator=random)).to(waveform.device)[:, None]
-    mixed = (ratio * waveform + (1 - ratio) * waveform.roll(-1, 0)).round().to(waveform.dtype)
-    longer = torch.maximum(num_samples, num_samples.roll(-1))
-    joined = [
+    chosen = torch.rand(count, generator=random) < share
+    return Mixture(chosen, 0.3 + 0.4 * torch.rand(count, generator=random))
+
+
+def mix_texts(texts: Sequence[str], chosen: Tensor) -> list[str]:
+    """Join the captions of the chosen clips (B,) with those of their neighbours."""
+    return [
         f"{text} and {neighbour}" if is_mixed else text
         for text, neighbour, is_mixed in zip(texts, [*texts[1:], *texts[:1]], chosen.tolist(), strict=True)
     ]
-    return (
-        torch.where(chosen.to(waveform.device)[:, None], mixed, waveform),
-        torch.where(chosen.to(num_samples.device), longer, num_samples),
-        joined,
-    )
 
 
-def mixup(
-    waveform: Tensor, num_samples: Tensor, target: Tensor, alpha: float, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mix each clip (B, T) int16 and its labels (B, C) with its neighbour in the batch, by a share from Beta(alpha, alpha).
+def mix(waveform: Tensor, num_samples: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """Add to the chosen clips (B, T) int16 their neighbour in the batch; all tensors are on one device.
+
+    Returns:
+        Waveforms and true lengths (B,).
+    """
+    chosen, ratio = mixture.chosen, mixture.ratio[:, None]
+    mixed = (ratio * waveform + (1 - ratio) * waveform.roll(-1, 0)).round().to(waveform.dtype)
+    longer = torch.maximum(num_samples, num_samples.roll(-1))
+    return torch.where(chosen[:, None], mixed, waveform), torch.where(chosen, longer, num_samples)
+
+
+def draw_mixup(count: int, alpha: float, seed: int) -> Tensor:
+    """Draw for `count` clips their own part in a mixture, (B,) float32 from Beta(alpha, alpha); at least a half."""
+    share = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, count)).float()
+    return torch.maximum(share, 1 - share)
+
+
+def mixup(waveform: Tensor, num_samples: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix each clip (B, T) int16 and its labels (B, C) with its neighbour in the batch; its own part is share (B,).
 
     Returns:
         Waveforms, true lengths (B,) and labels. Source: Zhang et al. 2018, arXiv 1710.09412.
     """
-    share = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, len(waveform))).float()
-    share = torch.maximum(share, 1 - share).to(waveform.device)[:, None]  # the clip is the louder one in its row
+    share = share[:, None]
     mixed = (share * waveform + (1 - share) * waveform.roll(-1, 0)).round().to(waveform.dtype)
     return mixed, torch.maximum(num_samples, num_samples.roll(-1)), share * target + (1 - share) * target.roll(-1, 0)

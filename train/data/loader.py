@@ -1,10 +1,9 @@
 """The steps of an order -> batches of this rank, read ahead; the number of reading processes does not change them."""
 
 import logging
-import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -15,11 +14,13 @@ from torch import Tensor
 
 from pipeline.errors import InputError, JobError
 from train.data import reading
-from train.data.order import Order
-from train.data.reading import CacheConfig, ClipRequest, Loaded, Location
+from train.data.order import Order, Step
+from train.data.processes import LoaderProcess, Wait
+from train.data.reading import CacheConfig, ClipRequest, Filled, Loaded, Location, Rows
 
 log = logging.getLogger(__name__)
-STEPS_AHEAD = 4
+STEPS_READING = 3  # steps whose clips are being read and decoded
+STEPS_READY = 2  # batches that wait for the training thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +69,24 @@ class Batch(NamedTuple):
     texts: list[str]  # one caption each
     tags: list[list[str]]
     valid: Tensor  # (B,) bool; False for a clip that cannot be read: it is silent, and losses leave it out
+    inputs: tuple[Tensor, ...] = ()  # what the stage's `Collate` made of it
 
 
+Collate = Callable[
+    [Batch, Step], tuple[Tensor, ...]
+]  # what else a step needs, such as tokens; runs beside the training
 Load = Callable[[list[ClipRequest], int, CacheConfig], "Future[Loaded]"]
+Reader = Callable[[list[ClipRequest], Rows], Wait]  # begins to fill rows; what it returns waits for that
+
+
+class _Reading(NamedTuple):
+    """A step whose clips are being read."""
+
+    step: int
+    indices: list[int]  # of its clips
+    texts: list[str]
+    waveform: Tensor
+    waits: list[Wait]  # the i-th of n is for every n-th row from i
 
 
 class Loader:
@@ -86,6 +102,7 @@ class Loader:
         config: LoaderConfig | None = None,
         remote: Load | None = None,
         pin: bool = False,
+        collate: Collate | None = None,
     ) -> None:
         """Take the clips and their order.
 
@@ -98,48 +115,77 @@ class Loader:
             config: which processes read.
             remote: reads on other nodes, for `--loader.ingest ray`.
             pin: put batches in page-locked memory, from which a GPU copies while it computes.
+            collate: makes `inputs` of each batch, in a thread of the loader.
         """
         self.clips, self.order, self.num_samples = clips, order, num_samples
         self.rank, self.world_size, self.pin = rank, world_size, pin
-        self.config, self.remote = config or LoaderConfig(), remote
+        self.config, self.remote, self.collate = config or LoaderConfig(), remote, collate
         self.cache = CacheConfig(self.config.cache_dir, round(self.config.cache_gb * 1e9))
         self.skipped: dict[str, str] = {}  # {key: reason} of the clips that could not be read
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int, last_step: int) -> Generator[Batch]:
         """Yield one batch per step from `first_step` up to `last_step`, exclusive.
 
         Raises:
             JobError: when too many clips cannot be read.
         """
         with ExitStack() as stack:
-            loads = self._loads(stack)
-            collator = stack.enter_context(ThreadPoolExecutor(1))
+            readers = self._readers(stack)
+            collator = ThreadPoolExecutor(1)
+            stack.callback(collator.shutdown, wait=True, cancel_futures=True)
+            collated = self._collated(readers, first_step, last_step)  # it runs in the collator's thread alone
             ahead: deque[Future[tuple[Batch, dict[str, str]]]] = deque()
-            for step in range(first_step, last_step):
-                ahead.append(collator.submit(self._collate, *self._request(step, loads)))
-                if len(ahead) > STEPS_AHEAD:
+            for _ in range(first_step, last_step):
+                ahead.append(collator.submit(next, collated))
+                if len(ahead) > STEPS_READY:
                     yield self._checked(*ahead.popleft().result())
             while ahead:
                 yield self._checked(*ahead.popleft().result())
 
-    def _loads(self, stack: ExitStack) -> list[Load]:
-        """Return the loading functions; each gets the same slots of every step, so that no two read the same range."""
+    def _readers(self, stack: ExitStack) -> list[Reader]:
+        """Return what reads; each gets the same slots of every step, so that no two read the same range."""
         if self.remote is not None:
-            return [self.remote]
-        pools: list[Executor] = [ThreadPoolExecutor(1)]
-        if self.config.processes:
-            spawn = multiprocessing.get_context("spawn")  # a fork would copy threads of Ray and of codecs in mid-air
-            pools = [ProcessPoolExecutor(1, spawn) for _ in range(self.config.processes)]
-        for pool in pools:
-            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            return [self._remote_reader(self.remote)]
+        if not self.config.processes:
+            thread = ThreadPoolExecutor(1)  # the clips of a step are read in more threads, one step after the other
+            stack.callback(thread.shutdown, wait=True, cancel_futures=True)
+            return [lambda requests, rows: thread.submit(reading.fill, rows, requests, self.cache).result]
+        readers: list[Reader] = []
+        share = -(-self.order.batch_size // self.world_size)
+        for _ in range(self.config.processes):
+            rows = -(-share // self.config.processes)
+            process = LoaderProcess(STEPS_READING, rows, self.num_samples, self.cache)
+            stack.callback(process.close)
+            readers.append(process.request)
+        return readers
 
-        def on(pool: Executor) -> Load:
-            return lambda *args: pool.submit(reading.load, *args)
+    def _remote_reader(self, remote: Load) -> Reader:
+        def read(requests: list[ClipRequest], rows: Rows) -> Wait:
+            future = remote(requests, self.num_samples, self.cache)
 
-        return [on(pool) for pool in pools]
+            def wait() -> Filled:
+                loaded = future.result()
+                np.copyto(rows, loaded.waveform)
+                return loaded.filled
 
-    def _request(self, step: int, loads: Sequence[Load]) -> tuple[list[int], list[str], list["Future[Loaded]"]]:
-        """Request the rows of a step; return its clips, their captions, and the futures of the rows."""
+            return wait
+
+        return read
+
+    def _collated(
+        self, readers: Sequence[Reader], first_step: int, last_step: int
+    ) -> Iterator[tuple[Batch, dict[str, str]]]:
+        """Yield each batch and its faults, while the clips of the next steps are being read."""
+        reading_ahead: deque[_Reading] = deque()
+        for step in range(first_step, last_step):
+            reading_ahead.append(self._request(step, readers))
+            if len(reading_ahead) == STEPS_READING:
+                yield self._collate(reading_ahead.popleft())
+        while reading_ahead:
+            yield self._collate(reading_ahead.popleft())
+
+    def _request(self, step: int, readers: Sequence[Reader]) -> _Reading:
+        """Request the rows of a step."""
         epoch, clips = self.order.step(step)
         indices = [int(i) for i in clips[self.rank :: self.world_size]]
         requests, texts = [], []
@@ -148,32 +194,33 @@ class Loader:
             captions = self.clips.texts[index]
             texts.append(captions[rng.integers(len(captions))])
             requests.append(ClipRequest(self.clips.location(index), rng.random()))
-        shares = [requests[i :: len(loads)] for i in range(len(loads))]
-        loading = [
-            load(share, self.num_samples, self.cache) for load, share in zip(loads, shares, strict=True) if share
-        ]
-        return indices, texts, loading
-
-    def _collate(
-        self, indices: Sequence[int], texts: list[str], loading: Sequence["Future[Loaded]"]
-    ) -> tuple[Batch, dict[str, str]]:
         waveform = torch.empty(len(indices), self.num_samples, dtype=torch.int16, pin_memory=self.pin)
-        num_samples, faults = torch.empty(len(indices), dtype=torch.int64), [""] * len(indices)
-        for i, future in enumerate(loading):
-            loaded = future.result()
-            waveform[i :: len(loading)] = torch.from_numpy(loaded.waveform)
-            num_samples[i :: len(loading)] = torch.from_numpy(loaded.num_samples)
-            faults[i :: len(loading)] = loaded.faults
-        keys = [self.clips.keys[index] for index in indices]
+        rows, count = waveform.numpy(), min(len(readers), len(indices))
+        waits = [reader(requests[i::count], rows[i::count]) for i, reader in enumerate(readers[:count])]
+        return _Reading(step, indices, texts, waveform, waits)
+
+    def _collate(self, read: _Reading) -> tuple[Batch, dict[str, str]]:
+        num_samples, faults = torch.empty(len(read.indices), dtype=torch.int64), [""] * len(read.indices)
+        for i, wait in enumerate(read.waits):
+            filled = wait()
+            num_samples[i :: len(read.waits)] = torch.from_numpy(filled.num_samples)
+            faults[i :: len(read.waits)] = filled.faults
+        keys = [self.clips.keys[index] for index in read.indices]
         batch = Batch(
             keys=keys,
-            waveform=waveform,
-            num_samples=num_samples,
-            texts=texts,
-            tags=[self.clips.tags[index] for index in indices],
-            valid=torch.tensor([not fault for fault in faults]),
+            waveform=read.waveform,
+            num_samples=self._pinned(num_samples),
+            texts=read.texts,
+            tags=[self.clips.tags[index] for index in read.indices],
+            valid=self._pinned(torch.tensor([not fault for fault in faults])),
         )
+        if self.collate is not None:
+            made = self.collate(batch, self.order.keyed(read.step, self.rank))
+            batch = batch._replace(inputs=tuple(map(self._pinned, made)))
         return batch, {key: fault for key, fault in zip(keys, faults, strict=True) if fault}
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self.pin else tensor
 
     def _checked(self, batch: Batch, faults: dict[str, str]) -> Batch:
         """Note the clips that could not be read; too many of them are an error."""

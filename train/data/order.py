@@ -12,12 +12,20 @@ The state of the data is one number, the step: a run can go on with another numb
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Clips = npt.NDArray[np.int32]  # numbers of clips
 BLOCK = 16  # clips read at a time: some 5 MB of FLAC at 10 s
+
+
+class Step(NamedTuple):
+    """One step of a run on one rank."""
+
+    number: int
+    seed: int  # of what is random in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,10 @@ class Order:
         """Return the epoch of a step and the clips (batch_size,) of its global batch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         return epoch, _slots(self, epoch)[:, position]
+
+    def keyed(self, step: int, rank: int) -> Step:
+        """Return a step with its seed on a rank: a function of (seed, step, rank), so that a resumed run draws the same."""
+        return Step(step, hash((self.seed, step, rank)) % 2**62)
 
 
 @lru_cache(maxsize=1)  # steps are asked for in order, and each rank holds this by itself

@@ -37,6 +37,7 @@ class TarMember(NamedTuple):
 
 Location = TarMember | Clip
 Samples = npt.NDArray[np.int16]  # (T,)
+Rows = npt.NDArray[np.int16]  # (B, T)
 
 
 class CacheConfig(NamedTuple):
@@ -53,20 +54,30 @@ class ClipRequest(NamedTuple):
     crop: float  # start of the crop: 0 is the first possible one, and 1 would be behind the last
 
 
-class Loaded(NamedTuple):
-    """Rows of a batch."""
+class Filled(NamedTuple):
+    """What is known of rows whose samples are in place."""
 
-    waveform: npt.NDArray[np.int16]  # (B, T); zeros where there is a fault
     num_samples: npt.NDArray[np.int64]  # (B,) true lengths
     faults: list[str]  # '' or the reason
 
 
+class Loaded(NamedTuple):
+    """Rows of a batch."""
+
+    waveform: Rows
+    filled: Filled
+
+
 def load(requests: list[ClipRequest], num_samples: int, cache: CacheConfig) -> Loaded:
-    """Read, decode and crop clips to (B, num_samples); a clip that cannot be read is a fault, not an error."""
-    rows = list(_threads(os.getpid()).map(lambda request: _row(request, num_samples, cache), requests))
-    lengths = np.array([max(1, len(samples)) for samples, _ in rows])
-    waveform = np.stack([audio.fit(samples, num_samples) for samples, _ in rows])
-    return Loaded(waveform, lengths, [fault for _, fault in rows])
+    """Read, decode and crop clips to (B, num_samples); see `fill`."""
+    waveform = np.empty((len(requests), num_samples), np.int16)
+    return Loaded(waveform, fill(waveform, requests, cache))
+
+
+def fill(rows: Rows, requests: list[ClipRequest], cache: CacheConfig) -> Filled:
+    """Read, decode and crop clips into rows, in threads; a clip that cannot be read is silence and a fault."""
+    filled = list(_threads(os.getpid()).map(lambda row, request: _fill(row, request, cache), rows, requests))
+    return Filled(np.array([length for length, _ in filled]), [fault for _, fault in filled])
 
 
 def read(location: Location, cache: CacheConfig) -> Samples:
@@ -91,13 +102,16 @@ def drop_neighbours(location: Location) -> Location:
     return location._replace(first=location.offset, last=location.offset + location.size)
 
 
-def _row(request: ClipRequest, num_samples: int, cache: CacheConfig) -> tuple[Samples, str]:
+def _fill(row: Samples, request: ClipRequest, cache: CacheConfig) -> tuple[int, str]:
+    """Put a clip into a row, zero-padded; return its true length, at least 1, and its fault."""
     try:
-        samples = read(request.location, cache)
+        samples, fault = read(request.location, cache), ""
     except audio.AudioError as error:
-        return np.zeros(0, np.int16), str(error)
-    start = int(request.crop * (max(0, len(samples) - num_samples) + 1))
-    return samples[start : start + num_samples], ""
+        samples, fault = np.zeros(0, np.int16), str(error)
+    start = int(request.crop * (max(0, len(samples) - len(row)) + 1))
+    cut = samples[start : start + len(row)]
+    row[: len(cut)], row[len(cut) :] = cut, 0
+    return max(1, len(cut)), fault
 
 
 def _bytes(location: TarMember, cache: CacheConfig) -> bytes:

@@ -35,8 +35,14 @@ def caption(logits: Tensor, words: Tensor, pad: int, smoothing: float, mean: Mea
     return total / mean((words != pad).sum().float()).clamp(min=1e-6)
 
 
-def tagging(logits: Tensor, tags: Tensor, mean: Mean = one_rank) -> Tensor:
-    """Binary cross-entropy of multi-label tagging; logits and multi-hot tags (B, K), clips without tags left out."""
-    tagged = tags.any(dim=1)
+def tagging(logits: Tensor, tags: Tensor, tagged: Tensor, mean: Mean = one_rank) -> Tensor:
+    """Binary cross-entropy of multi-label tagging, over the clips that have tags.
+
+    Args:
+        logits: (B, K).
+        tags: (B, K) multi-hot.
+        tagged: indices of the clips that have tags. To find them on a GPU would make the host wait for it.
+        mean: see `Mean`.
+    """
     total = nnf.binary_cross_entropy_with_logits(logits[tagged].float(), tags[tagged], reduction="sum")
-    return total / (mean(tagged.sum().float()) * logits.shape[1]).clamp(min=1e-6)
+    return total / (mean(tags.any(dim=1).sum().float()) * logits.shape[1]).clamp(min=1e-6)

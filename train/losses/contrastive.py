@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 Kind = Literal["global", "local", "sigmoid"]
+IGNORED = -100  # torch's default
 
 
 class Pairs(NamedTuple):
@@ -67,10 +68,12 @@ def loss(kind: Kind, pairs: Pairs, scale: Tensor, bias: Tensor | None, ranks: Ex
 
 def _global(pairs: Pairs, scale: Tensor, ranks: Exchange, mask: bool) -> Tensor:
     gathered = Pairs(*(ranks.gather(each) for each in pairs))
-    gathered = Pairs(*(each[gathered.valid] for each in gathered))
     logits = scale * gathered.audio @ gathered.text.T  # (N, N)
-    target = torch.arange(len(logits), device=logits.device)
-    logits = logits.masked_fill(_not_compared(gathered, gathered, target, mask), -torch.inf)
+    match = torch.arange(len(logits), device=logits.device)
+    hidden = _not_compared(gathered, gathered, match, mask)
+    hidden = hidden | hidden.T  # texts have no match among clips that do not count, either
+    logits = logits.masked_fill(hidden, -torch.inf)
+    target = _targets(match, gathered.valid)
     return (nnf.cross_entropy(logits, target) + nnf.cross_entropy(logits.T, target)) / 2
 
 
@@ -80,8 +83,8 @@ def _local(pairs: Pairs, scale: Tensor, ranks: Exchange, mask: bool) -> Tensor:
     hidden = _not_compared(pairs, gathered, match, mask)  # (B, N)
     total = torch.zeros((), device=scale.device)
     for rows, columns in ((pairs.audio, gathered.text), (pairs.text, gathered.audio)):
-        logits = (scale * rows @ columns.T).masked_fill(hidden, -torch.inf)[pairs.valid]
-        total = total + nnf.cross_entropy(logits, match[pairs.valid], reduction="sum") / 2
+        logits = (scale * rows @ columns.T).masked_fill(hidden, -torch.inf)
+        total = total + nnf.cross_entropy(logits, _targets(match, pairs.valid), reduction="sum") / 2
     return total * ranks.world_size / gathered.valid.sum()
 
 
@@ -97,10 +100,18 @@ def _sigmoid(pairs: Pairs, scale: Tensor, bias: Tensor, ranks: Exchange, mask: b
         logits = scale * pairs.audio @ received.text.T + bias  # (B, longest share of a rank)
         matches = torch.arange(logits.shape[1], device=scale.device)[None, :] == match[:, None]
         terms = nnf.logsigmoid(torch.where(matches, logits, -logits)).masked_fill(hidden, 0.0)
-        total = total - terms[pairs.valid].sum()
+        total = total - terms.masked_fill(~pairs.valid[:, None], 0.0).sum()
         if hop < ranks.world_size - 1:
             received = Pairs(received.audio, *(ranks.shift(each) for each in received[1:]))
     return total * ranks.world_size / count
+
+
+def _targets(match: Tensor, valid: Tensor) -> Tensor:
+    """Return the column of each row's match, or what cross-entropy ignores where the row is not valid.
+
+    Leaving such rows out by a boolean index would make the host wait for the GPU.
+    """
+    return match.masked_fill(~valid, IGNORED)
 
 
 def _not_compared(rows: Pairs, columns: Pairs, match: Tensor, mask: bool) -> Tensor:

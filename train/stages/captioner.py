@@ -22,7 +22,8 @@ from train import checkpoint, parallel
 from train.checkpoint import tokens
 from train.data import clip_sets, undecodable
 from train.data.clip_sets import ListedClips
-from train.data.loader import Batch
+from train.data.loader import Batch, Collate
+from train.data.order import Step
 from train.launch import Worker, check
 from train.losses import captioning
 from train.models import former_pieces, pieces
@@ -32,7 +33,7 @@ from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
 from train.trainer import state
 from train.trainer.context import Context
-from train.trainer.loop import Backward, Hooks, Step
+from train.trainer.loop import Backward, Hooks
 from train.validation import captions, splits
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ def train(
         clips=clips,
         order=order,
         clip_s=config.network.clip_s,
-        backward=_objective(config, network, context, config.optim.epochs * order.steps_per_epoch),
+        collate=_collate(config, network, context),
+        backward=_objective(config, config.optim.epochs * order.steps_per_epoch),
         hooks=Hooks(validate=captions.measure(validation, context) if validation else None),
         lineage={
             "stage": "train captioner",
@@ -152,21 +154,29 @@ def _validation_clips(config: TrainCaptionerConfig, broken: Collection[str] = ()
     return captions.read(config.validation, broken, config.columns) if config.validation else None
 
 
-def _objective(config: TrainCaptionerConfig, network: TagGuidedCaptioner, context: Context, steps: int) -> Backward:
-    """Return what adds the gradients of a step."""
+def _collate(config: TrainCaptionerConfig, network: TagGuidedCaptioner, context: Context) -> Collate:
+    """Return what makes of a batch its true tags, the tags that are given, the clips that have tags, and its words."""
 
-    def objective(model: nn.Module, batch: Batch, step: Step) -> Tensor:
+    def make(batch: Batch, step: Step) -> tuple[Tensor, ...]:
         truth = network.multi_hot(batch.tags) * batch.valid[:, None]
         draws = np.random.default_rng([config.optim.seed, step.number, 1]).random(config.optim.batch_size)
         kept = torch.from_numpy(draws[context.rank :: context.world_size] >= config.tag_dropout)
         words = _encode(network.vocabulary, batch.texts).masked_fill(~batch.valid[:, None], PAD)
-        inputs = (batch.waveform, batch.num_samples, truth * kept[:, None], words)
-        waveform, num, given, words = (tensor.to(context.device, non_blocking=True) for tensor in inputs)
+        return truth, truth * kept[:, None], truth.any(dim=1).nonzero()[:, 0], words
+
+    return make
+
+
+def _objective(config: TrainCaptionerConfig, steps: int) -> Backward:
+    """Return what adds the gradients of a step, of batches with the inputs of `_collate`."""
+
+    def objective(model: nn.Module, batch: Batch, step: Step) -> Tensor:
+        truth, given, tagged, words = batch.inputs
         true_prefix = _true_prefix(config, step.number, steps, words.shape[1] - 1)
-        logits, tag_logits = model(waveform, num, given, words, audio.SAMPLE_RATE_HZ, true_prefix)
+        logits, tag_logits = model(batch.waveform, batch.num_samples, given, words, audio.SAMPLE_RATE_HZ, true_prefix)
         value = captioning.caption(logits, words[:, 1:], PAD, config.label_smoothing, parallel.mean)
         if tag_logits is not None:
-            value = value + config.tag_loss * captioning.tagging(tag_logits, truth.to(context.device), parallel.mean)
+            value = value + config.tag_loss * captioning.tagging(tag_logits, truth, tagged, parallel.mean)
         value.backward()
         return value.detach()
 

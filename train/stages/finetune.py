@@ -23,7 +23,8 @@ from pipeline.sources.clip import Clip
 from train import checkpoint, parallel
 from train.data import augment, clip_sets
 from train.data.clip_sets import ClipSubset, ListedClips
-from train.data.loader import Batch
+from train.data.loader import Batch, Collate
+from train.data.order import Step
 from train.launch import Worker, check
 from train.models import linear
 from train.models.blocks import blocks
@@ -32,7 +33,7 @@ from train.models.encoders.mobilenet import MobileNetConfig
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
 from train.trainer.context import Context
-from train.trainer.loop import Backward, Hooks, Step
+from train.trainer.loop import Backward, Hooks
 from train.trainer.optim import Group
 from train.validation import pairs, splits
 
@@ -124,7 +125,8 @@ def train(config: FinetuneConfig, out: str, labelled: Labelled, context: Context
         clips=clips,
         order=training.one_pass(clips, config.optim),
         clip_s=config.clip_s,
-        backward=_objective(config, network, context),
+        collate=_collate(config, network.labels),
+        backward=_objective(network.config.exclusive),
         hooks=Hooks(
             groups=lambda: groups(network, config.layer_decay),
             validate=pairs.measure_labels(validation, context) if labelled.validation else None,
@@ -209,23 +211,33 @@ def _clips(config: FinetuneConfig, labelled: Labelled) -> ListedClips | ClipSubs
     return ClipSubset(clips, balanced(clips.tags)) if config.balance else clips
 
 
-def _objective(config: FinetuneConfig, network: Classifier, context: Context) -> Backward:
-    column = {label: i for i, label in enumerate(network.labels)}
+def _collate(config: FinetuneConfig, labels: Sequence[str]) -> Collate:
+    """Return what makes of a batch its labels (B, C), and with --mixup the part of each clip in its mixture."""
+    column = {label: i for i, label in enumerate(labels)}
 
-    def add(model: nn.Module, batch: Batch, step: Step) -> Tensor:
+    def make(batch: Batch, step: Step) -> tuple[Tensor, ...]:
         target = torch.zeros(len(batch.tags), len(column))
         for row, own in enumerate(batch.tags):
             target[row, [column[tag] for tag in own if tag in column]] = 1.0
-        inputs = (batch.waveform, batch.num_samples, target, batch.valid)
-        waveform, num, target, valid = (tensor.to(context.device, non_blocking=True) for tensor in inputs)
-        if config.mixup:
-            waveform, num, target = augment.mixup(waveform, num, target, config.mixup, step.seed)
-        logits = model(waveform, num, audio.SAMPLE_RATE_HZ)
-        if network.config.exclusive:
+        return (target, augment.draw_mixup(len(target), config.mixup, step.seed)) if config.mixup else (target,)
+
+    return make
+
+
+def _objective(exclusive: bool) -> Backward:
+    """Return what adds the gradients of a step, of batches with the inputs of `_collate`."""
+
+    def add(model: nn.Module, batch: Batch, step: Step) -> Tensor:
+        waveform, num_samples = batch.waveform, batch.num_samples
+        target, *share = batch.inputs
+        if share:
+            waveform, num_samples, target = augment.mixup(waveform, num_samples, target, *share)
+        logits = model(waveform, num_samples, audio.SAMPLE_RATE_HZ)
+        if exclusive:
             cost = nnf.cross_entropy(logits, target, reduction="none")
         else:
             cost = nnf.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
-        value = (cost * valid).sum() / parallel.mean(valid.sum().float()).clamp(min=1e-6)
+        value = (cost * batch.valid).sum() / parallel.mean(batch.valid.sum().float()).clamp(min=1e-6)
         value.backward()
         return value.detach()
 

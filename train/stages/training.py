@@ -12,7 +12,7 @@ from pipeline.errors import JobError
 from pipeline.run_dir import NOT_IDENTITY
 from train import checkpoint
 from train.checkpoint import Network
-from train.data.loader import Clips, Loader, LoaderConfig
+from train.data.loader import Clips, Collate, Loader, LoaderConfig
 from train.data.order import Order
 from train.launch import ScaleConfig, Worker, launch
 from train.models.encoders.registry import AudioConfig
@@ -94,6 +94,7 @@ class TrainingTask:
     clips: Clips  # to train on
     order: Order
     clip_s: float  # length that clips are cropped or padded to, seconds
+    collate: Collate
     backward: Backward
     hooks: Hooks  # `keep` and `writers` are filled in
     lineage: Mapping[str, object]  # goes into the checkpoint
@@ -109,7 +110,9 @@ def train(task: TrainingTask, config: TrainingConfig, out: str, context: Context
         task.network, context.device, context.world_size, optim.precision, config.speed, bool(optim.ema_decay)
     )
     num_samples, ranks = round(task.clip_s * audio.SAMPLE_RATE_HZ), (context.rank, context.world_size)
-    loader = Loader(task.clips, task.order, num_samples, *ranks, config.loader, context.load, pin=on_gpu)
+    loader = Loader(
+        task.clips, task.order, num_samples, *ranks, config.loader, context.load, pin=on_gpu, collate=task.collate
+    )
 
     def save(uri: str, more: Mapping[str, object]) -> None:
         assert isinstance(prepared.evaluated, Network)

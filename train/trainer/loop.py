@@ -6,7 +6,9 @@ Random numbers of a step are keyed by (seed, step, rank), so a resumed run draws
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,30 +19,40 @@ from pipeline import storage
 from pipeline.errors import JobError
 from train import parallel
 from train.data.loader import Batch, Loader
-from train.trainer import optim
+from train.data.order import Step
+from train.data.prefetch import Prefetch
+from train.trainer import loss_guard, optim
 from train.trainer.context import STOP, Context
 from train.trainer.history import EpochRecord, History
+from train.trainer.loss_guard import Guarded, LossGuard
 from train.trainer.monitor import Monitor, ScalarWriter, ThroughputSpec
 from train.trainer.optim import Group, OptimConfig
 from train.trainer.performance import Prepared
 from train.trainer.state import TrainingState
+from train.trainer.step_clock import Laps, StepClock
 
 log = logging.getLogger(__name__)
-LOSS_WINDOW = 100  # steps whose mean loss an explosion is measured against
+__all__ = ["Backward", "Hooks", "Step", "Stopped", "fit"]
 
 
-class Step(NamedTuple):
-    """One step of a run."""
+class Unread(NamedTuple):
+    """A step that is launched, and whose loss the host has not read."""
 
     number: int
-    seed: int  # of what is random in it on this rank
+    lr: float
+    keys: Sequence[str]  # of its clips
+    texts: Sequence[str]
+    loss: Guarded
+    laps: Laps
 
 
 class Stopped(JobError):
     """A run that was asked to stop, and has saved its state."""
 
 
-Backward = Callable[[nn.Module, Batch, Step], Tensor]  # adds gradients to the parameters; returns the loss, detached
+# Adds the gradients of a batch on the model's device to the parameters; returns the loss, detached. On a GPU it should not
+# wait for what it computes.
+Backward = Callable[[nn.Module, Batch, Step], Tensor]
 Validate = Callable[[nn.Module], Mapping[str, float]]  # on every rank, in eval mode; the first value selects
 Keep = Callable[[EpochRecord], None]
 
@@ -110,6 +122,13 @@ class _Run:
         self.steps = config.epochs * self.per_epoch
         groups = hooks.groups() if hooks.groups else (Group(list(prepared.network.parameters())),)
         self.optimizer = optim.build(groups, config)
+        self.parameters = list(prepared.network.parameters())
+        on_device = (
+            optim.is_fused(self.optimizer) and not prepared.sharded
+        )  # fused kernels take no flag of another layout
+        self.guard = LossGuard(self.optimizer, config.explosion, on_device)
+        self.unread: deque[Unread] = deque()
+        self.clock, self.prefetch = StepClock(context.device), Prefetch(context.device)
         self.state = TrainingState(prepared.network, self.optimizer, out, config.keep_states)
         self.saved_at, self.last_handled = time.monotonic(), ""
 
@@ -123,12 +142,15 @@ class _Run:
             log.info("%s at step %d of %d", "continues" if state.step else "starts", state.step, self.steps)
         self.prepared.model.train()
         self.monitor = self._monitor()
-        for step, batch, waited_s in _timed(self.loader.batches(state.step, self.steps), state.step):
-            lr = optim.schedule(step, self.steps, self.config)
-            self._step(batch, step, lr)
-            self.monitor.step(state.step, state.history.loss[-1], lr, waited_s, self.hooks.extras())
-            self._measure()
-            self._save()
+        with closing(self.loader.batches(state.step, self.steps)) as batches:
+            self.clock.start()
+            for batch in batches:
+                self.clock.lap()
+                self._step(batch)
+                self._read(but_newest=1 if self.guard.on_device else 0)
+                self._measure()
+                self._save()
+                self.clock.start()
         return self._end()
 
     def _monitor(self) -> Monitor:
@@ -144,32 +166,42 @@ class _Run:
         rows, leads = self.state.history.steps, self.context.leads
         return Monitor(throughput, writers if leads else [], rows, self.state.step, leads)
 
-    def _step(self, batch: Batch, step: int, lr: float) -> None:
-        seed = hash((self.config.seed, step, self.context.rank)) % 2**62
-        torch.manual_seed(seed)
+    def _step(self, batch: Batch) -> None:
+        step = self.loader.order.keyed(self.state.step, self.context.rank)
+        batch = self.prefetch(batch)
+        self.clock.lap()
+        torch.manual_seed(step.seed)
+        lr = optim.schedule(step.number, self.steps, self.config)
         optim.set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        value = parallel.mean(self.backward(self.prepared.model, batch, Step(step, seed))).item()
-        self._check(value, batch, step)
-        nn.utils.clip_grad_norm_(self.prepared.network.parameters(), self.config.clip_norm)
+        value = parallel.mean(self.backward(self.prepared.model, batch, step))
+        loss = self.guard.admit(value, self.state.history.loss)
+        if not self.guard.on_device:
+            self._value(step.number, loss, batch.keys, batch.texts)  # a bad one ends the run here
+        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
-        self.state.step = step + 1
-        self.state.history.loss.append(round(value, 6))
+        self.state.step = step.number + 1
         if self.config.ema_decay:
             self.state.average_weights(self.config.ema_decay)
+        self.clock.lap()
+        self.unread.append(Unread(step.number, lr, batch.keys, batch.texts, loss, self.clock.laps))
 
-    def _check(self, value: float, batch: Batch, step: int) -> None:
-        """Stop before a loss that is none, or that explodes, reaches the weights; write down what it came from."""
-        before = self.state.history.loss[-LOSS_WINDOW:]
-        usual = sum(before) / max(1, len(before))
-        explodes = len(before) == LOSS_WINDOW and value > max(1.0, self.config.explosion * usual)
-        if math.isfinite(value) and not explodes:
-            return
+    def _value(self, step: int, loss: Guarded, keys: Sequence[str], texts: Sequence[str]) -> float:
         uri = storage.join(self.out, f"bad_batch_{self.context.rank}.json")
-        pairs = dict(zip(batch.keys, batch.texts, strict=True))
-        storage.publish_json(uri, {"step": step, "loss": str(value), "mean_loss_before": usual, "clips": pairs})
-        what = f"loss is {value} at step {step}" + (f", {usual:.3f} in the mean before" if explodes else "")
-        raise JobError(f"{what}; the clips were {batch.keys}, see {uri}; try a lower --optim.lr")
+        return loss_guard.read(loss, step, keys, texts, uri)
+
+    def _read(self, but_newest: int = 0) -> None:
+        """Take in the losses of the steps so far, but for the newest ones, which may still run on the GPU.
+
+        What publishes weights, a state or a mean of losses reads all of them first.
+        """
+        while len(self.unread) > but_newest:
+            step = self.unread.popleft()
+            step.laps.wait()
+            value = round(self._value(step.number, step.loss, step.keys, step.texts), 6)
+            self.state.history.loss.append(value)
+            times = self.clock.read(step.laps)
+            self.monitor.step(step.number + 1, value, step.lr, times, self.hooks.extras)
 
     def _measure(self) -> None:
         """Validate where it is due; record an epoch; average the weights."""
@@ -179,6 +211,8 @@ class _Run:
             for skipped in parallel.gather_objects(self.loader.skipped):
                 state.history.skipped |= skipped
         validates = self.hooks.validate and (ends_epoch or (every and state.step % every == 0))
+        if ends_epoch or validates:
+            self._read()
         metrics = self._validated() if validates else {}
         if ends_epoch:
             losses, epoch = state.history.loss[-self.per_epoch :], state.step // self.per_epoch
@@ -192,11 +226,12 @@ class _Run:
     def _validated(self) -> dict[str, float]:
         """Measure the validation clips, and keep the model when it is the best so far."""
         state = self.state
-        metrics = self._measured(self.prepared.evaluated_with(state.average if self.config.ema_decay else None))
-        name = next(iter(metrics))
-        best = max((each.metrics[name] for each in state.history.epochs if name in each.metrics), default=-math.inf)
-        if self.hooks.keep is not None and metrics[name] > best and self.context.leads:
-            self.hooks.keep(EpochRecord(epoch=state.step / self.per_epoch, step=state.step, metrics=metrics))
+        with self.monitor.paused():
+            metrics = self._measured(self.prepared.evaluated_with(state.average if self.config.ema_decay else None))
+            name = next(iter(metrics))
+            best = max((each.metrics[name] for each in state.history.epochs if name in each.metrics), default=-math.inf)
+            if self.hooks.keep is not None and metrics[name] > best and self.context.leads:
+                self.hooks.keep(EpochRecord(epoch=state.step / self.per_epoch, step=state.step, metrics=metrics))
         return metrics
 
     def _measured(self, network: nn.Module) -> dict[str, float]:
@@ -218,6 +253,7 @@ class _Run:
         if self.prepared.sharded:  # every rank holds a piece: all save when the leading one does
             due = bool(parallel.from_leader(int(bool(due)), self.context.device))
         if due and (self.context.leads or self.prepared.sharded):
+            self._read()
             state.save(writes=self.context.leads)
             self.saved_at, self.last_handled = time.monotonic(), reason
         if by_signal and self.context.leads:
@@ -236,16 +272,3 @@ class _Run:
         if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
             raise JobError("weights are not finite after the last step; try a lower --optim.lr")
         return state.history
-
-
-def _timed(batches: Iterator[Batch], first: int) -> Iterator[tuple[int, Batch, float]]:
-    """Yield each batch with its step and the seconds that were waited for it."""
-    step = first
-    while True:
-        began = time.monotonic()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        yield step, batch, time.monotonic() - began
-        step += 1

@@ -1,18 +1,23 @@
 """What a run reports while it goes: a line every ten seconds, and the same numbers to TensorBoard, W&B, MLflow and Ray.
 
 Names are the field's (open_clip): train/loss, train/lr, train/logit_scale, train/samples_per_second_per_gpu,
-train/data_time, train/batch_time, train/mfu; val/<metric> of what is held out.
+train/batch_time, train/mfu; val/<metric> of what is held out. Seconds of a step, which add up to train/batch_time:
+train/data_time waits for a batch, train/copy_time for its copy to the device, train/compute_time computes, and
+train/rest_time is everything else: logging, saving, on a GPU also the time that it waits for this process. Validation is in
+none of them.
 """
 
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import InputError
+from train.trainer.step_clock import StepTimes
 
 log = logging.getLogger(__name__)
 LOG_EVERY_S = 10.0
@@ -71,21 +76,31 @@ class Monitor:
         self._restart(self.begun)
 
     def _restart(self, now: float) -> None:
-        self.since, self.count, self.waited, self.losses = now, 0, 0.0, 0.0
+        self.since, self.count, self.losses, self.times = now, 0, 0.0, StepTimes(0.0, 0.0, 0.0)
 
-    def step(self, done: int, loss: float, lr: float, waited_s: float, extras: Mapping[str, float]) -> None:
-        """Take a step in; `done` steps are over now, and `waited_s` seconds of this one went by waiting for data."""
-        self.count, self.waited, self.losses = self.count + 1, self.waited + waited_s, self.losses + loss
+    def step(
+        self, done: int, loss: float, lr: float, times: StepTimes, extras: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Take a step in; `done` steps are over now. `extras` are asked for when a line is written."""
+        self.count, self.losses = self.count + 1, self.losses + loss
+        self.times = StepTimes(*(so_far + more for so_far, more in zip(self.times, times, strict=True)))
         now = time.monotonic()
         ends_epoch = done % self.throughput.steps_per_epoch == 0
         if not self.leads or not (ends_epoch or now - self.since > LOG_EVERY_S):
             return
-        row = self._row(now - self.since, lr, extras)
+        row = self._row(now - self.since, lr, extras())
         self.rows.append({"step": done, **row})
         left_s = (now - self.begun) / (done - self.first_step) * (self.throughput.steps - done)
         log.info("%s", self._line(done, row, left_s))
         self.write(row, done)
         self._restart(now)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out of the speed what happens inside."""
+        began = time.monotonic()
+        yield
+        self.since += time.monotonic() - began
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """Give scalars to every writer."""
@@ -100,7 +115,8 @@ class Monitor:
             **{f"train/{name}": value for name, value in extras.items()},
             "train/samples_per_second_per_gpu": pairs_per_s,
             "train/batch_time": elapsed_s / self.count,
-            "train/data_time": self.waited / self.count,
+            **{f"train/{name}_time": seconds / self.count for name, seconds in self.times._asdict().items()},
+            "train/rest_time": max(0.0, elapsed_s - sum(self.times)) / self.count,
         }
         if self.throughput.peak_flops and self.throughput.flops_per_pair:
             row["train/mfu"] = pairs_per_s * self.throughput.flops_per_pair / self.throughput.peak_flops
@@ -108,17 +124,25 @@ class Monitor:
 
     def _line(self, done: int, row: Mapping[str, float], left_s: float) -> str:
         epoch = (done - 1) // self.throughput.steps_per_epoch + 1
-        waits = row["train/data_time"] / max(row["train/batch_time"], 1e-9)
+        parts_of_time = [row[f"train/{name}_time"] for name in (*StepTimes._fields, "rest")]
+        data, copy, compute, rest = percentages(parts_of_time)
         parts = [
             f"epoch {epoch}, step {done} of {self.throughput.steps}: loss {row['train/loss']:.3f}",
             f"lr {row['train/lr']:.1e}",
             *([f"scale {row['train/logit_scale']:.1f}"] if "train/logit_scale" in row else []),
             f"{row['train/samples_per_second_per_gpu']:.1f} samples/s per worker",
-            f"waits for data {100 * waits:.0f} %",
+            f"data {data} % + copy {copy} % + compute {compute} % + rest {rest} %",
             *([f"MFU {100 * row['train/mfu']:.1f} %"] if "train/mfu" in row else []),
             f"{left_s:.0f} s left",
         ]
         return ", ".join(parts)
+
+
+def percentages(parts: Sequence[float]) -> list[int]:
+    """Return parts of a whole in whole percent that add up to 100; each is off by less than one."""
+    total = max(sum(parts), 1e-9)
+    ends = [round(100 * sum(parts[: i + 1]) / total) for i in range(len(parts) - 1)]
+    return [end - begin for begin, end in zip([0, *ends], [*ends, 100], strict=True)]
 
 
 class ScalarWriters:

@@ -91,8 +91,17 @@ def build(groups: Sequence[Group], config: OptimConfig) -> torch.optim.Optimizer
             if chosen:
                 decay = config.weight_decay if decays else 0.0
                 made.append({"params": chosen, "weight_decay": decay, "lr_scale": group.lr_scale})
-    fused = all(p.device.type == "cuda" for group in groups for p in group.parameters)
-    return kind(made, lr=config.lr, fused=fused)
+    return kind(made, lr=config.lr, fused=fuses(groups))
+
+
+def fuses(groups: Sequence[Group]) -> bool:
+    """Return whether an optimiser of these parameters is fused: on GPUs."""
+    return all(p.device.type == "cuda" for group in groups for p in group.parameters)
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the step of an optimiser is fused: then it does nothing where its `found_inf` is 1."""
+    return bool(optimizer.defaults["fused"])
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -14,7 +14,7 @@ from train.stages import training
 from train.stages.pretrain import clips, towers
 from train.stages.pretrain.config import PretrainConfig
 from train.stages.training import TrainingTask
-from train.trainer import performance, state
+from train.trainer import performance
 from train.trainer.context import Context
 from train.trainer.loop import Hooks
 from train.validation import pairs
@@ -54,7 +54,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
         groups=lambda: towers.groups(network, config),
         validate=pairs.measure(validation, context) if validation else None,
         validate_every_steps=config.validate_every_steps,
-        extras=lambda: {"logit_scale": float(state.whole(network.logit_scale.detach()).exp())},
+        extras=lambda: {"logit_scale": float(network.logit_scale.detach().exp())},
         flops_per_pair=towers.flops_per_pair(network, config),
         peak_flops=performance.peak_flops(context.device),
     )
@@ -63,7 +63,8 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
         clips=mixture,
         order=clips.order(config, parts),
         clip_s=config.network.clip_s,
-        backward=towers.objective(config, network, context),
+        collate=towers.collate(config, network),
+        backward=towers.objective(config),
         hooks=hooks,
         lineage=_lineage(config, len(mixture.keys)),
         trained_on=mixture.keys,

@@ -13,7 +13,9 @@ from pipeline.errors import InputError
 from train import checkpoint, parallel
 from train.checkpoint import tokens
 from train.data import augment
-from train.data.loader import Batch, Clips
+from train.data.augment import Mixture
+from train.data.loader import Batch, Clips, Collate
+from train.data.order import Step
 from train.losses import contrastive
 from train.losses.contrastive import Pairs
 from train.losses.grad_cache import backward
@@ -22,8 +24,7 @@ from train.models.clap import Clap, Towers
 from train.models.text import TextConfig
 from train.stages.pretrain.config import PretrainConfig
 from train.trainer import performance, state
-from train.trainer.context import Context
-from train.trainer.loop import Backward, Step
+from train.trainer.loop import Backward
 from train.trainer.optim import Group
 
 
@@ -105,24 +106,35 @@ def flops_per_pair(network: Clap, config: PretrainConfig) -> float:
     return performance.flops(network, inputs, sample_rate_hz=audio.SAMPLE_RATE_HZ)
 
 
-def objective(config: PretrainConfig, network: Clap, context: Context) -> Backward:
-    """Return what adds the gradients of a step; see `loop.Backward`."""
+def collate(config: PretrainConfig, network: Clap) -> Collate:
+    """Return what makes the inputs of a step beside the clips: tokens, mask, numbers of clips and captions, the mixture."""
+
+    def make(batch: Batch, step: Step) -> tuple[Tensor, ...]:
+        texts, share = batch.texts, config.augment.mix_fraction
+        mixture = augment.draw_mixture(len(texts), share, step.seed) if share else None
+        if mixture:
+            texts = augment.mix_texts(texts, mixture.chosen)
+        return (*network.text_encoder.tokenize(texts), _numbers(batch.keys), _numbers(texts), *(mixture or ()))
+
+    return make
+
+
+def objective(config: PretrainConfig) -> Backward:
+    """Return what adds the gradients of a step, of batches with the inputs of `collate`; see `loop.Backward`."""
     ranks = parallel.Ranks(config.optim.batch_size)
 
     def add(model: nn.Module, batch: Batch, step: Step) -> Tensor:
-        moved = [tensor.to(context.device, non_blocking=True) for tensor in (batch.waveform, batch.num_samples)]
-        texts = batch.texts
-        if config.augment.mix_fraction:
-            *moved, texts = augment.mix(moved[0], moved[1], texts, config.augment.mix_fraction, step.seed)
-        moved += [tensor.to(context.device, non_blocking=True) for tensor in network.text_encoder.tokenize(texts)]
-        clip, caption = (_numbers(names).to(context.device) for names in (batch.keys, texts))
-        valid = batch.valid.to(context.device)
+        waveform, num_samples = batch.waveform, batch.num_samples
+        tokens, mask, clip, caption, *mixture = batch.inputs
+        if mixture:
+            waveform, num_samples = augment.mix(waveform, num_samples, Mixture(*mixture))
 
         def loss(towers: Towers) -> Tensor:
-            pairs = Pairs(towers.audio, towers.text, clip, caption, valid)
+            pairs = Pairs(towers.audio, towers.text, clip, caption, batch.valid)
             return contrastive.loss(config.loss, pairs, towers.scale, towers.bias, ranks, config.mask_duplicates)
 
-        chunks = list(zip(*(tensor.tensor_split(config.grad_cache_chunks) for tensor in moved), strict=True))
+        inputs = (waveform, num_samples, tokens, mask)
+        chunks = list(zip(*(tensor.tensor_split(config.grad_cache_chunks) for tensor in inputs), strict=True))
         return backward(model, chunks, loss, step.seed, sample_rate_hz=audio.SAMPLE_RATE_HZ)
 
     return add
