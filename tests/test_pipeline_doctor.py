@@ -13,10 +13,10 @@ from pipeline.cli import main
 from pipeline.configs import CAPTION, DOCTOR
 from pipeline.errors import InputError, JobError
 from pipeline.graph.engine import ActorConfig
-from pipeline.graph.stopwatch import Timing
 from pipeline.planning import capacity, diagnosis
 from pipeline.stages import doctor
 from pipeline.stages.doctor import DoctorConfig
+from pipeline.stopwatch import Timing
 from pipeline.storage import arrow
 from pipeline.storage import s3 as store
 from tests.support.faults import FaultyProxy
@@ -76,7 +76,7 @@ def test_clips_of_a_dataset_do_not_count(in_process: DoctorConfig, dataset: str,
         (out / name).write_bytes(data)
     doctor.run(dataclasses.replace(in_process, out=str(out)))
     assert json.loads((out / doctor.RATES_FILE).read_text())["diagnosis"]["clips"] == 0
-    with pytest.raises(InputError, match="--out .* holds another plan"):
+    with pytest.raises(InputError, match=r"--out .* holds another plan"):
         doctor.run(dataclasses.replace(in_process, out=str(out), clips_per_shard=5))
 
 

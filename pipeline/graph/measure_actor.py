@@ -18,8 +18,8 @@ from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.cluster import Held
 from pipeline.graph.shard_batch import ShardBatch
-from pipeline.graph.stopwatch import Timing, repeat
 from pipeline.planning.workload import BatchRate
+from pipeline.stopwatch import Timing, repeat
 
 if TYPE_CHECKING:
     import torch

@@ -13,10 +13,10 @@ from pipeline.dataset import staging
 from pipeline.errors import JobError
 from pipeline.graph.reader import Reader, location
 from pipeline.graph.shard_batch import ShardBatch
-from pipeline.graph.stopwatch import Stopwatch, Timing, repeat
 from pipeline.graph.write_shard import write_shard
 from pipeline.planning.plan import Plan
 from pipeline.planning.workload import Work
+from pipeline.stopwatch import Stopwatch, Timing, repeat
 
 PARTS_SHARE = 0.25  # of the time for reading, that goes to its parts
 

@@ -24,11 +24,11 @@ from pipeline.graph.measure_actor import CaptionRates, caption_for
 from pipeline.graph.measure_tasks import ReadRates, read_for, write_for
 from pipeline.graph.reader import Reader
 from pipeline.graph.shard_batch import ShardBatch
-from pipeline.graph.stopwatch import Timing
 from pipeline.planning import diagnosis
 from pipeline.planning.plan import Plan, read_plan
 from pipeline.planning.publish import publish_plan
 from pipeline.planning.workload import Measured, Setup
+from pipeline.stopwatch import Timing
 
 log = logging.getLogger(__name__)
 RATES_FILE, RAY_TRACE_FILE, TORCH_TRACE_FILE = "rates.json", "ray_timeline.json", "torch_trace.json"
