@@ -78,7 +78,8 @@ def test_a_slow_network_gets_flac() -> None:
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [
-        ({"read": Work(core_s=8e-3, wall_s=0.5)}, "store"),
+        ({"read": Work(core_s=8e-3, wall_s=0.5), "fetch": Work(core_s=0.5e-3, wall_s=2.0)}, "store"),
+        ({"read": Work(core_s=8e-3, wall_s=0.5)}, "tasks"),
         ({"write": Work(core_s=2e-3, wall_s=0.5)}, "write"),
         ({"write": Work(core_s=60e-3, wall_s=30e-3)}, "write"),
         ({"read": Work(core_s=0.1, wall_s=0.05), "decode": Work(core_s=0.08, wall_s=0.08)}, "decode"),
@@ -145,7 +146,7 @@ def test_whatever_was_measured_advice_helps_and_the_limit_is_the_largest_load(se
         assert second.clips_per_s_before == first.clips_per_s
     assert found.advised_eta_s <= found.eta_s
     pool = max(found.loads, key=lambda name: found.loads[name])
-    allowed = {"tasks": {"store", "write"}, "actors": {"model", "actor"}}
+    allowed = {"tasks": {"store", "write", "tasks"}, "reading": {"store", "tasks"}, "actors": {"model", "actor"}}
     cores = {"fetch", "decode", "encode", "check", "write", "actor" if flags.actor_gpus else "model"}
     assert found.limit in allowed.get(pool, cores if pool == "cores" else {pool})
 

@@ -15,6 +15,7 @@ GPU_MEMORY_SHARE = 0.9  # of a GPU that actors may fill
 
 LIMITS = {
     "store": "reading: tasks wait for the store that holds the source",
+    "tasks": "the tasks that read: there are too few of them for these cores",
     "fetch": "the cores: most of their time goes into reading bytes from the store",
     "decode": "the cores: most of their time goes into decoding and resampling",
     "encode": "the cores: most of their time goes into encoding FLAC, as the source is not mono 16-bit FLAC at 32 kHz",
@@ -108,7 +109,8 @@ def _flag_changes(measured: Measured, setup: Setup) -> Iterator[Setup]:
     if setup.actor_gpus:
         memory = measured.batches[setup.batch_size].memory_share
         for share in GPU_SHARES:
-            if memory / share <= GPU_MEMORY_SHARE and (fitting := math.floor(setup.gpus / share)):
+            fits = share == 1 or memory / share <= GPU_MEMORY_SHARE
+            if fits and (fitting := math.floor(setup.gpus / share)):
                 yield replace(setup, in_process=False, actors=fitting, actor_gpus=share)
     else:
         most = math.floor((setup.cores - 1 / TASKS_PER_CORE) / setup.actor_cpus)

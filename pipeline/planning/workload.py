@@ -136,7 +136,7 @@ def loads(measured: Measured, setup: Setup) -> dict[str, float]:
         "actors": actor_s / setup.placed,
     }
     if setup.in_process:
-        return found | {"store": read.wall_s / STEP_THREADS, "write": write.wall_s / STEP_THREADS}
+        return found | {"reading": read.wall_s / STEP_THREADS, "write": write.wall_s / STEP_THREADS}
     tasks = max(1.0, (setup.cores - setup.placed * setup.actor_cpus) * TASKS_PER_CORE)
     found |= {"tasks": (read.wall_s + write.wall_s) / tasks}
     if setup.actor_gpus:
@@ -161,11 +161,20 @@ def limit(measured: Measured, setup: Setup) -> str:
     """Return what limits the rate: the largest part of what the slowest pool does; a key of LIMITS."""
     found, batch = loads(measured, setup), measured.batches[setup.batch_size]
     pool = max(found, key=lambda name: found[name])
-    if pool == "tasks":
-        return "store" if measured.read.wall_s >= measured.write.wall_s else "write"
+    if pool in ("tasks", "reading"):
+        return _waiting(measured, pool)
     if pool == "actors":
         return "model" if batch.model_s >= batch.wall_s / 2 else "actor"
     return _busiest(measured, setup) if pool == "cores" else pool
+
+
+def _waiting(measured: Measured, pool: str) -> str:
+    """Return what tasks wait for: a store, or nothing, and then there are too few of them."""
+    if pool == "tasks" and measured.write.wall_s > measured.read.wall_s:
+        return "write"
+    fetch = measured.fetch
+    works = fetch.core_s + measured.decode.core_s + measured.encode.core_s
+    return "store" if fetch.wall_s - fetch.core_s > works else "tasks"
 
 
 def _busiest(measured: Measured, setup: Setup) -> str:

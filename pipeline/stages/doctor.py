@@ -68,13 +68,14 @@ def _check_captioning(config: DoctorConfig, out: str) -> None:
     todo = _todo(draft.plan, out, config.out)
     audio_filter = dataclasses.replace(config.audio_filter, drop_copies=False)  # which a job finds before it reads
     config = dataclasses.replace(config, captioner=storage.resolve(config.captioner), audio_filter=audio_filter)
+    measured = dataclasses.replace(config, decode="reader")  # the other way follows from the parts of reading
     trial = storage.join(out, f"trial-{uuid.uuid4().hex[:8]}")  # nobody else's: it is removed
     model = {"captioner": config.captioner, "captioner_revision": checkpoint_info.revision}
     try:
         plan = publish_plan(trial, draft)
         storage.publish_json(storage.join(trial, run_dir.RUN_FILE), {**model, "arithmetic": config.arithmetic})
-        read = caption_graph.make_reader(config, trial, plan, checkpoint_info.network.clip_s)
-        rates = measure(config, out, plan, read)
+        read = caption_graph.make_reader(measured, trial, plan, checkpoint_info.network.clip_s)
+        rates = measure(measured, out, plan, read)
     finally:
         storage.remove(trial)
     rates["about"] |= {"source": storage.resolve(config.source), **model}
