@@ -46,7 +46,7 @@ def test_an_idle_gpu_is_shared() -> None:
     assert found.advice[0].flags == "--actors.max 4 --actors.gpus 0.25"
     assert found.advice[0].clips_per_s == pytest.approx(16 / 10.5e-3)
     assert "20% of the time" in found.advice[0].reason
-    (hardware,) = diagnosis.diagnose(measured(), setup(cores=4.0), 400_000).advice
+    (hardware,) = diagnosis.diagnose(measured(), setup(cores=2.0), 400_000).advice
     assert not hardware.flags and hardware.reason.startswith("2 nodes") and "decoding" in hardware.reason
 
 
