@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Without bytecode on disk every process compiles Ray, pandas and torch anew, and starts in three times the time.
+unexport PYTHONDONTWRITEBYTECODE
 ROUNDS ?= 50
 PROCESSES ?= 2
 JOB ?= demo --actors.max 1 --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner

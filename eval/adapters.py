@@ -18,9 +18,8 @@ from pipeline import storage
 from train import checkpoint
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap
-from train.models.classifier import Classifier
 from train.models.encoders.encoder import AudioEncoder
-from train.models.tagger import WINDOW_S, Tagger
+from train.models.tagger import WINDOW_S
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -81,7 +80,7 @@ class HearModel(nn.Module):
     def __init__(self, model: str) -> None:
         """Load two towers, a tagger or a classifier. Raises InputError when there is none."""
         super().__init__()
-        checkpoint.describe(model, "model", Clap, Tagger, Classifier)
+        checkpoint.describe(model, "model", "clap", "tagger", "classifier")
         self.network = checkpoint.load(model).model
         own = self.network.sample_rate_hz
         self.sample_rate = own if own in HEAR_RATES_HZ else HEAR_RATES_HZ[-1]
@@ -114,7 +113,7 @@ class MtebEncoder:
 
     def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any) -> None:
         """Load a checkpoint from a folder or URI; its own hash is the revision. Raises InputError when there is none."""
-        self.checkpoint_info = checkpoint.describe(model_name, "model", Clap, Tagger, Classifier)
+        self.checkpoint_info = checkpoint.describe(model_name, "model", "clap", "tagger", "classifier")
         self.name = storage.resolve(model_name).rpartition("/")[2]
         self.model = checkpoint.load(model_name).model.to(device or "cpu")
 

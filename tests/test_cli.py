@@ -125,6 +125,27 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert all(": read " in line for line in listed)  # the counts of a source that could be listed
 
 
+CHECK = """
+import dataclasses, sys
+from pipeline.configs import CAPTION
+from pipeline.graph.caption_config import check_command
+from train import checkpoint
+source, captioner, clap, out = sys.argv[1:]
+config = dataclasses.replace(CAPTION["tiny"][1], source=source, captioner=captioner, out=out)
+checkpoint_info, draft = check_command(config)
+assert checkpoint_info.kind == "captioner" and draft.plan.num_clips == 24
+assert checkpoint.describe(clap, "--model", "clap").network.text.layers == 1
+assert "torch" not in sys.modules
+assert checkpoint.load(captioner).info == checkpoint_info and "torch" in sys.modules
+"""
+
+
+def test_a_command_is_checked_without_torch(corpus: str, captioner: str, clap: str, tmp_path: Path) -> None:
+    """Its import takes two seconds; only what loads a model does it."""
+    source = storage.join(corpus, "tagged_segments.csv")
+    subprocess.run([sys.executable, "-c", CHECK, source, captioner, clap, str(tmp_path)], check=True)
+
+
 def test_ctrl_c_saves_and_the_same_command_continues(corpus: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "train", "captioner", "tiny", "--out", str(tmp_path / "out")]
     command += ["--source", storage.join(corpus, "captioned_segments.csv")]

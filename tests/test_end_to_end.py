@@ -16,9 +16,9 @@ from pipeline.dataset import overlays
 from pipeline.dataset.clip_index import ClipIndex
 from train import checkpoint
 from train.configs import PRETRAIN
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.tagger import Tagger, TaggerConfig
-from train.models.text import TextConfig
+from train.models.configs import TaggerConfig, TextConfig
+from train.models.encoders.configs import MobileNetConfig
+from train.models.tagger import Tagger
 from train.stages.pretrain import run as run_pretrain
 
 ROOMS = {"pipeline": pipeline_room.STAGES, "train": train_room.STAGES, "eval": eval_room.STAGES}

@@ -12,8 +12,9 @@ from eval import adapters
 from pipeline.errors import InputError
 from tests.support import sounds50
 from train import checkpoint
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.tagger import Tagger, TaggerConfig
+from train.models.configs import TaggerConfig
+from train.models.encoders.configs import MobileNetConfig
+from train.models.tagger import Tagger
 
 RATE_HZ = 32_000
 

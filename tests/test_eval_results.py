@@ -18,7 +18,7 @@ from pipeline import storage
 from pipeline.errors import InputError
 from tests.support import sounds50
 from train.checkpoint import Checkpoint, CheckpointInfo
-from train.models.tagger import TaggerConfig
+from train.models.configs import TaggerConfig
 
 ABOUT = Checkpoint(
     model=None,

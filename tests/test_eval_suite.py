@@ -16,8 +16,9 @@ from eval.stages.zero_shot import ZeroShotConfig
 from pipeline import cli, errors, storage
 from tests.support import sounds50
 from train import checkpoint
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.tagger import Tagger, TaggerConfig
+from train.models.configs import TaggerConfig
+from train.models.encoders.configs import MobileNetConfig
+from train.models.tagger import Tagger
 
 
 def suite(model: str, tasks: Path, out: Path, *more: str) -> int:

@@ -36,6 +36,7 @@ def test_stage_modules_are_never_main() -> None:
     ("module", "heavy"),
     [
         ("pipeline.configs", "torch"),  # CPU tasks and `--help` start without it
+        ("train.checkpoint", "torch"),  # the driver of a job describes a checkpoint and loads none
         ("train.checkpoint.format", "torch._dynamo"),  # three seconds in every stage and every actor
         ("train.checkpoint.format", "transformers"),  # a captioner never needs it
     ],

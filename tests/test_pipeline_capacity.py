@@ -46,8 +46,8 @@ def test_a_case_by_hand() -> None:
     assert found.cores == pytest.approx(400 / 50 + 400 / 200)  # 8 to read, 2 to write
     assert found.cpu_nodes == 3
     assert found.audio_h == 20_000 and found.output_gb == pytest.approx(2880)
-    assert found.gpu_object_store_gb == pytest.approx(3 * 6 * 0.2)
-    assert found.cpu_object_store_gb == pytest.approx(4 * 2 * 2 * 0.2)
+    assert found.gpu_object_store_gb == pytest.approx(3 * 6 * 0.32)  # 500 clips of 10 s, 64 kB a second
+    assert found.cpu_object_store_gb == pytest.approx(4 * 2 * 0.32)
     assert not found.cost and not found.warnings
 
 

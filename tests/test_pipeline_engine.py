@@ -1,6 +1,7 @@
 """The engine in this process: the same bytes as on Ray, without Ray, and errors and Ctrl-C as the command line has them."""
 
 import dataclasses
+import json
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,35 @@ def test_in_process_ray_is_not_imported(caption_config: CaptionConfig, tmp_path:
     words = ["--source", caption_config.source, "--captioner", caption_config.captioner, "--actors.max", "0"]
     words += ["--out", str(tmp_path / "data"), "--audio-filter.drop-copies"]
     subprocess.run([sys.executable, "-c", program, "caption", "tiny", *words], check=True)
+    assert shards.finished(str(tmp_path / "data"))
+
+
+WITHOUT_TORCH = """
+import json, sys
+from pipeline.__main__ import STAGES
+from pipeline.cli import main
+for words, code in json.loads(sys.argv[1]):
+    assert main("pipeline", "", STAGES, words) == code, words
+    assert "torch" not in sys.modules, words
+assert "ray" in sys.modules
+"""
+
+
+@pytest.mark.ray
+def test_the_driver_of_a_job_on_ray_does_not_import_torch(
+    caption_config: CaptionConfig, clap: str, tmp_path: Path
+) -> None:
+    """Its import takes two seconds, before the first shard."""
+    data = ["--data", str(tmp_path / "data")]
+    captioner = ["--captioner", caption_config.captioner]
+    source = ["--source", caption_config.source, "--out", str(tmp_path / "data")]
+    commands = [
+        (["caption", "tiny", *source, *captioner, "--audio-filter.drop-copies"], 0),
+        (["recaption", "tiny", *data, *captioner, "--name", "again"], 0),
+        (["score", "tiny", *data, "--model", clap, "--name", "scored"], 0),
+        (["retry", *data, "--reason", "missing"], 2),  # no clip failed so, which is found out after all checks
+    ]
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, json.dumps(commands)], check=True)
     assert shards.finished(str(tmp_path / "data"))
 
 

@@ -20,7 +20,7 @@ from pipeline import cli
 from pipeline.audio import REASONS
 from pipeline.sources.columns import ROLES
 from tests.check_words import SPEECH
-from train.models.encoders.registry import AudioConfig
+from train.models.encoders.configs import AudioConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {"pipeline": pipeline_room.STAGES, "train": train_room.STAGES, "eval": eval_room.STAGES}

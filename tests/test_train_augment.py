@@ -7,9 +7,8 @@ from torch import nn
 
 from train.data import augment
 from train.models.encoders import registry
-from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.configs import Cnn14Config, MobileNetConfig
 from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel
-from train.models.encoders.mobilenet import MobileNetConfig
 
 FRONT_ENDS = [LogMel(32_000, 320, 64), EfficientLogMel(32_000, 320, 64, jitter=False), KaldiFbank(64)]
 

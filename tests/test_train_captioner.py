@@ -15,8 +15,9 @@ from pipeline.errors import InputError
 from train import checkpoint
 from train.configs import CAPTIONER
 from train.models.captioner.vocabulary import Subwords
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.tagger import Tagger, TaggerConfig
+from train.models.configs import TaggerConfig
+from train.models.encoders.configs import MobileNetConfig
+from train.models.tagger import Tagger
 from train.stages.captioner import TrainCaptionerConfig, run, train
 from train.trainer.context import Context
 from train.validation import captions

@@ -48,9 +48,9 @@ def test_padding_is_part_of_a_checkpoint_and_missing_in_older_ones(clap: str, tm
 
 def test_wrong_kind_and_no_checkpoint_name_the_flag(captioner: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--model .* holds a captioner, not a clap"):
-        checkpoint.describe(captioner, "--model", Clap)
+        checkpoint.describe(captioner, "--model", "clap")
     with pytest.raises(InputError, match=r"--captioner .* no checkpoint there"):
-        checkpoint.describe(str(tmp_path), "--captioner", TagGuidedCaptioner)
+        checkpoint.describe(str(tmp_path), "--captioner", "captioner")
 
 
 def test_missing_weights_are_an_error(clap: str, tmp_path: Path) -> None:

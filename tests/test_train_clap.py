@@ -9,11 +9,9 @@ import torch
 
 from train.configs import TINY_CLAP
 from train.models import text
-from train.models.clap import TEXT_BATCH, Clap, ClapConfig
-from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.transformer import TransformerConfig
-from train.models.text import TextConfig
+from train.models.clap import TEXT_BATCH, Clap
+from train.models.configs import ClapConfig, TextConfig
+from train.models.encoders.configs import Cnn14Config, MobileNetConfig, TransformerConfig
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 AUDIO = [

@@ -16,18 +16,16 @@ from torch.nn import functional as nnf
 
 from train.models import text
 from train.models.captioner import search
+from train.models.captioner.config import CaptionerConfig
 from train.models.captioner.decoder import DecoderCache
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import MAX_WORDS, SPECIALS, Vocabulary
-from train.models.clap import Clap, ClapConfig
+from train.models.clap import Clap
+from train.models.configs import ClapConfig, TextConfig
 from train.models.encoders import registry
-from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.configs import AudioConfig, Cnn14Config, MobileNetConfig, TransformerConfig
 from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel, prepare
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.registry import AudioConfig
-from train.models.encoders.transformer import TransformerConfig
-from train.models.text import TextConfig
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 RATE_HZ = 32_000

@@ -14,10 +14,10 @@ from pipeline import audio, sources, storage
 from pipeline.sources import audioset
 from train.configs import SMALL_CNN
 from train.models.encoders import registry as encoders
-from train.models.encoders.cnn14 import Cnn14, Cnn14Config
-from train.models.encoders.mobilenet import WIDTHS, MobileNet, MobileNetConfig, masked_mean
-from train.models.encoders.registry import AudioConfig
-from train.models.encoders.transformer import SpectrogramTransformer, TransformerConfig
+from train.models.encoders.cnn14 import Cnn14
+from train.models.encoders.configs import WIDTHS, AudioConfig, Cnn14Config, MobileNetConfig, TransformerConfig
+from train.models.encoders.mobilenet import MobileNet, masked_mean
+from train.models.encoders.transformer import SpectrogramTransformer
 
 SMALL_AST = TransformerConfig(max_frames=204, hidden_dim=32, layers=2, heads=2)
 SMALL: list[AudioConfig] = [SMALL_CNN, MobileNetConfig(width=0.1, jitter=False), SMALL_AST]

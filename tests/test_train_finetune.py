@@ -16,10 +16,9 @@ from train import checkpoint
 from train.configs import FINETUNE, TINY_CNN
 from train.data import augment
 from train.launch import ScaleConfig
-from train.models.classifier import Classifier, ClassifierConfig
-from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.transformer import TransformerConfig
+from train.models.classifier import Classifier
+from train.models.configs import ClassifierConfig
+from train.models.encoders.configs import Cnn14Config, MobileNetConfig, TransformerConfig
 from train.stages import finetune
 from train.stages.finetune import FinetuneConfig
 from train.trainer.optim import OptimConfig

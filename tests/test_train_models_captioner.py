@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from train.configs import TINY_CAPTIONER
+from train.models.captioner.config import CaptionerConfig
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.encoder import TagEncoder
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import END, MAX_WORDS, SPECIALS, Vocabulary
-from train.models.encoders.mobilenet import MobileNetConfig
+from train.models.encoders.configs import MobileNetConfig
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 KEYS = ["first", "second", "third"]

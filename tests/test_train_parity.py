@@ -17,7 +17,8 @@ from pipeline import storage
 from pipeline.cli import parse
 from tests.support.released import CHANNELS, PIECES, blat_state, body, google_bert, official_embedding
 from train.__main__ import STAGES
-from train.models.encoders.cnn14 import Cnn14, Cnn14Config
+from train.models.encoders.cnn14 import Cnn14
+from train.models.encoders.configs import Cnn14Config
 from train.pretrained import Embedder
 from train.stages.convert import run
 

@@ -24,8 +24,7 @@ from train.data.clip_sets import ListedClips
 from train.data.loader import Loader
 from train.data.order import Order
 from train.losses import contrastive
-from train.models.clap import ClapConfig
-from train.models.text import TextConfig
+from train.models.configs import ClapConfig, TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
 from train.stages.pretrain.towers import build, collate, objective

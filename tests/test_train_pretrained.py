@@ -18,8 +18,9 @@ from pipeline.errors import InputError
 from tests.support.hub import Hub
 from train import checkpoint
 from train.models.captioner.decoding import Decoding
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.tagger import Tagger, TaggerConfig
+from train.models.configs import TaggerConfig
+from train.models.encoders.configs import MobileNetConfig
+from train.models.tagger import Tagger
 from train.pretrained import AudioTagger, Captioner, Embedder
 
 

@@ -21,11 +21,10 @@ from train.checkpoint import released
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap
-from train.models.encoders import registry
-from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.transformer import TransformerConfig
-from train.models.tagger import Tagger, TaggerConfig
+from train.models.configs import TaggerConfig
+from train.models.encoders import configs, registry
+from train.models.encoders.configs import Cnn14Config, MobileNetConfig, TransformerConfig
+from train.models.tagger import Tagger
 from train.stages.convert import run
 
 NARROW = Cnn14Config(channels=CHANNELS)
@@ -250,7 +249,7 @@ def test_training_starts_from_the_encoder_of_any_checkpoint(
         convert("cnn14", "--weights", panns, "--out", uri, *channels())
     else:
         uri = request.getfixturevalue(kind)
-    wanted = registry.restore(storage.read_json(storage.join(uri, "config.json"))["network"]["audio"])
+    wanted = configs.restore(storage.read_json(storage.join(uri, "config.json"))["network"]["audio"])
     checkpoint.describe_audio(uri, "--init-audio", wanted)
     fresh = registry.build(wanted)
     checkpoint.start_audio(fresh, uri)

@@ -9,9 +9,10 @@ import torch
 
 from train.configs import TINY_CNN
 from train.models.captioner import search
+from train.models.captioner.config import CaptionerConfig
 from train.models.captioner.decoder import DecoderCache, WordDecoder
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import END, MAX_WORDS, PAD, SPECIALS, START, Vocabulary
 
 WORDS = 9  # size of the random decoders' vocabulary

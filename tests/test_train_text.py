@@ -13,12 +13,14 @@ from tokenizers import Tokenizer
 from tests.support.hub import Hub
 from tests.support.released import PIECES, Malicious, google_bert
 from train.models import text
-from train.models.text import TextConfig, TextEncoder
+from train.models.configs import TextConfig
+from train.models.text import TextEncoder
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 SMALL = TextConfig(name="", hidden_dim=16, layers=1, heads=2, dropout=0.0, vocab_size=200)
 BUILD = """
-from train.models.text import TextConfig, build_tokenizer
+from train.models.text import build_tokenizer
+from train.models.configs import TextConfig
 print(build_tokenizer({!r}, TextConfig(name="", vocab_size=100)).to_str())
 """
 

@@ -5,11 +5,9 @@ from dataclasses import replace
 from train.data.augment import AugmentConfig
 from train.data.loader import LoaderConfig
 from train.launch import ScaleConfig
-from train.models.captioner.model import CaptionerConfig
-from train.models.clap import ClapConfig
-from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.mobilenet import WIDTHS, MobileNetConfig
-from train.models.text import TextConfig
+from train.models.captioner.config import CaptionerConfig
+from train.models.configs import ClapConfig, TextConfig
+from train.models.encoders.configs import WIDTHS, Cnn14Config, MobileNetConfig
 from train.stages.captioner import TrainCaptionerConfig
 from train.stages.convert import ConvertConfig
 from train.stages.doctor import DoctorConfig

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline import audio, sources, storage
 from pipeline.errors import InputError
 from train import checkpoint
-from train.checkpoint import Lineage, Network
+from train.checkpoint import Kind, Lineage, Network
 from train.data.reading import Samples
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import Caption, TagGuidedCaptioner
@@ -31,7 +31,7 @@ BATCH_SIZE = 32  # clips in one pass of a model
 class Pretrained(Generic[NetworkT]):
     """A loaded network with its lineage."""
 
-    kind: ClassVar[type[Network]]
+    kind: ClassVar[Kind]
 
     def __init__(self, model: NetworkT, lineage: Lineage, clips: Sequence[str]) -> None:
         self.model: NetworkT = model
@@ -94,7 +94,7 @@ class Pretrained(Generic[NetworkT]):
 class Embedder(Pretrained[Clap]):
     """Two towers: audio and text to vectors in one space."""
 
-    kind = Clap
+    kind = "clap"
 
     def embed_audio(self, files: Sequence[str]) -> Tensor:
         """Embed audio files of any format, rate and length; (N, D) unit vectors."""
@@ -114,7 +114,7 @@ class Embedder(Pretrained[Clap]):
 class Captioner(Pretrained[TagGuidedCaptioner]):
     """Audio, and tags if there are any, to captions."""
 
-    kind = TagGuidedCaptioner
+    kind = "captioner"
 
     def caption(
         self,
@@ -157,7 +157,7 @@ class Captioner(Pretrained[TagGuidedCaptioner]):
 class AudioTagger(Pretrained[Tagger]):
     """Audio to the names of its sounds, by a converted tagger such as EfficientAT's."""
 
-    kind = Tagger
+    kind = "tagger"
 
     def tag(self, files: Sequence[str], top: int = 5) -> list[list[tuple[str, float]]]:
         """Return for each file the `top` most probable tags with their probabilities; it reads each file to its end."""

@@ -9,7 +9,7 @@ from eval.tasks import Task
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train import checkpoint
-from train.checkpoint import Checkpoint, Network
+from train.checkpoint import Checkpoint, Kind
 
 Read = Callable[..., tuple[Task, list[Clip]]]  # as `tasks.read`
 
@@ -57,7 +57,7 @@ class EvaluationConfig(RunConfig):
         return {"columns": self.columns, "classes": self.classes}
 
 
-def check(config: EvaluationConfig, *kinds: type[Network], read: Read = tasks.read) -> tuple[Task, list[Clip]]:
+def check(config: EvaluationConfig, *kinds: Kind, read: Read = tasks.read) -> tuple[Task, list[Clip]]:
     """Return the task and its clips. Raises InputError for what is wrong with the command, before any model is loaded."""
     task, clips = read(config.task, config.task_dir, config.folds, **config.listing)
     results.check(config.out, checkpoint.describe(config.model, "--model", *kinds).revision)

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as nnf
 
 from train.models import text
-from train.models.text import TextConfig, TextEncoder
+from train.models.configs import TextConfig
+from train.models.text import TextEncoder
 
 SHARPNESS = 8.0  # of the softmax over classes: a tag speaks for the names it is close to, a little for all others
 

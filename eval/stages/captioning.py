@@ -24,8 +24,6 @@ from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train import checkpoint
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.model import TagGuidedCaptioner
-from train.models.clap import Clap
 
 log = logging.getLogger(__name__)
 Guidance = Literal["tags", "none", "predicted", "shuffled"]
@@ -114,10 +112,10 @@ def text_table(entry: Entry) -> str:
 def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
     """Find out what is wrong with the command before any model runs."""
     task, listed = tasks.read(config.task, config.task_dir, config.folds, columns=config.columns)
-    checkpoint_info = checkpoint.describe(config.model, "--model", TagGuidedCaptioner)
+    checkpoint_info = checkpoint.describe(config.model, "--model", "captioner")
     results.check(config.out, checkpoint_info.revision)
     if config.clap:
-        checkpoint.describe(config.clap, "--clap", Clap)
+        checkpoint.describe(config.clap, "--clap", "clap")
     if not config.guidance or len(set(config.guidance)) < len(config.guidance):
         raise InputError(
             "--guidance", config.guidance, "give one or more of tags, none, predicted, shuffled, each once"

@@ -18,9 +18,6 @@ from eval.tasks import splits
 from eval.tasks.splits import Split
 from pipeline.errors import InputError
 from train.models import linear
-from train.models.clap import Clap
-from train.models.classifier import Classifier
-from train.models.tagger import Tagger
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ def run(config: LinearProbeConfig) -> None:
     """Evaluate and write the numbers."""
     if not config.penalties or min(config.penalties) <= 0:
         raise InputError("--penalties", config.penalties, "give one or more numbers above 0")
-    task, clips = evaluation.check(config, Clap, Tagger, Classifier, read=splits.read)
+    task, clips = evaluation.check(config, "clap", "tagger", "classifier", read=splits.read)
     if task.labels == "none":
         raise InputError("--task", config.task, "has no labels to probe for")
     names = tasks.classes(task, config.task_dir, clips)

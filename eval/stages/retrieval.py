@@ -21,7 +21,6 @@ from eval.results.records import MetricRecord
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.metrics import ranking
-from train.models.clap import Clap
 
 log = logging.getLogger(__name__)
 RECALL_AT = (1, 5, 10, 50)
@@ -34,7 +33,7 @@ class RetrievalConfig(EvaluationConfig):
 
 def run(config: RetrievalConfig) -> None:
     """Evaluate and write the numbers."""
-    task, listed = evaluation.check(config, Clap)
+    task, listed = evaluation.check(config, "clap")
     clips = sorted(
         (clip for clip in listed if clip.captions), key=lambda clip: clip.key
     )  # no number depends on the order

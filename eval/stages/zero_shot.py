@@ -19,8 +19,6 @@ from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.checkpoint import Checkpoint
 from train.metrics.zero_shot import PROMPTS
-from train.models.clap import Clap
-from train.models.tagger import Tagger
 
 log = logging.getLogger(__name__)
 DESCRIPTION, ENSEMBLE = "{}: description in the ontology", "ensemble"
@@ -39,7 +37,7 @@ class ZeroShotConfig(EvaluationConfig):
 
 def run(config: ZeroShotConfig) -> None:
     """Evaluate and write the numbers."""
-    task, clips = evaluation.check(config, Tagger if config.text_encoder else Clap)
+    task, clips = evaluation.check(config, "tagger" if config.text_encoder else "clap")
     if not config.prompts:
         raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
     for prompt in config.prompts:

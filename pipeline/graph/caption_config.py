@@ -15,7 +15,7 @@ from train.models.captioner.decoding import Decoding
 
 if TYPE_CHECKING:
     from train.checkpoint import CheckpointInfo
-    from train.models.captioner.model import CaptionerConfig
+    from train.models.captioner.config import CaptionerConfig
 
 Guidance = Literal["tags", "predicted", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -124,11 +124,10 @@ def check_fields(config: CaptionConfig, network: "CaptionerConfig") -> None:
 def check_command(config: CaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", PlanDraft]:
     """Find out what is wrong with the command before any engine starts; return the captioner's config and the plan."""
     from train import checkpoint
-    from train.models.captioner.model import TagGuidedCaptioner
 
     if not config.source:
         raise InputError("--source", config.source, sources.SOURCE_HINT)
-    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
+    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", "captioner")
     check_fields(config, checkpoint_info.network)
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
     return checkpoint_info, draft_plan(config.out, config.source, config.folds, *bounds, config.columns)

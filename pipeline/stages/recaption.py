@@ -28,7 +28,7 @@ from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from train.checkpoint import CheckpointInfo
-    from train.models.captioner.model import CaptionerConfig
+    from train.models.captioner.config import CaptionerConfig
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +121,8 @@ def _clip(row: shards.ClipRow, num_samples: int) -> ClipRow:
 
 def _check(config: RecaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", Plan]:
     from train import checkpoint
-    from train.models.captioner.model import TagGuidedCaptioner
 
-    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", TagGuidedCaptioner)
+    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", "captioner")
     config.check(checkpoint_info.network)
     overlays.check_name(config.name)
     return checkpoint_info, read_finished_plan(config.data)

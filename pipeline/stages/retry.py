@@ -57,7 +57,6 @@ class Failure(NamedTuple):
 def run(config: RetryConfig) -> None:
     """Plan the failed clips into new shards, then fill these."""
     from train import checkpoint
-    from train.models.captioner.model import TagGuidedCaptioner
 
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a `python -m pipeline caption`")
@@ -67,7 +66,7 @@ def run(config: RetryConfig) -> None:
         raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
     run_config = read_run_config(data, CaptionConfig)
     caption_config = _restore(config, run_config, plan)
-    checkpoint_info = checkpoint.describe(caption_config.captioner, "--captioner", TagGuidedCaptioner)
+    checkpoint_info = checkpoint.describe(caption_config.captioner, "--captioner", "captioner")
     if checkpoint_info.revision != run_config.captioner_revision:
         remedy = f"the dataset was made with revision {run_config.captioner_revision[:12]}; give that captioner"
         raise InputError(

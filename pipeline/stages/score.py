@@ -24,7 +24,7 @@ from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from train.checkpoint import CheckpointInfo
-    from train.models.clap import ClapConfig
+    from train.models.configs import ClapConfig
 
 log = logging.getLogger(__name__)
 DECODERS = 2
@@ -115,9 +115,8 @@ def _best_first(scored: list[tuple[float, str]]) -> list[tuple[float, str]]:
 
 def _check(config: ScoreConfig) -> tuple[ClipIndex, "CheckpointInfo[ClapConfig]"]:
     from train import checkpoint
-    from train.models.clap import Clap
 
-    checkpoint_info = checkpoint.describe(config.model, "--model", Clap)
+    checkpoint_info = checkpoint.describe(config.model, "--model", "clap")
     overlays.check_name(config.name)
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a finished `python -m pipeline caption`")

@@ -20,16 +20,15 @@ from torch.nn import functional as nnf
 from tests.bench.gpu_table import BUDGET_S, FULL, QUICK, Bench, Inputs, Row, table
 from train.models import text
 from train.models.blocks import blocks
+from train.models.captioner.config import CaptionerConfig
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import SPECIALS, Vocabulary
-from train.models.clap import Clap, ClapConfig
+from train.models.clap import Clap
+from train.models.configs import ClapConfig, TextConfig
 from train.models.encoders import registry
-from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.configs import WIDTHS, Cnn14Config, MobileNetConfig, TransformerConfig
 from train.models.encoders.frontend import EfficientLogMel, LogMel, prepare
-from train.models.encoders.mobilenet import WIDTHS, MobileNetConfig
-from train.models.encoders.transformer import TransformerConfig
-from train.models.text import TextConfig
 
 RATE_HZ, CLIP_S = 32_000, 10
 ENCODERS = {

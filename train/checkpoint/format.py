@@ -24,18 +24,27 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from pipeline import storage
-from train.checkpoint.info import CONFIG_FILE, KINDS, CheckpointInfo, Lineage, Network, NetworkConfig
+from train.checkpoint.info import CONFIG_FILE, TAGS_FILE, CheckpointInfo, Kind, Lineage, NetworkConfig
 from train.checkpoint.tokens import publish_tokenizer, publish_vocabulary, read_tokenizer, read_vocabulary
 from train.models import text
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
-from train.models.clap import Clap, ClapConfig
-from train.models.classifier import Classifier, ClassifierConfig
+from train.models.captioner.config import CaptionerConfig
+from train.models.captioner.model import TagGuidedCaptioner
+from train.models.clap import Clap
+from train.models.classifier import Classifier
+from train.models.configs import ClapConfig, ClassifierConfig, TaggerConfig
 from train.models.encoders.encoder import AudioEncoder
-from train.models.tagger import Tagger, TaggerConfig
+from train.models.tagger import Tagger
 
 WEIGHTS_FILE = "model.safetensors"
 CLIPS_FILE, VALIDATION_FILE = "clips.json", "validation.json"
-TAGS_FILE, TEXT_FILE = "tags.json", "text.json"
+TEXT_FILE = "text.json"
+Network = TagGuidedCaptioner | Clap | Tagger | Classifier
+KIND_OF: dict[type[Network], Kind] = {
+    TagGuidedCaptioner: "captioner",
+    Clap: "clap",
+    Tagger: "tagger",
+    Classifier: "classifier",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,7 @@ def save(uri: str, model: Network, lineage: Lineage, clips: Sequence[str], valid
     for name, content in files.items():
         storage.publish_json(storage.join(uri, name), content)
     info: CheckpointInfo[NetworkConfig] = CheckpointInfo(
-        kind=KINDS[type(model)],
+        kind=KIND_OF[type(model)],
         network=model.config,
         revision=_revision(model, weights),
         lineage=lineage,

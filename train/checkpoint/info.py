@@ -7,27 +7,18 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from pipeline import storage
 from pipeline.errors import InputError
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
-from train.models.clap import Clap, ClapConfig
-from train.models.classifier import Classifier, ClassifierConfig
-from train.models.encoders import registry
-from train.models.encoders.registry import AudioConfig
-from train.models.tagger import Tagger, TaggerConfig
-from train.models.text import TextConfig
+from train.models.captioner.config import CaptionerConfig
+from train.models.configs import ClapConfig, ClassifierConfig, TaggerConfig, TextConfig
+from train.models.encoders import configs
+from train.models.encoders.configs import AudioConfig
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, TAGS_FILE = "config.json", "tags.json"
 RELEASED = "train convert"  # stage in the lineage of released weights: the clips that they were trained on are unknown
 Kind = Literal["captioner", "clap", "tagger", "classifier"]
-Network = TagGuidedCaptioner | Clap | Tagger | Classifier
 NetworkConfig = CaptionerConfig | ClapConfig | TaggerConfig | ClassifierConfig
 ConfigT = TypeVar("ConfigT", bound=NetworkConfig, covariant=True)
 Lineage = dict[str, Any]  # JSON: `stage`, and what that stage records of its data, its start and its last epoch
-KINDS: dict[type[Network], Kind] = {
-    TagGuidedCaptioner: "captioner",
-    Clap: "clap",
-    Tagger: "tagger",
-    Classifier: "classifier",
-}
+KINDS: tuple[Kind, ...] = ("captioner", "clap", "tagger", "classifier")
 CONFIGS: dict[Kind, type[NetworkConfig]] = {
     "captioner": CaptionerConfig,
     "clap": ClapConfig,
@@ -65,7 +56,7 @@ class CheckpointInfo(Generic[ConfigT]):
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "CheckpointInfo[NetworkConfig]":
         """Return what config.json holds. Raises KeyError or TypeError when it lacks a field or has an unknown one."""
-        network = {**content["network"], "audio": registry.restore(content["network"]["audio"])}
+        network = {**content["network"], "audio": configs.restore(content["network"]["audio"])}
         if "text" in network:
             network["text"] = TextConfig(**network["text"])
         return CheckpointInfo(
@@ -83,19 +74,18 @@ def exists(uri: str) -> bool:
 
 
 @overload
-def describe(uri: str, flag: str, kind: type[TagGuidedCaptioner], /) -> CheckpointInfo[CaptionerConfig]: ...
+def describe(uri: str, flag: str, kind: Literal["captioner"], /) -> CheckpointInfo[CaptionerConfig]: ...
 @overload
-def describe(uri: str, flag: str, kind: type[Clap], /) -> CheckpointInfo[ClapConfig]: ...
+def describe(uri: str, flag: str, kind: Literal["clap"], /) -> CheckpointInfo[ClapConfig]: ...
 @overload
-def describe(uri: str, flag: str, /, *kinds: type[Network]) -> CheckpointInfo[NetworkConfig]: ...
-def describe(uri: str, flag: str, /, *kinds: type[Network]) -> CheckpointInfo[Any]:
+def describe(uri: str, flag: str, /, *kinds: Kind) -> CheckpointInfo[NetworkConfig]: ...
+def describe(uri: str, flag: str, /, *kinds: Kind) -> CheckpointInfo[Any]:
     """Read config.json and check that it is a checkpoint of one of these kinds, before anything heavy starts.
 
     Raises:
         InputError: naming the flag when there is no checkpoint, or one of another kind.
     """
-    wanted = [KINDS[kind] for kind in kinds]
-    remedy = f"give a directory that `python -m {'` or `python -m '.join(WRITTEN_BY[kind] for kind in wanted)}` wrote"
+    remedy = f"give a directory that `python -m {'` or `python -m '.join(WRITTEN_BY[kind] for kind in kinds)}` wrote"
     try:
         found = bool(uri) and exists(storage.resolve(uri))
     except OSError as error:
@@ -106,9 +96,9 @@ def describe(uri: str, flag: str, /, *kinds: type[Network]) -> CheckpointInfo[An
         content = dict(storage.read_json(storage.join(storage.resolve(uri), CONFIG_FILE)))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(flag, uri, f"its {CONFIG_FILE} cannot be read ({error}); {remedy}") from None
-    if content.get("kind") not in wanted:
+    if content.get("kind") not in kinds:
         held = content.get("kind", "something else")
-        raise InputError(flag, uri, f"holds a {held}, not a {' or '.join(wanted)}; {remedy}")
+        raise InputError(flag, uri, f"holds a {held}, not a {' or '.join(kinds)}; {remedy}")
     if lacking := [key for key in ("network", "revision", "lineage") if key not in content]:
         raise InputError(flag, uri, f"its {CONFIG_FILE} lacks {', '.join(lacking)}; {remedy}")
     try:

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from pipeline import storage
 from pipeline.errors import InputError
 from train.models import text
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.config import CaptionerConfig
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import SPECIALS, Vocabulary
-from train.models.clap import Clap, ClapConfig
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.registry import AudioConfig
-from train.models.encoders.transformer import PATCH, STRIDE, TransformerConfig
-from train.models.tagger import Tagger, TaggerConfig
+from train.models.clap import Clap
+from train.models.configs import ClapConfig, TaggerConfig
+from train.models.encoders.configs import AudioConfig, MobileNetConfig, TransformerConfig
+from train.models.encoders.transformer import PATCH, STRIDE
+from train.models.tagger import Tagger
 
 # Trainers save plain numpy arrays beside the weights: PANNs the state of its sampler, BLAT its monitored metric.
 NUMPY_MAKERS = {"_reconstruct": np.zeros(1).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}

@@ -6,41 +6,20 @@ Layout and numerics: the released BLAT code.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from train.models import encoders
-from train.models.encoders.cnn14 import Cnn14Config
+from train.models.configs import ClapConfig
+from train.models.encoders import registry
 from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
-from train.models.encoders.registry import AudioConfig
-from train.models.text import TextConfig, TextEncoder
+from train.models.text import TextEncoder
 
 INITIAL_TEMPERATURE = 0.07
 NORM_FLOOR = 1e-7
 TEXT_BATCH = 256  # texts in one pass
 SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # where SigLIP starts, Zhai et al. 2023
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClapConfig:
-    """The two-tower model. The defaults are BLAT's."""
-
-    audio: AudioConfig = field(default_factory=Cnn14Config)
-    """Audio tower."""
-    text: TextConfig = field(default_factory=TextConfig)
-    """Text tower."""
-    joint_dim: int = 1024
-    """Size of the shared space."""
-    clip_s: float = 10.0
-    """Longer clips become windows of this length, seconds, averaged by length. Training crops or zero-pads clips to it."""
-    padding: Literal["clip", "none"] = "clip"
-    """How a clip or window shorter than clip_s is embedded: `clip` zero-pads it to clip_s as in training, `none` takes its
-    true length as BLAT's released inference does."""
-    sigmoid: bool = False
-    """Learn a bias of the logits beside their scale, for the sigmoid loss."""
 
 
 class Towers(NamedTuple):
@@ -58,7 +37,7 @@ class Clap(nn.Module):
     def __init__(self, config: ClapConfig, text_encoder: TextEncoder) -> None:
         super().__init__()
         self.config = config
-        self.audio_encoder = encoders.build(config.audio)
+        self.audio_encoder = registry.build(config.audio)
         self.text_encoder = text_encoder
         self.audio_proj = nn.Linear(self.audio_encoder.embedding_dim, config.joint_dim)
         self.text_proj = nn.Linear(self.text_encoder.embedding_dim, config.joint_dim)

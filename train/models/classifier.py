@@ -4,27 +4,13 @@ Shapes: B = clips, T = samples, C = labels; N = whole clips, E = embedding size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from train.models import encoders
+from train.models.configs import ClassifierConfig
+from train.models.encoders import registry
 from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.registry import AudioConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    """A classifier."""
-
-    audio: AudioConfig = field(default_factory=MobileNetConfig)
-    """The encoder."""
-    exclusive: bool = True
-    """Every clip has exactly one label (softmax); otherwise any number of them (sigmoid)."""
-    clip_s: float = 10.0
-    """Longer clips become windows of this length, seconds, averaged by length."""
 
 
 class Classifier(nn.Module):
@@ -33,7 +19,7 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig, labels: Sequence[str]) -> None:
         super().__init__()
         self.config, self.labels = config, list(labels)
-        self.encoder = encoders.build(config.audio)
+        self.encoder = registry.build(config.audio)
         self.head = nn.Linear(self.encoder.embedding_dim, len(self.labels))
 
     @property

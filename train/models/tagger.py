@@ -4,25 +4,17 @@ Shapes: B = clips, T = samples, K = tags; N = whole clips, E = embedding size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from train.models import encoders
+from train.models.configs import TaggerConfig
+from train.models.encoders import registry
+from train.models.encoders.configs import MobileNetConfig
 from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
-from train.models.encoders.mobilenet import MobileNet, MobileNetConfig
-from train.models.encoders.registry import AudioConfig
+from train.models.encoders.mobilenet import MobileNet
 
 WINDOW_S = 10.0  # of longer clips; AudioSet's taggers are trained on clips of this length
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaggerConfig:
-    """An encoder; with `num_classes` in its config, a tagger."""
-
-    audio: AudioConfig = field(default_factory=MobileNetConfig)
-    """The encoder."""
 
 
 class Tagger(nn.Module):
@@ -31,7 +23,7 @@ class Tagger(nn.Module):
     def __init__(self, config: TaggerConfig, tags: Sequence[str]) -> None:
         super().__init__()
         self.config, self.tags = config, list(tags)
-        self.encoder = encoders.build(config.audio)
+        self.encoder = registry.build(config.audio)
         outputs = config.audio.num_classes if isinstance(config.audio, MobileNetConfig) else 0
         assert len(self.tags) == outputs, f"{len(self.tags)} names for the {outputs} outputs of the tagging head"
 

@@ -5,14 +5,14 @@ Shapes: B = captions, L = tokens, D = hidden size.
 
 import pickle
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
+from train.models.configs import TextConfig
 from train.models.pieces import TrainPieces, train_pieces
 
 if TYPE_CHECKING:  # it takes seconds to import, and a captioner never needs it
@@ -28,29 +28,6 @@ BERT_FIELDS = (  # of a config.json in Google's layout of 2018, which names no m
     "type_vocab_size",
     "vocab_size",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """The text tower. The defaults are BLAT's: the [CLS] state of bert-medium over 30 tokens."""
-
-    name: str = "prajjwal1/bert-medium"
-    """Pretrained BERT-like encoder with its tokenizer: a name on the Hugging Face hub or a local folder. Empty builds a BERT
-    of the sizes below, with a WordPiece of the training captions."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """The first token's state, or the mean over tokens as sentence-transformers models are trained."""
-    max_tokens: int = 30
-    """Captions are cut and padded to this many tokens, the special ones included."""
-    vocab_size: int = 4_000
-    """Largest WordPiece, where one is built."""
-    hidden_dim: int = 512
-    """Width, where a BERT is built."""
-    layers: int = 8
-    """Transformer layers, where a BERT is built."""
-    heads: int = 8
-    """Attention heads, where a BERT is built."""
-    dropout: float = 0.1
-    """Dropout of states and attention, where a BERT is built."""
 
 
 class TextEncoder(nn.Module):

@@ -27,7 +27,8 @@ from train.data.order import Step
 from train.launch import Worker, check
 from train.losses import captioning
 from train.models import former_pieces, pieces
-from train.models.captioner.model import CaptionerConfig, TagGuidedCaptioner
+from train.models.captioner.config import CaptionerConfig
+from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import PAD, Subwords, Vocabulary
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask

@@ -10,12 +10,9 @@ from pipeline.errors import InputError
 from pipeline.sources import audioset
 from train import checkpoint
 from train.checkpoint import Network, released
-from train.models.clap import ClapConfig
-from train.models.encoders.cnn14 import Cnn14Config
-from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.registry import AudioConfig
+from train.models.configs import ClapConfig, TextConfig
+from train.models.encoders.configs import AudioConfig, Cnn14Config, MobileNetConfig
 from train.models.tagger import Tagger
-from train.models.text import TextConfig
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +73,7 @@ def _load(config: ConvertConfig, file: object) -> Network:
 def _cnn(uri: str) -> Tagger | None:
     if not uri:
         return None
-    checkpoint.describe(uri, "--cnn", Tagger)
+    checkpoint.describe(uri, "--cnn", "tagger")
     model: Tagger = checkpoint.load(uri).model
     return model
 

@@ -28,8 +28,9 @@ from train.data.order import Step
 from train.launch import Worker, check
 from train.models import linear
 from train.models.blocks import blocks
-from train.models.classifier import Classifier, ClassifierConfig
-from train.models.encoders.mobilenet import MobileNetConfig
+from train.models.classifier import Classifier
+from train.models.configs import ClassifierConfig
+from train.models.encoders.configs import MobileNetConfig
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
 from train.trainer.context import Context

@@ -15,7 +15,7 @@ from train.checkpoint import Network
 from train.data.loader import Clips, Collate, Loader, LoaderConfig
 from train.data.order import Order
 from train.launch import ScaleConfig, Worker, launch
-from train.models.encoders.registry import AudioConfig
+from train.models.encoders.configs import AudioConfig
 from train.trainer import performance, run_page, state
 from train.trainer.context import Context
 from train.trainer.history import EpochRecord

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from train.models import encoders
+from train.models.encoders import registry
+from train.models.encoders.configs import AudioConfig
 from train.models.encoders.encoder import AudioFeatures
-from train.models.encoders.registry import AudioConfig
 
 
 class EncodedAudio(NamedTuple):
@@ -26,7 +26,7 @@ class RecurrentEncoder(nn.Module):
 
     def __init__(self, audio: AudioConfig, dim: int, layers: int) -> None:
         super().__init__()
-        self.cnn = encoders.build(audio)
+        self.cnn = registry.build(audio)
         self.rnn = Gru(self.cnn.embedding_dim, dim, layers)
 
     def forward(

@@ -4,34 +4,12 @@ Shapes: B = clips, T = samples, F = mel frames, M = mel bins, S = frame embeddin
 Architecture and constants: Kong et al., arXiv 1912.10211, and the released BLAT code; parameter names are BLAT's.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from train.models.encoders.configs import Cnn14Config
 from train.models.encoders.encoder import AudioEncoder, AudioFeatures, frame_mask
 from train.models.encoders.frontend import LogMel
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cnn14Config:
-    """PANNs CNN14; smaller towers differ from the defaults only in these numbers."""
-
-    encoder: Literal["cnn14"] = "cnn14"
-    """Architecture."""
-    sample_rate_hz: int = 32_000
-    """Rate of the waveform, Hz."""
-    hop_samples: int = 320
-    """Step between mel frames, samples; 320 is 10 ms."""
-    num_mels: int = 64
-    """Mel bins between 50 and 14,000 Hz."""
-    channels: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
-    """Width of each block of two convolutions; every block but the last halves time and frequency."""
-    block_dropout: float = 0.2
-    """Dropout after each block."""
-    clip_dropout: float = 0.5
-    """Dropout before and after the clip embedding's linear layer."""
 
 
 class ConvBlock(nn.Module):

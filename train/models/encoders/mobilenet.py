@@ -6,13 +6,13 @@ time, in squeeze-excitation and in the clip embedding, leave out the padding of 
 nearly keeps its embedding. For an unpadded clip the result is that of the reference.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from train.models.encoders.configs import MobileNetConfig
 from train.models.encoders.encoder import AudioEncoder, AudioFeatures, frame_mask
 from train.models.encoders.frontend import EfficientLogMel
 
@@ -48,29 +48,6 @@ ROWS = (
     Row(5, 960, 160, True, True, 1),
     Row(5, 960, 160, True, True, 1),
 )
-WIDTHS = {"mn01": 0.1, "mn02": 0.2, "mn04": 0.4, "mn05": 0.5, "mn10": 1.0, "mn20": 2.0, "mn30": 3.0, "mn40": 4.0}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MobileNetConfig:
-    """EfficientAT's mn10; the others differ in width."""
-
-    encoder: Literal["mobilenet"] = "mobilenet"
-    """Architecture."""
-    sample_rate_hz: int = 32_000
-    """Rate of the waveform, Hz."""
-    hop_samples: int = 320
-    """Step between mel frames, samples; 320 is 10 ms, as in all but the _hop_ models."""
-    num_mels: int = 128
-    """Mel bins up to 15,000 Hz; 128 in all but the _mels_ models."""
-    width: float = 1.0
-    """Factor on all channel counts: 0.4 for mn04, 1.0 for mn10, up to 4.0 for mn40."""
-    num_classes: int = 0
-    """Classes of the tagging head, 527 in the released models; 0 for a bare encoder."""
-    dropout: float = 0.2
-    """Dropout inside the tagging head."""
-    jitter: bool = True
-    """Draw the mel bank's edges anew for each training batch, as the released models were trained."""
 
 
 class MobileNet(AudioEncoder):

@@ -1,9 +1,10 @@
 """The registry of audio encoders: the one place where an encoder is added.
 
 To add an encoder:
-1. Write train/models/encoders/<name>.py with a frozen dataclass of its shape, whose first field is
-   `encoder: Literal["<name>"] = "<name>"`, and a subclass of `AudioEncoder` that takes this config.
-2. Add the config to `AudioConfig`, and the pair to `ENCODERS`. Checkpoints and all networks then take it.
+1. Write in configs.py a frozen dataclass of its shape, whose first field is `encoder: Literal["<name>"] = "<name>"`, and
+   add it to `AudioConfig` and to `CONFIGS` there.
+2. Write train/models/encoders/<name>.py with a subclass of `AudioEncoder` that takes this config, and add the pair to
+   `ENCODERS`. Checkpoints and all networks then take it.
 3. Add the class of its repeated block to `BLOCKS` in train/models/blocks.py: only these are compiled, recomputed and
    sharded one by one, and have learning rates by depth.
 4. Add a named config to train/configs.py: the named config chooses the encoder, and flags change its shape.
@@ -12,27 +13,17 @@ An encoder with a new front end also adds it to `add_spec_augment` in train/data
 project released, add their layout to train/checkpoint/released.py.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from train.models.encoders.cnn14 import Cnn14, Cnn14Config
+from train.models.encoders.cnn14 import Cnn14
+from train.models.encoders.configs import AudioConfig, Cnn14Config, MobileNetConfig, TransformerConfig
 from train.models.encoders.encoder import AudioEncoder
-from train.models.encoders.mobilenet import MobileNet, MobileNetConfig
-from train.models.encoders.transformer import SpectrogramTransformer, TransformerConfig
+from train.models.encoders.mobilenet import MobileNet
+from train.models.encoders.transformer import SpectrogramTransformer
 
-AudioConfig = Cnn14Config | MobileNetConfig | TransformerConfig
 ENCODERS: dict[type[AudioConfig], type[AudioEncoder]] = {
     Cnn14Config: Cnn14,
     MobileNetConfig: MobileNet,
     TransformerConfig: SpectrogramTransformer,
 }
-CONFIGS = {config.encoder: config for config in ENCODERS}  # by the name in config.json
-
-
-def restore(fields: Mapping[str, Any]) -> AudioConfig:
-    """Return the config whose fields were read from JSON, where tuples are lists."""
-    tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    return CONFIGS[fields["encoder"]](**{**fields, **tuples})
 
 
 def build(config: AudioConfig) -> AudioEncoder:

@@ -4,38 +4,16 @@ Shapes: B = clips, T = samples, F = fbank frames, M = mel bins, S = frame embedd
 Architecture: Gong et al., arXiv 2104.01778, as `transformers` implements it; parameter names are those of its `ASTModel`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from train.models.encoders.configs import TransformerConfig
 from train.models.encoders.encoder import AudioEncoder, AudioFeatures, frame_mask
 from train.models.encoders.frontend import KaldiFbank
 
 PATCH, STRIDE = 16, 10  # of the square patches, in frames and in mel bins
 PAD = (0.0 - KaldiFbank.MEAN) / (2 * KaldiFbank.STD)  # the feature extractor pads before it standardises
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """AST as trained on AudioSet; smaller ones differ only in these numbers."""
-
-    encoder: Literal["transformer"] = "transformer"
-    """Architecture."""
-    max_frames: int = 1024
-    """Length of the input in 10 ms frames; shorter clips are padded to it, longer ones cut."""
-    num_mels: int = 128
-    """Mel bins of the filterbank."""
-    hidden_dim: int = 768
-    """Width."""
-    layers: int = 12
-    """Transformer layers."""
-    heads: int = 12
-    """Attention heads."""
-    dropout: float = 0.0
-    """Dropout of states and attention."""
 
 
 class SpectrogramTransformer(AudioEncoder):

@@ -8,7 +8,7 @@ from pipeline.errors import InputError
 from pipeline.run_dir import NOT_IDENTITY
 from train.data.augment import AugmentConfig
 from train.losses import contrastive
-from train.models.clap import ClapConfig
+from train.models.configs import ClapConfig
 from train.stages.training import TrainingConfig
 
 

@@ -21,7 +21,7 @@ from train.losses.contrastive import Pairs
 from train.losses.grad_cache import backward
 from train.models import former_pieces, pieces, text
 from train.models.clap import Clap, Towers
-from train.models.text import TextConfig
+from train.models.configs import TextConfig
 from train.stages.pretrain.config import PretrainConfig
 from train.trainer import performance, state
 from train.trainer.loop import Backward
@@ -37,7 +37,7 @@ def init_revision(config: PretrainConfig) -> str | None:
     if not config.init:
         _check_text(config.network.text)
         return None
-    checkpoint_info = checkpoint.describe(config.init, "--init", Clap)
+    checkpoint_info = checkpoint.describe(config.init, "--init", "clap")
     held, wanted = (storage.plain(dataclasses.asdict(each)) for each in (checkpoint_info.network, config.network))
     del wanted["padding"]  # no weight depends on it: the run's own holds
     if differing := [f"{name} is {held[name]!r}" for name in wanted if held[name] != wanted[name]]:
