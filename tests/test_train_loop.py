@@ -16,10 +16,11 @@ from pipeline.errors import JobError
 from pipeline.sources.clip import Clip
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch, Loader
-from train.data.order import Order
+from train.data.order import Order, Step
 from train.trainer.context import STOP, Context
 from train.trainer.history import History
-from train.trainer.loop import Backward, Hooks, Step, Stopped, fit
+from train.trainer.hooks import Backward, Hooks
+from train.trainer.loop import Stopped, fit
 from train.trainer.optim import Group, OptimConfig
 from train.trainer.performance import prepare
 

@@ -11,9 +11,11 @@ from torch import nn
 from pipeline.errors import JobError
 from tests.test_train_loader import LENGTH, Numbered, order
 from train.data.loader import Batch, Loader
+from train.data.order import Step
 from train.trainer import optim
 from train.trainer.context import Context
-from train.trainer.loop import Backward, Step, fit
+from train.trainer.hooks import Backward
+from train.trainer.loop import fit
 from train.trainer.loss_guard import LOSS_WINDOW, LossGuard
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare

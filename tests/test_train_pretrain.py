@@ -22,14 +22,14 @@ from train.configs import PRETRAIN, SMALL_CLAP
 from train.data import datasets
 from train.data.clip_sets import ListedClips
 from train.data.loader import Loader
-from train.data.order import Order
+from train.data.order import Order, Step
 from train.losses import contrastive
 from train.models.configs import ClapConfig, TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
 from train.stages.pretrain.towers import build, collate, objective
 from train.trainer.context import Context
-from train.trainer.loop import Step, fit
+from train.trainer.loop import fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 from train.validation import pairs

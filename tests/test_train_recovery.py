@@ -28,12 +28,13 @@ from train import checkpoint
 from train.__main__ import STAGES
 from train.configs import PRETRAIN
 from train.data.loader import Batch, Loader
-from train.data.order import Order
+from train.data.order import Order, Step
 from train.launch import SAVE_FILE
 from train.stages import training
 from train.stages.pretrain import PretrainConfig, run
 from train.trainer.context import Context
-from train.trainer.loop import Hooks, Step, fit
+from train.trainer.hooks import Hooks
+from train.trainer.loop import fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 

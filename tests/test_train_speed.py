@@ -14,16 +14,19 @@ from train import parallel
 from train.configs import TINY_CLAP
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch, Loader
-from train.data.order import Order
+from train.data.order import Order, Step
 from train.losses import contrastive
 from train.losses.contrastive import Pairs
 from train.losses.grad_cache import backward
 from train.models import text
 from train.models.blocks import blocks
 from train.models.clap import Clap, Towers
+from train.models.encoders import registry
+from train.models.encoders.cnn14 import Cnn14Config
+from train.models.encoders.mobilenet import MobileNetConfig
 from train.trainer import performance
 from train.trainer.context import Context
-from train.trainer.loop import Step, fit
+from train.trainer.loop import fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig, prepare
 
@@ -82,6 +85,22 @@ def test_compiled_blocks_give_the_same_loss() -> None:
         plain.text, compiled.text, atol=1e-4
     )
     assert list(ready.network.state_dict()) == names
+
+
+@pytest.mark.parametrize("config", [Cnn14Config(channels=(4, 8)), MobileNetConfig(width=0.4)])
+def test_kernels_that_are_channels_last_keep_every_batch_so(config: Cnn14Config | MobileNetConfig) -> None:
+    """A batch has one channel, which has no layout; the first convolution gives it that of its kernels."""
+    encoder = registry.build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kept: list[bool] = []
+
+    def note(_module: torch.nn.Module, _inputs: object, made: torch.Tensor) -> None:
+        kept.append(made.is_contiguous(memory_format=torch.channels_last))
+
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(note)
+    encoder(torch.randint(-9000, 9000, (2, 64_000), dtype=torch.int16), torch.full((2,), 64_000), 32_000)
+    assert kept and all(kept)
 
 
 def one_rank(rank: int, folder: str, out: str, config: PerformanceConfig, epochs: int) -> None:

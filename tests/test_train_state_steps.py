@@ -13,9 +13,10 @@ from pipeline.sources.clip import Clip
 from tests.support.stopping import Stopped, stopping
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch, Loader
-from train.data.order import Order
+from train.data.order import Order, Step
 from train.trainer import state
-from train.trainer.loop import Context, Step, fit
+from train.trainer.context import Context
+from train.trainer.loop import fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 

@@ -21,12 +21,12 @@ from pipeline.sources.clip import Clip
 from train.configs import PRETRAIN, TINY_CLAP
 from train.data.clip_sets import ListedClips
 from train.data.loader import Batch, Loader, LoaderConfig
-from train.data.order import Order
+from train.data.order import Order, Step
 from train.models import text
 from train.models.clap import Clap
 from train.stages.pretrain import towers
 from train.trainer.context import Context
-from train.trainer.loop import Step, fit
+from train.trainer.loop import fit
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import prepare
 

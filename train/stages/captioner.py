@@ -34,7 +34,7 @@ from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
 from train.trainer import state
 from train.trainer.context import Context
-from train.trainer.loop import Backward, Hooks
+from train.trainer.hooks import Backward, Hooks
 from train.validation import captions, splits
 
 log = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ from train.models.encoders.configs import MobileNetConfig
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
 from train.trainer.context import Context
-from train.trainer.loop import Backward, Hooks
+from train.trainer.hooks import Backward, Hooks
 from train.trainer.optim import Group
 from train.validation import pairs, splits
 

@@ -19,7 +19,8 @@ from train.models.encoders.configs import AudioConfig
 from train.trainer import performance, run_page, state
 from train.trainer.context import Context
 from train.trainer.history import EpochRecord
-from train.trainer.loop import Backward, Hooks, fit
+from train.trainer.hooks import Backward, Hooks
+from train.trainer.loop import fit
 from train.trainer.monitor import MonitorConfig, ScalarWriters
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig

@@ -7,32 +7,30 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline import storage
 from pipeline.errors import JobError
 from train import parallel
 from train.data.loader import Batch, Loader
-from train.data.order import Step
 from train.data.prefetch import Prefetch
 from train.trainer import loss_guard, optim
 from train.trainer.context import STOP, Context
 from train.trainer.history import EpochRecord, History
+from train.trainer.hooks import Backward, Hooks
 from train.trainer.loss_guard import Guarded, LossGuard
-from train.trainer.monitor import Monitor, ScalarWriter, ThroughputSpec
+from train.trainer.monitor import Monitor, ThroughputSpec
 from train.trainer.optim import Group, OptimConfig
 from train.trainer.performance import Prepared
 from train.trainer.state import TrainingState
 from train.trainer.step_clock import Laps, StepClock
 
 log = logging.getLogger(__name__)
-__all__ = ["Backward", "Hooks", "Step", "Stopped", "fit"]
 
 
 class Unread(NamedTuple):
@@ -48,27 +46,6 @@ class Unread(NamedTuple):
 
 class Stopped(JobError):
     """A run that was asked to stop, and has saved its state."""
-
-
-# Adds the gradients of a batch on the model's device to the parameters; returns the loss, detached. On a GPU it should not
-# wait for what it computes.
-Backward = Callable[[nn.Module, Batch, Step], Tensor]
-Validate = Callable[[nn.Module], Mapping[str, float]]  # on every rank, in eval mode; the first value selects
-Keep = Callable[[EpochRecord], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hooks:
-    """What a stage adds to a run."""
-
-    groups: Callable[[], Sequence[Group]] | None = None  # with learning rates; asked when FSDP2 has replaced parameters
-    validate: Validate | None = None
-    validate_every_steps: int = 0  # beside the end of each epoch
-    keep: Keep | None = None  # called on the leading rank with the record when it is the best so far
-    extras: Callable[[], Mapping[str, float]] = dict  # more numbers to log
-    writers: Sequence[ScalarWriter] = ()  # of the leading rank
-    flops_per_pair: float = 0.0  # both as in `ThroughputSpec`
-    peak_flops: float = 0.0
 
 
 def fit(

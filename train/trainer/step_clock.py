@@ -31,7 +31,7 @@ class StepClock:
 
     def __init__(self, device: torch.device) -> None:
         """Take the device of the run."""
-        self.on_gpu = device.type == "cuda"
+        self.device = device
         self.moments: list[float] = []
         self.events: list[torch.cuda.Event] = []
         self.previous: torch.cuda.Event | None = None  # the end of the step that was read last
@@ -43,9 +43,9 @@ class StepClock:
     def lap(self) -> None:
         """Note the next moment of `Laps`."""
         self.moments.append(time.monotonic())
-        if self.on_gpu:
+        if self.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self.device))
             self.events.append(event)
 
     @property

@@ -16,7 +16,7 @@ from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import tokenize
 from train.trainer.context import Context
-from train.trainer.loop import Validate
+from train.trainer.hooks import Validate
 
 BATCH_SIZE = 32
 MISSING = "pip install -e '.[captioning]' brings what scores captions"

@@ -23,7 +23,7 @@ from train.metrics.zero_shot import PROMPTS
 from train.models.clap import Clap
 from train.models.classifier import Classifier
 from train.trainer.context import Context
-from train.trainer.loop import Validate
+from train.trainer.hooks import Validate
 
 BATCH_SIZE = 32
 RECALL_AT = (1, 5, 10)

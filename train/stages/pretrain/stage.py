@@ -16,7 +16,7 @@ from train.stages.pretrain.config import PretrainConfig
 from train.stages.training import TrainingTask
 from train.trainer import performance
 from train.trainer.context import Context
-from train.trainer.loop import Hooks
+from train.trainer.hooks import Hooks
 from train.validation import pairs
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from train.models.clap import Clap, Towers
 from train.models.configs import TextConfig
 from train.stages.pretrain.config import PretrainConfig
 from train.trainer import performance, state
-from train.trainer.loop import Backward
+from train.trainer.hooks import Backward
 from train.trainer.optim import Group
 
 
