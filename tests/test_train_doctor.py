@@ -11,6 +11,7 @@ from pipeline.configs import DOCTOR as PIPELINE_DOCTOR
 from pipeline.errors import InputError, JobError
 from pipeline.stages import doctor as pipeline_doctor
 from train.configs import DOCTOR, PRETRAIN
+from train.launch import ScaleConfig
 from train.stages import doctor
 from train.stages.doctor import diagnosis
 from train.stages.doctor.diagnosis import TrainingRates
@@ -78,6 +79,16 @@ def test_a_run_is_measured_and_nothing_else_is_left(
     kernels = {event.get("name") for event in json.loads((tmp_path / TRACE_FILE).read_text())["traceEvents"]}
     assert "aten::linear" in kernels or "aten::addmm" in kernels
     assert f"limit: {diagnosis.LIMITS[found['diagnosis']['limit']]}" in capsys.readouterr().out
+
+
+def test_one_of_several_workers_is_measured_on_ray(ray_session: None, dataset: str, tmp_path: Path) -> None:
+    config = replace(DOCTOR["tiny"][1], data=(dataset,), out=str(tmp_path), seconds=1.0)
+    doctor.run(replace(config, scale=ScaleConfig(num_workers=2)))
+    assert [path.name for path in tmp_path.iterdir()] == [RATES_FILE]
+    found = json.loads((tmp_path / RATES_FILE).read_text())
+    assert found["rates"]["batch"] == config.optim.batch_size / 2
+    rates = TrainingRates(**found["rates"])
+    assert found["diagnosis"]["samples_per_s"] == 2 * diagnosis.throughput(rates, rates.processes)
 
 
 def test_the_pipeline_room_asks_this_one(dataset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,8 @@ class DoctorConfig(CaptionConfig):
     seconds: float = 60.0
     """How long to measure, in seconds: a third for each stage, and at least one shard. Starting the model is extra."""
     trace: bool = False
-    """Save torch_trace.json of the model's batches and, with Ray, ray_timeline.json beside rates.json, for Perfetto."""
+    """Save torch_trace.json of the model's batches and, with Ray, ray_timeline.json beside rates.json, for Perfetto. With
+    --data: training_trace.json of two steps."""
     data: tuple[str, ...] = ()
     """Datasets to train on: `train doctor` says what limits training. Without --source, nothing else is measured."""
     training: str = "demo"

@@ -28,7 +28,7 @@ from train.stages.pretrain.config import PretrainConfig
 from train.trainer import optim, performance
 from train.trainer.context import Context
 
-RATES_FILE, TRACE_FILE = "training_rates.json", "torch_trace.json"
+RATES_FILE, TRACE_FILE = "training_rates.json", "training_trace.json"
 FIRST_STEPS = 2  # kernels are chosen and memory is taken in them; they also show how many steps the time allows
 TRACED_STEPS = 2
 

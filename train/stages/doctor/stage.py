@@ -33,7 +33,7 @@ class DoctorConfig(PretrainConfig):
     seconds: float = field(default=60.0, metadata=NOT_IDENTITY)
     """How long to measure, in seconds: half for reading, half for the step. Building the model is extra."""
     trace: bool = field(default=False, metadata=NOT_IDENTITY)
-    """Save torch_trace.json of two steps, for Perfetto."""
+    """Save training_trace.json of two steps, for Perfetto."""
 
 
 def run(config: DoctorConfig) -> None:
