@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import run_dir, storage
 from pipeline.configs import CAPTION
-from pipeline.graph.caption_config import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig, CaptionSpeedConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.graph.run_config import RunConfig
 from pipeline.stages import retry
@@ -84,9 +84,24 @@ def test_a_retry_changes_nothing_but_what_its_flags_say() -> None:
     restored = retry._restore(flags, run_config, plan)
     same = {each.name for each in dataclasses.fields(CaptionConfig)} - OF_THE_RUN - OF_THE_PLAN - {"firewall"}
     assert {name: getattr(restored, name) for name in same} == {name: getattr(ODD, name) for name in same}
-    assert restored.decode == "reader", "which was forgotten once"
+    assert restored.decode == "actor", "which was forgotten once"
     assert restored.firewall == dataclasses.replace(ODD.firewall, fingerprints=("t.parquet",))
     assert (restored.actors, restored.max_bad_fraction) == (flags.actors, flags.max_bad_fraction)
     assert (restored.precision, restored.source, restored.folds) == ("bfloat16", "/moved", ("9",))
     assert (restored.clips_per_shard, restored.max_shard_mb) == (7, 3.0)
     assert restored.captioner == storage.resolve(ODD.captioner)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "clips", "expected"),
+    [
+        ("auto", 1.0, 20 * 32, "on"),
+        ("auto", 1.0, 20 * 32 - 1, "off"),
+        ("auto", 0.0, 10**6, "off"),
+        ("on", 0.0, 1, "on"),
+        ("off", 1.0, 10**6, "off"),
+    ],
+)
+def test_the_encoder_is_compiled_where_it_pays(wanted: str, gpus: float, clips: int, expected: str) -> None:
+    config = CaptionConfig(speed=CaptionSpeedConfig(compile=wanted), actors=ActorConfig(gpus=gpus))  # type: ignore[arg-type]
+    assert config.sized(clips).speed.compile == expected

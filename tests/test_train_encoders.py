@@ -172,7 +172,7 @@ def test_ast_features_equal_the_released_extractor() -> None:
 
     waveform = 0.1 * torch.randn(40_000)
     model = SpectrogramTransformer(TransformerConfig(layers=1)).eval()
-    found, num_frames = model._features(waveform[None], torch.tensor([40_000]))
+    found, num_frames = model.front_end(waveform[None], torch.tensor([40_000]))
     expected = ASTFeatureExtractor()(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")["input_values"]
     assert torch.allclose(found, expected, atol=1e-5)
     assert num_frames.item() == 248

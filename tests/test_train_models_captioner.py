@@ -8,7 +8,7 @@ import torch
 from train.configs import TINY_CAPTIONER
 from train.models.captioner.config import CaptionerConfig
 from train.models.captioner.decoding import Decoding
-from train.models.captioner.encoder import TagEncoder
+from train.models.captioner.encoder import Gru, TagEncoder
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import END, MAX_WORDS, SPECIALS, Vocabulary
 from train.models.encoders.configs import MobileNetConfig
@@ -48,6 +48,16 @@ def test_positions_are_a_true_sinusoid_and_no_parameter() -> None:
     assert "pos_encoder.pe" not in dict(decoder.named_parameters())
     assert decoder.pos_encoder.pe[0, 0, :4].tolist() == [0.0, 1.0, 0.0, 1.0]
     assert decoder.pos_encoder.pe[5, 0, 0].item() == pytest.approx(torch.sin(torch.tensor(5.0)).item())
+
+
+def test_the_gru_gives_each_clip_the_same_in_a_batch_of_one_length_and_of_several() -> None:
+    torch.manual_seed(0)
+    gru, frames = Gru(6, 4, 2).eval(), torch.randn(3, 7, 6)
+    whole, cut = gru(frames, torch.tensor([7, 7, 7])), gru(frames, torch.tensor([7, 4, 7]))
+    assert torch.allclose(whole[::2], cut[::2], atol=1e-6)
+    assert torch.allclose(cut[1:2, :4], gru(frames[1:2, :4], torch.tensor([4])), atol=1e-6)
+    assert cut[1, 4:].eq(0).all()
+    assert not torch.allclose(whole[1, :4], cut[1, :4], atol=1e-3), "the backward direction begins at the clip's end"
 
 
 def test_no_tags_give_a_zero_vector_and_tags_their_mean() -> None:

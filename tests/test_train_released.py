@@ -126,7 +126,7 @@ def test_an_ast_is_loaded_from_its_folder(tmp_path: Path) -> None:
     encoder = checkpoint.load(str(tmp_path / "ast")).model.encoder
     assert encoder.config == TransformerConfig(max_frames=204, hidden_dim=32, layers=2, heads=2)
     waveform, length = torch.randn(1, 16_000), torch.tensor([16_000])
-    features, _ = encoder._features(waveform, length)
+    features, _ = encoder.front_end(waveform, length)
     expected = released.audio_spectrogram_transformer(features).pooler_output
     assert torch.allclose(encoder(waveform, length).clip, expected, atol=1e-5)
     with pytest.raises(InputError, match="no AST there"):

@@ -9,12 +9,14 @@ import torch
 
 from train.configs import TINY_CNN
 from train.models.captioner import search
+from train.models.captioner.cache import DecoderCache
 from train.models.captioner.config import CaptionerConfig
-from train.models.captioner.decoder import DecoderCache, WordDecoder
+from train.models.captioner.decoder import WordDecoder
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.captioner.vocabulary import END, MAX_WORDS, PAD, SPECIALS, START, Vocabulary
 
+CPU = torch.device("cpu")
 WORDS = 9  # size of the random decoders' vocabulary
 
 
@@ -59,6 +61,20 @@ def slow_search(log_probs: np.ndarray, beams: int) -> list[Found]:
     return sorted(done, key=lambda found: -found.score)
 
 
+def beam(
+    step: search.Step, num_clips: int, beams: int, max_words: int = MAX_WORDS, device: torch.device = CPU
+) -> search.Decoded:
+    found = search.Beam(step, num_clips, beams, max_words, device)
+    search.run(found)
+    return found.result()
+
+
+def sample(step: search.Step, draws: torch.Tensor, top_p: float, temperature: float) -> search.Decoded:
+    found = search.Nucleus(step, draws, top_p, temperature)
+    search.run(found)
+    return found.result()
+
+
 def cut(ids: list[int]) -> list[int]:
     return ids[: ids.index(END)] if END in ids else ids
 
@@ -69,16 +85,64 @@ def cut(ids: list[int]) -> list[int]:
 @pytest.mark.parametrize("beams", [1, 3, 5])
 def test_beam_search_equals_the_slow_reference(end_bias: float, beams: int) -> None:
     table = random_decoder(np.random.default_rng(beams), 8, end_bias)
-    found = search.beam(stepper(table, beams), len(table), beams, MAX_WORDS, torch.device("cpu"))
+    found = beam(stepper(table, beams), len(table), beams)
     for clip in range(len(table)):
         expected = slow_search(table[clip].numpy(), beams)[:beams]
         assert [cut(ids) for ids in found.words[clip].tolist()] == [want.ids for want in expected]
         assert found.scores[clip].tolist() == pytest.approx([want.score for want in expected], abs=1e-4)
 
 
+@pytest.mark.parametrize("beams", [1, 2, 3, 4])
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 4, 6, 18, 19])
+def test_a_search_that_stops_between_two_questions_takes_nothing_more(last: int, beams: int) -> None:
+    """From word number `last` on the end word is nearly certain, and before it nearly impossible."""
+    table = random_decoder(np.random.default_rng(last), 3, -30.0)
+    table[:, last:, :, END] += 60.0
+    table = table.log_softmax(dim=-1)
+    words_asked, step = [], stepper(table, beams)
+
+    def counted(words: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        words_asked.append(words)
+        return step(words, parents)
+
+    found = beam(counted, 3, beams)
+    for clip in range(3):
+        expected = slow_search(table[clip].numpy(), beams)[:beams]
+        assert [cut(ids) for ids in found.words[clip].tolist()] == [want.ids for want in expected]
+        assert found.scores[clip].tolist() == pytest.approx([want.score for want in expected], abs=1e-4)
+    assert found.words.shape == found.log_probs.shape == (3, beams, MAX_WORDS)
+    after_end = (found.words == END).cumsum(dim=2).roll(1, dims=2) > 0
+    after_end[..., 0] = False
+    assert found.words[after_end].eq(PAD).all() and found.log_probs[after_end].eq(0).all()
+    if beams == 1:
+        assert len(words_asked) == min(MAX_WORDS, -(-(last + 1) // search.STOP_EVERY) * search.STOP_EVERY)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 5, 9])
+def test_one_clip_and_any_number_of_beams(beams: int) -> None:
+    """Up to as many beams as the vocabulary has words."""
+    table = random_decoder(np.random.default_rng(beams), 1, 1.0)
+    found = beam(stepper(table, beams), 1, beams)
+    expected = slow_search(table[0].numpy(), beams)[:beams]
+    best = [want for want in expected if want.score > -20]  # below are beams that ended before
+    assert best
+    assert [cut(ids) for ids in found.words[0].tolist()][: len(best)] == [want.ids for want in best]
+    assert found.scores[0].tolist()[: len(best)] == pytest.approx([want.score for want in best], abs=1e-4)
+
+
+def test_samples_that_ended_take_no_more_words() -> None:
+    table = random_decoder(np.random.default_rng(1), 4, 0.0)
+    table[0, 0, :, END] += 60.0  # clip 0 ends at once, the others later
+    table = table.log_softmax(dim=-1)
+    found = sample(stepper(table, 2), search.uniform(list("abcd"), 2, MAX_WORDS, 0), top_p=0.9, temperature=1.0)
+    assert found.words[0, :, 0].eq(END).all() and found.words[0, :, 1:].eq(PAD).all()
+    assert found.log_probs[0, :, 1:].eq(0).all()
+    assert (found.words[1:, :, 0] != END).any()
+
+
 def test_a_hypothesis_scores_the_mean_of_its_words() -> None:
     table = random_decoder(np.random.default_rng(0), 4, 0.0)
-    found = search.beam(stepper(table, 3), 4, 3, MAX_WORDS, torch.device("cpu"))
+    found = beam(stepper(table, 3), 4, 3)
     for clip in range(4):
         last = START
         for t, word in enumerate(ids := found.words[clip, 0].tolist()):
@@ -92,15 +156,15 @@ def test_a_hypothesis_scores_the_mean_of_its_words() -> None:
 
 def test_a_batch_finds_what_single_clips_find() -> None:
     table = random_decoder(np.random.default_rng(3), 6, 0.0)
-    together = search.beam(stepper(table, 3), 6, 3, MAX_WORDS, torch.device("cpu"))
+    together = beam(stepper(table, 3), 6, 3)
     for clip in range(6):
-        single = search.beam(stepper(table[clip : clip + 1], 3), 1, 3, MAX_WORDS, torch.device("cpu"))
+        single = beam(stepper(table[clip : clip + 1], 3), 1, 3)
         assert torch.equal(together.words[clip], single.words[0])
 
 
 def test_one_beam_is_greedy() -> None:
     table = random_decoder(np.random.default_rng(4), 5, 0.0)
-    found = search.beam(stepper(table, 1), 5, 1, MAX_WORDS, torch.device("cpu"))
+    found = beam(stepper(table, 1), 5, 1)
     for clip in range(5):
         ids = [START]
         while len(ids) <= MAX_WORDS and ids[-1] != END:
@@ -121,7 +185,7 @@ def test_sampling_follows_the_nucleus() -> None:
     table = random_decoder(np.random.default_rng(5), 1, -30.0)
     clips = 4_000
     draws = search.uniform([str(i) for i in range(clips)], 1, MAX_WORDS, seed=0)
-    found = search.sample(stepper(table.expand(clips, -1, -1, -1), 1), draws, top_p=0.8, temperature=1.0)
+    found = sample(stepper(table.expand(clips, -1, -1, -1), 1), draws, top_p=0.8, temperature=1.0)
     ranked, order = table[0, 0, START].exp().sort(descending=True)
     inside = int((ranked.cumsum(0) - ranked < 0.8).sum())
     assert 1 < inside < WORDS
@@ -132,13 +196,13 @@ def test_sampling_follows_the_nucleus() -> None:
 
 def test_sampling_at_low_temperature_is_greedy() -> None:
     table = random_decoder(np.random.default_rng(6), 5, 0.0)
-    cold = search.sample(stepper(table, 1), search.uniform(list("abcde"), 1, MAX_WORDS, 0), top_p=1.0, temperature=1e-3)
-    assert torch.equal(cold.words, search.beam(stepper(table, 1), 5, 1, MAX_WORDS, torch.device("cpu")).words)
+    cold = sample(stepper(table, 1), search.uniform(list("abcde"), 1, MAX_WORDS, 0), top_p=1.0, temperature=1e-3)
+    assert torch.equal(cold.words, beam(stepper(table, 1), 5, 1).words)
 
 
 def test_samples_of_a_clip_are_sorted_and_scored() -> None:
     table = random_decoder(np.random.default_rng(7), 3, 0.0)
-    found = search.sample(stepper(table, 4), search.uniform(list("abc"), 4, MAX_WORDS, 0), top_p=0.95, temperature=1.5)
+    found = sample(stepper(table, 4), search.uniform(list("abc"), 4, MAX_WORDS, 0), top_p=0.95, temperature=1.5)
     assert torch.equal(found.scores, found.scores.sort(dim=1, descending=True).values)
     assert len({tuple(ids) for ids in found.words[0].tolist()}) > 1
     ids = found.words[0, 0].tolist()

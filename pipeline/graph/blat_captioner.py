@@ -38,6 +38,8 @@ class BlatCaptioner:
         self.config = config
         self.device = config.actors.torch_device()
         self.model = checkpoint.load(config.captioner).model.to(self.device)
+        if config.speed.compile == "on":
+            self.model.compile_encoder()
         self.clip_samples = round(self.model.config.clip_s * audio.SAMPLE_RATE_HZ)
         self.known = set(self.model.tags)
         self.passes = [

@@ -1,7 +1,7 @@
 """How a caption job is configured, and what is wrong with a command before any engine starts."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pipeline import run_dir, sources
 from pipeline.errors import InputError
@@ -19,6 +19,23 @@ if TYPE_CHECKING:
 
 Guidance = Literal["tags", "predicted", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+COMPILED_BATCHES = 20  # from so many on, a minute of compiling is won back
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionSpeedConfig:
+    """Speed of the captioner. Captions stay the same but for rounding."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the audio encoder, which takes each actor a minute; auto does so on a GPU, for datasets of 20 batches or
+    more."""
+
+    def resolved(self, on_gpu: bool, num_batches: float) -> "CaptionSpeedConfig":
+        """Return the config of a job of so many batches: on or off."""
+        auto: Literal["on", "off"] = "on" if on_gpu and num_batches >= COMPILED_BATCHES else "off"
+        return replace(self, compile=auto if self.compile == "auto" else self.compile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +57,8 @@ class CaptionActorConfig:
     """Clips in one pass of the model; on a GPU every batch has this size."""
     precision: Precision = "auto"
     """Arithmetic of the model; auto is bfloat16 on a GPU and float32 on a CPU."""
+    speed: CaptionSpeedConfig = field(default_factory=CaptionSpeedConfig, metadata=run_dir.NOT_IDENTITY)
+    """Speed."""
     actors: ActorConfig = field(default_factory=ActorConfig, metadata=run_dir.NOT_IDENTITY)
     """The pool of captioner actors."""
 
@@ -62,6 +81,12 @@ class CaptionActorConfig:
         if self.batch_size < 1:
             raise InputError("--batch-size", self.batch_size, "use 1 or more")
         self.actors.check()
+
+    def sized(self, num_clips: int) -> Self:
+        """Return the config of actors that caption a dataset of so many clips: of all its clips, so that a job that goes
+        on compiles as it did before."""
+        on_gpu = self.actors.device == "cuda"
+        return replace(self, speed=self.speed.resolved(on_gpu, num_clips / self.batch_size))
 
     @property
     def decodings(self) -> list[Decoding]:

@@ -65,7 +65,7 @@ def build_graph(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> l
     """Return the steps of the graph; every row that comes out reports one committed shard."""
     return [
         engine.Tasks(make_reader(config, out, plan, clip_s)),
-        engine.Actors(CaptionActor, (config,), config.actors),
+        engine.Actors(CaptionActor, (config.sized(plan.num_clips),), config.actors),
         engine.Tasks(partial(write_shard, out=out, plan=plan)),
     ]
 

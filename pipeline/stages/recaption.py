@@ -47,7 +47,7 @@ def run(config: RecaptionConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
     checkpoint_info, plan = _check(config)
     data, folder = storage.resolve(config.data), overlays.folder(config.data, config.name)
-    config = dataclasses.replace(config, captioner=storage.resolve(config.captioner))
+    config = dataclasses.replace(config, captioner=storage.resolve(config.captioner)).sized(plan.num_clips)
     run_config = RunConfig(config=config, captioner_revision=checkpoint_info.revision, arithmetic=config.arithmetic)
     run_dir.claim(folder, config, run_config.identity, flag="--name")
     marker = storage.join(folder, overlays.MARK_FILE)

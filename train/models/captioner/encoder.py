@@ -47,7 +47,10 @@ class Gru(nn.Module):
 
     def forward(self, frames: Tensor, num_frames: Tensor) -> Tensor:
         """Map (B, S, D) to (B, S, 2 * dim), zero after each clip's end."""
-        packed = pack_padded_sequence(frames, num_frames.cpu(), batch_first=True, enforce_sorted=False)
+        lengths = num_frames.cpu()
+        if bool((lengths == frames.shape[1]).all()):  # clips that need no cutting, as most of AudioSet's
+            return self.network(frames)[0]
+        packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.network(packed)[0], batch_first=True, total_length=frames.shape[1])[0]
 
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from train.models.captioner import scheduled, search
 from train.models.captioner.config import CaptionerConfig
-from train.models.captioner.decoder import DecoderCache, WordDecoder
+from train.models.captioner.decoder import WordDecoder
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.encoder import EncodedAudio, RecurrentEncoder, TagEncoder
+from train.models.captioner.graphs import Inputs, Searches
 from train.models.captioner.vocabulary import END, Vocabulary
 from train.models.encoders.encoder import Waveform
 
@@ -48,6 +49,7 @@ class TagGuidedCaptioner(nn.Module):
         )
         self.label_encoder = TagEncoder(len(self.tags), config.model_dim) if config.guided else None
         self.tagger = nn.Linear(self.encoder.cnn.embedding_dim, len(self.tags)) if config.tagger else None
+        self.searches = Searches()
         if self.tagger is None:  # DDP would wait for gradients of weights that no output depends on
             for name in self.encoder.cnn.only_for_clip:
                 self.encoder.cnn.get_submodule(name).requires_grad_(False)
@@ -56,6 +58,10 @@ class TagGuidedCaptioner(nn.Module):
     def sample_rate_hz(self) -> int:
         """Rate of the audio encoder, Hz."""
         return self.encoder.cnn.sample_rate_hz
+
+    def compile_encoder(self) -> None:
+        """Compile the audio encoder for batches of one shape; see `AudioEncoder.compile_network`."""
+        self.encoder.cnn.compile_network()
 
     def multi_hot(self, tags: Sequence[Sequence[str]]) -> Tensor:
         """Return (B, K) float: 1 where a clip has the tag; unknown tags are ignored."""
@@ -142,19 +148,23 @@ class TagGuidedCaptioner(nn.Module):
         how.check()
         memory, num_frames = encoded.memory, encoded.features.num_frames
         max_words = self.vocabulary.max_tokens
-        cache = DecoderCache(self.decoder, memory, num_frames, self._guidance(tags, memory), how.rows, max_words)
+        draws = None
         if how.method == "nucleus":
             assert len(keys) == len(memory), f"sampling needs {len(memory)} keys, got {len(keys)}"
             draws = search.uniform(keys, how.rows, max_words, how.seed).to(memory.device)
-            found = search.sample(cache.step, draws, how.top_p, how.temperature)
-        else:
-            found = search.beam(cache.step, len(memory), how.rows, max_words, memory.device)
+        found = self.searches(
+            self.decoder, Inputs(memory, num_frames, self._guidance(tags, memory), draws), how, max_words
+        )
         words, log_probs, scores = (tensor.tolist() for tensor in found)
-        return [self._captions(*clip)[: how.num_captions] for clip in zip(words, log_probs, scores, strict=True)]
+        return [self._captions(*clip, how.num_captions) for clip in zip(words, log_probs, scores, strict=True)]
 
-    def _captions(self, words: list[list[int]], log_probs: list[list[float]], scores: list[float]) -> list[Caption]:
+    def _captions(
+        self, words: list[list[int]], log_probs: list[list[float]], scores: list[float], wanted: int
+    ) -> list[Caption]:
         captions: dict[str, Caption] = {}
         for ids, values, score in zip(words, log_probs, scores, strict=True):
+            if len(captions) == wanted:
+                break
             length = ids.index(END) + 1 if END in ids else len(ids)
             text = self.vocabulary.decode(ids)
             if text and score > float("-inf"):

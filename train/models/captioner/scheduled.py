@@ -9,7 +9,8 @@ Another difference: here words are predicted without dropout.
 import torch
 from torch import Tensor
 
-from train.models.captioner.decoder import DecoderCache, WordDecoder
+from train.models.captioner.cache import DecoderCache
+from train.models.captioner.decoder import WordDecoder
 from train.models.captioner.vocabulary import START
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from train.models.encoders.configs import Cnn14Config
-from train.models.encoders.encoder import AudioEncoder, AudioFeatures, frame_mask
+from train.models.encoders.encoder import AudioEncoder, AudioFeatures, as_image, frame_mask
 from train.models.encoders.frontend import LogMel
 
 
@@ -60,22 +60,25 @@ class Cnn14(AudioEncoder):
         mel_frames = num_samples // self.config.hop_samples + 1
         return (mel_frames // self.downsampling).clamp(min=1)
 
-    def encode(self, waveform: Tensor, num_samples: Tensor) -> AudioFeatures:
-        """See `AudioEncoder.encode`."""
+    def front_end(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-mel (B, F, M) and how many frame embeddings a clip fills; see `AudioEncoder.front_end`."""
         hop = self.config.hop_samples
         # T samples give T // hop + 1 mel frames, and the pooling needs `downsampling` of them for one frame embedding.
         min_samples = max((self.downsampling - 1) * hop, LogMel.MIN_SAMPLES)
         if waveform.shape[1] < min_samples:  # the released model fails on such a clip; padding is ours
             waveform = nnf.pad(waveform, (0, max(self.downsampling * hop, min_samples) - waveform.shape[1]))
-        x = self.melspec_extractor(waveform)[:, None].transpose(2, 3)  # (B, 1, F, M)
-        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # normalised per mel bin
+        return self.melspec_extractor(waveform).transpose(1, 2), self.valid_frames(num_samples)
+
+    def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
+        """See `AudioEncoder.network`."""
+        x = as_image(self.bn0(features.transpose(1, 2)[..., None])[..., 0].transpose(1, 2))  # normalised per mel bin
         for i in range(self.num_blocks):
             x = getattr(self, f"conv_block{i + 1}")(x)
             if i < self.num_blocks - 1:
                 x = nnf.avg_pool2d(x, 2)
             x = nnf.dropout(x, self.config.block_dropout, self.training)
         frames = x.mean(dim=3).transpose(1, 2)  # (B, S, D)
-        num_frames = self.valid_frames(num_samples).clamp(max=frames.shape[1])
+        num_frames = num_frames.clamp(max=frames.shape[1])
         return AudioFeatures(frames, num_frames, self._pool(frames, num_frames))
 
     def _pool(self, frames: Tensor, num_frames: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from train.models.encoders.configs import MobileNetConfig
-from train.models.encoders.encoder import AudioEncoder, AudioFeatures, frame_mask
+from train.models.encoders.encoder import AudioEncoder, AudioFeatures, as_image, frame_mask
 from train.models.encoders.frontend import EfficientLogMel
 
 SHORTEST_SAMPLES = 514  # the front end's reflect padding needs as many
@@ -75,14 +75,15 @@ class MobileNet(AudioEncoder):
         linear = (nn.Linear(self.embedding_dim, hidden), nn.Hardswish(), nn.Dropout(config.dropout))
         return nn.Sequential(*pooled, *linear, nn.Linear(hidden, config.num_classes))
 
-    def encode(self, waveform: Tensor, num_samples: Tensor) -> AudioFeatures:
-        """See `AudioEncoder.encode`."""
+    def front_end(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-mel (B, M, F) and its valid frames; see `AudioEncoder.front_end`."""
         waveform = nnf.pad(waveform, (0, max(0, SHORTEST_SAMPLES - waveform.shape[1])))
-        mel = self.mel(waveform)  # (B, M, F)
-        num_frames = (num_samples.clamp(min=1) - 1) // self.config.hop_samples + 1
-        x = (mel * frame_mask(num_frames, mel.shape[2])[:, None])[
-            :, None
-        ]  # (B, 1, M, F); convolutions pad with zeros, too
+        return self.mel(waveform), (num_samples.clamp(min=1) - 1) // self.config.hop_samples + 1
+
+    def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
+        """See `AudioEncoder.network`."""
+        valid = frame_mask(num_frames, features.shape[2])[:, None]
+        x = as_image(features * valid)  # (B, 1, M, F); convolutions pad with zeros, too
         for block in self.features:
             x, num_frames = block(x, num_frames)
         frames = x.mean(dim=2).transpose(1, 2)  # (B, S, C)

@@ -3,8 +3,9 @@
 To add an encoder:
 1. Write in configs.py a frozen dataclass of its shape, whose first field is `encoder: Literal["<name>"] = "<name>"`, and
    add it to `AudioConfig` and to `CONFIGS` there.
-2. Write train/models/encoders/<name>.py with a subclass of `AudioEncoder` that takes this config, and add the pair to
-   `ENCODERS`. Checkpoints and all networks then take it.
+2. Write train/models/encoders/<name>.py with a subclass of `AudioEncoder` that takes this config: its `front_end`
+   computes features, its `network` embeds them and is compiled as one graph. Add the pair to `ENCODERS`. Checkpoints and
+   all networks then take it.
 3. Add the class of its repeated block to `BLOCKS` in train/models/blocks.py: only these are compiled, recomputed and
    sharded one by one, and have learning rates by depth.
 4. Add a named config to train/configs.py: the named config chooses the encoder, and flags change its shape.

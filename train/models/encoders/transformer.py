@@ -42,20 +42,19 @@ class SpectrogramTransformer(AudioEncoder):
             )
         )
 
-    def encode(self, waveform: Tensor, num_samples: Tensor) -> AudioFeatures:
-        """See `AudioEncoder.encode`."""
-        fbank, num_frames = self._features(waveform, num_samples)
-        state = self.model(fbank).last_hidden_state  # (B, 2 + M' * S, D): classes, then patches, mel by mel
-        columns = (self.config.max_frames - PATCH) // STRIDE + 1
-        frames = state[:, 2:].unflatten(1, (-1, columns)).mean(dim=1)  # (B, S, D)
-        num_columns = ((num_frames - PATCH) // STRIDE + 1).clamp(1, columns)
-        return AudioFeatures(frames, num_columns, state[:, :2].mean(dim=1))
-
-    def _features(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return fbank (B, max_frames, M), padded beyond each clip's end, and the number of valid frames (B,)."""
+    def front_end(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fbank (B, max_frames, M), padded beyond each clip's end, and its valid frames (B,)."""
         hop, frame, size = KaldiFbank.HOP_SAMPLES, KaldiFbank.FRAME_SAMPLES, self.config.max_frames
         needed = (size - 1) * hop + frame
         fbank = self.fbank(nnf.pad(waveform[:, :needed], (0, max(0, needed - waveform.shape[1]))))
         num_frames = ((num_samples - frame) // hop + 1).clamp(1, size)
         valid = frame_mask(num_frames, size)[..., None]
         return torch.where(valid, fbank, PAD), num_frames
+
+    def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
+        """See `AudioEncoder.network`."""
+        state = self.model(features).last_hidden_state  # (B, 2 + M' * S, D): classes, then patches, mel by mel
+        columns = (self.config.max_frames - PATCH) // STRIDE + 1
+        frames = state[:, 2:].unflatten(1, (-1, columns)).mean(dim=1)  # (B, S, D)
+        num_columns = ((num_frames - PATCH) // STRIDE + 1).clamp(1, columns)
+        return AudioFeatures(frames, num_columns, state[:, :2].mean(dim=1))
