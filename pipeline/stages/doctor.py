@@ -43,7 +43,8 @@ class DoctorConfig(CaptionConfig):
     """Folder or URI for rates.json, seen by every node; trial shards lie there for a while. In the folder of a dataset the
     clips that are captioned already do not count."""
     seconds: float = 60.0
-    """How long to measure, in seconds: a third for each stage, and at least one shard. Starting the model is extra."""
+    """How long to measure, in seconds: a third for each stage, and at least one shard. Starting the model,
+    which on a GPU compiles it, is extra."""
     trace: bool = False
     """Save torch_trace.json of the model's batches and, with Ray, ray_timeline.json beside rates.json, for Perfetto. With
     --data: training_trace.json of two steps."""
@@ -106,7 +107,7 @@ def measure(config: DoctorConfig, out: str, plan: Plan, read: Reader) -> dict[st
     log.info("doctor: reading for %.0f s, then captioning, then writing", third_s)
     reading = run_task(read_for, third_s, read, list(dict.fromkeys(numbers)))
     held = cluster.hold(reading.shard, in_process)
-    captioning = run_task(caption_for, third_s, config, held, config.trace, actor=config.actors)
+    captioning = run_task(caption_for, third_s, config.sized(plan.num_clips), held, config.trace, actor=config.actors)
     writing = run_task(write_for, third_s, read.out, plan, captioning.captioned)
     if config.trace:
         storage.publish_json(storage.join(out, TORCH_TRACE_FILE), captioning.trace)
