@@ -121,17 +121,13 @@ def _try(seconds: float, config: CaptionConfig, shard: pa.Table, trace: bool) ->
 
 def _profiled(actor: Callable[[pa.Table], pa.Table], shard: pa.Table, trace: bool) -> tuple[float, dict[str, Any]]:
     """Caption a shard under torch's profiler; return the seconds in which a GPU computed, and the trace if asked for."""
-    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile, supported_activities
 
     supported = supported_activities()
-    with profile(
-        activities=[each for each in (ProfilerActivity.CPU, ProfilerActivity.CUDA) if each in supported]
-    ) as run:
+    activities = [each for each in (ProfilerActivity.CPU, ProfilerActivity.CUDA) if each in supported]
+    with profile(activities=activities, acc_events=True) as run:
         actor(shard)
-    kernels = [
-        each for each in run.key_averages() if each.device_type == DeviceType.CUDA and not each.is_user_annotation
-    ]
+    kernels = [each for each in run.key_averages() if each.device_type.name == "CUDA" and not each.is_user_annotation]
     computed_s = (
         sum(each.self_device_time_total for each in kernels) / 1e6
     )  # in events; operators would count them twice

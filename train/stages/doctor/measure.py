@@ -141,7 +141,7 @@ def _step_for(
 def _traced(run: Callable[[int], Stopwatch]) -> dict[str, Any]:
     from torch.profiler import profile
 
-    with profile() as profiler:
+    with profile(acc_events=True) as profiler:
         run(TRACED_STEPS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
