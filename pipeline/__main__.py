@@ -10,7 +10,7 @@ STAGES = {
     "inspect": Stage("pipeline.stages.inspect", "Show the kind, columns and clips of a source.", configs.INSPECT),
     "fingerprint": Stage("pipeline.stages.fingerprint", "Take fingerprints of evaluation audio.", configs.FINGERPRINT),
     "plan": Stage("pipeline.stages.plan", "Fix which clip goes into which shard.", configs.PLAN),
-    "probe": Stage("pipeline.stages.probe", "Measure how fast each stage of caption is.", configs.PROBE),
+    "doctor": Stage("pipeline.stages.doctor", "Find out what limits caption, and what to change.", configs.DOCTOR),
     "caption": Stage("pipeline.stages.caption", "Tagged audio -> caption shards.", configs.CAPTION),
     "retry": Stage("pipeline.stages.retry", "Caption failed clips again, into new shards.", configs.RETRY),
     "verify": Stage("pipeline.stages.verify", "Check every byte of a dataset.", configs.VERIFY),
@@ -21,6 +21,7 @@ STAGES = {
     "export": Stage("pipeline.stages.export", "Write chosen clips and captions as plain tars.", configs.EXPORT),
     "listen": Stage("pipeline.stages.listen", "Write a page of clips to hear beside their captions.", configs.LISTEN),
 }
+FORMER_NAMES = {"probe": "doctor"}
 
 if __name__ == "__main__":
-    sys.exit(main("pipeline", "Tagged audio -> caption shards.", STAGES))
+    sys.exit(main("pipeline", "Tagged audio -> caption shards.", STAGES, former_names=FORMER_NAMES))

@@ -39,13 +39,22 @@ class Stage(NamedTuple):
     configs: Mapping[str, tuple[str, Any]]  # name -> (one-line description, config dataclass); ONLY -> the single one
 
 
-def main(package: str, summary: str, stages: Mapping[str, Stage], argv: Sequence[str] | None = None) -> int:
-    """Parse `<stage> [config] [--field value]`, run the stage and return the exit code."""
+def main(
+    package: str,
+    summary: str,
+    stages: Mapping[str, Stage],
+    argv: Sequence[str] | None = None,
+    former_names: Mapping[str, str] | None = None,
+) -> int:
+    """Parse `<stage> [config] [--field value]`, run the stage and return the exit code. Former names of stages work on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(package, summary, stages))
         return 0 if arguments else 2
     name = arguments.pop(0)
+    if current := (former_names or {}).get(name):
+        print(f"{package} {name}: this stage is now named {current}", file=sys.stderr)
+        name = current
     if name not in stages:
         print(f"{package}: no stage {name!r}; choose one of: {', '.join(stages)}", file=sys.stderr)
         return 2

@@ -6,13 +6,13 @@ from pipeline.graph.engine import ActorConfig
 from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.quality.audio_filter import AudioFilterConfig
 from pipeline.stages.audit import AuditConfig
+from pipeline.stages.doctor import DoctorConfig
 from pipeline.stages.export import ExportConfig
 from pipeline.stages.fingerprint import FingerprintConfig
 from pipeline.stages.index import IndexConfig
 from pipeline.stages.inspect import InspectConfig
 from pipeline.stages.listen import ListenConfig
 from pipeline.stages.plan import PlanConfig
-from pipeline.stages.probe import ProbeConfig
 from pipeline.stages.recaption import RecaptionConfig
 from pipeline.stages.retry import RetryConfig
 from pipeline.stages.score import ScoreConfig
@@ -59,8 +59,8 @@ CAPTION: dict[str, tuple[str, CaptionConfig]] = {
         ),
     ),
 }
-PROBE: dict[str, tuple[str, ProbeConfig]] = {
-    name: (f"as `caption {name}`: {summary}", ProbeConfig(**vars(config)))
+DOCTOR: dict[str, tuple[str, DoctorConfig]] = {
+    name: (f"as `caption {name}`: {summary}", DoctorConfig(**vars(config)))
     for name, (summary, config) in CAPTION.items()
 }
 SCORE: dict[str, tuple[str, ScoreConfig]] = {

@@ -10,6 +10,7 @@ from train.models.configs import ClapConfig, TextConfig
 from train.models.encoders.configs import WIDTHS, Cnn14Config, MobileNetConfig
 from train.stages.captioner import TrainCaptionerConfig
 from train.stages.convert import ConvertConfig
+from train.stages.doctor import DoctorConfig
 from train.stages.finetune import FinetuneConfig
 from train.stages.pretrain import PretrainConfig
 from train.trainer.optim import OptimConfig
@@ -215,6 +216,10 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     ),
 }
 
+DOCTOR: dict[str, tuple[str, DoctorConfig]] = {
+    name: (f"as `pretrain {name}`: {summary}", DoctorConfig(**vars(config)))
+    for name, (summary, config) in PRETRAIN.items()
+}
 FINETUNE: dict[str, tuple[str, FinetuneConfig]] = {
     "one-gpu": (
         "a classifier on one GPU: linear layer first, AdamW, layer-wise rates, mixup, SpecAugment, bf16",

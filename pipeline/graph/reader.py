@@ -59,7 +59,7 @@ class Reader:
         if row["excluded"]:
             return end_clip(row, "filtered", "plan", "evaluation_clip", f"by its id a clip of {row['excluded']}"), None
         try:
-            found = sources.read_canonical(_location(row))
+            found = sources.read_canonical(location(row))
         except audio.AudioError as error:
             return end_clip(row, "failed", "read", error.reason, error.detail), None
         if rejected := self.audio_filter.reject(found.samples):
@@ -91,7 +91,8 @@ class Reader:
         return f"sounds like {match.name} for {match.seconds:.1f} s, {match.bit_error_rate:.0%} of bits differ"
 
 
-def _location(row: PlanRow) -> sources.AudioLocation:
+def location(row: PlanRow) -> sources.AudioLocation:
+    """Return where the audio of a planned clip is."""
     cut = row.get("cut_start_s") or 0.0, row.get("cut_end_s") or 0.0  # tables of early datasets have no such columns
     return sources.AudioLocation(row["uri"], row["offset"], row["size"], row["fault"], *cut)
 

@@ -1,6 +1,6 @@
 """Clips, rates and prices -> nodes, hours, storage, requests and cost of a caption job: `plan --estimate`. Plain arithmetic.
 
-Every number is a count or a product; what the products start from is measured: the rates by `pipeline probe`, requests,
+Every number is a count or a product; what the products start from is measured: the rates by `pipeline doctor`, requests,
 planning and the driver as noted at the constants.
 """
 
@@ -34,7 +34,7 @@ class CapacityConfig:
     clips: tuple[int, ...] = ()
     """Numbers of clips to estimate for, beside those of the plan."""
     rates: str = ""
-    """The rates.json of `pipeline probe`, or a JSON table of clips a second: {"read": per core, "caption": per actor,
+    """The rates.json of `pipeline doctor`, or a JSON table of clips a second: {"read": per core, "caption": per actor,
     "write": per core}."""
     hours: float = 24.0
     """Time in which the captions are wanted, in hours; decides the number of actors."""
@@ -95,7 +95,7 @@ class CapacityEstimate:
 def read_rates(uri: str) -> dict[str, Any]:
     """Return a table of rates. Raises InputError when it cannot be read or lacks a stage."""
     if not uri:
-        remedy = 'give the rates.json of `pipeline probe`, or a JSON table {"read": .., "caption": .., "write": ..}'
+        remedy = 'give the rates.json of `pipeline doctor`, or a JSON table {"read": .., "caption": .., "write": ..}'
         raise InputError("--capacity.rates", uri, remedy)
     try:
         rates = storage.read_json(storage.resolve(uri))

@@ -28,10 +28,18 @@ from pipeline.sources.listing import (
     tag_vocabulary,
 )
 from pipeline.sources.listing_stats import ListingStats
-from pipeline.sources.reading import CanonicalAudio, read_audio, read_bytes, read_canonical, read_samples
+from pipeline.sources.reading import (
+    CanonicalAudio,
+    decode_canonical,
+    read_audio,
+    read_bytes,
+    read_canonical,
+    read_encoded,
+    read_samples,
+)
 
 __all__ = [
-    "SOURCE_HINT", "AudioLocation", "CanonicalAudio", "Listing", "ListingStats", "describe_location", "list_clips",
-    "log_listing", "no_clip", "read_audio", "read_bytes", "read_canonical", "read_clips", "read_listing", "read_samples",
-    "readable", "same_key", "stamp", "tag_vocabulary",
+    "SOURCE_HINT", "AudioLocation", "CanonicalAudio", "Listing", "ListingStats", "decode_canonical", "describe_location",
+    "list_clips", "log_listing", "no_clip", "read_audio", "read_bytes", "read_canonical", "read_clips", "read_encoded",
+    "read_listing", "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
 ]  # fmt: skip

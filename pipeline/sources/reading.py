@@ -27,20 +27,24 @@ def read_samples(clip: Clip, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.n
 
 def read_audio(location: AudioLocation, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray:
     """Read and decode the audio at a location; int16 (T,). Raises AudioError with the reason when that fails."""
-    return _decoded(_encoded(location), location, sample_rate_hz)
+    return _decoded(read_encoded(location), location, sample_rate_hz)
 
 
 def read_canonical(location: AudioLocation) -> CanonicalAudio:
     """Read and decode the audio at a location for a shard. Raises AudioError with the reason when that fails."""
-    data = _encoded(location)
+    return decode_canonical(read_encoded(location), location)
+
+
+def decode_canonical(data: bytes, location: AudioLocation) -> CanonicalAudio:
+    """Decode the bytes of a location for a shard. Raises AudioError with the reason when that fails."""
     whole = not (location.cut_start_s or location.cut_end_s)
     if whole and (samples := canonical.decode(data)) is not None:
         return CanonicalAudio(samples, data)
     return CanonicalAudio(_decoded(data, location, audio.SAMPLE_RATE_HZ), None)
 
 
-def _encoded(location: AudioLocation) -> bytes:
-    """Return the bytes of the file, which may hold more than the clip."""
+def read_encoded(location: AudioLocation) -> bytes:
+    """Return the bytes of the file, which may hold more than the clip. Raises AudioError with the reason."""
     if not (location.cut_start_s or location.cut_end_s):
         return read_bytes(*location[:4])
     with _recording_lock:  # threads ask for clips of one recording at the same time

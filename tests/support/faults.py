@@ -20,6 +20,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -37,12 +38,23 @@ MORE = ("lost", "conflict")  # those that happen only when asked for
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Serves on a local port (0: a free one). `injected` counts faults by (kind, method), `requests` all by method."""
+    """Serves on a local port (0: a free one). `injected` counts faults by (kind, method), `requests` all by method.
+
+    Every answer begins `delay_s` late.
+    """
 
     request_queue_size = 128  # connections that wait to be taken
 
-    def __init__(self, target: str, share: float = 0.05, seed: int = 0, kinds: Sequence[str] = KINDS, port: int = 0):
-        self.target, self.share, self.kinds = urlsplit(target).netloc, share, kinds
+    def __init__(
+        self,
+        target: str,
+        share: float = 0.05,
+        seed: int = 0,
+        kinds: Sequence[str] = KINDS,
+        port: int = 0,
+        delay_s: float = 0.0,
+    ):
+        self.target, self.share, self.kinds, self.delay_s = urlsplit(target).netloc, share, kinds, delay_s
         self.injected, self.requests = Counter[tuple[str, str]](), Counter[str]()
         self.random, self.lock = random.Random(seed), threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
@@ -85,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         sent = self.read_body()
+        time.sleep(self.server.delay_s)
         with_body = self.command in ("GET", "POST") or "x-amz-copy-source" in self.headers
         unfit = (set() if with_body else {"truncated"}) | (set() if "If-None-Match" in self.headers else {"conflict"})
         kind, part = self.server.draw(self.command, unfit)
