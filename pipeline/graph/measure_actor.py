@@ -128,9 +128,7 @@ def _profiled(actor: Callable[[pa.Table], pa.Table], shard: pa.Table, trace: boo
     with profile(activities=activities, acc_events=True) as run:
         actor(shard)
     kernels = [each for each in run.key_averages() if each.device_type.name == "CUDA" and not each.is_user_annotation]
-    computed_s = (
-        sum(each.self_device_time_total for each in kernels) / 1e6
-    )  # in events; operators would count them twice
+    computed_s = sum(each.self_device_time_total for each in kernels) / 1e6  # with operators, each would count twice
     if not trace:
         return computed_s, {}
     with tempfile.TemporaryDirectory() as folder:
