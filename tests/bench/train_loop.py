@@ -110,7 +110,7 @@ def measure(folder: Path, processes: int, steps: int) -> LoopTimes:
     cpu = [1e3 * each for each in np.diff(loader.thread_times)[WARM_UP:]]
     waits = [1e3 * each for each in loader.waits[1 + WARM_UP :]]
     own = [1e3 * each - wait for each, wait in zip(np.diff(loader.walls)[WARM_UP:], waits, strict=True)]
-    medians = [round(statistics.median(each), 3) for each in (cpu, own, waits)]
+    medians = [round(float(statistics.median(each)), 3) for each in (cpu, own, waits)]
     return LoopTimes(
         processes=processes, thread_cpu_ms=medians[0], own_wall_ms=medians[1], wait_ms=medians[2], steps=len(own)
     )

@@ -134,13 +134,20 @@ class Loader:
             collator = ThreadPoolExecutor(1)
             stack.callback(collator.shutdown, wait=True, cancel_futures=True)
             collated = self._collated(readers, first_step, last_step)  # it runs in the collator's thread alone
+            given: list[Tensor] = []  # clips of the batches so far, until the collator lets go of them
+
+            def advance() -> tuple[Batch, dict[str, str]]:
+                del given[:-1]  # here and not in the training thread: to free 80 MB takes milliseconds
+                return next(collated)
+
             ahead: deque[Future[tuple[Batch, dict[str, str]]]] = deque()
-            for _ in range(first_step, last_step):
-                ahead.append(collator.submit(next, collated))
-                if len(ahead) > STEPS_READY:
-                    yield self._checked(*ahead.popleft().result())
-            while ahead:
-                yield self._checked(*ahead.popleft().result())
+            for step in range(first_step, last_step + STEPS_READY):
+                if step < last_step:
+                    ahead.append(collator.submit(advance))
+                if step >= first_step + STEPS_READY:
+                    batch = self._checked(*ahead.popleft().result())
+                    given.append(batch.waveform)
+                    yield batch
 
     def _readers(self, stack: ExitStack) -> list[Reader]:
         """Return what reads; each gets the same slots of every step, so that no two read the same range."""
