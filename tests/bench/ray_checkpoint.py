@@ -41,7 +41,9 @@ def main(words: Sequence[str]) -> None:
     context.checkpoint_config = CheckpointConfig(
         id_column=ID, checkpoint_path=checkpoint, delete_checkpoint_on_success=False
     )
-    ray.data.read_parquet(table, columns=[ID, "path"]).map(read_clip).write_webdataset(out, min_rows_per_file=10)
+    ray.data.read_parquet(table, columns=[ID, "path"]).map(read_clip).write_webdataset(
+        out, encoder=None, min_rows_per_file=10
+    )
 
 
 def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
