@@ -29,8 +29,8 @@ cluster-test: $(READY)  ## Ray clusters on this machine: nodes that come, go and
 chaos: $(READY)         ## after make demo: fifty SIGKILLs of drivers, workers and a node under its caption job
 	python -m tests.bench.chaos --rounds $(ROUNDS) -- $(JOB)
 
-bench: $(READY)         ## what grows with the number of clips: planning two million rows, finding what is left of a job
-	python -m tests.bench.growth
+bench: $(READY)         ## each stage beside its limit or a peer, growth with the number of clips; 20 minutes alone on two cores
+	python -m tests.bench --append BENCHMARKS.md $(ARGS)
 
 scaling: $(READY)       ## how many GPU actors one driver keeps busy: sleeping actors, 1 to 256
 	python -m tests.bench.scaling

@@ -13,6 +13,7 @@ from torch import nn
 from pipeline import audio, sources, storage
 from pipeline.sources import audioset
 from train.configs import SMALL_CNN
+from train.models.encoders import configs
 from train.models.encoders import registry as encoders
 from train.models.encoders.cnn14 import Cnn14
 from train.models.encoders.configs import WIDTHS, AudioConfig, Cnn14Config, MobileNetConfig, TransformerConfig
@@ -133,7 +134,7 @@ def test_resampling_happens_inside(encoder: encoders.AudioEncoder) -> None:
 
 def test_configs_survive_json(encoder: encoders.AudioEncoder) -> None:
     config = encoder.config
-    assert encoders.restore(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    assert configs.restore(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 def test_a_frozen_encoder_keeps_weights_and_statistics_and_its_dropout(encoder: encoders.AudioEncoder) -> None:

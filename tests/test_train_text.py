@@ -19,8 +19,8 @@ from train.models.text import TextEncoder
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 SMALL = TextConfig(name="", hidden_dim=16, layers=1, heads=2, dropout=0.0, vocab_size=200)
 BUILD = """
-from train.models.text import build_tokenizer
 from train.models.configs import TextConfig
+from train.models.text import build_tokenizer
 print(build_tokenizer({!r}, TextConfig(name="", vocab_size=100)).to_str())
 """
 
@@ -127,7 +127,8 @@ def test_google_s_bert_layout_is_read(weights: str, prefix: str, tmp_path: Path)
 
 FROM_HUB = """
 from train.models import text
-encoder = text.build(text.TextConfig(name="team/model"), ())
+from train.models.configs import TextConfig
+encoder = text.build(TextConfig(name="team/model"), ())
 print(float(encoder.model.state_dict()["pooler.dense.weight"].sum()), encoder.tokenize(["a dog"])[0][0, :4].tolist())
 """
 

@@ -1,183 +1,210 @@
-"""Measure what grows with the number of clips: `make bench`. Prints Markdown rows for BENCHMARKS.md.
+"""Seconds and memory against the number of clips: planning, finding what is left, indexing tars, the retrieval metric.
 
-Planning two million AudioSet rows beside a folder of two million files, planning again when nothing has changed, reading
-the plan of one shard of these and of ten thousand rows, finding the hundredth of the shards that is left of a job, the
-memory of a whole caption job as it goes on, and that of the clips that are trained on.
+Every point is a process of its own: `python -m tests.bench.growth NAME FOLDER` prints the seconds of the work and
+the memory that it took beyond the imports. `tests/bench/two_million.py` measures the same work on two million clips.
 """
 
-import argparse
-import csv
-import os
-import random
+import io
+import json
+import math
 import shutil
-import statistics
-import string
-import subprocess
 import sys
-import tempfile
+import tarfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from pipeline import sources, storage
-from pipeline.dataset import shards
-from pipeline.planning.plan import read_plan
-from pipeline.sources import audioset
-from tests.bench import clip_list
+import numpy as np
 
-LABELS = 527
-FEW_ROWS = 10_000  # to compare with
-SAMPLED_SHARDS = 20
-RESUME = """
-import sys
-from pipeline.dataset import commit, shards
+from pipeline import audio
+from pipeline.dataset import commit
 from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.planning.draft import draft_plan
-plan = draft_plan(sys.argv[2], sys.argv[1], (), 512, DecontaminationConfig()).plan
-commit.recover(sys.argv[2])
-done = set(shards.committed(sys.argv[2]))
-todo = [shard for shard in plan.shards if shard not in done]
-print(len(todo), "shards left of", len(plan.shards))
-"""
+from pipeline.planning.publish import publish_plan
+from tests.bench import inputs, two_million
+from tests.bench.ratio import Row, Spread
+from tests.bench.sizes import Sizes
+
+CLIPS_PER_SHARD, CLIPS_PER_TAR = 512, 4_096
+MAX_EXPONENT = 1.1  # n log n over these sizes, and some noise
+PAIRWISE_EXPONENT = 2.1  # of the exact retrieval metric, which compares each caption with each clip
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's, which colour-blind readers can distinguish
+MARKERS = ("o", "s", "^", "D")
 
 
-def prepare(folder: Path, rows: int) -> Path:
-    """Write a segments file, its label table and an audio folder of empty files."""
-    draw = random.Random(0)
-    mids = [f"/m/{i:04x}" for i in range(LABELS)]
-    (folder / audioset.LABELS_FILE).write_text(audioset.write_labels({mid: f"Label {mid[3:]}" for mid in mids}))
-    (folder / "audio").mkdir()
-    letters = string.ascii_letters + string.digits + "-_"
-    table = folder / "unbalanced_train_segments.csv"
-    with open(table, "w") as file:
-        file.write("# Segments csv\n# num_ytids\n# YTID, start_seconds, end_seconds, positive_labels\n")
-        for number in range(rows):
-            ytid = f"{number:06x}" + "".join(draw.choices(letters, k=5))
-            start = draw.randrange(0, 600, 10)
-            labels = ",".join(draw.sample(mids, draw.randint(1, 4)))
-            file.write(f'{ytid}, {start}.000, {start + 10}.000, "{labels}"\n')
-            os.close(os.open(folder / "audio" / f"Y{ytid}.flac", os.O_CREAT))
-    return table
+class Point(NamedTuple):
+    """What so many clips took."""
+
+    clips: int
+    seconds: Spread
+    megabytes: Spread
 
 
-def measure(words: list[str]) -> tuple[float, float, str]:
-    """Run a command; return seconds, peak resident GB and the last line of what it printed."""
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read().strip().splitlines()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, said
-    return time.monotonic() - started, usage.ru_maxrss / 1e6, said[-1]
+def plan(folder: Path) -> Callable[[], object]:
+    """Return the work of planning a table of segments whose audio is there."""
+    out, source = str(folder / "out"), str(folder / "unbalanced_train_segments.csv")
+    return lambda: publish_plan(out, draft_plan(out, source, (), CLIPS_PER_SHARD, DecontaminationConfig()))
 
 
-def plan_rows(folder: Path, rows: int) -> tuple[list[str], str]:
-    """Prepare so many rows; return the command that plans them and its --out."""
-    table, out = prepare(folder, rows), str(folder / "out")
-    words = ["plan", "tiny", "--clips-per-shard", "512", "--source", str(table), "--out", out]
-    return ["-m", "pipeline", *words], out
+def resume(folder: Path) -> Callable[[], object]:
+    """Return the work of finding what is left of a job that is 99 % done."""
+    out, source = str(folder / "out"), str(folder / "unbalanced_train_segments.csv")
+
+    def find() -> None:
+        found = draft_plan(out, source, (), CLIPS_PER_SHARD, DecontaminationConfig()).plan
+        commit.recover(out)
+        assert found.missing(out)
+
+    return find
 
 
-def bytes_of_a_shard(data: str) -> float:
-    """Return the bytes that reading the plan of one shard takes, as the kernel counts them; mean of twenty. Linux only."""
-    plan = read_plan(data)
-    assert plan is not None
-    numbers = range(0, len(plan.shards), -(-len(plan.shards) // SAMPLED_SHARDS))
-    plan.read_shard(data, 0)  # what Python loads at first counts too
-    before = _bytes_read()
-    for shard in numbers:
-        plan.read_shard(data, shard)
-    return (_bytes_read() - before) / len(numbers)
+def index(folder: Path) -> Callable[[], object]:
+    """Return the work of `pipeline index` over tars that others wrote."""
+    from pipeline.stages import index
+
+    number = len(list(folder.glob("index_*")))
+    config = index.IndexConfig(source=str(folder / "tars"), out=str(folder / f"index_{number}"))
+    return lambda: index.run(config)
 
 
-def _bytes_read() -> int:
-    return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
+def retrieval(folder: Path) -> Callable[[], object]:
+    """Return the work of ranking every clip for every caption."""
+    import torch
+
+    from train.metrics import ranking
+
+    embeddings = [torch.nn.functional.normalize(torch.from_numpy(each)) for each in np.load(folder / "embeddings.npy")]
+    clips = torch.arange(len(embeddings[0]))
+    return lambda: ranking.retrieve(*embeddings, clips, clips)
 
 
-def commit_all_but(data: str, left: int) -> None:
-    """Write the commit marks of a job that has come far."""
-    plan = read_plan(data)
-    assert plan is not None
-    for shard in range(len(plan.shards) - left):
-        storage.publish_json(storage.join(data, shards.stats_name(shard)), {"shard": shard, "plan_hash": plan.hash})
+WORK = {"plan": plan, "resume": resume, "index": index, "retrieval metric": retrieval}
 
 
-def caption(folder: Path, clips: int) -> str:
-    """Caption so many clips with a captioner trained for seconds; return a row on the memory of all processes."""
-
-    def stage(*words: str) -> list[str]:
-        return [sys.executable, "-m", *words]
-
-    corpus, captioner, source = folder / "corpus", folder / "captioner", folder / "clips"
-    subprocess.run(stage("pipeline", "synth", "tiny", "--out", str(corpus)), check=True)
-    listing = str(corpus / "captioned_segments.csv")
-    subprocess.run(stage("train", "captioner", "tiny", "--source", listing, "--out", str(captioner)), check=True)
-    listed = sources.read_clips(str(corpus / "tagged_segments.csv"))
-    (source / "audio").mkdir(parents=True)
-    with open(source / "metadata.csv", "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["file", "labels"])
-        for number in range(clips):
-            clip = listed[number % len(listed)]
-            os.link(clip.uri, source / "audio" / f"{number}.flac")
-            table.writerow([f"{number}.flac", "|".join(clip.tags)])
-    out = folder / "captions"
-    words = ("tiny", "--source", str(source), "--captioner", str(captioner), "--out", str(out))
-    process = subprocess.Popen(stage("pipeline", "caption", *words, "--clips-per-shard", "64", "--batch-size", "32"))
-    used: dict[float, list[float]] = {}  # share of the shards that are done -> GB
-    while process.poll() is None:
-        time.sleep(1)
-        done = len(shards.committed(str(out))) / (clips / 64)
-        used.setdefault(int(done * 4) / 4, []).append(resident_gb(process.pid))
-    assert process.returncode == 0
-    shown = ", ".join(f"{statistics.mean(used[share]):.2f}" for share in (0.0, 0.25, 0.5, 0.75) if share in used)
-    return f"| caption {clips:,} clips | {sum(map(len, used.values()))} | {shown} | by quarter of the job |"
+def main(words: Sequence[str]) -> None:
+    """Measure one point."""
+    name, folder = words
+    work = WORK[name](Path(folder))
+    before, started = _kilobytes("VmRSS"), time.perf_counter()
+    _reset_peak()
+    work()
+    took = time.perf_counter() - started
+    print(json.dumps([took, max(0, _kilobytes("VmHWM") - before) / 1e3]))
 
 
-def resident_gb(pid: int) -> float:
-    """Return the memory of a process and all it started; what several share is counted once. Linux only."""
-    parents, total = {}, 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # gone since
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    for each in parents:
-        line = [each]
-        while line[-1] in parents and line[-1] != pid:
-            line.append(parents[line[-1]])
-        with suppress(OSError):
-            if line[-1] == pid:
-                total += int((Path("/proc") / str(each) / "smaps_rollup").read_text().split("Pss:")[1].split()[0])
-    return total / 1e6
+def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
+    """Yield the fitted exponents of seconds and of memory, and draw the points."""
+    found: dict[str, list[Point]] = {}
+    for name in WORK:
+        counts = sizes.gallery if name == "retrieval metric" else sizes.rows
+        found[name] = [_point(name, folder / f"{name}_{count}".replace(" ", "_"), count, sizes) for count in counts]
+    for name, points in found.items():
+        largest = points[-1]
+        for what, unit, bound, of in (
+            ("seconds", "s", PAIRWISE_EXPONENT if name == "retrieval metric" else MAX_EXPONENT, 1),
+            ("memory", "MB", MAX_EXPONENT, 2),
+        ):
+            values: list[Spread] = [point[of] for point in points]  # type: ignore[misc]
+            yield Row(
+                what=f"growth of {what}, {name}, {points[0].clips:,} to {largest.clips:,} clips",
+                ours=", ".join(f"{value.median:.3g}" for value in values) + f" {unit}",
+                found=_exponents([point.clips for point in points], values),
+                unit="exponent",
+                at_most=bound,
+            )
+    draw(found, sizes.picture)
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--clips", type=int, default=20_000)
-    rows, clips = vars(parser.parse_args()).values()
-    folder = Path(tempfile.mkdtemp())
-    try:
-        print(f"writing {rows:,} rows and files", file=sys.stderr)
-        (folder / "few").mkdir()
-        command, few = plan_rows(folder / "few", FEW_ROWS)
-        measure(command)
-        command, out = plan_rows(folder, rows)
-        print("| what | seconds | peak memory, GB | it said |\n|---|---|---|---|")
-        for what in (f"plan {rows:,} rows", "the same again, nothing changed"):
-            seconds, peak, said = measure(command)
-            print(f"| {what} | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
-        small, large = bytes_of_a_shard(few), bytes_of_a_shard(out)
-        said = f"{large:,.0f} bytes of {rows:,} clips, {small:,.0f} of {FEW_ROWS:,}: {large / small:.2f} times as many"
-        print(f"| read the plan of one shard | | | {said} |", flush=True)
-        commit_all_but(out, left=round(rows / 512 / 100))
-        seconds, peak, said = measure(["-c", RESUME, command[command.index("--source") + 1], out])
-        print(f"| find what is left of a job 99 % done | {seconds:.1f} | {peak:.2f} | {said} |", flush=True)
-        print(caption(folder, clips), flush=True)
-        print(*clip_list.measure(folder / "ledgers", rows), sep="\n", flush=True)
-    finally:
-        shutil.rmtree(folder)
+def _point(name: str, folder: Path, clips: int, sizes: Sizes) -> Point:
+    folder.mkdir()
+    _prepare(name, folder, clips, sizes)
+    pairs = [_run(name, folder) for _ in range(sizes.repeats)]
+    return Point(clips, *(Spread.of(values) for values in zip(*pairs, strict=True)))
+
+
+def _run(name: str, folder: Path) -> tuple[float, float]:
+    if name == "plan":
+        shutil.rmtree(folder / "out", ignore_errors=True)
+    printed = inputs.run(inputs.stage("tests.bench.growth", name, str(folder)))
+    took, megabytes = json.loads(printed.splitlines()[-1])
+    return took, megabytes
+
+
+def _prepare(name: str, folder: Path, clips: int, sizes: Sizes) -> None:
+    """Write what the work of one size needs."""
+    if name in ("plan", "resume"):
+        two_million.prepare(folder, clips)
+    if name == "resume":
+        plan(folder)()
+        two_million.commit_all_but(str(folder / "out"), left=max(1, round(clips / CLIPS_PER_SHARD / 100)))
+    if name == "index":
+        _write_tars(folder / "tars", clips)
+    if name == "retrieval metric":
+        rng = np.random.default_rng(0)
+        np.save(folder / "embeddings.npy", rng.standard_normal((2, clips, sizes.embedding), dtype=np.float32))
+
+
+def _write_tars(folder: Path, clips: int) -> None:
+    """Write WebDataset tars of short clips with a caption, as other programs do."""
+    folder.mkdir()
+    flac = audio.encode_flac(np.arange(1_600, dtype=np.int16))
+    meta = json.dumps({"text": ["a sound"], "tag": ["Sound"]}).encode()
+    for first in range(0, clips, CLIPS_PER_TAR):
+        with tarfile.open(folder / f"{first // CLIPS_PER_TAR:05d}.tar", "w") as tar:
+            for number in range(first, min(clips, first + CLIPS_PER_TAR)):
+                for suffix, data in (("flac", flac), ("json", meta)):
+                    member = tarfile.TarInfo(f"{number:08d}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def _exponents(clips: list[int], values: list[Spread]) -> Spread:
+    """Return the slopes over the two largest sizes: a constant share, such as start-up, hides growth in the small ones."""
+    (smaller, larger), steps = values[-2:], math.log(clips[-1] / clips[-2])
+
+    def slope(below: float, above: float) -> float:
+        return math.log(max(above, 1e-3) / max(below, 1e-3)) / steps
+
+    return Spread(
+        slope(smaller.median, larger.median), slope(smaller.high, larger.low), slope(smaller.low, larger.high)
+    )
+
+
+def draw(found: dict[str, list[Point]], path: Path) -> None:
+    """Draw seconds and memory against clips, both logarithmic, with a line that grows as the number of clips does."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "growth"
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for panel, label, of in zip(panels, ("seconds", "memory, MB"), (1, 2), strict=True):
+        for (name, points), color, marker in zip(found.items(), COLORS, MARKERS, strict=True):
+            clips = [point.clips for point in points]
+            values: Any = [max(point[of].median, 1e-3) for point in points]  # type: ignore[attr-defined]
+            panel.plot(clips, values, marker=marker, color=color, label=name)
+            panel.annotate(name, (clips[-1], values[-1]), textcoords="offset points", xytext=(6, 0), color=color)
+        low, high = panel.get_xlim()
+        floor = panel.get_ylim()[0]
+        panel.plot([low, high], [floor, floor * high / low], "--", color="#888888", label="proportional to clips")
+        panel.set(xscale="log", yscale="log", xlabel="clips", ylabel=label)
+    panels[0].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _kilobytes(name: str) -> int:
+    return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
+
+
+def _reset_peak() -> None:
+    """Let the kernel count the peak of memory from now on, where it allows that."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

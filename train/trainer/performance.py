@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from train import parallel
 from train.losses.grad_cache import frozen_statistics
 from train.models.blocks import blocks
+from train.models.encoders.encoder import AudioEncoder
 from train.trainer.state import whole
 
 # Dense bfloat16 rates of matrix products, FLOP/s, from NVIDIA's data sheets; what MFU is a share of.
@@ -38,7 +39,7 @@ class PerformanceConfig:
     channels_last: bool = True
     """Keep images and kernels channel by channel, as tensor cores read them. Used on GPUs alone."""
     compile: bool = False
-    """Compile the repeated blocks of both towers; the first step then takes a minute."""
+    """Compile the audio encoder and the blocks of the text encoder; the first step then takes a minute."""
     recompute: bool = False
     """Keep no activations inside those blocks but compute them again for the gradients: less memory, a third more time."""
     shard: bool = False
@@ -104,11 +105,11 @@ def prepare(
         network.forward = torch.autocast(device.type, dtype=torch.bfloat16)(network.forward)  # type: ignore[method-assign]
     if shard:
         from torch.distributed.fsdp import fully_shard  # here: its import takes two seconds
+    if config.compile:
+        _compile(network, shard)
     for block in blocks(network):
         if config.recompute:
             block.forward = partial(_recomputed, block, block.forward)  # type: ignore[method-assign]
-        if config.compile:
-            block.compile(dynamic=False)
         if shard and any(p.requires_grad for p in block.parameters()):
             fully_shard(block)
     if world_size == 1:
@@ -119,6 +120,17 @@ def prepare(
         parallel.average_each(scalars)
         return Prepared(network, network, evaluated, sharded=True)
     return Prepared(parallel.average_gradients(network, device), network, evaluated)
+
+
+def _compile(network: nn.Module, shard: bool) -> None:
+    """Compile each audio encoder as one graph, other blocks one by one; in a sharded network all blocks one by one."""
+    encoders = [] if shard else [module for module in network.modules() if isinstance(module, AudioEncoder)]
+    inside = {id(part) for encoder in encoders for part in encoder.modules()}
+    for encoder in encoders:
+        encoder.compile_network()
+    for block in blocks(network):
+        if id(block) not in inside:
+            block.compile(dynamic=False)
 
 
 def _recomputed(block: nn.Module, forward: Callable[..., object], *args: object, **kwargs: object) -> object:

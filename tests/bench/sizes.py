@@ -1,0 +1,49 @@
+"""How much `make bench` measures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.ratio import CORES
+
+PICTURE = Path(__file__).with_name("growth.svg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes of all measurements. The defaults keep the whole below 20 minutes on two cores."""
+
+    repeats: int = 5
+    """Repetitions of each of the two that are compared."""
+    clip_s: float = 10.0
+    """Length of the procedural clips, seconds."""
+    sounds: int = 192
+    """Different clips; larger numbers of clips are hard links to them."""
+    clips: int = 960
+    """Clips of a caption job, and of the dataset that the loader reads."""
+    clips_per_shard: int = 32
+    loader_batch: int = 32
+    loader_steps: int = 20
+    """Batches that are timed after each resume point."""
+    processes: int = CORES
+    """Processes that read for training, ours and webdataset's."""
+    user_clips: int = 384
+    """Clips of the job beside a user's own loop."""
+    ray: bool = True
+    """Measure through Ray, too."""
+    train_batch: int = 16
+    train_steps: int = 3
+    """Training steps in one repetition."""
+    loop_steps: int = 12
+    """Batches of the trainer with a model of one number."""
+    rows: tuple[int, ...] = (1_000, 10_000, 100_000)
+    """Clips of plan, resume and index."""
+    gallery: tuple[int, ...] = (1_000, 3_000, 10_000)
+    """Clips of the retrieval metric, which compares each with each."""
+    embedding: int = 512
+    picture: Path = PICTURE
+
+
+TINY = Sizes(
+    repeats=1, clip_s=2.0, sounds=8, clips=16, clips_per_shard=4, loader_batch=2, loader_steps=2, processes=0,
+    user_clips=8, ray=False, train_batch=2, train_steps=1, loop_steps=5, rows=(64, 256), gallery=(64, 256), embedding=16,
+)  # fmt: skip
