@@ -18,9 +18,9 @@ class Sizes:
     """Length of the procedural clips, seconds."""
     sounds: int = 192
     """Different clips; larger numbers of clips are hard links to them."""
-    clips: int = 960
+    clips: int = 1280
     """Clips of a caption job, and of the dataset that the loader reads."""
-    clips_per_shard: int = 32
+    clips_per_shard: int = 64
     loader_batch: int = 32
     loader_steps: int = 20
     """Batches that are timed after each resume point."""
