@@ -72,8 +72,20 @@ def test_a_canonical_file_gives_its_samples(decoder: bool, length: int, level: f
         b"fLaC",
         b"",
         with_block(flac(noise(500)), block(6, bytes(70_000))),  # a picture
+        flac(noise(500)) + bytes(100_000),
     ],
-    ids=["16 kHz", "stereo", "24 bits", "WAV", "ID3 before it", "no sample", "cut", "empty", "a picture"],
+    ids=[
+        "16 kHz",
+        "stereo",
+        "24 bits",
+        "WAV",
+        "ID3 before it",
+        "no sample",
+        "cut",
+        "empty",
+        "a picture",
+        "bytes after it",
+    ],
 )
 def test_other_files_are_not_canonical(decoder: bool, data: bytes) -> None:
     assert canonical.stated_samples(data) == 0 and canonical.decode(data) is None

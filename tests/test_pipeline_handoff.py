@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import soundfile
 
 from pipeline import audio, storage
 from pipeline.configs import CAPTION
-from pipeline.dataset import shards, staging
+from pipeline.dataset import commit, shards, staging
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.graph import caption_graph
 from pipeline.graph.caption_actor import CaptionActor
@@ -206,3 +207,65 @@ def test_the_reader_decodes_for_the_actor_by_default(job: tuple[CaptionConfig, s
         for decode in ("reader", "actor")
     }
     assert lengths == {"reader": 64_000, "actor": 0} and CaptionConfig().decode == "reader"
+
+
+@pytest.mark.parametrize("decode", ["reader", "actor"])
+@pytest.mark.parametrize("cleaned", ["before the actor", "before the writer"])
+def test_audio_that_another_driver_cleaned_up_after_its_commit_is_no_fault(
+    job: tuple[CaptionConfig, str, Plan], decode: str, cleaned: str
+) -> None:
+    """Two drivers write one shard. One commits, ends the dataset and removes attempts/; the other one is still at work."""
+    config, out, plan = job
+    reader = Reader(out, plan, (), SIZE if decode == "reader" else 0, audio_filter.OFF)
+    mine, other = (reader(pa.table({"shard": [0]})) for _ in range(2))
+    if cleaned == "before the writer":
+        mine = CaptionActor(config, Recording)(mine)
+    report = write_shard(CaptionActor(config, Recording)(other), out, plan)
+    tar = Path(out, shards.tar_name(0)).read_bytes()
+    commit.clean_up(out)
+    if cleaned == "before the actor":
+        mine = CaptionActor(config, Recording)(mine)
+    assert write_shard(mine, out, plan)["tar_sha256"] == report["tar_sha256"]
+    assert Path(out, shards.tar_name(0)).read_bytes() == tar
+
+
+def test_a_commit_between_the_look_and_the_read_is_no_fault(
+    job: tuple[CaptionConfig, str, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out, plan = job
+    mine, other = (read_and_caption(config, out, plan) for _ in range(2))
+    looks = iter([False])
+
+    def is_committed(data: str, shard: int) -> bool:
+        if next(looks, True):
+            return True
+        write_shard_of_another(other, out, plan)
+        return False
+
+    def write_shard_of_another(*arguments: Any) -> None:
+        with monkeypatch.context() as context:
+            context.setattr(shards, "is_committed", lambda *_: False)
+            write_shard(*arguments)
+        commit.clean_up(out)
+
+    monkeypatch.setattr(shards, "is_committed", is_committed)
+    write_shard(mine, out, plan)
+    assert shards.committed(out) == [0]
+
+
+def test_audio_that_is_lost_before_the_commit_is_an_error(job: tuple[CaptionConfig, str, Plan]) -> None:
+    config, out, plan = job
+    captioned = read_and_caption(config, out, plan)
+    commit.clean_up(out)
+    with pytest.raises(FileNotFoundError):
+        write_shard(captioned, out, plan)
+    assert shards.committed(out) == []
+
+
+def test_what_dead_tasks_left_of_committed_shards_is_removed(job: tuple[CaptionConfig, str, Plan]) -> None:
+    config, out, plan = job
+    captioned, left = read_and_caption(config, out, plan), read_and_caption(config, out, plan)
+    write_shard(captioned, out, plan)
+    unfinished = staging.write(out, 1, [b"of a shard that is not committed"])
+    staging.clean_up(out, {0})
+    assert not storage.exists(ShardBatch.from_table(left).audio) and storage.exists(unfinished)

@@ -95,13 +95,13 @@ def test_a_retry_changes_nothing_but_what_its_flags_say() -> None:
 @pytest.mark.parametrize(
     ("wanted", "gpus", "clips", "expected"),
     [
-        ("auto", 1.0, 20 * 32, "on"),
-        ("auto", 1.0, 20 * 32 - 1, "off"),
+        ("auto", 1.0, 2 * 5_500 * 32, "on"),
+        ("auto", 1.0, 2 * 5_500 * 32 - 1, "off"),
         ("auto", 0.0, 10**6, "off"),
         ("on", 0.0, 1, "on"),
         ("off", 1.0, 10**6, "off"),
     ],
 )
 def test_the_encoder_is_compiled_where_it_pays(wanted: str, gpus: float, clips: int, expected: str) -> None:
-    config = CaptionConfig(speed=CaptionSpeedConfig(compile=wanted), actors=ActorConfig(gpus=gpus))  # type: ignore[arg-type]
+    config = CaptionConfig(speed=CaptionSpeedConfig(compile=wanted), actors=ActorConfig(max=2, gpus=gpus))  # type: ignore[arg-type]
     assert config.sized(clips).speed.compile == expected

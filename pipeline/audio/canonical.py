@@ -13,18 +13,20 @@ SAMPLE_RATE_HZ = 32_000  # rate of every clip in a shard; PANNs and BLAT work at
 MAX_DURATION_S = 600  # of decoded audio; a header that states more is refused before anything is allocated
 MAX_SAMPLES = MAX_DURATION_S * SAMPLE_RATE_HZ
 MAX_METADATA_BYTES = 65_536  # before the audio: a file with pictures in it is encoded again, without them
+MAX_OVERHEAD_BYTES = 65_536  # above the samples themselves; a file with more has bytes that are no audio
 LAST_BLOCK = 0x80  # flag of the last metadata block
 DR_FLAC = find_spec("miniaudio") is not None  # not built for every machine; libsndfile takes its place
 
 
 def stated_samples(data: bytes) -> int:
     """Return how many samples a file states that is canonical by its header, at most those of 600 s; 0 for any other."""
-    if data[:4] != b"fLaC" or _metadata_size(data) > MAX_METADATA_BYTES:
+    if data[:4] != b"fLaC" or (metadata_size := _metadata_size(data)) > MAX_METADATA_BYTES:
         return 0
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             stated = file.samplerate, file.channels, file.subtype
-            if stated != (SAMPLE_RATE_HZ, 1, "PCM_16") or file.frames > MAX_SAMPLES:
+            fits = len(data) <= metadata_size + 2 * file.frames + MAX_OVERHEAD_BYTES
+            if stated != (SAMPLE_RATE_HZ, 1, "PCM_16") or file.frames > MAX_SAMPLES or not fits:
                 return 0
             return file.frames if len(file.read(1, "int16")) else 0  # damaged comments show when something is read
     except soundfile.LibsndfileError:

@@ -47,8 +47,14 @@ class CaptionActor:
         """Add captions to the clips of one shard; neither audio nor waveforms leave the actor."""
         batch = ShardBatch.from_table(table)
         ready = self._ready(batch)
+        try:
+            flac = staging.read(batch.audio) if ready and not len(batch.waveforms) else None
+        except FileNotFoundError:  # another writer has committed the shard, which the writing task will find
+            return batch.to_table()
         busy_s = 0.0
-        for clips, waveform in self._waveforms(batch, ready):
+        for clips, waveform in (
+            self._padded_batches(batch, ready) if flac is None else self._decoded_batches(flac, ready)
+        ):
             made = self.captioner.caption(self._batch([clip.row for clip in clips], waveform))
             busy_s += made.busy_s
             for clip, captions in zip(clips, made.captions, strict=True):
@@ -75,18 +81,21 @@ class CaptionActor:
         lengths = [min(row["num_samples"], self.captioner.clip_samples) for row in rows]
         return ClipBatch([row["key"] for row in rows], [row["tags"] for row in rows], waveform, lengths)
 
-    def _waveforms(self, batch: ShardBatch, ready: list[ReadyClip]) -> Iterator[tuple[list[ReadyClip], Samples]]:
-        """Yield clips with their waveforms (B, T)."""
+    def _groups(self, ready: list[ReadyClip]) -> list[list[ReadyClip]]:
         size = self.config.batch_size
-        groups = [ready[first : first + size] for first in range(0, len(ready), size)]
-        if len(batch.waveforms) or not ready:
-            yield from ((clips, self._padded(batch.waveforms, clips)) for clips in groups)
-            return
-        flac = staging.read(batch.audio)
+        return [ready[first : first + size] for first in range(0, len(ready), size)]
+
+    def _padded_batches(self, batch: ShardBatch, ready: list[ReadyClip]) -> Iterator[tuple[list[ReadyClip], Samples]]:
+        """Yield clips that the reader has decoded, with their waveforms (B, T)."""
+        yield from ((clips, self._padded(batch.waveforms, clips)) for clips in self._groups(ready))
+
+    def _decoded_batches(self, flac: memoryview, ready: list[ReadyClip]) -> Iterator[tuple[list[ReadyClip], Samples]]:
+        """Decode clips and yield them with their waveforms (B, T)."""
 
         def decode(clips: list[ReadyClip]) -> Samples:
             return np.stack(list(self.decoders.map(lambda clip: self._decoded(flac, clip.row), clips)))
 
+        groups = self._groups(ready)
         with closing(read_ahead(decode, groups, 1)) as decoded:  # the next batch, while the model works on this one
             yield from zip(groups, decoded, strict=True)
 

@@ -13,7 +13,7 @@ import logging
 from functools import partial
 
 from pipeline import audio, storage
-from pipeline.dataset import commit
+from pipeline.dataset import commit, staging
 from pipeline.graph import engine, fingerprint_pass
 from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionConfig
@@ -37,6 +37,7 @@ def fill(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> None:
         clip_s: seconds of a clip that the captioner takes.
     """
     if not write_shards(config, out, plan, clip_s) and is_finalized(out, plan):
+        commit.clean_up(out)  # what a second driver has left since
         log.info("caption: %s is complete already", out)
     else:
         finalize(out, plan, config.max_bad_fraction)
@@ -46,6 +47,7 @@ def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> 
     """Write the shards that are not committed; return how many there were. The arguments are those of `fill`."""
     commit.recover(out)
     todo = plan.missing(out)
+    staging.clean_up(out, set(plan.shards) - set(todo))
     num_shards = len(plan.shards)
     log.info("caption: %d clips, %d shards, %d committed", plan.num_clips, num_shards, num_shards - len(todo))
     if not todo:

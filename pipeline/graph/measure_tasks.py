@@ -49,10 +49,13 @@ def read_for(seconds: float, read: Reader, numbers: Sequence[int]) -> ReadRates:
         began = time.monotonic()
         batch = read(pa.table({"shard": [number]}))
         times.append(time.monotonic() - began)
-        clips = ShardBatch.from_table(batch).clips
+        shard = ShardBatch.from_table(batch)
+        clips = shard.clips
         failed.update(clip["reason"] for clip in clips if clip["status"] == "failed")
         if not found and any(clip["status"] == "ready" for clip in clips):
             found.append(batch)
+        elif shard.audio:
+            staging.remove(shard.audio)
         return len(clips)
 
     timing = repeat((1 - PARTS_SHARE) * seconds, one, numbers)
@@ -77,12 +80,12 @@ def _parts_for(seconds: float, read: Reader, numbers: Sequence[int]) -> tuple[di
     for row in rows:
         if clips and sum(watch.wall_s for watch in watches.values()) >= seconds:
             break
-        place = location(row)
+        where = location(row)
         try:
             with watches["fetch"]:
-                data = sources.read_encoded(place)
+                data = sources.read_encoded(where)
             with watches["decode"]:
-                decoded = sources.decode_canonical(data, place)
+                decoded = sources.decode_canonical(data, where)
         except audio.AudioError:
             continue  # the reading task counts it
         if decoded.flac is None:

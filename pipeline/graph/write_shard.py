@@ -16,14 +16,26 @@ from pipeline.sources.tables import LABEL_SEPARATOR
 def write_shard(table: pa.Table, out: str, plan: Plan) -> pa.Table:
     """Publish one shard and return its `ShardReport`."""
     batch = ShardBatch.from_table(table)
-    committed = shards.is_committed(out, batch.shard)  # Ray repeats a task whose worker died after its work was done
-    stats = shards.read_stats(out, batch.shard) if committed else _write(batch, out, plan)
+    stats = _committed(batch.shard, out) or _write(batch, out, plan)  # Ray repeats a task whose worker died at its end
     if batch.audio:
         staging.remove(batch.audio)
     return ShardReport(stats=stats, actor=batch.actor, busy_s=batch.busy_s).to_batch()
 
 
+def _committed(shard: int, out: str) -> ShardStats | None:
+    return shards.read_stats(out, shard) if shards.is_committed(out, shard) else None
+
+
 def _write(batch: ShardBatch, out: str, plan: Plan) -> ShardStats:
+    try:
+        return _publish(batch, out, plan)
+    except FileNotFoundError:  # the audio: another writer may have committed the shard, and cleaned up
+        if stats := _committed(batch.shard, out):
+            return stats
+        raise
+
+
+def _publish(batch: ShardBatch, out: str, plan: Plan) -> ShardStats:
     run_config = read_run_config(out, CaptionConfig)
     audio_bytes = staging.read(batch.audio) if batch.audio else memoryview(b"")
     outcomes = [_outcome(clip, audio_bytes, run_config) for clip in batch.clips]
@@ -39,7 +51,8 @@ def _outcome(clip: ClipRow, audio_bytes: memoryview, run_config: RunConfig[Capti
             reason=clip["reason"],
             detail=clip["detail"],
         )
-    captions = clip["captions"] or []
+    captions = clip["captions"]
+    assert captions, f"{clip['key']} is ready and has no caption"
     meta: shards.SampleMeta = {
         "text": [caption["text"] for caption in captions],
         "tag": clip["tags"],

@@ -143,12 +143,16 @@ def publish(uri: str, *parts: Buffer) -> None:
 def write_temporary(uri: str, parts: Iterable[Buffer]) -> None:
     """Write a file that nobody reads before this returns, and that is not needed after a crash."""
     filesystem, path = locate(uri)
-    if filesystem is LOCAL:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            file.writelines(parts)
-    else:
+    if filesystem is not LOCAL:
         _store(uri, parts)
+        return
+    try:
+        file = open(path, "wb")  # noqa: SIM115
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "wb")  # noqa: SIM115
+    with file:
+        file.writelines(parts)
 
 
 def _store(uri: str, parts: Iterable[Buffer]) -> None:

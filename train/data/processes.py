@@ -123,9 +123,13 @@ class LoaderProcess:
 
 def _serve(connection: Connection, shared: SharedRows, cache: CacheConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the training process, which then closes the pipe
-    try:
-        while True:
+    while True:
+        try:
             slot, requests = connection.recv()
-            connection.send(reading.fill(shared.slots[slot, : len(requests)], requests, cache))
-    except (EOFError, OSError):
-        return
+        except (EOFError, OSError):
+            return
+        filled = reading.fill(shared.slots[slot, : len(requests)], requests, cache)
+        try:
+            connection.send(filled)
+        except OSError:
+            return

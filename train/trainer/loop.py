@@ -104,6 +104,7 @@ class _Run:
             optim.is_fused(self.optimizer) and not prepared.sharded
         )  # fused kernels take no flag of another layout
         self.guard = LossGuard(self.optimizer, config.explosion, on_device)
+        self.late = 1 if on_device else 0  # steps after which a loss is read; those before are the same on all ranks
         self.unread: deque[Unread] = deque()
         self.clock, self.prefetch = StepClock(context.device), Prefetch(context.device)
         self.state = TrainingState(prepared.network, self.optimizer, out, config.keep_states)
@@ -124,7 +125,7 @@ class _Run:
             for batch in batches:
                 self.clock.lap()
                 self._step(batch)
-                self._read(but_newest=1 if self.guard.on_device else 0)
+                self._read(but_newest=self.late)
                 self._measure()
                 self._save()
                 self.clock.start()
@@ -152,7 +153,7 @@ class _Run:
         optim.set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         value = parallel.mean(self.backward(self.prepared.model, batch, step))
-        loss = self.guard.admit(value, self.state.history.loss)
+        loss = self.guard.admit(value, self.state.history.loss[: max(0, step.number - self.late)])
         if not self.guard.on_device:
             self._value(step.number, loss, batch.keys, batch.texts)  # a bad one ends the run here
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
