@@ -144,10 +144,10 @@ def test_an_identity_that_is_gone_or_new_is_a_difference(tmp_path: Path) -> None
 COMMON = {"scale", "loader", "watch", "speed", "columns"}
 FREE_FIELDS = {
     CaptionConfig: {
-        "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "firewall", "precision", "max_shard_mb",
-        "columns",
+        "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "speed", "firewall", "precision",
+        "max_shard_mb", "columns",
     },
-    RecaptionConfig: {"data", "captioner", "actors"},
+    RecaptionConfig: {"data", "captioner", "actors", "speed"},
     ScoreConfig: {"data", "model", "batch_size", "actors"},
     AuditConfig: {"data", "labels", "in_process"},
     ExportConfig: {"data", "in_process"},

@@ -23,6 +23,7 @@ import yaml
 from pipeline.graph import metrics
 from tests.support.nodes import free_port
 from train.trainer import monitor
+from train.trainer.step_clock import StepTimes
 
 TOKEN = "t" * 64
 RAY = """
@@ -147,7 +148,10 @@ def test_what_cannot_work_is_refused_here(
 def test_the_dashboard_asks_for_our_metrics_by_their_names() -> None:
     """Every query parses."""
     board = json.loads(Path("cluster/grafana.json").read_text())
-    made = {f"blat_{name.replace('/', '_')}" for name in re.findall(r'"(train/\w+)"', inspect.getsource(monitor))}
+    names = {*re.findall(r'"(train/\w+)"', inspect.getsource(monitor))} | {
+        f"train/{part}_time" for part in StepTimes._fields
+    }
+    made = {f"blat_{name.replace('/', '_')}" for name in names}
     made |= set(re.findall(r'"(blat_\w+)"', inspect.getsource(metrics)))
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     assert len(queries) > 15

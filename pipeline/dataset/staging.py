@@ -7,7 +7,7 @@ task leaves is removed when the job goes on, or with the folder when the dataset
 """
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 
 from pipeline import storage
 from pipeline.dataset import commit
@@ -15,8 +15,8 @@ from pipeline.dataset import commit
 SUFFIX = ".audio"
 
 
-def write(data: str, shard: int, flacs: Sequence[bytes]) -> str:
-    """Write the audio of a shard, and return its URI."""
+def write(data: str, shard: int, flacs: Iterable[bytes]) -> str:
+    """Write the audio of a shard as it comes, and return its URI."""
     uri = storage.join(data, commit.FOLDER, f"{shard:05d}-{uuid.uuid4().hex}{SUFFIX}")
     storage.write_temporary(uri, flacs)
     return uri

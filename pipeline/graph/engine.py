@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 Step = Callable[[pa.Table], pa.Table]
 TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
-# Bytes that Ray sets aside for a task: samples and audio of a shard, and the audio once more on its way to a store. It also
-# keeps Ray from running readers inside the actors, which it does with stages that ask for the same.
-TASK_MEMORY = 2**30
+TASK_MEMORY = (
+    512 * 2**20
+)  # bytes that Ray sets aside for a task: the samples of a shard, or its audio; it also keeps Ray
+# from running readers inside the actors, which it does with stages that ask for the same
 IN_FLIGHT = 4  # shards on their way to an actor or in it
 CONCURRENT = 2  # shards in an actor: one is decoded while the model works on the other
 

@@ -54,7 +54,7 @@ def read_for(seconds: float, read: Reader, numbers: Sequence[int]) -> ReadRates:
         failed.update(clip["reason"] for clip in clips if clip["status"] == "failed")
         if not found and any(clip["status"] == "ready" for clip in clips):
             found.append(batch)
-        elif shard.audio:
+        else:
             staging.remove(shard.audio)
         return len(clips)
 

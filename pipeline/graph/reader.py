@@ -3,9 +3,8 @@
 Clips are read, decoded and, where they are not canonical already, encoded in threads.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import lru_cache
-from itertools import accumulate
 from typing import cast
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.tables import PlanRow
 from pipeline.quality import deduplication
 from pipeline.quality.audio_filter import AudioFilterConfig
+from pipeline.storage.read_ahead import read_ahead
 
 READERS = 4  # threads of a task; reading waits for the store, and the codecs release the interpreter lock
 
@@ -43,15 +43,21 @@ class Reader:
         copied = deduplication.of_shard(self.out, shard) if self.audio_filter.drop_copies else {}
         rows = self.plan.read_shard(self.out, shard)
         waveforms = Waveforms(len(rows), self.decoded_samples)
-        with ThreadPoolExecutor(READERS) as pool:
-            read = list(
-                pool.map(lambda i: self._read(rows[i], copied.get(rows[i]["key"], ""), i, waveforms), range(len(rows)))
+        clips: list[ClipRow] = []
+
+        def flacs() -> Iterator[bytes]:
+            """Yield the audio as it is read: a disk takes it at once, so that memory holds the samples alone."""
+            end = 0
+            read = read_ahead(
+                lambda i: self._read(rows[i], copied.get(rows[i]["key"], ""), i, waveforms), range(len(rows)), READERS
             )
-        flacs = [flac for _, flac in read]
-        clips = [clip for clip, _ in read]
-        for clip, flac, end in zip(clips, flacs, accumulate(map(len, flacs)), strict=True):
-            clip["flac_offset"], clip["flac_size"] = end - len(flac), len(flac)
-        audio_uri = staging.write(self.out, shard, flacs) if any(flacs) else ""
+            for clip, flac in read:
+                clip["flac_offset"], clip["flac_size"] = end, len(flac)
+                end += len(flac)
+                clips.append(clip)
+                yield flac
+
+        audio_uri = staging.write(self.out, shard, flacs())
         return ShardBatch(shard=shard, clips=clips, audio=audio_uri, waveforms=waveforms.joined()).to_table()
 
     def check(self, row: PlanRow) -> tuple[ClipRow, sources.CanonicalAudio | None]:

@@ -17,8 +17,7 @@ def write_shard(table: pa.Table, out: str, plan: Plan) -> pa.Table:
     """Publish one shard and return its `ShardReport`."""
     batch = ShardBatch.from_table(table)
     stats = _committed(batch.shard, out) or _write(batch, out, plan)  # Ray repeats a task whose worker died at its end
-    if batch.audio:
-        staging.remove(batch.audio)
+    staging.remove(batch.audio)
     return ShardReport(stats=stats, actor=batch.actor, busy_s=batch.busy_s).to_batch()
 
 
@@ -37,7 +36,7 @@ def _write(batch: ShardBatch, out: str, plan: Plan) -> ShardStats:
 
 def _publish(batch: ShardBatch, out: str, plan: Plan) -> ShardStats:
     run_config = read_run_config(out, CaptionConfig)
-    audio_bytes = staging.read(batch.audio) if batch.audio else memoryview(b"")
+    audio_bytes = staging.read(batch.audio)
     outcomes = [_outcome(clip, audio_bytes, run_config) for clip in batch.clips]
     return shards.write(out, batch.shard, outcomes, plan.part_of(batch.shard).hash)
 

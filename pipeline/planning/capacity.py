@@ -23,7 +23,7 @@ HEAD_GB = 8.0  # for planning, of the 12 to 16 that heads in cluster/ have
 DRIVER_SHARDS_PER_S = 7.4  # of one driver whose actors were all busy; `make scaling`, BENCHMARKS.md
 SHARDS_AHEAD = 6  # on their way to an actor, in it, or on their way from it: engine.IN_FLIGHT and CONCURRENT
 TASKS_PER_CORE = 2  # engine.TASK_CPUS
-TASK_GB = 1.0  # engine.TASK_MEMORY
+TASK_GB = 0.5  # engine.TASK_MEMORY
 WAVEFORM_BYTES_PER_S = 64_000  # of samples on their way to an actor: 32 kHz, 16 bits
 
 
