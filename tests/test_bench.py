@@ -1,12 +1,18 @@
 """`make bench` measures with tiny sizes what it measures with full ones; no figure is judged."""
 
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
 
+from pipeline.graph import engine
 from tests.bench import __main__ as bench
-from tests.bench.ratio import Row, Spread, alternate
+from tests.bench import arrivals, first_shard
+from tests.bench.arrivals import Arrivals
+from tests.bench.ratio import Row, Spread, alternate, measure_in_turn
 from tests.bench.sizes import TINY
 from tests.check_words import MAX_COLUMNS
 
@@ -46,6 +52,65 @@ def test_a_pair_is_measured_in_turn_and_compared_pair_by_pair():
     assert found.ours == Spread(3.0, 0.6, 6.0)
 
 
+def test_three_are_measured_in_turn_and_backwards_every_other_time():
+    calls = []
+
+    def measure(name):
+        return lambda: calls.append(name) or len(calls)
+
+    assert measure_in_turn([measure("a"), measure("b"), measure("c")], 2) == [[1, 6], [2, 5], [3, 4]]
+    assert "".join(calls) == "abccba"
+
+
+def test_the_whole_rate_counts_from_the_start_to_the_last_shard():
+    assert arrivals.whole_rate(Arrivals(10.0, [(14.0, 6), (15.0, 6), (16.0, 3)])) == 15 / 6
+
+
+def test_the_steady_rate_leaves_out_start_up_and_a_burst_at_the_end():
+    slow = [(float(second), 1) for second in range(10)]  # a shard of one clip each second: the first half
+    steady = [(9 + 2.0 * number, 64) for number in range(1, 3)]  # 32 clips a second: the window
+    burst = [(13.1, 500)] * 8
+    assert arrivals.steady_rate(Arrivals(-5.0, slow + steady + burst)) == 32
+    assert arrivals.steady_rate(Arrivals(0.0, [(0.5 * number, 64) for number in range(40)])) == 128
+
+
+@pytest.mark.parametrize("num_shards", [0, 1, 16])
+def test_a_job_that_is_too_short_has_no_steady_rate(num_shards):
+    with pytest.raises(ValueError, match="no steady window"):
+        arrivals.steady_rate(Arrivals(0.0, [(float(number), 64) for number in range(num_shards)]))
+
+
+def test_the_rate_of_a_job_in_process_is_that_of_its_slowest_step():
+    """Reading is the slowest, so that finished shards wait in the steps after it; sleeping takes nearly all of the time."""
+
+    def read(table):
+        time.sleep(read_s)
+        return table
+
+    def write(table):
+        return table.append_column("written", [[4]])
+
+    def run(num_shards):
+        steps = [engine.Tasks(function) for function in (read, lambda table: table, write)]
+        return arrivals.collect(engine.rows(range(num_shards), *steps, in_process=True))
+
+    read_s = 0.0
+    run(1)  # what is imported at first use
+    read_s = 0.2
+    job = run(20)
+    assert [clips for _, clips in job.shards] == [4] * 20
+    assert arrivals.whole_rate(job) == pytest.approx(4 * engine.CONCURRENT / read_s, rel=0.25)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_command_that_ends_without_a_shard_ends_the_wait(tmp_path, status):
+    log = tmp_path / "log"
+    log.write_text("its last words")
+    process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({status})"])
+    with pytest.raises(RuntimeError, match=rf"ended with {status}:\nits last words"):
+        first_shard.wait_for_commit(process, tmp_path / "out", log)
+
+
 def test_tiny_sizes_go_through_every_measurement(tmp_path):
     names = [name for name in bench.MEASUREMENTS if "ray" not in name]
     rows = list(bench.measure(names, replace(TINY, picture=tmp_path / "growth.svg")))
@@ -56,6 +121,7 @@ def test_tiny_sizes_go_through_every_measurement(tmp_path):
         assert re.search(r"\d", each.ours)
         assert each.markdown().count("|") == bench.HEAD.partition("\n")[0].count("|")
         assert max(map(len, [each.markdown(), *each.detail().splitlines()])) <= MAX_COLUMNS
+    assert TINY.picture is None  # so that no trial overwrites the picture of the repository
     assert "retrieval metric" in (tmp_path / "growth.svg").read_text()
 
 
@@ -63,7 +129,7 @@ def test_tiny_sizes_go_through_every_measurement(tmp_path):
 def test_what_goes_through_ray_ends_with_all_that_was_missing_written():
     captioned = list(bench.measure(["caption-ray"], replace(TINY, ray=True)))
     resumed = list(bench.measure(["ray-checkpoint"], replace(TINY, ray=True, clips=200)))
-    assert [each.at_least for each in captioned] == [0.85, 0.45]
+    assert [each.at_least for each in captioned] == [0.85, None, 0.45, None]
     assert len(resumed) == 1  # its runs check what they wrote
 
 

@@ -1,11 +1,10 @@
 """A caption job whose model does nothing: the graph of `pipeline caption`, with a captioner that returns at once.
 
-`python -m tests.bench.caption_job SOURCE OUT CLIPS_PER_SHARD ACTORS` prints when each shard was committed, as JSON.
+`python -m tests.bench.caption_job SOURCE OUT CLIPS_PER_SHARD ACTORS` prints its `Arrivals`, as JSON.
 """
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 
 from pipeline import audio, run_dir
@@ -20,6 +19,8 @@ from pipeline.graph.run_config import RunConfig
 from pipeline.graph.shard_batch import CaptionRow
 from pipeline.planning.draft import draft_plan
 from pipeline.planning.publish import publish_plan
+from tests.bench import arrivals
+from tests.bench.arrivals import Arrivals
 
 CAPTION: CaptionRow = {"text": "a sound", "score": 0.0, "guidance": "none", "decoding": "none", "tags": None}
 
@@ -49,8 +50,10 @@ def configure(source: str, out: str, clips_per_shard: int, actors: int) -> Capti
     )  # fmt: skip
 
 
-def run(config: CaptionConfig) -> list[tuple[float, int]]:
-    """Write what is not committed, and the card; return when each shard came back (Unix time) and its clips."""
+def run(config: CaptionConfig) -> Arrivals:
+    """Write what is not committed, and the card; return when each shard came back."""
+    if config.actors.in_process:
+        import torch  # noqa: F401  # the engine needs it here, and its import is no part of the rate
     draft = draft_plan(config.out, config.source, (), config.clips_per_shard, config.firewall, config.max_shard_mb)
     run_config = RunConfig(config=config, captioner_revision="none", arithmetic="float32")
     out = run_dir.claim(config.out, config, run_config.identity)
@@ -58,10 +61,7 @@ def run(config: CaptionConfig) -> list[tuple[float, int]]:
     commit.recover(out)
     read, _, write = caption_graph.build_graph(config, out, plan, NoOpCaptioner.clip_s)
     steps = read, engine.Actors(CaptionActor, (config, NoOpCaptioner), config.actors), write
-    done = [
-        (time.time(), row["written"])
-        for row in engine.rows(plan.missing(out), *steps, in_process=config.actors.in_process)
-    ]
+    done = arrivals.collect(engine.rows(plan.missing(out), *steps, in_process=config.actors.in_process))
     finalize(out, plan, config.max_bad_fraction)
     return done
 

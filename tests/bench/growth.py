@@ -114,7 +114,7 @@ def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
                 unit="exponent",
                 at_most=bound,
             )
-    draw(found, sizes.picture)
+    draw(found, sizes.picture or folder / "growth.svg")
 
 
 def _point(name: str, folder: Path, clips: int, sizes: Sizes) -> Point:

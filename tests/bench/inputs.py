@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,6 +23,7 @@ from pipeline.stages import synth
 from tests.bench.ratio import CORES
 from tests.bench.sizes import Sizes
 
+Decoder = Callable[[bytes], np.ndarray]
 Format = Literal["flac", "wav", "wav 44.1 kHz stereo"]
 CHUNKS = 8  # shares of the clips for each process, so that all end at the same time
 
@@ -104,34 +106,39 @@ def flac_files(source: Path) -> list[Range]:
 
 
 class RawDecoder:
-    """The limit: plain soundfile in one process for each core, on bytes that are in memory after the first pass."""
+    """The limit: a decoder in one process for each core, on bytes that are in memory after the first pass."""
 
-    def __init__(self, pool: ProcessPoolExecutor, ranges: Sequence[Range]) -> None:
+    def __init__(self, pool: ProcessPoolExecutor, ranges: Sequence[Range], decode: Decoder) -> None:
         """Decode all of them once, so that the processes have started and the files are in the page cache."""
-        self.pool, self.ranges = pool, ranges
+        self.pool, self.ranges, self.work = pool, ranges, partial(_decode_all, decode=decode)
         self.shares = [ranges[i :: CORES * CHUNKS] for i in range(CORES * CHUNKS)]
         self()
 
     def __call__(self) -> float:
         """Return the clips that all cores decode in a second."""
         started = time.perf_counter()
-        done = sum(self.pool.map(_decode, [share for share in self.shares if share]))
+        done = sum(self.pool.map(self.work, [share for share in self.shares if share]))
         assert done == len(self.ranges)
         return done / (time.perf_counter() - started)
 
 
+def decode_plainly(flac: bytes) -> np.ndarray:
+    """Decode with soundfile alone."""
+    return soundfile.read(io.BytesIO(flac), dtype="int16")[0]
+
+
 @contextmanager
-def raw_decoder(ranges: Sequence[Range]) -> Iterator[RawDecoder]:
+def raw_decoder(ranges: Sequence[Range], decode: Decoder = decode_plainly) -> Iterator[RawDecoder]:
     """Hold the processes of a `RawDecoder`."""
     with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
-        yield RawDecoder(pool, ranges)
+        yield RawDecoder(pool, ranges, decode)
 
 
-def _decode(ranges: Sequence[Range]) -> int:
+def _decode_all(ranges: Sequence[Range], decode: Decoder) -> int:
     for path, offset, size in ranges:
         with open(path, "rb") as file:
             file.seek(offset)
-            soundfile.read(io.BytesIO(file.read(size)), dtype="int16")
+            decode(file.read(size))
     return len(ranges)
 
 

@@ -80,17 +80,24 @@ class Row:
 HEAD = "| what | ratio or figure | spread | target | result |\n|---|---|---|---|---|"
 
 
-def alternate(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -> Comparison:
-    """Call both in turn, each `repeats` times; each returns its own figure. Which is first changes from pair to pair."""
-    pairs = []
+def measure_in_turn(measures: Sequence[Callable[[], float]], repeats: int) -> list[list[float]]:
+    """Call all in turn, each `repeats` times; return the figures of each. Every other turn goes backwards."""
+    found: list[list[float]] = [[] for _ in measures]
     for repeat in range(repeats):
-        if repeat % 2:
-            second = peer()
-            pairs.append((ours(), second))
-        else:
-            pairs.append((ours(), peer()))
-    mine, theirs = zip(*pairs, strict=True)
-    return Comparison(Spread.of(mine), Spread.of(theirs), Spread.of([a / b for a, b in pairs]))
+        turn = list(zip(measures, found, strict=True))
+        for measure, figures in reversed(turn) if repeat % 2 else turn:
+            figures.append(measure())
+    return found
+
+
+def compare(ours: Sequence[float], peer: Sequence[float]) -> Comparison:
+    """Compare figures that were measured in turn."""
+    return Comparison(Spread.of(ours), Spread.of(peer), Spread.of([a / b for a, b in zip(ours, peer, strict=True)]))
+
+
+def alternate(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -> Comparison:
+    """Measure both in turn, each `repeats` times; each returns its own figure. Which is first changes from pair to pair."""
+    return compare(*measure_in_turn((ours, peer), repeats))
 
 
 def seconds(work: Callable[[], object]) -> float:

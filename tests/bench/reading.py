@@ -18,7 +18,7 @@ from pipeline import audio
 from pipeline.dataset.selection import SelectionConfig
 from tests.bench import caption_job, inputs
 from tests.bench.inputs import Range
-from tests.bench.ratio import CORES, Row, alternate
+from tests.bench.ratio import CORES, Comparison, Row, compare, measure_in_turn
 from tests.bench.sizes import Sizes
 from train.data import clip_sets, datasets
 from train.data.loader import Loader, LoaderConfig
@@ -44,19 +44,18 @@ def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
     points = {"the start": 0, "the middle": (last - window) // 2, "the end": last - window}
     ranges = [Range(place.uri, place.offset, place.size) for place in map(clips.location, range(len(clips.keys)))]
     peer = partial(_webdataset_rate, [str(path) for path in sorted(out.glob("*.tar"))], samples, sizes)
-    with inputs.raw_decoder(ranges) as raw:
+    with inputs.raw_decoder(ranges[: sizes.limit_clips]) as raw:
         for name, first in points.items():
             ours = partial(_rate, partial(loader.batches, first, first + window), sizes)
-            yield _row(f"loader from {name}", ours, raw, f"soundfile on {CORES} cores", sizes)
-    yield _row(
-        "loader from the start", partial(_rate, partial(loader.batches, 0, window), sizes), peer, "webdataset", sizes
-    )
+            peers = {f"soundfile on {CORES} cores": raw} | ({"webdataset": peer} if first == 0 else {})
+            figures, *limits = measure_in_turn((ours, *peers.values()), sizes.repeats)
+            for beside, limit in zip(peers, limits, strict=True):
+                yield _row(f"loader from {name}, beside {beside}", compare(figures, limit))
 
 
-def _row(what: str, ours: Callable[[], float], peer: Callable[[], float], name: str, sizes: Sizes) -> Row:
-    found = alternate(ours, peer, sizes.repeats)
+def _row(what: str, found: Comparison) -> Row:
     return Row(
-        what=f"{what}, beside {name}",
+        what=what,
         ours=f"{found.ours.median:.0f} clips/s",
         peer=f"{found.peer.median:.0f} clips/s",
         found=found.ratio,

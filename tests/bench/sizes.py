@@ -19,7 +19,11 @@ class Sizes:
     sounds: int = 192
     """Different clips; larger numbers of clips are hard links to them."""
     clips: int = 1280
-    """Clips of a caption job, and of the dataset that the loader reads."""
+    """Clips of a caption job in this process, and of the dataset that the loader reads."""
+    ray_clips: int = 2560
+    """Clips of a caption job on Ray: more than 16 shards."""
+    limit_clips: int = 640
+    """Clips that are decoded to know the limit of a caption job."""
     clips_per_shard: int = 64
     loader_batch: int = 32
     loader_steps: int = 20
@@ -40,10 +44,12 @@ class Sizes:
     gallery: tuple[int, ...] = (1_000, 3_000, 10_000)
     """Clips of the retrieval metric, which compares each with each."""
     embedding: int = 512
-    picture: Path = PICTURE
+    picture: Path | None = PICTURE
+    """Where growth is drawn; None draws in the folder of the run, which is removed."""
 
 
 TINY = Sizes(
-    repeats=1, clip_s=2.0, sounds=8, clips=16, clips_per_shard=4, loader_batch=2, loader_steps=2, processes=0,
-    user_clips=8, ray=False, train_batch=2, train_steps=1, loop_steps=5, rows=(64, 256), gallery=(64, 256), embedding=16,
+    repeats=1, clip_s=2.0, sounds=8, clips=16, ray_clips=72, limit_clips=16, clips_per_shard=4, loader_batch=2,
+    loader_steps=2, processes=0, user_clips=8, ray=False, train_batch=2, train_steps=1, loop_steps=5, rows=(64, 256),
+    gallery=(64, 256), embedding=16, picture=None,
 )  # fmt: skip
