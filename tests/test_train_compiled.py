@@ -61,13 +61,17 @@ def test_a_compiled_network_trains_as_the_plain_one() -> None:
         assert torch.allclose(value.float(), other.float(), atol=1e-5), name
 
 
-def test_convolutions_on_a_gpu_have_channels_last(encoder: encoders.AudioEncoder) -> None:
-    """From the first one on, though the weights are as they were loaded. AST has none but its patches."""
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_convolutions_on_a_gpu_keep_the_layout_of_the_weights(
+    encoder: encoders.AudioEncoder, layout: torch.memory_format
+) -> None:
+    """From the first one on, so that no image is converted. AST has none but its patches."""
+    encoder.to(memory_format=layout)  # type: ignore[call-overload]
     convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
     layouts = []
     for convolution in convolutions:
         convolution.register_forward_hook(
-            lambda _module, _inputs, image: layouts.append(image.is_contiguous(memory_format=torch.channels_last))
+            lambda _module, _inputs, image: layouts.append(image.is_contiguous(memory_format=layout))
         )
     with FakeTensorMode(), torch.no_grad():
         move_to_cuda(encoder)

@@ -3,7 +3,9 @@
 import copy
 import pickle
 from collections import Counter
-from types import MethodType
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,3 +98,88 @@ def test_a_copied_captioner_starts_without_graphs() -> None:
     searches = graphs.Searches()
     for copied in (copy.deepcopy(searches), pickle.loads(pickle.dumps(searches))):
         assert copied is not searches and isinstance(copied, graphs.Searches)
+
+
+class BrokenCapture:
+    """A capture that breaks at its first operation; its end fails, too, and leaves its stream current."""
+
+    def __init__(self, device: "SimulatedCuda") -> None:
+        self.device = device
+
+    def __enter__(self) -> None:
+        self.device.captures += 1
+        self.device.stream_now = "of the capture"
+
+    def __exit__(self, *_: object) -> None:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+class SimulatedCuda:
+    """Stands for `torch.cuda` on a machine without a GPU: streams have names, and a capture allows no search."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.captures, self.stream_now, self.waits, self.states = 0, "of the caller", 0, 0
+        generator = SimpleNamespace(clone_state=lambda: None, graphsafe_set_state=self.new_state)
+        parts: dict[str, Any] = {
+            "device": lambda _device: nullcontext(),
+            "stream": self.stream,
+            "Stream": Stream,
+            "current_stream": lambda: Stream(self.stream_now),
+            "graph_pool_handle": lambda: None,
+            "CUDAGraph": lambda: None,
+            "graph": lambda *_, **__: BrokenCapture(self),
+            "synchronize": self.synchronize,
+            "current_device": lambda: 0,
+            "default_generators": [generator],
+        }
+        for name, part in parts.items():
+            monkeypatch.setattr(torch.cuda, name, part)
+        monkeypatch.setattr(graphs, "_can_be_captured", lambda *_: True)
+        real = graphs.start
+
+        def start(*given: Any) -> search.Search:
+            if self.stream_now == "of the capture":
+                raise RuntimeError("operation not permitted when stream is capturing")
+            return real(*given)
+
+        monkeypatch.setattr(graphs, "start", start)
+
+    @contextmanager
+    def stream(self, stream: "Stream") -> Iterator[None]:
+        before, self.stream_now = self.stream_now, stream.name
+        try:
+            yield
+        finally:
+            self.stream_now = before
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+    def new_state(self, _state: object) -> None:
+        self.states += 1
+
+
+class Stream:
+    """A stream by its name."""
+
+    def __init__(self, name: str = "of the warm-up") -> None:
+        self.name = name
+
+    def wait_stream(self, _other: object) -> None: ...
+
+
+def test_after_a_capture_that_fails_searches_stay_eager(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One attempt and one warning for all calls and shapes, with what broke it; captions are those of the eager search."""
+    decoder, searches = word_decoder(), graphs.Searches()
+    shapes = [Inputs(torch.randn(b, 7, 6), torch.full((b,), 7), torch.randn(b, 16), None) for b in (3, 2)]
+    with torch.no_grad():
+        expected = [graphs.eager(decoder, inputs, Decoding(), MAX_WORDS) for inputs in shapes]
+        cuda = SimulatedCuda(monkeypatch)
+        found = [searches(decoder, inputs, Decoding(), MAX_WORDS) for inputs in shapes * 3]
+    assert (cuda.captures, cuda.waits, cuda.states, cuda.stream_now) == (1, 1, 1, "of the caller")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "operation not permitted when stream is capturing" in record.getMessage()
+    for result, wanted in zip(found, expected * 3, strict=True):
+        assert all(torch.equal(got, want) for got, want in zip(result, wanted, strict=True))

@@ -33,11 +33,15 @@ class BlatCaptioner:
     """A `Captioner` from a checkpoint of `train captioner`."""
 
     def __init__(self, config: CaptionActorConfig) -> None:
-        from train import checkpoint  # here, so that the CPU tasks of this room start without torch
+        import torch  # here, so that the CPU tasks of this room start without torch
+
+        from train import checkpoint
 
         self.config = config
         self.device = config.actors.torch_device()
         self.model = checkpoint.load(config.captioner).model.to(self.device)
+        if self.device.type == "cuda":  # as tensor cores read images
+            self.model.to(memory_format=torch.channels_last)
         if config.speed.compile == "on":
             self.model.compile_encoder()
         self.clip_samples = round(self.model.config.clip_s * audio.SAMPLE_RATE_HZ)

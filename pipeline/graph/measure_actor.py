@@ -92,6 +92,9 @@ def _try_larger(seconds: float, config: CaptionConfig, shard: pa.Table) -> Batch
 
 
 def _try(seconds: float, config: CaptionConfig, shard: pa.Table, trace: bool) -> _Trial:
+    on_gpu = config.actors.device == "cuda"
+    if on_gpu:
+        _forget_memory()
     began = time.monotonic()
     actor = CaptionActor(config)
     captioned = actor(shard)  # a first time: kernels are chosen, memory is taken
@@ -107,7 +110,6 @@ def _try(seconds: float, config: CaptionConfig, shard: pa.Table, trace: bool) ->
 
     with ThreadPoolExecutor(engine.CONCURRENT) as calls:
         timing = repeat(seconds, one, [0])
-    on_gpu = config.actors.device == "cuda"
     computed_s, events = _profiled(actor, shard, trace) if on_gpu or trace else (0.0, {})
     rate = BatchRate(
         core_s=timing.cpu_s / timing.clips,
@@ -135,6 +137,14 @@ def _profiled(actor: Callable[[pa.Table], pa.Table], shard: pa.Table, trace: boo
         path = Path(folder) / "trace.json"
         run.export_chrome_trace(str(path))
         return computed_s, json.loads(path.read_bytes())
+
+
+def _forget_memory() -> None:
+    """Let the peak of GPU memory be that of the next trial alone, without what the one before left in torch's cache."""
+    import torch
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
 
 
 def _memory_share() -> float:

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from tests.bench import gpu_models
 from tests.bench.gpu_models import NUM_TAGS, RATE_HZ
 from tests.bench.gpu_table import Bench, Row
+from train.models.clap import Clap
 
-LOOP_NEEDS = ("soundfile", "soxr", "pyarrow", "boto3", "tqdm")
-RAY_NEEDS = (*LOOP_NEEDS, "ray", "tyro", "webdataset", "jinja2", "safetensors")
+LOOP_NEEDS = ("soundfile", "soxr", "pyarrow", "boto3", "tqdm", "tyro", "jinja2", "safetensors")
+RAY_NEEDS = (*LOOP_NEEDS, "ray", "webdataset")
 FILES = 256  # distinct clips in the loop
 LOADERS = 6  # processes that decode beside the loop, as in the config `blat`
 SETTLES = 5  # steps before the loop is timed
@@ -47,18 +47,16 @@ def trainer_loop(bench: Bench) -> Iterator[Row]:
         yield Row("trainer's loop", f"{100 * bare.ms / ms:.0f} % of the bare step", batch, ms)
 
 
-def loop_ms(bench: Bench, model: nn.Module, folder: Path, batch_size: int, steps: int) -> float:
-    """Return the mean time of a step of `fit` with the real loader, after the first few."""
+def loop_ms(bench: Bench, model: Clap, folder: Path, batch_size: int, steps: int) -> float:
+    """Return the mean time of a step of `fit` with the real loader and objective of pre-training, after the first few."""
     from pipeline.sources.clip import Clip
-    from train import parallel
+    from tests.bench.train_loop import TimedLoader
     from train.data.clip_sets import ListedClips
-    from train.data.loader import Batch, Loader, LoaderConfig
+    from train.data.loader import LoaderConfig
     from train.data.order import Order
-    from train.losses import contrastive
-    from train.losses.grad_cache import backward
-    from train.models.clap import Towers
+    from train.stages.pretrain import PretrainConfig, towers
     from train.trainer.context import Context
-    from train.trainer.loop import Hooks, Step, fit
+    from train.trainer.loop import fit
     from train.trainer.optim import OptimConfig
     from train.trainer.performance import prepare
 
@@ -70,34 +68,20 @@ def loop_ms(bench: Bench, model: nn.Module, folder: Path, batch_size: int, steps
         ],
         (),
     )
-    config = OptimConfig(epochs=1, batch_size=batch_size, lr=1e-5, precision="bfloat16", save_every_s=1e9)
-    ranks, ended = parallel.Ranks(batch_size), [time.monotonic()]
-    loader = Loader(
+    optim = OptimConfig(epochs=1, batch_size=batch_size, lr=1e-5, precision="bfloat16", save_every_s=1e9)
+    config = PretrainConfig(network=model.config, optim=optim)
+    loader = TimedLoader(
         listed,
         Order(sizes=(count,), batch_size=batch_size, seed=0),
         round(bench.size.clip_s * RATE_HZ),
         config=LoaderConfig(processes=LOADERS if bench.on_gpu else 1),
         pin=bench.on_gpu,
+        collate=towers.collate(config, model),
     )
-
-    def objective(network: nn.Module, batch: Batch, step: Step) -> Tensor:
-        given = (batch.waveform, batch.num_samples, *model.text_encoder.tokenize(batch.texts))  # type: ignore[operator]
-        rows = torch.arange(len(batch.keys), device=bench.device)
-
-        def loss(towers: Towers) -> Tensor:
-            pairs = contrastive.Pairs(towers.audio, towers.text, rows, rows, batch.valid.to(bench.device))
-            return contrastive.loss("global", pairs, towers.scale, towers.bias, ranks, False)
-
-        moved = tuple(tensor.to(bench.device, non_blocking=True) for tensor in given)
-        return backward(network, [moved], loss, step.seed, sample_rate_hz=RATE_HZ)
-
-    def tick() -> dict[str, float]:
-        ended.append(time.monotonic())
-        return {}
-
     prepared = prepare(model, bench.device, precision="bfloat16")
-    fit(prepared, objective, loader, config, Context(device=bench.device), str(folder), Hooks(extras=tick))
-    return 1000 * (ended[-1] - ended[SETTLES]) / (len(ended) - 1 - SETTLES)
+    fit(prepared, towers.objective(config), loader, optim, Context(device=bench.device), str(folder / "out"))
+    there = loader.walls[SETTLES:]  # when each batch was there; this thread is at most one step ahead of a GPU
+    return 1000 * (there[-1] - there[0]) / (len(there) - 1)
 
 
 def ray_commands(bench: Bench) -> Iterator[Row]:

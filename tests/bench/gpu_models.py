@@ -46,7 +46,9 @@ def captioner(bench: Bench, audio: str, **config: Any) -> TagGuidedCaptioner:
     torch.manual_seed(0)
     words = Vocabulary([*SPECIALS, *(f"w{i}" for i in range(bench.size.words - len(SPECIALS)))])
     network = CaptionerConfig(audio=ENCODERS[audio], clip_s=bench.size.clip_s, **config)
-    return TagGuidedCaptioner(network, words, [str(i) for i in range(NUM_TAGS)]).to(bench.device)
+    return TagGuidedCaptioner(network, words, [str(i) for i in range(NUM_TAGS)]).to(
+        bench.device, memory_format=torch.channels_last
+    )
 
 
 def tags(bench: Bench, batch: int) -> Tensor:
@@ -124,7 +126,8 @@ def encoders(bench: Bench) -> Iterator[Row]:
     """int16 waveform to clip embedding, as it is and compiled."""
     batch = bench.size.batch
     for name in bench.size.encoders:
-        model = registry.build(ENCODERS[name]).to(bench.device).eval()
+        model = registry.build(ENCODERS[name]).eval()
+        model.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def run(x: Inputs, model: registry.AudioEncoder = model) -> Tensor:
             return model(*x, RATE_HZ).clip

@@ -11,11 +11,11 @@ __all__ = ["FakeTensorMode", "move_to_cuda"]
 
 
 def move_to_cuda(module: nn.Module) -> None:
-    """Give a module weights and buffers on the simulated device; to be called in a `FakeTensorMode`."""
+    """Give a module weights and buffers on the simulated device, laid out as they were; call it in a `FakeTensorMode`."""
     for part in module.modules():
         for name, value in [*part._parameters.items()]:
             if value is not None:
-                held = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                held = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda")
                 part._parameters[name] = nn.Parameter(held, requires_grad=False)
         for name, buffer in [*part._buffers.items()]:
             if buffer is not None:

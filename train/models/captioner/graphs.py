@@ -5,6 +5,7 @@ the start of a search, one word of it and its result are captured as three graph
 the first.
 """
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -18,6 +19,7 @@ from train.models.captioner.decoder import WordDecoder
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.search import Beam, Decoded, Nucleus, Search, run
 
+log = logging.getLogger(__name__)
 MAX_GRAPHS = 8  # shapes whose graphs are kept; each holds the memory of one search
 WARM_UP = 2  # eager searches before a capture
 
@@ -34,13 +36,15 @@ class Inputs(NamedTuple):
 class Searches:
     """Search for captions with one decoder; threads may share it.
 
-    A shape is captured when it comes for the second time. A copy starts without graphs.
+    A shape is captured when it comes for the second time. After a capture that fails, all searches are eager. A copy
+    starts without graphs.
     """
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[Hashable, _Graphs | None] = OrderedDict()  # None: the shape came once
         self._weights: Hashable = None  # that the graphs read
         self._lock = threading.Lock()
+        self._captures = True  # until one fails
 
     def __reduce__(self) -> tuple[type["Searches"], tuple[()]]:
         return Searches, ()
@@ -48,22 +52,41 @@ class Searches:
     @torch.no_grad()
     def __call__(self, decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> Decoded:
         """Return the captions (B, K, M) of a batch, on the CPU."""
-        device = inputs.memory.device
-        if decoder.training or device.type != "cuda":
+        if not (self._captures and _can_be_captured(decoder, inputs)):
             return eager(decoder, inputs, how, max_words)
         key = _key(inputs, how, max_words)
-        with self._lock, torch.cuda.device(device):  # until the results are read: the next replay writes over them
+        # The lock is held until the results are read: the next replay writes over them.
+        with self._lock, torch.cuda.device(inputs.memory.device):
             if (weights := _addresses(decoder)) != self._weights:
                 self._graphs.clear()
                 self._weights = weights
             came_before = key in self._graphs
             graphs = self._graphs.pop(key, None)
-            if came_before and graphs is None:
-                graphs = _Graphs(decoder, inputs, how, max_words)
+            if came_before and graphs is None and self._captures:
+                graphs = self._captured(decoder, inputs, how, max_words)
             self._graphs[key] = graphs  # as the newest
             while len(self._graphs) > MAX_GRAPHS:
                 self._graphs.popitem(last=False)
             return graphs(inputs) if graphs else eager(decoder, inputs, how, max_words)
+
+    def _captured(self, decoder: WordDecoder, inputs: Inputs, how: Decoding, max_words: int) -> "_Graphs | None":
+        """Return a search as graphs, or None where it cannot be captured.
+
+        Raises:
+            RuntimeError: when the device itself has failed.
+        """
+        try:
+            with torch.cuda.stream(torch.cuda.current_stream()):  # a failed capture does not leave its own stream
+                return _Graphs(decoder, inputs, how, max_words)
+        except RuntimeError as error:
+            cause = str(error.__context__ or error)  # the end of a broken capture fails, too
+            torch.cuda.synchronize()
+            log.warning("captions are searched without CUDA graphs, which is slower; a capture failed: %s", cause)
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        generator.graphsafe_set_state(generator.clone_state())  # it may still be in the capture, and refuse to draw
+        self._captures = False
+        self._graphs.clear()
+        return None
 
 
 class _Graphs:
@@ -98,6 +121,10 @@ class _Graphs:
         run(self.search, self.word.replay)
         self.end.replay()
         return _on_cpu(self.result)
+
+
+def _can_be_captured(decoder: WordDecoder, inputs: Inputs) -> bool:
+    return not decoder.training and inputs.memory.is_cuda
 
 
 def _key(inputs: Inputs, how: Decoding, max_words: int) -> Hashable:

@@ -19,6 +19,7 @@ from train.models.captioner.encoder import EncodedAudio, RecurrentEncoder, TagEn
 from train.models.captioner.graphs import Inputs, Searches
 from train.models.captioner.vocabulary import END, Vocabulary
 from train.models.encoders.encoder import Waveform
+from train.models.encoders.frontend import send
 
 
 class Caption(NamedTuple):
@@ -87,7 +88,7 @@ class TagGuidedCaptioner(nn.Module):
             tags: (B, K) multi-hot guidance; a zero row is a clip without guidance. A plain captioner ignores it.
             words: (B, L) ids: start, words, end, pad.
             sample_rate_hz: rate of `waveform`; the encoder's own when left out.
-            true_prefix: (L - 1,) bool: at which words the true prefix is given (scheduled sampling); None for all.
+            true_prefix: (L - 1,) bool on the CPU: where the true prefix is given (scheduled sampling); None for all words.
 
         Returns:
             Logits (B, L - 1, V) of the next word, and tag logits (B, K) from the audio where there is a tagger.
@@ -97,7 +98,8 @@ class TagGuidedCaptioner(nn.Module):
         logits = self.decoder(words[:, :-1], *given)
         if true_prefix is not None and not bool(true_prefix.all()):
             predicted = scheduled.predict_words(self.decoder, logits, *given, true_prefix)
-            logits = torch.where(true_prefix.to(logits.device)[:, None], logits, self.decoder(predicted, *given))
+            is_true = send(true_prefix, logits.device)[:, None]
+            logits = torch.where(is_true, logits, self.decoder(predicted, *given))
         return logits, self.tagger(features.clip) if self.tagger is not None else None
 
     @torch.no_grad()

@@ -72,7 +72,7 @@ class Cnn14(AudioEncoder):
     def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
         """See `AudioEncoder.network`."""
         x = self.bn0(features.transpose(1, 2)[..., None]).transpose(1, 3)  # (B, 1, F, M), normalised per mel bin
-        x = as_image(x[:, 0]) if x.is_cuda else x
+        x = as_image(x, next(self.get_submodule("conv_block1").parameters()))
         for i in range(self.num_blocks):
             x = getattr(self, f"conv_block{i + 1}")(x)
             if i < self.num_blocks - 1:

@@ -107,14 +107,12 @@ class AudioEncoder(nn.Module):
         raise NotImplementedError
 
     def compile_network(self, backend: str = "inductor") -> Self:
-        """Compile the network, once for each shape; on CUDA its kernels are laid out as tensor cores read them.
+        """Compile the network, once for each shape.
 
         The front end and resampling stay as they are: nothing fuses with an FFT, and filters are made when first needed.
         The network becomes one graph, for torch compiles at most eight variants of one `forward`, and a MobileNet has 15
         blocks. To be called once the model is on its device. A copy is not compiled.
         """
-        if any(parameter.is_cuda for parameter in self.parameters()):
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = torch.compile(self.network, dynamic=False, backend=backend)  # type: ignore[method-assign]
         return self
 
@@ -141,8 +139,11 @@ def frame_mask(num_frames: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=num_frames.device)[None, :] < num_frames[:, None]
 
 
-def as_image(features: Tensor) -> Tensor:
-    """Return (B, 1, H, W) for convolutions: on CUDA with channels last, so that all that follows keeps this layout."""
-    if not features.is_cuda:
-        return features[:, None]
-    return features.contiguous()[..., None].permute(0, 3, 1, 2)
+def as_image(image: Tensor, kernel: Tensor) -> Tensor:
+    """Return (B, 1, H, W) in the layout of the first kernel (C, 1, h, w), which all that follows keeps.
+
+    Where the two differ, a convolution converts one of them at every call.
+    """
+    if kernel.stride(1) != 1:  # `is_contiguous` is true of both layouts of a single channel
+        return image  # as it is: other strides of the one channel would choose another algorithm, with other rounding
+    return image[:, 0].contiguous()[..., None].permute(0, 3, 1, 2)

@@ -18,6 +18,11 @@ INT16_SCALE = 32_768.0
 POWER_FLOOR = 1e-10  # -100 dB
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device. A GPU copies it from page-locked memory: this thread does not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def prepare(waveform: Tensor, num_samples: Tensor, from_hz: int, to_hz: int) -> tuple[Tensor, Tensor]:
     """Convert audio to float32 at the rate of a front end.
 
@@ -115,7 +120,7 @@ class EfficientLogMel(nn.Module):
         if not (self.training and self.jitter):
             return self.bank.float()
         low, high = int(torch.randint(0, 10, ())), int(torch.randint(14_001, 16_001, ()))
-        return self._bank(low, high).to(self.window.device)
+        return send(self._bank(low, high), self.window.device)
 
     def _bank(self, low_hz: int, high_hz: int) -> Tensor:
         bank, _ = get_mel_banks(self.num_mels, 1024, float(self.sample_rate_hz), low_hz, high_hz, 100.0, -500.0, 1.0)

@@ -83,7 +83,8 @@ class MobileNet(AudioEncoder):
     def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
         """See `AudioEncoder.network`."""
         valid = frame_mask(num_frames, features.shape[2])[:, None]
-        x = as_image(features * valid)  # (B, 1, M, F); convolutions pad with zeros, too
+        x = (features * valid)[:, None]  # (B, 1, M, F); convolutions pad with zeros, too
+        x = as_image(x, next(self.features.parameters()))
         for block in self.features:
             x, num_frames = block(x, num_frames)
         frames = x.mean(dim=2).transpose(1, 2)  # (B, S, C)
