@@ -35,7 +35,8 @@ def in_process(folder: Path, sizes: Sizes) -> Iterator[Row]:
     def rate(source: Path) -> float:
         return arrivals.whole_rate(_job(source, folder / "job", sizes, 0, {}))
 
-    yield from _rates(folder, sizes, ("flac", "wav", "wav 44.1 kHz stereo"), sizes.clips, "in process", rate)
+    yield from _rates(folder, sizes, ("flac",), sizes.long_job_clips, "in process", rate)  # its start weighs less
+    yield from _rates(folder, sizes, ("wav", "wav 44.1 kHz stereo"), sizes.clips, "in process", rate)
 
 
 def on_ray(folder: Path, sizes: Sizes) -> Iterator[Row]:
@@ -47,7 +48,7 @@ def on_ray(folder: Path, sizes: Sizes) -> Iterator[Row]:
         def rate(source: Path) -> float:
             return arrivals.steady_rate(_job(source, folder / "job", sizes, 1, environment))
 
-        yield from _rates(folder, sizes, ("flac", "wav 44.1 kHz stereo"), sizes.ray_clips, "Ray", rate)
+        yield from _rates(folder, sizes, ("flac", "wav 44.1 kHz stereo"), sizes.long_job_clips, "Ray", rate)
 
 
 def _rates(

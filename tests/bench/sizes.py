@@ -20,7 +20,7 @@ class Sizes:
     """Different clips; larger numbers of clips are hard links to them."""
     clips: int = 1280
     """Clips of a caption job in this process, and of the dataset that the loader reads."""
-    ray_clips: int = 2560
+    long_job_clips: int = 2560
     """Clips of a caption job on Ray: more than 16 shards."""
     limit_clips: int = 640
     """Clips that are decoded to know the limit of a caption job."""
@@ -49,7 +49,7 @@ class Sizes:
 
 
 TINY = Sizes(
-    repeats=1, clip_s=2.0, sounds=8, clips=16, ray_clips=72, limit_clips=16, clips_per_shard=4, loader_batch=2,
+    repeats=1, clip_s=2.0, sounds=8, clips=16, long_job_clips=72, limit_clips=16, clips_per_shard=4, loader_batch=2,
     loader_steps=2, processes=0, user_clips=8, ray=False, train_batch=2, train_steps=1, loop_steps=5, rows=(64, 256),
     gallery=(64, 256), embedding=16, picture=None,
 )  # fmt: skip
