@@ -21,7 +21,7 @@ class Sizes:
     clips: int = 1280
     """Clips of a caption job in this process, and of the dataset that the loader reads."""
     long_job_clips: int = 2560
-    """Clips of a caption job on Ray: more than 16 shards."""
+    """Clips of a caption job on Ray, more than 16 shards, and of canonical input in one process."""
     limit_clips: int = 640
     """Clips that are decoded to know the limit of a caption job."""
     clips_per_shard: int = 64
