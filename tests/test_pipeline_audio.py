@@ -35,12 +35,6 @@ def test_flac_round_trip_is_exact_and_reproducible() -> None:
     assert audio.encode_flac(samples) == data
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 5, 6, 7, 8, 9, 16])
-def test_channels_are_averaged_as_numpy_does(channels: int) -> None:
-    samples = np.random.default_rng(channels).normal(0, 0.3, (5_000, channels)).astype(np.float32)
-    assert np.array_equal(decoding.to_mono(samples), samples.mean(axis=1))
-
-
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 44_100, 48_000])
 def test_other_rates_are_resampled(rate_hz: int) -> None:
     samples = audio.decode(encoded(tone(rate_hz=rate_hz), rate_hz))

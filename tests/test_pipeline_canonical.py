@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from pipeline import audio, sources
-from pipeline.audio import canonical
+from pipeline.audio import canonical, decoding
 from pipeline.sources import AudioLocation
 from tests.support import zoo
 
@@ -138,3 +138,9 @@ def test_only_a_whole_canonical_file_passes_through(tmp_path, decoder: bool) -> 
     assert whole.flac == data and np.array_equal(whole.samples, samples)
     assert part.flac is None and np.array_equal(part.samples, samples[16_000:32_000])
     assert sources.read_canonical(AudioLocation(str(tmp_path / "b.wav"))).flac is None
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 6, 7, 8, 9, 16])
+def test_channels_are_averaged_as_numpy_does(channels: int) -> None:
+    samples = np.random.default_rng(channels).normal(0, 0.3, (5_000, channels)).astype(np.float32)
+    assert np.array_equal(decoding.to_mono(samples), samples.mean(axis=1))
