@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipeline.audio.span import Span
 from pipeline.sources import audioset
 
 SUFFIXES = (  # what libsndfile reads, then what ffmpeg does
@@ -29,6 +30,11 @@ class AudioLocation(NamedTuple):
     fault: str = ""
     cut_start_s: float = 0.0
     cut_end_s: float = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file is the clip."""
+        return Span(self.cut_start_s, self.cut_end_s).whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,15 +37,14 @@ def read_canonical(location: AudioLocation) -> CanonicalAudio:
 
 def decode_canonical(data: bytes, location: AudioLocation) -> CanonicalAudio:
     """Decode the bytes of a location for a shard. Raises AudioError with the reason when that fails."""
-    whole = not (location.cut_start_s or location.cut_end_s)
-    if whole and (samples := canonical.decode(data)) is not None:
+    if location.whole and (samples := canonical.decode(data)) is not None:
         return CanonicalAudio(samples, data)
     return CanonicalAudio(_decoded(data, location, audio.SAMPLE_RATE_HZ), None)
 
 
 def read_encoded(location: AudioLocation) -> bytes:
     """Return the bytes of the file, which may hold more than the clip. Raises AudioError with the reason."""
-    if not (location.cut_start_s or location.cut_end_s):
+    if location.whole:
         return read_bytes(*location[:4])
     with _recording_lock:  # threads ask for clips of one recording at the same time
         return _recording(location.uri)

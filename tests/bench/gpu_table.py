@@ -65,9 +65,8 @@ class Bench:
     def __init__(self, device: torch.device, size: Size, append: Path | None = None) -> None:
         self.device, self.size, self.append = device, size, append
         self.started = self.deadline = time.monotonic()
-        self.flops: dict[
-            tuple[str, int], int
-        ] = {}  # by name and batch, counted in eager mode: compiled code hides them
+        # by name and batch, counted in eager mode: compiled code hides them
+        self.flops: dict[tuple[str, int], int] = {}
         self.ceiling = self._ceiling()
         name = torch.cuda.get_device_name() if self.on_gpu else "CPU, tiny sizes: these are no benchmarks"
         settings = f"`make gpu-check`, torch {torch.__version__}, {size.clip_s:g} s clips, bfloat16 autocast."

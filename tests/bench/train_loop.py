@@ -81,7 +81,7 @@ def clips(folder: Path, count: int) -> ListedClips:
         (folder / f"{i}.flac").write_bytes(audio.encode_flac(sound.astype(np.int16)))
     found = []
     for i in range(count):
-        caption = f"a tone of {i} hertz is heard over a hiss while clip number {i % 97} goes on"
+        caption = f"a tone of {i} hertz sounds over a hiss while clip number {i % 97} goes on"
         found.append(Clip(key=f"k{i}", uri=f"{folder}/{i % FILES}.flac", source_id=f"k{i}", captions=(caption,)))
     return ListedClips(found, ())
 

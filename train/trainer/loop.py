@@ -100,9 +100,8 @@ class _Run:
         groups = hooks.groups() if hooks.groups else (Group(list(prepared.network.parameters())),)
         self.optimizer = optim.build(groups, config)
         self.parameters = list(prepared.network.parameters())
-        on_device = (
-            optim.is_fused(self.optimizer) and not prepared.sharded
-        )  # fused kernels take no flag of another layout
+        # of a sharded network the host decides: fused kernels take no flag of another layout
+        on_device = optim.is_fused(self.optimizer) and not prepared.sharded
         self.guard = LossGuard(self.optimizer, config.explosion, on_device)
         self.late = 1 if on_device else 0  # steps after which a loss is read; those before are the same on all ranks
         self.unread: deque[Unread] = deque()

@@ -3,8 +3,8 @@
 Names are the field's (open_clip): train/loss, train/lr, train/logit_scale, train/samples_per_second_per_gpu,
 train/batch_time, train/mfu; val/<metric> of what is held out. Seconds of a step, which add up to train/batch_time:
 train/data_time waits for a batch, train/copy_time for its copy to the device, train/compute_time computes, and
-train/rest_time is everything else: logging, saving, on a GPU also the time that it waits for this process. Validation is in
-none of them.
+train/rest_time is everything else, such as logging and saving. On a GPU the gaps between its kernels count as compute, also
+where it waits for this process to launch the next. Validation is in none of them.
 """
 
 import logging

@@ -120,7 +120,7 @@ def collate(config: PretrainConfig, network: Clap) -> Collate:
 
 
 def objective(config: PretrainConfig) -> Backward:
-    """Return what adds the gradients of a step, of batches with the inputs of `collate`; see `loop.Backward`."""
+    """Return what adds the gradients of a step, of batches with the inputs of `collate`; see `hooks.Backward`."""
     ranks = parallel.Ranks(config.optim.batch_size)
 
     def add(model: nn.Module, batch: Batch, step: Step) -> Tensor:
