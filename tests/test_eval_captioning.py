@@ -71,7 +71,8 @@ def test_the_ablation_of_tags(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A corpus and a captioner that was trained on 48 clips of it for half a minute: enough to listen to its tags."""
     folder = str(tmp_path_factory.mktemp("trained"))
-    run_synth(dataclasses.replace(SYNTH["tiny"][1], out=f"{folder}/corpus", num_captioned=48))
+    synth = dataclasses.replace(SYNTH["tiny"][1], out=f"{folder}/corpus", num_captioned=48, num_evaluation=96)
+    run_synth(synth)
     tiny = CAPTIONER["tiny"][1]
     config = dataclasses.replace(
         tiny,

@@ -63,7 +63,8 @@ def test_a_killed_training_process_leaves_no_process_and_no_memory(tmp_path: Pat
     before = named_memory()
     (tmp_path / "trainer.py").write_text(TRAINER)
     command = [sys.executable, str(tmp_path / "trainer.py"), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # the script imports tests
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as trainer:
         assert trainer.stdout is not None
         children = [int(pid) for pid in trainer.stdout.readline().split()]
         assert len(children) == 2 and not any(map(gone, children))
