@@ -20,7 +20,12 @@ STAGES = {
     "suite": Stage(
         "eval.stages.suite", "Every task that is there, every stage that fits, and the report.", configs.SUITE
     ),
-    "report": Stage("eval.stages.report", "Show several models side by side.", configs.REPORT),
+    "report": Stage(
+        "eval.stages.report",
+        "Show several models side by side.",
+        configs.REPORT,
+        no_seeds="a report shows all runs of a recipe: give --results the folder that holds seed0, seed1, ...",
+    ),
 }
 
 if __name__ == "__main__":

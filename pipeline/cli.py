@@ -6,6 +6,7 @@ same command continues).
 """
 
 import dataclasses
+import functools
 import importlib
 import logging
 import os
@@ -17,9 +18,10 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from pipeline import ray_noise
+from pipeline import ray_noise, seeds
 from pipeline.errors import InputError, JobError
 
+log = logging.getLogger(__name__)
 ONLY = ""  # name of the config of a stage that has just one: the command leaves it out
 QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "botocore", "httpx")
 QUIET_VARIABLES = {
@@ -37,6 +39,7 @@ class Stage(NamedTuple):
     module: str  # imported only when the stage runs, so that --help is quick
     summary: str
     configs: Mapping[str, tuple[str, Any]]  # name -> (one-line description, config dataclass); ONLY -> the single one
+    no_seeds: str = ""  # of a stage that takes no --seeds: what to do instead
 
 
 def main(
@@ -58,35 +61,57 @@ def main(
     if name not in stages:
         print(f"{package}: no stage {name!r}; choose one of: {', '.join(stages)}", file=sys.stderr)
         return 2
-    config = parse(package, name, stages[name], arguments)
-    _configure_logging()
+    stage, command = stages[name], f"{package} {name}"
     try:
-        importlib.import_module(stages[name].module).run(config)
+        runs = parse_runs(package, name, stage, arguments)
     except InputError as error:
-        print(f"{package} {name}: {error}", file=sys.stderr)
+        print(f"{command}: {error}", file=sys.stderr)
+        return 2
+    _configure_logging()
+    return next((code for run in runs if (code := _run(command, stage, run))), 0)
+
+
+def _run(command: str, stage: Stage, run: seeds.Run) -> int:
+    """Run a stage on one config and return the exit code. Of several runs, each is named before its lines of the log."""
+    if run.name:
+        command = f"{command}: {run.name}"
+        log.info("%s", command)
+    try:
+        importlib.import_module(stage.module).run(run.config)
+    except InputError as error:
+        print(f"{command}: {error}", file=sys.stderr)
         return 2
     except JobError as error:
-        print(f"{package} {name}: {error}", file=sys.stderr)
+        print(f"{command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\n{package} {name}: interrupted; the same command continues from here", file=sys.stderr)
+        print(f"\n{command}: interrupted; the same command continues from here", file=sys.stderr)
         return 130
     return 0
 
 
+def parse_runs(package: str, name: str, stage: Stage, arguments: Sequence[str]) -> list[seeds.Run]:
+    """Return the runs that `<config> [--seeds N] [--field value]` describes. Ends as `parse` does, and as `seeds.runs`."""
+    return seeds.runs(arguments, functools.partial(parse, package, name, stage), stage.no_seeds)
+
+
 def parse(package: str, name: str, stage: Stage, arguments: Sequence[str]) -> Any:
     """Return the config that `<config> [--field value]` describes. Exits with code 2 on an unknown config or flag."""
-    example = next(iter(stage.configs.values()))[1]
+    example, seeds_help = next(iter(stage.configs.values()))[1], "" if stage.no_seeds else f" {seeds.HELP}"
     options: dict[str, Any] = {
         "args": _with_current_flags(f"{package} {name}", example, arguments),
         "prog": f"python -m {package} {name}",
-        "description": stage.summary,
+        "description": stage.summary + seeds_help,
         "config": (tyro.conf.AvoidSubcommands,),  # a named config fixes the type of a field that is a union
     }
     if list(stage.configs) == [ONLY]:
         config = stage.configs[ONLY][1]
         return tyro.cli(type(config), default=config, **options)
-    return tyro.extras.overridable_config_cli(dict(stage.configs), **options)
+    described = {
+        config: (f"{summary}.{seeds_help}" if [config] == list(arguments[:1]) else summary, value)
+        for config, (summary, value) in stage.configs.items()
+    }
+    return tyro.extras.overridable_config_cli(described, **options)
 
 
 def _with_current_flags(command: str, config: Any, arguments: Sequence[str]) -> list[str]:

@@ -56,8 +56,7 @@ def evaluate(number: int, outs: list[str], barrier: Barrier) -> None:
         name = f"retrieval {number}-{task}"
         barrier.wait(timeout=300)
         results.check(out, ABOUT.revision)
-        publish(out, name, n=task)
-        results.remember(out, name, f"source {number}")
+        publish(out, name, n=task, source_sha256=f"source {number}")
 
 
 def test_two_evaluations_at_once_both_keep_their_results(s3: str, tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ def test_an_evaluation_is_done_for_the_clips_it_read_and_no_others(tmp_path: Pat
     assert not results.done(out, "zero-shot esc50", Config(), first)
     publish(out)
     assert not results.done(out, "zero-shot esc50", Config(), first), "it is not known what it read"
-    results.remember(out, "zero-shot esc50", first)
+    publish(out, source_sha256=first)
     assert results.done(out, "zero-shot esc50", Config(), source(str(here)))
     assert results.done(out, "zero-shot esc50", Config(batch_size=64), first)
     assert not results.done(out, "zero-shot esc50", Config(task="x"), first)

@@ -117,7 +117,7 @@ def check_stage(words: list[str]) -> None:
     if room.endswith(".sh"):
         assert (ROOT / room).is_file()
     elif room in STAGES:
-        assert cli.parse(room, rest[0], STAGES[room][rest[0]], rest[1:]) is not None
+        assert cli.parse_runs(room, rest[0], STAGES[room][rest[0]], rest[1:])
     else:
         assert importlib.util.find_spec(room), room
 

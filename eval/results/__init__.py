@@ -1,10 +1,10 @@
 """Results on disk: every number with what it needs to be believed."""
 
+from eval.results.completed import done, source
 from eval.results.store import (
     SHOWN,
     check,
     check_writable,
-    done,
     file_stem,
     has,
     keys,
@@ -14,8 +14,6 @@ from eval.results.store import (
     protocol,
     publish,
     read,
-    remember,
-    source,
 )
 
 __all__ = [
@@ -32,6 +30,5 @@ __all__ = [
     "protocol",
     "publish",
     "read",
-    "remember",
     "source",
 ]

@@ -26,11 +26,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from eval import tasks
 from eval.metrics import Interval
 from eval.results import overlap
 from eval.results.records import Entry, Json, MetricRecord, RunRecord
-from eval.tasks import Task
 from pipeline import errors, run_dir, storage
 from pipeline.sources.clip import Clip
 from train.checkpoint import Checkpoint
@@ -38,7 +36,6 @@ from train.checkpoint import Checkpoint
 log = logging.getLogger(__name__)
 FOLDER, EARLIER_FILE = "results", "results.json"
 PLACE_AND_SPEED = {"model", "out", "task_dir", "cache", "batch_size", "workers", "gpus_per_worker", "device"}
-FIRST_NAMES = {"recording_id": "origin"}
 SHOWN = ("n", "num_listed", "ids_sha256", "overlap", "folds", "fold_rule")  # of an entry, by every report
 PACKAGES = ("blat-ray", "torch", "torchaudio", "transformers", "ray", "numpy")
 
@@ -62,7 +59,9 @@ def over_folds(per_fold: Mapping[str, MetricRecord]) -> Entry:
     return {"over_folds": {name: round(value, 6) for name, value in summary.items()}}
 
 
-def protocol(clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded: Checkpoint, config: Any) -> Entry:
+def protocol(
+    clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded: Checkpoint, config: Any, source: str
+) -> Entry:
     """Return what any evaluation must state: n of N, which clips, whether training saw them, and how it was run.
 
     Args:
@@ -71,6 +70,7 @@ def protocol(clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded
         missing: key -> reason, of those that could not be read.
         loaded: the model.
         config: the stage's config, with `model`, `folds` and, where it may be given, `fingerprints`.
+        source: hash of what is evaluated, see `results.source`.
     """
     keys = sorted(clip.key for clip in clips)
     tables = getattr(config, "fingerprints", ())
@@ -79,6 +79,7 @@ def protocol(clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded
         "num_listed": listed,
         "missing": missing,
         "ids_sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
+        "source_sha256": source,
         "overlap": overlap.count(clips, config.model, loaded.info.lineage, tables),
         "folds": list(config.folds),
         "config": storage.plain(dataclasses.asdict(config)),
@@ -169,7 +170,8 @@ def _are_results(held: Any) -> bool:
     return named and isinstance(model.get("lineage"), dict) and all(isinstance(each, dict) for each in entries.values())
 
 
-def _uri(out: str, name: str) -> str:
+def results_uri(out: str, name: str) -> str:
+    """Return the file of an evaluation, stage and task."""
     return storage.join(storage.resolve(out), FOLDER, f"{file_stem(name)}.json")
 
 
@@ -179,54 +181,13 @@ def file_stem(name: str) -> str:
     return f"{stage}-{quote(task, safe='')}"
 
 
-def source(task: Task, folder: str, clips: Sequence[Clip]) -> str:
-    """Return a hash of what an evaluation reads: the listed clips with all that is listed of them, and their classes.
-
-    Files on disk count with size and date. Files in an object store count by name: one request lists a folder.
-    """
-    uris = sorted({clip.uri for clip in clips})
-    local, remote = ([uri for uri in uris if ("://" in uri) == far] for far in (False, True))
-    folders = {uri.rpartition("/")[0] for uri in remote}
-    there = {storage.join(place, name) for place in folders for name in storage.names(place)}
-    parts: list[object] = [
-        storage.resolve(folder),
-        *map(_as_listed, clips),
-        *zip(local, storage.stamps(local), strict=True),
-    ]
-    parts += [uri for uri in remote if uri in there]
-    parts += [*tasks.classes(task, folder, clips), *tasks.descriptions(task, folder).items()]
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
-
-
-def _as_listed(clip: Clip) -> str:
-    """Return all fields of a clip as text. A field keeps the name that it had when hashes were first stored."""
-    fields = (FIRST_NAMES.get(field.name, field.name) for field in dataclasses.fields(clip))
-    values = (getattr(clip, field.name) for field in dataclasses.fields(clip))
-    return f"Clip({', '.join(f'{name}={value!r}' for name, value in zip(fields, values, strict=True))})"
-
-
-def done(out: str, name: str, config: Any, source: str) -> bool:
-    """Return whether a folder has this evaluation of this source under the same config, wherever and however fast."""
-    held = read(out)["results"].get(name, {}) if has(out) else {}
-    wanted = storage.plain(dataclasses.asdict(config))
-    return held.get("source_sha256") == source and not _differing(held.get("config", {}), wanted)
-
-
-def _differing(held: Json, wanted: Json) -> list[str]:
+def differing(held: Json, wanted: Json) -> list[str]:
     """Return the fields of a config that another has otherwise, but for those that change no number.
 
     A field that is left empty changes none: results from before there was such a field count as the same.
     """
     fields = [key for key, value in wanted.items() if held.get(key) != value and (key in held or value)]
     return [key for key in fields if key not in PLACE_AND_SPEED]
-
-
-def remember(out: str, name: str, source: str) -> None:
-    """Note of an evaluation that was just published what it read."""
-    uri = _uri(out, name)
-    held = _read(uri, out, "--out")
-    held["results"][name]["source_sha256"] = source
-    storage.publish_json(uri, held)
 
 
 def publish(
@@ -244,7 +205,7 @@ def publish(
         entry: the numbers and the protocol.
         outcomes: `keys` (N,) and arrays of N rows; nothing is kept when it is empty.
     """
-    uri = _uri(out, name)
+    uri = results_uri(out, name)
     _warn_of_replacing(out, name, entry["config"])
     if outcomes:
         data = io.BytesIO()
@@ -271,7 +232,7 @@ def _warn_of_replacing(out: str, name: str, config: Json) -> None:
         held = read(out)["results"].get(name, {})
     except errors.InputError:  # whatever is wrong there must not cost the results that are at hand
         return
-    if changed := _differing(held.get("config", config), config):
+    if changed := differing(held.get("config", config), config):
         log.warning(
             "%s: replaces the results of %s, which had other %s", name, held.get("evaluated_at"), ", ".join(changed)
         )

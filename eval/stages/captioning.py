@@ -64,8 +64,12 @@ class CaptioningConfig:
 
 
 def run(config: CaptioningConfig) -> None:
-    """Evaluate, write the numbers, and every caption with its scores, worst first."""
+    """Evaluate, write every caption with its scores, worst first, and the numbers, where they are not there already."""
     task, clips = _check(config)
+    scorer = checkpoint.describe(config.clap, "--clap", "clap").revision if config.clap else ""
+    name, source = f"captioning {task.name}", results.source(task, config.task_dir, clips, scorer=scorer)
+    if results.done(config.out, name, config, source):
+        return
     loaded = evaluation.load(config.model, "--model", config.device)
     _check_tags(config, clips, loaded)
     given: dict[str, list[tuple[str, ...]] | None] = {name: _tags(name, clips) for name in config.guidance}
@@ -83,12 +87,11 @@ def run(config: CaptioningConfig) -> None:
         "num_references": sum(len(clip.captions) for clip in written.clips),
         "num_tagged": sum(bool(set(clip.tags) & set(loaded.model.tags)) for clip in written.clips),
         "fold_rule": task.fold_rule,
-        **results.protocol(written.clips, len(clips), written.missing, loaded, config),
+        **results.protocol(written.clips, len(clips), written.missing, loaded, config, source),
     }
-    name = f"captioning {task.name}"
-    uri = results.publish(config.out, name, loaded, config.model, entry, {})
     listed = storage.join(storage.resolve(config.out), f"{results.file_stem(name)}.csv")
     storage.publish(listed, _table(written, scores))
+    uri = results.publish(config.out, name, loaded, config.model, entry, {})
     print(text_table(entry))
     log.info("captioning %s: n %d; wrote %s and %s", task.name, entry["n"], uri, listed)
 
@@ -114,8 +117,6 @@ def _check(config: CaptioningConfig) -> tuple[tasks.Task, list[Clip]]:
     task, listed = tasks.read(config.task, config.task_dir, config.folds, columns=config.columns)
     checkpoint_info = checkpoint.describe(config.model, "--model", "captioner")
     results.check(config.out, checkpoint_info.revision)
-    if config.clap:
-        checkpoint.describe(config.clap, "--clap", "clap")
     if not config.guidance or len(set(config.guidance)) < len(config.guidance):
         raise InputError(
             "--guidance", config.guidance, "give one or more of tags, none, predicted, shuffled, each once"

@@ -54,11 +54,14 @@ class _Tested(NamedTuple):
 
 
 def run(config: FinetuneTaskConfig) -> None:
-    """Train, evaluate and write the numbers; folds that are trained already are not trained again."""
+    """Train, evaluate and write the numbers, where they are not there already; trained folds are not trained again."""
     task, listed = evaluation.check(config, *checkpoint.KINDS, read=splits.read)
     if task.labels == "none":
         raise InputError("--task", config.task, "has no labels to learn")
     classes, exclusive = tasks.classes(task, config.task_dir, listed), task.labels == "one"
+    name, source = f"finetune {task.name}", results.source(task, config.task_dir, listed)
+    if results.done(config.out, name, config, source):
+        return
     clips, missing = _readable(listed)
     parts = splits.split(task, clips)
     recipe = dataclasses.replace(config.recipe, several_labels=not exclusive, init_audio=config.model)
@@ -78,10 +81,10 @@ def run(config: FinetuneTaskConfig) -> None:
         "per_fold": {name: results.metric(value) for name, value in per_fold.items()},
         "chosen": {part.name: {"classifier": one.revision} for part, one in zip(parts, found, strict=True)},
         "fold_rule": splits.rule(task, parts),
-        **results.protocol(tested, splits.listed(task, listed), missing, loaded, config),
+        **results.protocol(tested, splits.listed(task, listed), missing, loaded, config, source),
     }
     outcomes = scoring.outcomes(tested, scores, truth, np.arange(len(tested)) if exclusive else np.zeros(0, int))
-    uri = results.publish(config.out, f"finetune {task.name}", loaded, config.model, entry, outcomes)
+    uri = results.publish(config.out, name, loaded, config.model, entry, outcomes)
     log.info("finetune %s: %s; wrote %s", task.name, scoring.sentence(entry), uri)
 
 

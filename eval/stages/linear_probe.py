@@ -31,13 +31,16 @@ class LinearProbeConfig(EvaluationConfig):
 
 
 def run(config: LinearProbeConfig) -> None:
-    """Evaluate and write the numbers."""
+    """Evaluate and write the numbers, where they are not there already."""
     if not config.penalties or min(config.penalties) <= 0:
         raise InputError("--penalties", config.penalties, "give one or more numbers above 0")
     task, clips = evaluation.check(config, "clap", "tagger", "classifier", read=splits.read)
     if task.labels == "none":
         raise InputError("--task", config.task, "has no labels to probe for")
     names = tasks.classes(task, config.task_dir, clips)
+    name, source = f"linear-probe {task.name}", results.source(task, config.task_dir, clips)
+    if results.done(config.out, name, config, source):
+        return
     loaded = evaluation.load(config.model, "--model", config.device)
     embeddings = embed(config, loaded, clips)
     truth, exclusive = scoring.truth(embeddings.clips, names), task.labels == "one"
@@ -56,10 +59,10 @@ def run(config: LinearProbeConfig) -> None:
         "per_fold": {name: results.metric(value) for name, value in per_fold.items()},
         "chosen": {part.name: {"penalty": one.penalty} for part, one in zip(parts, found, strict=True)},
         "fold_rule": splits.rule(task, parts),
-        **results.protocol(tested, splits.listed(task, clips), embeddings.missing, loaded, config),
+        **results.protocol(tested, splits.listed(task, clips), embeddings.missing, loaded, config, source),
     }
     outcomes = scoring.outcomes(tested, scores, truth[rows], np.arange(len(rows)) if exclusive else np.zeros(0, int))
-    uri = results.publish(config.out, f"linear-probe {task.name}", loaded, config.model, entry, outcomes)
+    uri = results.publish(config.out, name, loaded, config.model, entry, outcomes)
     log.info("linear-probe %s: %s; wrote %s", task.name, scoring.sentence(entry), uri)
 
 

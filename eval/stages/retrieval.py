@@ -32,13 +32,16 @@ class RetrievalConfig(EvaluationConfig):
 
 
 def run(config: RetrievalConfig) -> None:
-    """Evaluate and write the numbers."""
+    """Evaluate and write the numbers, where they are not there already."""
     task, listed = evaluation.check(config, "clap")
     clips = sorted(
         (clip for clip in listed if clip.captions), key=lambda clip: clip.key
     )  # no number depends on the order
     if not clips:
         raise InputError("--task-dir", config.task_dir, "none of its clips has a caption")
+    name, source = f"retrieval {task.name}", results.source(task, config.task_dir, listed)
+    if results.done(config.out, name, config, source):
+        return
     loaded = evaluation.load(config.model, "--model", config.device)
     embedded = embed(config, loaded, clips)
     texts = [caption for clip in embedded.clips for caption in clip.captions]
@@ -49,10 +52,10 @@ def run(config: RetrievalConfig) -> None:
         **found.metrics,
         "num_captions": len(texts),
         "fold_rule": task.fold_rule,
-        **results.protocol(embedded.clips, len(clips), embedded.missing, loaded, config),
+        **results.protocol(embedded.clips, len(clips), embedded.missing, loaded, config, source),
     }
     outcomes = {"keys": results.keys(embedded.clips), **found.outcomes}
-    uri = results.publish(config.out, f"retrieval {task.name}", loaded, config.model, entry, outcomes)
+    uri = results.publish(config.out, name, loaded, config.model, entry, outcomes)
     t2a, a2t = (entry[way]["R@10"] for way in ("text_to_audio", "audio_to_text"))
     log.info(
         "retrieval %s: R@10 text to audio %.1f %%, audio to text %.1f %% (chance %.1f, n %d); wrote %s",

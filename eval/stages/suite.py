@@ -64,7 +64,6 @@ class Evaluation(NamedTuple):
     name: str
     run: Callable[[Any], None]
     config: Any
-    source: str  # hash of what it reads, see `results.source`
 
 
 class Plan(NamedTuple):
@@ -76,7 +75,7 @@ class Plan(NamedTuple):
 
 
 def run(config: SuiteConfig) -> None:
-    """Run what has no results yet, then the report; an evaluation that fails is named and the others go on."""
+    """Run every evaluation, then the report. One that is complete returns at once; one that fails is named."""
     checkpoint_info = checkpoint.describe(config.model, "--model", *checkpoint.KINDS)
     results.check(config.out, checkpoint_info.revision)
     for folder in config.beside:
@@ -93,7 +92,7 @@ def run(config: SuiteConfig) -> None:
     log.info("suite: %d evaluations: %s", count, ", ".join(each.name for each in plan.evaluations))
     for number, each in enumerate(plan.evaluations, start=1):
         log.info("suite: %s (%d of %d)", each.name, number, count)
-        if wrong := _attempt(config.out, each):
+        if wrong := _attempt(each):
             failed[each.name] = wrong
             log.warning("suite: %s failed: %s", each.name, wrong)
     if not results.has(config.out):
@@ -105,14 +104,10 @@ def run(config: SuiteConfig) -> None:
         raise JobError(f"{len(failed)} of {total} evaluations failed, the report shows the others: {failed}")
 
 
-def _attempt(out: str, each: Evaluation) -> str:
-    """Run an evaluation that is not done yet; return what went wrong, '' where nothing did."""
+def _attempt(each: Evaluation) -> str:
+    """Run an evaluation; return what went wrong, '' where nothing did."""
     try:
-        if results.done(out, each.name, each.config, each.source):
-            log.info("suite: %s is done already", each.name)
-        else:
-            each.run(each.config)
-            results.remember(out, each.name, each.source)
+        each.run(each.config)
     except Exception as error:  # whatever one evaluation runs into must not cost the others
         return _reason(each.name, error)
     return ""
@@ -136,30 +131,25 @@ def _plan(config: SuiteConfig, checkpoint_info: CheckpointInfo[NetworkConfig]) -
                 plan.left_out.setdefault(why, []).append(f"{stage} {name}")
                 continue
             try:
-                listing = read(name, folder, training=stage in ("zero-shot", *TRAINED))  # whose labels are its classes
+                unsplit = read(name, folder, training=stage in ("zero-shot", *TRAINED))  # whose labels are its classes
             except Exception as error:  # nor must one listing
                 plan.failed[f"{stage} {name}"] = _reason(f"{stage} {name}", error)
                 continue
-            if stage in TRAINED and listing.unsplit:
-                plan.left_out.setdefault(listing.unsplit, []).append(f"{stage} {name}")
+            if stage in TRAINED and unsplit:
+                plan.left_out.setdefault(unsplit, []).append(f"{stage} {name}")
                 continue
             made = _made(stage, config, name, folder, checkpoint_info)
-            plan.evaluations.append(Evaluation(f"{stage} {name}", *made, listing.source))
+            plan.evaluations.append(Evaluation(f"{stage} {name}", *made))
     return plan
 
 
-class _Listing(NamedTuple):
-    source: str
-    unsplit: str  # why nothing can be trained and tested on its clips; '' where it can
-
-
-def _read(name: str, folder: str, training: bool) -> _Listing:
+def _read(name: str, folder: str, training: bool) -> str:
+    """Read a listing; return why nothing can be trained and tested on its clips, '' where it can."""
     task, clips = tasks.read(name, folder, (), training=training)
     try:
-        unsplit = "" if splits.split(task, clips) else "no clips to test"
+        return "" if splits.split(task, clips) else "no clips to test"
     except InputError as error:
-        unsplit = f"there is nothing to train on: {error}"
-    return _Listing(results.source(task, folder, clips), unsplit)
+        return f"there is nothing to train on: {error}"
 
 
 def _find(config: SuiteConfig) -> tuple[dict[str, str], dict[str, str]]:

@@ -36,7 +36,7 @@ class ZeroShotConfig(EvaluationConfig):
 
 
 def run(config: ZeroShotConfig) -> None:
-    """Evaluate and write the numbers."""
+    """Evaluate and write the numbers, where they are not there already."""
     task, clips = evaluation.check(config, "tagger" if config.text_encoder else "clap")
     if not config.prompts:
         raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
@@ -45,6 +45,9 @@ def run(config: ZeroShotConfig) -> None:
     names = _classes(config, task, clips)
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
+    name, source = f"zero-shot {task.name}", results.source(task, config.task_dir, clips, names)
+    if results.done(config.out, name, config, source):
+        return
     loaded = evaluation.load(config.model, "--model", config.device)
     texts = _texts(config, task, names)
     by_prompt = (_transfer_tags if config.text_encoder else _compare)(config, loaded, texts)
@@ -60,10 +63,10 @@ def run(config: ZeroShotConfig) -> None:
         "prompts": list(texts),
         **_by_fold(task, embeddings.clips, scores[ENSEMBLE], truth, rows),
         "fold_rule": task.fold_rule,
-        **results.protocol(embeddings.clips, len(clips), embeddings.missing, loaded, config),
+        **results.protocol(embeddings.clips, len(clips), embeddings.missing, loaded, config, source),
     }
     outcomes = scoring.outcomes(embeddings.clips, scores[ENSEMBLE], truth, rows)
-    uri = results.publish(config.out, f"zero-shot {task.name}", loaded, config.model, entry, outcomes)
+    uri = results.publish(config.out, name, loaded, config.model, entry, outcomes)
     kept = f", fold {', '.join(config.folds)}" if config.folds else ""
     log.info("zero-shot %s%s: %s; wrote %s", task.name, kept, scoring.sentence(entry, ENSEMBLE), uri)
 
