@@ -16,7 +16,7 @@ import eval.__main__ as eval_room
 import pipeline.__main__ as pipeline_room
 import train.__main__ as train_room
 from eval import tasks
-from pipeline import cli
+from pipeline import cli, seeds
 from pipeline.audio import REASONS
 from pipeline.sources.columns import ROLES
 from tests.check_words import SPEECH
@@ -238,7 +238,7 @@ def fields_of(config: Any, prefix: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", CHECKED)
 def test_every_flag_exists(name: str) -> None:
-    flags = {
+    flags = {seeds.FLAG} | {
         flag
         for stages in STAGES.values()
         for stage in stages.values()
