@@ -6,6 +6,8 @@ READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode on disk every process compiles Ray, pandas and torch anew, and starts in three times the time.
 unexport PYTHONDONTWRITEBYTECODE
+DEMO ?= build/demo
+SEED ?= 0
 ROUNDS ?= 50
 PROCESSES ?= 2
 JOB ?= demo --actors.max 1 --source build/demo/corpus/tagged_segments.csv --captioner build/demo/captioner
@@ -13,8 +15,8 @@ export BLAT_DATA ?= $(abspath ../shared/data)
 
 .PHONY: demo test gpu-check cluster-test chaos bench scaling audit check lint words types contracts constraints clean
 
-demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report
-	bash cluster/demo.sh
+demo: $(READY)          ## the whole loop on two CPU cores, ending in a table and an HTML report; SEED=1 DEMO=build/demo1
+	bash cluster/demo.sh $(DEMO) $(SEED)
 
 # Tests that use Ray share one process and start first; torch keeps to one thread in each process.
 test: $(READY) check    ## lint, types, import contracts, then every test, in two processes

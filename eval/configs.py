@@ -12,8 +12,8 @@ from train.configs import FINETUNE as RECIPES
 
 ZERO_SHOT: dict[str, tuple[str, ZeroShotConfig]] = {
     "demo": (
-        "the procedural corpus, on CPU, with prompts in words that its captions use",
-        ZeroShotConfig(task="synth", prompts=("{}", "{} nearby", "{} in the background")),
+        "the procedural corpus, on CPU; --class-texts names the corpus's own",
+        ZeroShotConfig(task="synth", prompts=("{}",)),
     ),
     "esc50": ("ESC-50 fold 4, on CPU", ZeroShotConfig(task="esc50", folds=("4",))),
     "any": ("any --task, on CPU: all folds, or the test split", ZeroShotConfig()),

@@ -1,7 +1,10 @@
-"""Zero-shot classification and tagging: class names as prompts, no training: `python -m eval zero-shot <config>`."""
+"""Zero-shot classification and tagging: class names as prompts, no training: `python -m eval zero-shot <config>`.
+
+Shapes: N = clips, C = classes, K = tags of a tagger, D = embedding size.
+"""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +16,7 @@ from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
 from eval.results import scoring
 from eval.results.records import MetricRecord
-from eval.tasks import Task
+from eval.tasks import Task, class_texts
 from pipeline import cli
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
@@ -22,6 +25,8 @@ from train.metrics.zero_shot import PROMPTS
 
 log = logging.getLogger(__name__)
 DESCRIPTION, ENSEMBLE = "{}: description in the ontology", "ensemble"
+NAME_ALONE = "{}: class name"  # the prompt that stands beside those of --class-texts
+Texts = dict[str, list[tuple[str, ...]]]  # prompt -> the texts of each class, whose embeddings are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,9 @@ class ZeroShotConfig(EvaluationConfig):
     class names without training."""
     prompts: tuple[str, ...] = PROMPTS
     """Prompt templates with {} for the class name; each is reported, and the mean of their embeddings."""
+    class_texts: str = ""
+    """JSON file of {class: [text, ...]}: texts in the words of captions that stand in the prompts in place of the class
+    name. The name alone is reported beside them."""
 
 
 def run(config: ZeroShotConfig) -> None:
@@ -49,7 +57,8 @@ def run(config: ZeroShotConfig) -> None:
     if results.done(config.out, name, config, source):
         return
     loaded = evaluation.load(config.model, "--model", config.device)
-    texts = _texts(config, task, names)
+    own_texts = class_texts.read(config.class_texts, names)
+    texts = _texts(config, task, names, own_texts)
     by_prompt = (_transfer_tags if config.text_encoder else _compare)(config, loaded, texts)
     embeddings = embed(config, loaded, clips)
     scores = {prompt: embeddings.outputs @ matrix.T for prompt, matrix in by_prompt.items()}  # (N, C) each
@@ -61,6 +70,7 @@ def run(config: ZeroShotConfig) -> None:
         **scoring.details(scores[ENSEMBLE], truth, names, rows),
         "classes": names,
         "prompts": list(texts),
+        **({"class_texts": own_texts} if own_texts else {}),
         **_by_fold(task, embeddings.clips, scores[ENSEMBLE], truth, rows),
         "fold_rule": task.fold_rule,
         **results.protocol(embeddings.clips, len(clips), embeddings.missing, loaded, config, source),
@@ -92,23 +102,24 @@ def _by_fold(
     return {"per_fold": found} if found else {}
 
 
-Texts = dict[str, list[str]]  # prompt -> the text of each class
-
-
-def _texts(config: ZeroShotConfig, task: Task, names: Sequence[str]) -> Texts:
-    """Fill the prompts with the class names; where the ontology describes all of them, that is one more prompt."""
-    texts = {prompt: [prompt.format(task.label_text(name)) for name in names] for prompt in config.prompts}
+def _texts(config: ZeroShotConfig, task: Task, names: Sequence[str], own_texts: Mapping[str, Sequence[str]]) -> Texts:
+    """Fill the prompts with the texts of the classes; where the ontology describes all of them, that is one more prompt."""
+    labels = {name: (task.label_text(name),) for name in names}
+    filled = own_texts or labels
+    texts = {prompt: [tuple(map(prompt.format, filled[name])) for name in names] for prompt in config.prompts}
     descriptions = tasks.descriptions(task, config.task_dir)
     if all(name in descriptions for name in names):
-        texts[DESCRIPTION] = [f"{task.label_text(name)}: {descriptions[name]}" for name in names]
-    return texts
+        texts[DESCRIPTION] = [(f"{task.label_text(name)}: {descriptions[name]}",) for name in names]
+    return texts | ({NAME_ALONE: list(labels.values())} if own_texts else {})
 
 
 def _compare(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
     """Return the embeddings of the classes (C, D), by prompt and for the ensemble."""
-    by_prompt = {prompt: embed_text(loaded.model, class_texts) for prompt, class_texts in texts.items()}
-    mean = np.mean(list(by_prompt.values()), axis=0)
-    return by_prompt | {ENSEMBLE: np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))}
+    by_prompt = {
+        prompt: _unit(_class_means(embed_text(loaded.model, _flat(by_class)), by_class))
+        for prompt, by_class in texts.items()
+    }
+    return by_prompt | {ENSEMBLE: _unit(_ensemble(by_prompt))}
 
 
 def _transfer_tags(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> dict[str, np.ndarray]:
@@ -120,9 +131,29 @@ def _transfer_tags(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> 
     except ValueError as error:
         raise InputError("--text-encoder", config.text_encoder, str(error)) from None
     by_prompt = {
-        prompt: tag_transfer.weights(encoder, loaded.model.tags, class_texts) for prompt, class_texts in texts.items()
+        prompt: _class_means(tag_transfer.weights(encoder, loaded.model.tags, _flat(by_class)), by_class)
+        for prompt, by_class in texts.items()
     }
-    return by_prompt | {ENSEMBLE: np.asarray(np.mean(list(by_prompt.values()), axis=0))}
+    return by_prompt | {ENSEMBLE: _ensemble(by_prompt)}
+
+
+def _flat(by_class: list[tuple[str, ...]]) -> list[str]:
+    return [text for texts in by_class for text in texts]
+
+
+def _class_means(rows: np.ndarray, by_class: list[tuple[str, ...]]) -> np.ndarray:
+    """Return the mean over the texts of each class (C, ...) of rows that are in the order of `_flat`."""
+    ends = np.cumsum([len(texts) for texts in by_class])[:-1]
+    return np.stack([part.mean(axis=0) for part in np.split(rows, ends)])
+
+
+def _ensemble(by_prompt: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the mean over the prompts (C, ...), but for the class name alone beside its texts."""
+    return np.asarray(np.mean([rows for prompt, rows in by_prompt.items() if prompt != NAME_ALONE], axis=0))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _measure(scores: dict[str, np.ndarray], truth: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, MetricRecord]]:

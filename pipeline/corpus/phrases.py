@@ -29,6 +29,11 @@ def caption(rng: np.random.Generator, names: Sequence[str], layout: Layout) -> s
     return template.format(**words)
 
 
+def class_texts() -> dict[str, list[str]]:
+    """Return {class: texts}: every wording of each sound, for prompts in the words of the captions."""
+    return {name: [text for pair in wording.pairs for text in pair] for name, wording in WORDINGS.items()}
+
+
 # c = clause, n = noun phrase, counted from the first event; every form names each event once
 TEMPLATES: dict[tuple[Layout, int], tuple[str, ...]] = {
     ("single", 1): ("{c0}", "{c0}", "{n0}", "{c0} in a quiet place", "{c0} nearby"),

@@ -4,6 +4,7 @@
 <out>/captioned_segments.csv   + captioned_segments_captions.csv    the AudioCaps role: tags and one human-style caption
 <out>/tagged_segments.csv                                           the AudioSet role: tags only
 <out>/evaluation_segments.csv  + evaluation_segments_captions.csv   tags and five captions, never trained on
+<out>/class_texts.json                                              {class: texts}, the words that captions use for it
 <out>/audio/Y<id>.flac                                              32 kHz mono FLAC
 <out>/config.json                                                   written last: its presence means complete
 """
@@ -68,6 +69,7 @@ def run(config: SynthConfig) -> None:
     names = {phrases.WORDINGS[name].mid: name for name in sounds.SOUNDS}
     counts = {"captioned": config.num_captioned, "tagged": config.num_tagged, "evaluation": config.num_evaluation}
     storage.publish(storage.join(out, audioset.LABELS_FILE), audioset.write_labels(names).encode())
+    storage.publish_json(storage.join(out, "class_texts.json"), phrases.class_texts())
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for split, count in counts.items():
             _write_tables(out, split, list(_write_clips(pool, out, split, count, config)), config.clip_s)
