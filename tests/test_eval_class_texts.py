@@ -58,6 +58,14 @@ def test_a_class_is_the_mean_of_its_texts_and_its_name_is_not_among_them(
     assert entry["accuracy"]["ensemble"] == entry["accuracy"]["{}"]
 
 
+def test_other_texts_in_the_same_file_are_another_evaluation(corpus: str, clap: str, tmp_path: Path) -> None:
+    texts = phrases.class_texts()
+    first = evaluate(corpus, clap, tmp_path / "r", texts)
+    assert evaluate(corpus, clap, tmp_path / "r", texts)["evaluated_at"] == first["evaluated_at"]
+    changed = texts | {"Rain": ["a drum"]}
+    assert evaluate(corpus, clap, tmp_path / "r", changed)["class_texts"] == changed
+
+
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [

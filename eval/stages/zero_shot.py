@@ -53,11 +53,12 @@ def run(config: ZeroShotConfig) -> None:
     names = _classes(config, task, clips)
     if len(names) < 2:
         raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
-    name, source = f"zero-shot {task.name}", results.source(task, config.task_dir, clips, names)
+    own_texts = class_texts.read(config.class_texts, names)
+    choices = [f"{name}: {own_texts[name]}" for name in names] if own_texts else names
+    name, source = f"zero-shot {task.name}", results.source(task, config.task_dir, clips, choices)
     if results.done(config.out, name, config, source):
         return
     loaded = evaluation.load(config.model, "--model", config.device)
-    own_texts = class_texts.read(config.class_texts, names)
     texts = _texts(config, task, names, own_texts)
     by_prompt = (_transfer_tags if config.text_encoder else _compare)(config, loaded, texts)
     embeddings = embed(config, loaded, clips)
