@@ -3,15 +3,14 @@
 # command continues: finished steps return at once, an interrupted one goes on where it was.
 set -euo pipefail
 D="${1:-build/demo}" # everything is written here; delete it to start over
-SEED="${2:-0}"       # of the captioner and the towers; another seed needs another folder
+S="${2:-0}"          # seed of the captioner and the towers; another seed needs another folder
 export RAY_USAGE_STATS_ENABLED=0
 
 # 1. A corpus to work on: twenty AudioSet sounds as procedures, mixed into scenes.
 python -m pipeline synth demo --out "$D/corpus"
 
 # 2. A captioner that is guided by tags, from 400 captioned clips.
-python -m train captioner demo --source "$D/corpus/captioned_segments.csv" --out "$D/captioner" \
-    --optim.seed "$SEED"
+python -m train captioner demo --source "$D/corpus/captioned_segments.csv" --out "$D/captioner" --optim.seed "$S"
 
 # 3. What tags are worth: captions for new clips with their own tags, none, predicted ones, and those of other clips.
 python -m eval captioning demo --model "$D/captioner" --task-dir "$D/corpus" --out "$D/results/captioner"
@@ -22,18 +21,16 @@ python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --capti
     --guidance none --out "$D/unguided"
 
 # 5. Language-audio models from those captions. The audio tower starts from the captioner's, as BLAT starts from PANNs.
-python -m train pretrain demo --data "$D/guided" --init-audio "$D/captioner" --out "$D/models/round1" \
-    --optim.seed "$SEED"
-python -m train pretrain demo --data "$D/unguided" --init-audio "$D/captioner" --out "$D/models/round1-unguided" \
-    --optim.seed "$SEED"
+python -m train pretrain demo --data "$D/guided" --init-audio "$D/captioner" --out "$D/models/round1" --optim.seed "$S"
+python -m train pretrain demo --data "$D/unguided" --init-audio "$D/captioner" \
+    --out "$D/models/round1-unguided" --optim.seed "$S"
 
 # 6. Round 2: the first model scores the captions, the best-scored nine tenths of the clips train the next model.
 python -m pipeline score demo --data "$D/guided" --model "$D/models/round1" --name round1
 python -m train pretrain demo --data "$D/guided" --captions round1 --keep-fraction 0.9 \
-    --init-audio "$D/captioner" --out "$D/models/round2" --optim.seed "$SEED"
+    --init-audio "$D/captioner" --out "$D/models/round2" --optim.seed "$S"
 
-# 7. What the models can do on clips that none of them was trained on. The prompts are in the words of captions: a bare
-# class name, such as "telephone dialing", is a text that no caption resembles, and luck decides what it is near.
+# 7. What the models can do on clips that none of them was trained on, with prompts in the words of captions.
 for model in round1-unguided round1 round2; do
     python -m eval zero-shot demo --model "$D/models/$model" --task-dir "$D/corpus" \
         --class-texts "$D/corpus/class_texts.json" --out "$D/results/$model"
