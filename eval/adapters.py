@@ -7,7 +7,7 @@
 Shapes: N = sounds, T = samples, S = frames, E = embedding size of the audio encoder, D = size of the shared space.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import storage
+from pipeline.errors import InputError
 from train import checkpoint
 from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap
@@ -111,11 +112,30 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
 class MtebEncoder:
     """Two towers, or the encoder of a tagger or classifier for audio alone, under mteb's `EncoderProtocol`."""
 
-    def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any) -> None:
-        """Load a checkpoint from a folder or URI; its own hash is the revision. Raises InputError when there is none."""
+    def __init__(
+        self,
+        model_name: str,
+        revision: str | None = None,
+        *,
+        device: str | None = None,
+        card: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Load a checkpoint from a folder or URI; its own hash is the revision.
+
+        Args:
+            model_name: the checkpoint.
+            revision: not used.
+            device: torch device; None is cpu.
+            card: fields of mteb's ModelMeta that the checkpoint does not know, such as `license`.
+
+        Raises:
+            InputError: when there is no checkpoint.
+        """
         self.checkpoint_info = checkpoint.describe(model_name, "model", "clap", "tagger", "classifier")
         self.name = storage.resolve(model_name).rpartition("/")[2]
         self.model = checkpoint.load(model_name).model.to(device or "cpu")
+        self.card = dict(card or {})
 
     @torch.inference_mode()
     def encode(self, inputs: Any, **_: Any) -> np.ndarray:
@@ -152,16 +172,20 @@ class MtebEncoder:
 
     @property
     def mteb_model_meta(self) -> "ModelMeta":
-        """Describe the model: name, hash and modalities."""
-        from mteb.models.model_meta import ModelMeta
-
-        modalities = ["audio", "text"] if isinstance(self.model, Clap) else ["audio"]
-        metadata = {
+        """Describe the model: what its checkpoint states, and the fields of `card`; the others are unknown (None)."""
+        two_towers = isinstance(self.model, Clap)
+        stated = {
             "name": f"blat-ray/{self.name}",
             "revision": self.checkpoint_info.revision,
-            "modalities": modalities,
+            "modalities": ["audio", "text"] if two_towers else ["audio"],
+            "n_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "memory_usage_mb": sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20,
+            "embed_dim": self.model.config.joint_dim if two_towers else _encoder(self.model).embedding_dim,
+            "framework": ["PyTorch"],
+            "similarity_fn_name": "cosine",
+            "use_instructions": False,
         }
-        return ModelMeta.create_empty(metadata)
+        return model_meta({**stated, **self.card})
 
     def _embed_sounds(self, sounds: list[dict[str, Any]]) -> Tensor:
         embeddings = self.model.encode_clips([np.asarray(each["array"], np.float32) for each in sounds])
@@ -172,6 +196,19 @@ class MtebEncoder:
         if not isinstance(self.model, Clap):
             raise ValueError(f"{self.name} is a {self.checkpoint_info.kind}; it has no text tower")
         return self.model.embed_texts(texts)
+
+
+def model_meta(fields: Mapping[str, Any]) -> "ModelMeta":
+    """Return mteb's description of a model; what `fields` lacks is unknown. Raises InputError for a value it refuses."""
+    from mteb.models.model_meta import ModelMeta
+    from pydantic import ValidationError
+
+    try:
+        return ModelMeta(**{**ModelMeta.create_empty().model_dump(), **fields})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        field = str(wrong["loc"][0])
+        raise InputError(f"--mteb.{field.replace('_', '-')}", fields[field], str(wrong["msg"])) from None
 
 
 def _encoder(network: Any) -> AudioEncoder:

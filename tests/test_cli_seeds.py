@@ -234,9 +234,10 @@ def test_a_command_that_was_killed_in_its_second_run_continues(corpus: str, tmp_
 def test_runs_share_one_ray(ray_session: None, folders: dict[str, str], captioner: str, tmp_path: Path) -> None:
     """Several runs of one process use one Ray, and write the captions of runs without Ray."""
     for seed in (0, 1):
-        (tmp_path / f"captioner{seed}").symlink_to(captioner)
+        (tmp_path / f"seed{seed}").mkdir()
+        (tmp_path / f"seed{seed}" / "captioner").symlink_to(captioner)
     words = f"pipeline caption tiny --source {folders['tagged']} --seeds 2 --captioner "
-    words += f"{tmp_path}/captioner{{seed}}"
+    words += f"{tmp_path}/seed{{seed}}/captioner"
     assert call(f"{words} --out {tmp_path}/ray") == 0
     assert call(f"{words} --actors.max 0 --out {tmp_path}/here") == 0
     tars = [sorted((tmp_path / name).glob("*.tar")) for name in ("ray/seed0", "ray/seed1", "here/seed0", "here/seed1")]

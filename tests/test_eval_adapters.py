@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import soxr
 import torch
 
 from eval import adapters
 from pipeline.errors import InputError
-from tests.support import sounds50
+from tests.support import tones
 from train import checkpoint
 from train.models.configs import TaggerConfig
 from train.models.encoders.configs import MobileNetConfig
@@ -87,43 +86,7 @@ def test_what_is_no_model_is_told(tmp_path: Path, captioner: str) -> None:
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """A zero-shot task of mteb's own making over three easy classes."""
-    import datasets
-    from mteb.abstasks.task_metadata import TaskMetadata
-    from mteb.abstasks.zeroshot_classification import AbsTaskZeroShotClassification
-
-    folder = sounds50.write(tmp_path_factory.mktemp("sounds") / "esc50", per_fold=1)
-    files = sorted((folder / "audio").iterdir())
-    labels = [int(file.stem.rpartition("-")[2]) for file in files]
-    decoded = [{"array": soundfile.read(file)[0], "sampling_rate": sounds50.RATE_HZ} for file in files]
-
-    class Tones(AbsTaskZeroShotClassification):
-        metadata = TaskMetadata(
-            name="Tones",
-            description="three pitches",
-            reference=None,
-            dataset={"path": "tones", "revision": "1"},
-            type="AudioZeroshotClassification",
-            category="a2t",
-            eval_splits=["test"],
-            eval_langs=["eng-Latn"],
-            main_score="accuracy",
-            modalities=["audio", "text"],
-        )
-        input_column_name = "audio"
-        label_column_name = "label"
-
-        def load_data(self, *_args: object, **_options: object) -> None:
-            # datasets.Audio would decode them by torchcodec, which needs FFmpeg's libraries
-            self.dataset = datasets.DatasetDict(
-                {"test": datasets.Dataset.from_dict({"audio": decoded, "label": labels})}
-            )
-            self.data_loaded = True
-
-        def get_candidate_labels(self) -> list[str]:
-            return [name.replace("_", " ") for name in sounds50.PITCHES_HZ]
-
-    return Tones()
+    return tones.make(tmp_path_factory.mktemp("sounds"))
 
 
 def test_mteb_evaluates_two_towers(clap: str, task: object) -> None:

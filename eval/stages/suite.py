@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
-from eval import results, tasks
+from eval import leaderboard, results, tasks
 from eval.embedding.evaluation import RunConfig
+from eval.leaderboard import MtebConfig, MtebRun
 from eval.stages import captioning, finetune, linear_probe, report, retrieval, zero_shot
 from eval.stages.captioning import CaptioningConfig
 from eval.stages.finetune import FinetuneTaskConfig
@@ -54,6 +55,8 @@ class SuiteConfig(RunConfig):
     """Prompt templates of zero-shot."""
     recipe: FinetuneConfig = field(default_factory=FinetuneConfig)
     """How finetune trains."""
+    mteb: MtebConfig = field(default_factory=MtebConfig)
+    """Tasks of mteb to run too, in the files of its leaderboard: <out>/mteb."""
     beside: tuple[str, ...] = ()
     """Results folders of other models, to show in the report beside this one."""
 
@@ -81,6 +84,7 @@ def run(config: SuiteConfig) -> None:
     for folder in config.beside:
         results.read(folder, "--beside")
     plan = _plan(config, checkpoint_info)
+    _add_mteb(plan, config, checkpoint_info)
     for reason, names in plan.left_out.items():
         log.info("suite: leaves out %s: %s", ", ".join(names), reason)
     for name, wrong in plan.failed.items():
@@ -95,10 +99,11 @@ def run(config: SuiteConfig) -> None:
         if wrong := _attempt(each):
             failed[each.name] = wrong
             log.warning("suite: %s failed: %s", each.name, wrong)
-    if not results.has(config.out):
+    if results.has(config.out):
+        page = storage.join(storage.resolve(config.out), "report")
+        report.run(ReportConfig(results=(config.out, *config.beside), out=page))
+    elif len(failed) == count + len(plan.failed):
         raise JobError(f"every evaluation failed: {failed}")
-    page = storage.join(storage.resolve(config.out), "report")
-    report.run(ReportConfig(results=(config.out, *config.beside), out=page))
     if failed:
         total = count + len(plan.failed)
         raise JobError(f"{len(failed)} of {total} evaluations failed, the report shows the others: {failed}")
@@ -161,6 +166,21 @@ def _find(config: SuiteConfig) -> tuple[dict[str, str], dict[str, str]]:
         )
     wanted = config.tasks or (*found, *failed)
     return {name: found[name] for name in found if name in wanted}, {n: failed[n] for n in failed if n in wanted}
+
+
+def _add_mteb(plan: Plan, config: SuiteConfig, checkpoint_info: CheckpointInfo[NetworkConfig]) -> None:
+    """Add the tasks of mteb that fit the model. Raises InputError as `leaderboard.check` does."""
+    if not config.mteb.tasks:
+        return
+    card, model, out = config.mteb, config.model, config.out
+    for name, task in leaderboard.check(card, out).items():
+        lacking = leaderboard.lacking(task, checkpoint_info.kind)
+        if checkpoint_info.kind == "captioner" or lacking:
+            why = f"mteb embeds {lacking or 'audio'}, and this is {WORDS[checkpoint_info.kind]}"
+            plan.left_out.setdefault(why, []).append(f"mteb {name}")
+            continue
+        made = MtebRun(task=task, card=card, model=model, out=out, device=config.device, batch_size=config.batch_size)
+        plan.evaluations.append(Evaluation(f"mteb {name}", leaderboard.run, made))
 
 
 def _unfit(stage: StageName, task: Task, kind: str, config: SuiteConfig) -> str:
