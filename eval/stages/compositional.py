@@ -48,7 +48,7 @@ class Pairs(NamedTuple):
 
 
 def run(config: CompositionalConfig) -> None:
-    """Evaluate and write the numbers."""
+    """Evaluate and write the numbers, where they are not there already."""
     task, listed = evaluation.check(config, "clap")
     labels = tasks.classes(task, config.task_dir, listed) if task.labels != "none" else []
     clips = sorted(filter(_has_order, listed), key=lambda clip: clip.key)
@@ -58,6 +58,9 @@ def run(config: CompositionalConfig) -> None:
         wanted = "two tags and a caption that" if labels else "a caption that"
         remedy = f"fewer than 2 of its clips have {wanted} names an order of events; choose another task"
         raise InputError("--task-dir", config.task_dir, remedy)
+    name, source = f"compositional {task.name}", results.source(task, config.task_dir, listed)
+    if results.done(config.out, name, config, source):
+        return
     loaded = evaluation.load(config.model, "--model", config.device)
     embedded = embed(config, loaded, clips)
     found = {
@@ -67,10 +70,10 @@ def run(config: CompositionalConfig) -> None:
     entry = {
         **{kind: each.metrics for kind, each in found.items()},
         "fold_rule": f"{task.fold_rule}, those that name an order of events",
-        **results.protocol(embedded.clips, len(clips), embedded.missing, loaded, config),
+        **results.protocol(embedded.clips, len(clips), embedded.missing, loaded, config, source),
     }
     outcomes = {"keys": results.keys(embedded.clips), **{kind: each.share for kind, each in found.items()}}
-    uri = results.publish(config.out, f"compositional {task.name}", loaded, config.model, entry, outcomes)
+    uri = results.publish(config.out, name, loaded, config.model, entry, outcomes)
     numbers = ", ".join(f"{kind} {100 * each.metrics['accuracy']['value']:.1f} %" for kind, each in found.items())
     log.info("compositional %s: %s (chance 50.0, n %d); wrote %s", task.name, numbers, entry["n"], uri)
 
