@@ -8,6 +8,11 @@ from pipeline.cli import Stage, main
 STAGES = {
     "zero-shot": Stage("eval.stages.zero_shot", "Classify and tag by similarity to class names.", configs.ZERO_SHOT),
     "retrieval": Stage("eval.stages.retrieval", "Find clips by captions and captions by clips.", configs.RETRIEVAL),
+    "compositional": Stage(
+        "eval.stages.compositional",
+        "Right captions against wrong ones: order, presence, negation.",
+        configs.COMPOSITIONAL,
+    ),
     "captioning": Stage(
         "eval.stages.captioning", "Caption clips and score it; the ablation of tags.", configs.CAPTIONING
     ),

@@ -1,6 +1,7 @@
 """Named evaluation configs."""
 
 from eval.stages.captioning import CaptioningConfig, Guidance
+from eval.stages.compositional import CompositionalConfig
 from eval.stages.finetune import FinetuneTaskConfig
 from eval.stages.linear_probe import LinearProbeConfig
 from eval.stages.report import ReportConfig
@@ -22,6 +23,10 @@ RETRIEVAL: dict[str, tuple[str, RetrievalConfig]] = {
     "demo": ("the procedural corpus, on CPU", RetrievalConfig(task="synth")),
     "audiocaps": ("AudioCaps, on CPU", RetrievalConfig(task="audiocaps")),
     "any": ("any --task, on CPU: all clips, or the test split", RetrievalConfig()),
+}
+COMPOSITIONAL: dict[str, tuple[str, CompositionalConfig]] = {
+    "demo": ("the procedural corpus, on CPU", CompositionalConfig(task="synth")),
+    "any": ("any --task, on CPU: all clips, or the test split", CompositionalConfig()),
 }
 ABLATION: tuple[Guidance, ...] = ("tags", "none", "predicted", "shuffled")
 CAPTIONING: dict[str, tuple[str, CaptioningConfig]] = {

@@ -13,13 +13,13 @@ from torch.nn import functional as nnf
 
 from train import parallel
 from train.losses import contrastive
-from train.losses.contrastive import Pairs
+from train.losses.contrastive import HardNegatives, Pairs
 from train.losses.grad_cache import backward
 from train.models.clap import Towers
 
 TOTAL, DIM = 11, 4
 KINDS: tuple[contrastive.Kind, ...] = ("global", "local", "sigmoid")
-CASES = list(product(KINDS, (False, True), (1, 2)))  # kind, mask, chunks
+CASES = list(product(KINDS, (False, True), (1, 2), (False, True)))  # kind, mask, chunks, hard negatives
 
 
 class Model(nn.Module):
@@ -32,7 +32,7 @@ class Model(nn.Module):
 
     def forward(self, audio: Tensor, text: Tensor) -> Towers:
         unit = nnf.normalize
-        return Towers(unit(self.audio(audio)), unit(self.text(text)), self.scale.exp(), self.bias * 1.0)
+        return Towers(unit(self.audio(audio)), unit(self.text(text), dim=-1), self.scale.exp(), self.bias * 1.0)
 
 
 def inputs() -> dict[str, Tensor]:
@@ -43,20 +43,28 @@ def inputs() -> dict[str, Tensor]:
     return {
         "audio": torch.randn(TOTAL, 3, generator=random).double(),
         "text": torch.randn(TOTAL, 5, generator=random).double(),
+        "negative": torch.randn(TOTAL, 5, generator=random).double(),
+        "made": torch.arange(TOTAL) % 3 != 1,
         "clip": clip,
         "caption": caption,
         "valid": torch.arange(TOTAL) != 5,
     }
 
 
-def gradients(model: nn.Module, rows: Any, kind: contrastive.Kind, mask: bool, chunks: int) -> dict[str, Tensor]:
+def gradients(
+    model: nn.Module, rows: Any, kind: contrastive.Kind, mask: bool, chunks: int, hard: bool
+) -> dict[str, Tensor]:
     batch = {name: value[rows] for name, value in inputs().items()}
     model.zero_grad()
-    split = [batch[name].tensor_split(chunks) for name in ("audio", "text")]
+    texts = torch.stack([batch["text"], batch["negative"]], dim=1) if hard else batch["text"]
+    split = [each.tensor_split(chunks) for each in (batch["audio"], texts)]
 
     def loss(towers: Towers) -> Tensor:
-        pairs = Pairs(towers.audio, towers.text, batch["clip"], batch["caption"], batch["valid"])
-        return contrastive.loss(kind, pairs, towers.scale, towers.bias, parallel.Ranks(TOTAL), mask)
+        text, negatives = towers.text, None
+        if hard:
+            text, negatives = text[:, 0], HardNegatives(text[:, 1], batch["made"])
+        pairs = Pairs(towers.audio, text, batch["clip"], batch["caption"], batch["valid"])
+        return contrastive.loss(kind, pairs, towers.scale, towers.bias, parallel.Ranks(TOTAL), mask, negatives)
 
     value = backward(model, list(zip(*split, strict=True)), loss, seed=0)
     found = {name: p.grad.clone() for name, p in parallel.unwrap(model).named_parameters() if p.grad is not None}
@@ -75,15 +83,15 @@ def one_rank(rank: int, size: int, folder: str) -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_give_the_gradients_of_the_global_batch(tmp_path: Path, size: int) -> None:
-    """Every kind, with and without masks, whole and in chunks; eleven rows are unequal shares for both sizes."""
+    """Every kind, with and without masks and hard negatives, whole and in chunks; eleven rows are unequal shares."""
     mp.spawn(one_rank, args=(size, str(tmp_path)), nprocs=size)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
-    for kind, mask, chunks in CASES:
-        expected = gradients(Model().double(), slice(None), kind, mask, 1)
+    for kind, mask, chunks, hard in CASES:
+        expected = gradients(Model().double(), slice(None), kind, mask, 1, hard)
         assert max(float(g.abs().max()) for g in expected.values()) > 1e-2
         for rank, (name, value) in product(range(size), expected.items()):
-            difference = (found[rank][str((kind, mask, chunks))][name] - value).abs().max()
-            assert difference < 1e-9, (kind, mask, chunks, rank, name, difference)
+            difference = (found[rank][str((kind, mask, chunks, hard))][name] - value).abs().max()
+            assert difference < 1e-9, (kind, mask, chunks, hard, rank, name, difference)
 
 
 def pairs(audio: Tensor, text: Tensor, **changes: Tensor) -> Pairs:
@@ -92,9 +100,16 @@ def pairs(audio: Tensor, text: Tensor, **changes: Tensor) -> Pairs:
     return Pairs(audio, text, ids, ids, torch.ones(count, dtype=torch.bool))._replace(**changes)
 
 
-def value(kind: contrastive.Kind, given: Pairs, scale: float = 1.0, bias: float = 0.0, mask: bool = False) -> float:
+def value(
+    kind: contrastive.Kind,
+    given: Pairs,
+    scale: float = 1.0,
+    bias: float = 0.0,
+    mask: bool = False,
+    negatives: HardNegatives | None = None,
+) -> float:
     ranks = parallel.Ranks(len(given.audio))
-    return contrastive.loss(kind, given, torch.tensor(scale), torch.tensor(bias), ranks, mask).item()
+    return contrastive.loss(kind, given, torch.tensor(scale), torch.tensor(bias), ranks, mask, negatives).item()
 
 
 @pytest.mark.parametrize("kind", ["global", "local"])
@@ -119,6 +134,31 @@ def test_pairs_that_share_a_clip_or_caption_are_no_negatives(kind: contrastive.K
     given = pairs(audio, audio, **{shared: torch.tensor([0, 0, 1])})
     assert value(kind, given, 20.0, -10.0) > 0.4
     assert value(kind, given, 20.0, -10.0, mask=True) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_a_hard_negative_is_one_column_more_for_its_own_clip(kind: contrastive.Kind) -> None:
+    """All vectors equal, four pairs, two hard negatives: two rows choose among five texts, two among four."""
+    same, made = torch.ones(4, 4) / 2, torch.tensor([True, False, True, False])
+    by_hand = ((math.log(5) + math.log(4)) / 2 + math.log(4)) / 2
+    assert value(kind, pairs(same, same), negatives=HardNegatives(same, made)) == pytest.approx(by_hand)
+
+
+def test_a_hard_negative_is_one_term_more_of_the_sigmoid_loss() -> None:
+    """Two orthogonal pairs, scale 2, bias -1; the first clip has a hard negative that equals its caption: logit 1."""
+    negatives = HardNegatives(torch.eye(2), torch.tensor([True, False]))
+    plain, one = 2 * math.log(1 + math.exp(-1)), math.log(1 + math.exp(1)) / 2
+    found = value("sigmoid", pairs(torch.eye(2), torch.eye(2)), 2.0, -1.0, negatives=negatives)
+    assert found == pytest.approx(plain + one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hard_negatives_that_were_not_made_change_nothing(kind: contrastive.Kind) -> None:
+    random = torch.Generator().manual_seed(0)
+    audio, text, wrong = (nnf.normalize(torch.randn(5, 4, generator=random)) for _ in range(3))
+    valid = torch.tensor([True, True, True, False, True])
+    given, made = pairs(audio, text, valid=valid), ~valid  # made for a clip that does not count
+    assert value(kind, given, 5.0, negatives=HardNegatives(wrong, made)) == value(kind, given, 5.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,6 +20,7 @@ from tests.support.released import google_bert
 from train import checkpoint, parallel
 from train.configs import PRETRAIN, SMALL_CLAP
 from train.data import datasets
+from train.data.augment import AugmentConfig
 from train.data.clip_sets import ListedClips
 from train.data.loader import Loader
 from train.data.order import Order, Step
@@ -28,6 +29,7 @@ from train.models.configs import ClapConfig, TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
 from train.stages.pretrain.towers import build, collate, objective
+from train.stages.pretrain.towers import labels as towers_labels
 from train.trainer.context import Context
 from train.trainer.loop import fit
 from train.trainer.optim import OptimConfig
@@ -123,6 +125,11 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
         ({"freeze_audio": True}, r"--init-audio is missing"),
         ({"label_phrases": ("no braces",)}, r"--label-phrases 'no braces'"),
         ({"audio_lr_scale": 0.0}, r"--audio-lr-scale 0.0"),
+        ({"hard_negatives": ("order",)}, r"--hard-negatives 'order': no caption of --data names an order"),
+        (
+            {"hard_negatives": ("absence",), "augment": AugmentConfig(mix_fraction=0.5)},
+            r"--hard-negatives .*--augment.mix-fraction",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(dataset: str, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -238,3 +245,31 @@ def test_two_workers_with_all_options_publish_one_model(dataset: str, tmp_path: 
     assert all(math.isfinite(value) for value in history(tmp_path / "out")["loss"])
     vectors = made.model.embed_texts(["a bell", "rain"])
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["global", "local", "sigmoid"])
+def test_hard_negatives_are_trained_on_by_every_loss(dataset: str, kind: contrastive.Kind, tmp_path: Path) -> None:
+    """In chunks as well: they are named in the lineage, and the losses are others than without them."""
+    network = dataclasses.replace(TINY.network, sigmoid=kind == "sigmoid")
+    shared = {"loss": kind, "network": network, "mask_duplicates": True}
+    run(tiny(dataset, tmp_path / "plain", **shared))
+    run(tiny(dataset, tmp_path / "hard", **shared, hard_negatives=("absence",), grad_cache_chunks=2))
+    lineages = [checkpoint.load(str(tmp_path / name)).info.lineage for name in ("plain", "hard")]
+    assert "hard_negatives" not in lineages[0] and lineages[1]["hard_negatives"] == ["absence"]
+    losses = [history(tmp_path / name)["loss"] for name in ("plain", "hard")]
+    assert all(math.isfinite(loss) for loss in losses[1]) and losses[0] != losses[1]
+
+
+def test_hard_negatives_stand_beside_their_captions(dataset: str, tmp_path: Path) -> None:
+    """Tokens of each clip and of its hard negative, (B, 2, L); of a clip without one, an empty text."""
+    (clips,) = [ListedClips(sources.read_clips(dataset), ())]
+    config = tiny(dataset, tmp_path, hard_negatives=("order", "absence"))
+    network = build(config, str(tmp_path), clips)
+    order = Order(sizes=(24,), batch_size=24, seed=0)
+    made = collate(config, network, towers_labels(config, clips))
+    (batch,) = Loader(clips, order, 64_000, collate=made).batches(0, 1)
+    tokens, mask, _, _, there = batch.inputs
+    assert tokens.shape == mask.shape == (24, 2, TINY.network.text.max_tokens)
+    assert there.any() and ((mask[:, 1].sum(dim=1) > 2) == there).all()
+    decoded = [network.text_encoder.tokenizer.decode(row.tolist()) for row in tokens[there].flatten(0, 1)]
+    assert any(" without " in text or text.startswith("no ") for text in decoded), "the tokenizer knows the words"

@@ -11,6 +11,7 @@ from eval.results.references import Reference
 
 NOT_MEASURED = "-"
 GUIDANCE = ("tags", "none", "predicted", "shuffled")
+FOILS = ("order", "presence", "negation")
 CLASSIFIED = (("accuracy", ("accuracy",)), ("mAP", ("map",)))
 Runs = Mapping[str, ModelResults]  # name of a model -> its results
 Titles = Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]
@@ -23,6 +24,11 @@ TITLES: Titles = {  # stage -> (title, path inside the entry)
         (f"{way.replace('_', ' ')} {recall}", (way, recall))
         for way in ("text_to_audio", "audio_to_text")
         for recall in ("R@1", "R@10")
+    ),
+    "compositional": tuple(
+        (title, (kind, name))
+        for kind in FOILS
+        for title, name in ((kind, "accuracy"), (f"{kind}, shuffled clips", "shuffled"))
     ),
 }
 FOLD_MEAN = ("mean over folds", ("over_folds",))
@@ -40,6 +46,7 @@ MORE: Titles = {  # numbers beside the headline, likewise
         for way in ("text_to_audio", "audio_to_text")
         for name in ("R@5", "R@50", "mAP@10", "MedR", "MeanR")
     ),
+    "compositional": tuple((f"{kind}, margin over shuffled clips", (kind, "margin")) for kind in FOILS),
 }
 RANKS = ("MedR", "MeanR")
 SOURCES = {

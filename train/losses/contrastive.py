@@ -24,6 +24,13 @@ class Pairs(NamedTuple):
     valid: Tensor  # (B,) bool: False for a row that does not count
 
 
+class HardNegatives(NamedTuple):
+    """Wrong texts, each compared with its own clip only."""
+
+    text: Tensor  # (B, D) unit vectors
+    made: Tensor  # (B,) bool: False for a clip without one
+
+
 class Exchange(Protocol):
     """Exchange of rows between ranks."""
 
@@ -46,7 +53,15 @@ class Exchange(Protocol):
         ...
 
 
-def loss(kind: Kind, pairs: Pairs, scale: Tensor, bias: Tensor | None, ranks: Exchange, mask: bool) -> Tensor:
+def loss(
+    kind: Kind,
+    pairs: Pairs,
+    scale: Tensor,
+    bias: Tensor | None,
+    ranks: Exchange,
+    mask: bool,
+    negatives: HardNegatives | None = None,
+) -> Tensor:
     """Return the loss of this rank, float32.
 
     Args:
@@ -58,15 +73,25 @@ def loss(kind: Kind, pairs: Pairs, scale: Tensor, bias: Tensor | None, ranks: Ex
         bias: added to the logits of `sigmoid`, a scalar.
         ranks: see `Exchange`.
         mask: leave out pairs that are not true negatives: those of the same clip, or with the same caption.
+        negatives: one more text for each clip, which is wrong, as in CompA (Ghosh et al. 2024, arXiv 2310.08753): a column
+            more for the softmax over texts, a term more for `sigmoid`.
     """
     with torch.autocast(pairs.audio.device.type, enabled=False):
         if kind == "sigmoid":
             assert bias is not None
-            return _sigmoid(pairs, scale, bias, ranks, mask)
-        return (_global if kind == "global" else _local)(pairs, scale, ranks, mask)
+            total = _sigmoid(pairs, scale, bias, ranks, mask)
+            return total if negatives is None else total + _sigmoid_negatives(pairs, negatives, scale, bias, ranks)
+        column = None if negatives is None else _column(pairs, negatives, scale)
+        return (_global if kind == "global" else _local)(pairs, scale, ranks, mask, column)
 
 
-def _global(pairs: Pairs, scale: Tensor, ranks: Exchange, mask: bool) -> Tensor:
+def _column(pairs: Pairs, negatives: HardNegatives, scale: Tensor) -> Tensor:
+    """Return the logits (B, 1) of the hard negatives, -inf where there is none."""
+    logits = scale * (pairs.audio * negatives.text).sum(dim=1)
+    return logits.masked_fill(~negatives.made, -torch.inf)[:, None]
+
+
+def _global(pairs: Pairs, scale: Tensor, ranks: Exchange, mask: bool, column: Tensor | None) -> Tensor:
     gathered = Pairs(*(ranks.gather(each) for each in pairs))
     logits = scale * gathered.audio @ gathered.text.T  # (N, N)
     match = torch.arange(len(logits), device=logits.device)
@@ -74,16 +99,18 @@ def _global(pairs: Pairs, scale: Tensor, ranks: Exchange, mask: bool) -> Tensor:
     hidden = hidden | hidden.T  # texts have no match among clips that do not count, either
     logits = logits.masked_fill(hidden, -torch.inf)
     target = _targets(match, gathered.valid)
-    return (nnf.cross_entropy(logits, target) + nnf.cross_entropy(logits.T, target)) / 2
+    texts = logits if column is None else torch.cat([logits, ranks.gather(column)], dim=1)  # (N, N + 1)
+    return (nnf.cross_entropy(texts, target) + nnf.cross_entropy(logits.T, target)) / 2
 
 
-def _local(pairs: Pairs, scale: Tensor, ranks: Exchange, mask: bool) -> Tensor:
+def _local(pairs: Pairs, scale: Tensor, ranks: Exchange, mask: bool, column: Tensor | None) -> Tensor:
     gathered = Pairs(*(ranks.gather(each) for each in pairs))
     match = ranks.first_row() + torch.arange(len(pairs.audio), device=scale.device)
     hidden = _not_compared(pairs, gathered, match, mask)  # (B, N)
     total = torch.zeros((), device=scale.device)
-    for rows, columns in ((pairs.audio, gathered.text), (pairs.text, gathered.audio)):
+    for rows, columns, more in ((pairs.audio, gathered.text, column), (pairs.text, gathered.audio, None)):
         logits = (scale * rows @ columns.T).masked_fill(hidden, -torch.inf)
+        logits = logits if more is None else torch.cat([logits, more], dim=1)
         total = total + nnf.cross_entropy(logits, _targets(match, pairs.valid), reduction="sum") / 2
     return total * ranks.world_size / gathered.valid.sum()
 
@@ -104,6 +131,12 @@ def _sigmoid(pairs: Pairs, scale: Tensor, bias: Tensor, ranks: Exchange, mask: b
         if hop < ranks.world_size - 1:
             received = Pairs(received.audio, *(ranks.shift(each) for each in received[1:]))
     return total * ranks.world_size / count
+
+
+def _sigmoid_negatives(pairs: Pairs, negatives: HardNegatives, scale: Tensor, bias: Tensor, ranks: Exchange) -> Tensor:
+    logits = scale * (pairs.audio * negatives.text).sum(dim=1) + bias  # (B,)
+    terms = nnf.logsigmoid(-logits).masked_fill(~(negatives.made & pairs.valid), 0.0)
+    return -terms.sum() * ranks.world_size / ranks.gather(pairs.valid).sum()
 
 
 def _targets(match: Tensor, valid: Tensor) -> Tensor:

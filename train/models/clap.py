@@ -26,7 +26,7 @@ class Towers(NamedTuple):
     """Outputs for a batch of pairs."""
 
     audio: Tensor  # (B, D) unit vectors
-    text: Tensor  # (B, D) unit vectors
+    text: Tensor  # (B, D) unit vectors; (B, R, D) of R texts for each clip
     scale: Tensor  # exp of the logit scale, a scalar
     bias: Tensor  # added to the logits, a scalar; 0 where the model has none
 
@@ -54,7 +54,10 @@ class Clap(nn.Module):
     def forward(
         self, waveform: Tensor, num_samples: Tensor, tokens: Tensor, mask: Tensor, sample_rate_hz: int | None = None
     ) -> Towers:
-        """Embed pairs: zero-padded clips (B, T) with true lengths (B,), and token ids (B, L) with their mask."""
+        """Embed pairs: zero-padded clips (B, T) with true lengths (B,), and token ids (B, L) with their mask.
+
+        Of several texts for each clip, ids and mask are (B, R, L).
+        """
         audio = self.encode_audio(waveform, num_samples, sample_rate_hz)
         scale = self.logit_scale.exp()
         bias = self.logit_bias * 1.0 if self.config.sigmoid else torch.zeros_like(scale)
@@ -100,7 +103,9 @@ class Clap(nn.Module):
         return self.encode_clips(clips, sample_rate_hz).outputs
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Embed token ids (B, L)."""
+        """Embed token ids (..., L) with their mask."""
+        if tokens.dim() > 2:
+            return self.encode_text(tokens.flatten(0, -2), mask.flatten(0, -2)).unflatten(0, tokens.shape[:-1])
         return _unit(self.text_proj(self.text_encoder(tokens, mask)))
 
     @torch.no_grad()

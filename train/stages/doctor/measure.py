@@ -50,7 +50,7 @@ def measure(
     mixture = Mixture(parts)
     network = towers.build(config, trial, mixture)
     order, num_samples = clips.order(config, parts), round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
-    collate = towers.collate(config, network)
+    collate = towers.collate(config, network, towers.labels(config, mixture))
 
     def make_loader(processes: int) -> Loader:
         pin, flags = context.device.type == "cuda", dataclasses.replace(config.loader, processes=processes)

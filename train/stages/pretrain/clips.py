@@ -12,6 +12,7 @@ from train.data.clip_sets import ClipSubset, ListedClips, Mixture
 from train.data.loader import Clips
 from train.data.order import Order
 from train.launch import check
+from train.metrics import foils
 from train.stages.pretrain.config import PretrainConfig
 from train.validation import splits
 
@@ -65,7 +66,21 @@ def check_enough(config: PretrainConfig, clips: PretrainClips) -> None:
     if config.optim.batch_size == 1:
         raise InputError("--optim.batch-size", 1, "a clip is compared with the others of its batch; use 2 or more")
     check(config.scale, config.optim, sum(order(config, clips.datasets).draws))
+    _check_hard_negatives(config, clips)
     validation = clips.validation
     if validation is not None and any(validation.texts) and len(validation.keys) < 2:
         flag, value = ("--hold-out", config.hold_out) if config.hold_out else ("--validation", config.validation)
         raise InputError(flag, value, "every caption finds the only clip; validate on 2 or more")
+
+
+def _check_hard_negatives(config: PretrainConfig, clips: PretrainClips) -> None:
+    """Raise InputError where the clips give nothing to make hard negatives of."""
+    texts = (text for part in clips.datasets for captions in part.texts for text in captions)
+    lacking = {
+        "order": lambda: not any(map(foils.swap_order, texts)),
+        "absence": lambda: not any(tags for part in clips.datasets for tags in part.tags),
+    }
+    reasons = {"order": "no caption of --data names an order of events", "absence": "no clip of --data has tags"}
+    for kind in config.hard_negatives:
+        if lacking[kind]():
+            raise InputError("--hard-negatives", kind, f"{reasons[kind]}; leave it out, or give other --data")

@@ -7,6 +7,7 @@ from pipeline.dataset.selection import SelectionConfig
 from pipeline.errors import InputError
 from pipeline.run_dir import NOT_IDENTITY
 from train.data.augment import AugmentConfig
+from train.data.hard_negatives import Kind as HardNegativeKind
 from train.losses import contrastive
 from train.models.configs import ClapConfig
 from train.stages.training import TrainingConfig
@@ -40,6 +41,9 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
     `sigmoid` is SigLIP's."""
     mask_duplicates: bool = False
     """Do not push apart pairs that have the same clip or the same caption."""
+    hard_negatives: tuple[HardNegativeKind, ...] = ()
+    """Wrong texts that each clip is compared with as well: `order` swaps the events of its caption; `absence` replaces half
+    of the captions of clips with tags by "rain without siren" and the like, with a wrong one of the same form."""
     grad_cache_chunks: int = field(default=1, metadata={"was": "parts"})
     """Chunks that each rank takes its share of a batch in, one after the other (GradCache); all pairs still meet."""
     validation: str = field(default="", metadata=NOT_IDENTITY)
@@ -67,6 +71,9 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
         if min(self.audio_lr_scale, self.text_lr_scale) <= 0:
             remedy = "use numbers above 0; --freeze-audio stops learning"
             raise InputError("--audio-lr-scale", self.audio_lr_scale, remedy)
+        if self.hard_negatives and self.augment.mix_fraction:
+            remedy = "they belong to one clip and not to a mixture; leave out one of the two flags"
+            raise InputError("--hard-negatives", self.hard_negatives, f"with --augment.mix-fraction: {remedy}")
         self.augment.check()
         self.check_common()
 

@@ -63,7 +63,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
         clips=mixture,
         order=clips.order(config, parts),
         clip_s=config.network.clip_s,
-        collate=towers.collate(config, network),
+        collate=towers.collate(config, network, towers.labels(config, mixture)),
         backward=towers.objective(config),
         hooks=hooks,
         lineage=_lineage(config, len(mixture.keys)),
@@ -91,6 +91,8 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
         "overlay": None,
         "audit": None,
     }
+    if config.hard_negatives:
+        lineage["hard_negatives"] = list(config.hard_negatives)
     for name, overlay in (("overlay", config.captions), ("audit", config.filter.audit)):
         if overlay:
             summaries = [overlays.read_info(uri, overlay) for uri in config.data]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -12,12 +13,12 @@ from pipeline import audio, storage
 from pipeline.errors import InputError
 from train import checkpoint, parallel
 from train.checkpoint import tokens
-from train.data import augment
+from train.data import augment, hard_negatives
 from train.data.augment import Mixture
 from train.data.loader import Batch, Clips, Collate
 from train.data.order import Step
 from train.losses import contrastive
-from train.losses.contrastive import Pairs
+from train.losses.contrastive import HardNegatives, Pairs
 from train.losses.grad_cache import backward
 from train.models import former_pieces, pieces, text
 from train.models.clap import Clap, Towers
@@ -63,8 +64,9 @@ def tokenizer(config: PretrainConfig, out: str, clips: Clips) -> Tokenizer | Non
 
     def build() -> Tokenizer:
         captions = (caption for captions in clips.texts for caption in captions)
+        texts = itertools.chain(captions, hard_negatives.statement_words(labels(config, clips)))
         train_pieces = former_pieces.frequent_words if state.exists(out) else pieces.train_pieces
-        return text.build_tokenizer(captions, config.network.text, train_pieces)
+        return text.build_tokenizer(texts, config.network.text, train_pieces)
 
     return tokens.open_tokenizer(out, build)
 
@@ -106,15 +108,29 @@ def flops_per_pair(network: Clap, config: PretrainConfig) -> float:
     return performance.flops(network, inputs, sample_rate_hz=audio.SAMPLE_RATE_HZ)
 
 
-def collate(config: PretrainConfig, network: Clap) -> Collate:
-    """Return what makes the inputs of a step beside the clips: tokens, mask, numbers of clips and captions, the mixture."""
+def labels(config: PretrainConfig, clips: Clips) -> list[str]:
+    """Return the labels of all clips, sorted, where hard negatives are made of labels; else none."""
+    return sorted({tag for tags in clips.tags for tag in tags}) if "absence" in config.hard_negatives else []
+
+
+def collate(config: PretrainConfig, network: Clap, absent_from: Sequence[str] = ()) -> Collate:
+    """Return what makes the inputs of a step beside the clips.
+
+    These are tokens, mask, numbers of clips and captions; then the mixture, or for which clips there is a hard negative,
+    whose tokens lie beside those of the caption. `absent_from` are the `labels` of the clips.
+    """
 
     def make(batch: Batch, step: Step) -> tuple[Tensor, ...]:
         texts, share = batch.texts, config.augment.mix_fraction
         mixture = augment.draw_mixture(len(texts), share, step.seed) if share else None
         if mixture:
             texts = augment.mix_texts(texts, mixture.chosen)
-        return (*network.text_encoder.tokenize(texts), _numbers(batch.keys), _numbers(texts), *(mixture or ()))
+        if not config.hard_negatives:
+            return (*network.text_encoder.tokenize(texts), _numbers(batch.keys), _numbers(texts), *(mixture or ()))
+        drawn = hard_negatives.draw(texts, batch.tags, config.hard_negatives, absent_from, step.seed)
+        tokens = network.text_encoder.tokenize([text for pair in zip(*drawn[:2], strict=True) for text in pair])
+        beside = (each.unflatten(0, (len(texts), 2)) for each in tokens)  # (B, 2, L)
+        return (*beside, _numbers(batch.keys), _numbers(drawn.texts), drawn.made)
 
     return make
 
@@ -125,13 +141,18 @@ def objective(config: PretrainConfig) -> Backward:
 
     def add(model: nn.Module, batch: Batch, step: Step) -> Tensor:
         waveform, num_samples = batch.waveform, batch.num_samples
-        tokens, mask, clip, caption, *mixture = batch.inputs
-        if mixture:
-            waveform, num_samples = augment.mix(waveform, num_samples, Mixture(*mixture))
+        tokens, mask, clip, caption, *more = batch.inputs
+        if more and not config.hard_negatives:
+            waveform, num_samples = augment.mix(waveform, num_samples, Mixture(*more))
 
         def loss(towers: Towers) -> Tensor:
-            pairs = Pairs(towers.audio, towers.text, clip, caption, batch.valid)
-            return contrastive.loss(config.loss, pairs, towers.scale, towers.bias, ranks, config.mask_duplicates)
+            text, negatives = towers.text, None
+            if config.hard_negatives:
+                text, negatives = text[:, 0], HardNegatives(text[:, 1], *more)
+            pairs = Pairs(towers.audio, text, clip, caption, batch.valid)
+            return contrastive.loss(
+                config.loss, pairs, towers.scale, towers.bias, ranks, config.mask_duplicates, negatives
+            )
 
         inputs = (waveform, num_samples, tokens, mask)
         chunks = list(zip(*(tensor.tensor_split(config.grad_cache_chunks) for tensor in inputs), strict=True))
