@@ -36,6 +36,8 @@ class ZeroShotConfig(EvaluationConfig):
     text_encoder: str = ""
     """Sentence encoder, a name on the hub or a folder, that carries the tags of a tagger, given as --model, to the
     class names without training."""
+    transfer_over: tag_transfer.Over = "classes"
+    """Of --text-encoder: `classes` shares each tag among the classes, `tags` makes each class an average of tags."""
     prompts: tuple[str, ...] = PROMPTS
     """Prompt templates with {} for the class name; each is reported, and the mean of their embeddings."""
     class_texts: str = ""
@@ -46,6 +48,8 @@ class ZeroShotConfig(EvaluationConfig):
 def run(config: ZeroShotConfig) -> None:
     """Evaluate and write the numbers, where they are not there already."""
     task, clips = evaluation.check(config, "tagger" if config.text_encoder else "clap")
+    if config.transfer_over == "tags" and not config.text_encoder:
+        raise InputError("--transfer-over", config.transfer_over, "needs --text-encoder and a tagger as --model")
     if not config.prompts:
         raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
     for prompt in config.prompts:
@@ -131,8 +135,9 @@ def _transfer_tags(config: ZeroShotConfig, loaded: Checkpoint, texts: Texts) -> 
         encoder = tag_transfer.open_text(config.text_encoder)
     except ValueError as error:
         raise InputError("--text-encoder", config.text_encoder, str(error)) from None
+    tags, over = loaded.model.tags, config.transfer_over
     by_prompt = {
-        prompt: _class_means(tag_transfer.weights(encoder, loaded.model.tags, _flat(by_class)), by_class)
+        prompt: _class_means(tag_transfer.weights(encoder, tags, _flat(by_class), over), by_class)
         for prompt, by_class in texts.items()
     }
     return by_prompt | {ENSEMBLE: _ensemble(by_prompt)}
