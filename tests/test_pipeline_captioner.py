@@ -1,5 +1,6 @@
 """The order of a clip's captions: that in which they were made, each text once."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 from pipeline import sources, storage
 from pipeline.graph.blat_captioner import distinct
-from pipeline.graph.caption_actor import CaptionActor
+from pipeline.graph.caption_actor import CaptionActor, other_tags
 from pipeline.graph.caption_config import CaptionActorConfig, Guidance
+from pipeline.graph.run_config import RunConfig
 from pipeline.graph.shard_batch import CaptionRow, ShardBatch
+from pipeline.graph.write_shard import caption_record
 from pipeline.stages.score import _best_first
 from train.models.captioner.decoding import Decoding
 
@@ -62,3 +65,18 @@ def test_merged_passes_are_the_passes_one_after_the_other(captioner: str, clips:
     got = captions(clips, merged)
     assert [[record["text"] for record in records] for records in got] == texts
     assert [records[0]["guidance"] for records in got] == ["tags"] * 6
+
+
+def test_shuffled_guidance_gives_each_clip_the_tags_of_another(captioner: str, clips: ShardBatch) -> None:
+    """A permutation of the shard's tags without a clip's own; batches change nothing; it is in the captions' records."""
+    config = CaptionActorConfig(captioner=captioner, guidance=("shuffled",))
+    records, single = ([made[0] for made in captions(clips, replace(config, batch_size=size))] for size in (4, 1))
+    assert [record["tags"] for record in records] == [record["tags"] for record in single]
+    given, own = [record["tags"] for record in records], [row["tags"] for row in clips.clips]
+    assert sorted(map(str, given)) == sorted(map(str, own))
+    keyed = [{"key": row["key"], "tags": [row["key"]]} for row in clips.clips]
+    assert all(other != row["tags"] for other, row in zip(other_tags(keyed), keyed, strict=True))
+    settings = RunConfig(config=config, captioner_revision="0", arithmetic="float32")
+    stated = [caption_record(record, settings) for record in records]
+    assert [record["shuffled_tags"] for record in stated] == ["|".join(tags or []) for tags in given]
+    assert not any(record["tags_given"] for record in stated)

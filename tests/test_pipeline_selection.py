@@ -1,5 +1,7 @@
 """Selection: stored scores and verdicts cut only where a threshold says so."""
 
+from itertools import pairwise
+
 import pyarrow as pa
 import pytest
 
@@ -84,6 +86,7 @@ def test_thresholds(index: ClipIndex, config: dict[str, object], kept: dict[str,
         ({"audit": "absent"}, "--filter.audit 'absent': no such overlay"),
         ({"keep_fraction": 0.5}, "--keep-fraction 0.5.*needs --captions"),
         ({"keep_fraction": 0.0, "captions": "scores"}, "--keep-fraction 0.0"),
+        ({"sample_fraction": 0.0}, "--sample-fraction 0.0"),
         ({"min_score": 0.1}, "--filter.min-score 0.1.*needs --captions"),
         ({"max_foreign": 0}, "--filter.audit is missing: give the overlay"),
     ],
@@ -107,3 +110,11 @@ def test_an_overlay_from_before_a_retry_is_an_error(index: ClipIndex, flag: str)
     storage.publish_json(storage.join(folder, overlays.MARK_FILE), {})
     with pytest.raises(InputError, match=rf"{flag} 'early': has no part for the shards \[0\].*run the stage .* again"):
         chosen(index, **{flag: "early"})
+
+
+def test_smaller_samples_are_parts_of_larger_ones(index: ClipIndex) -> None:
+    samples = [set(chosen(index, sample_fraction=share)) for share in (0.25, 0.5, 0.75, 1.0)]
+    assert [len(sample) for sample in samples] == [1, 2, 3, 4]
+    assert all(small < large for small, large in pairwise(samples))
+    best = set(chosen(index, captions="scores", keep_fraction=0.5))
+    assert set(chosen(index, captions="scores", keep_fraction=0.5, sample_fraction=0.75)) == best & samples[2]

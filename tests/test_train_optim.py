@@ -34,6 +34,7 @@ def test_the_exponential_schedule_is_that_of_the_released_recipe() -> None:
     ("change", "message"),
     [
         ({"epochs": 0}, "--optim.epochs 0"),
+        ({"min_steps": -1}, "--optim.min-steps -1"),
         ({"lr": 0.0}, "--optim.lr"),
         ({"warmup_fraction": 2.0}, "--optim.warmup-fraction"),
         ({"decay": "exponential", "final_lr": 0.0}, "--optim.final-lr"),
@@ -46,3 +47,8 @@ def test_the_exponential_schedule_is_that_of_the_released_recipe() -> None:
 def test_what_cannot_be_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         OptimConfig(**change).check()
+
+
+@pytest.mark.parametrize(("min_steps", "epochs"), [(0, 3), (30, 3), (31, 4), (100, 10), (101, 11)])
+def test_whole_epochs_are_added_up_to_the_least_number_of_steps(min_steps: int, epochs: int) -> None:
+    assert OptimConfig(epochs=3, min_steps=min_steps).num_epochs(steps_per_epoch=10) == epochs

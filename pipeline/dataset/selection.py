@@ -3,6 +3,7 @@
 Scores and verdicts are stored once and never applied; the thresholds are chosen here, by whoever trains or exports.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -45,6 +46,8 @@ class SelectionConfig:
     """Overlay whose captions to use, such as one that `pipeline score` or `recaption` wrote; empty takes the shards' own."""
     keep_fraction: float = 1.0
     """Share of the clips to keep, by the overlay's best score, above 0 up to 1."""
+    sample_fraction: float = 1.0
+    """Share of all clips to use, drawn by their keys, above 0 up to 1. A smaller share is a part of a larger one."""
     best_only: bool = False
     """Use each clip's first caption only; otherwise all of them."""
     filter: FilterConfig = field(default_factory=FilterConfig)
@@ -75,24 +78,41 @@ def select(data: str, config: SelectionConfig, columns: Sequence[str] = ()) -> I
 
 def _selected(data: str, numbers: list[int], config: SelectionConfig, columns: Sequence[str]) -> Iterator[pa.Table]:
     names = list(dict.fromkeys(("key", "text", *columns)))
-    best = _best_rows(data, numbers, config) if config.keep_fraction < 1 else None
+    chosen = _chosen_rows(data, numbers, config)
     first = 0
     for number, written in ledgers.written(data, numbers):
         texts, _ = _captions(data, number, written, config)
         used = pc.greater(pc.list_value_length(texts), 0)
-        if best is not None:
-            used = pc.and_(used, pa.array(best[first : first + len(written)]))
+        if chosen is not None:
+            used = pc.and_(used, pa.array(chosen[first : first + len(written)]))
         first += len(written)
         yield written.set_column(written.schema.get_field_index("text"), "text", texts).select(names).filter(used)
 
 
-def _best_rows(data: str, numbers: list[int], config: SelectionConfig) -> np.ndarray:
-    """Return (clips,) bool: the clips with the best scores, as many as `keep_fraction` keeps."""
-    scores = np.concatenate(
-        [np.zeros(0), *(_captions(data, n, written, config)[1] for n, written in ledgers.written(data, numbers))]
-    )
+def _chosen_rows(data: str, numbers: list[int], config: SelectionConfig) -> np.ndarray | None:
+    """Return (clips,) bool: the clips that the shares by score and by draw have in common; None where both are 1."""
+    chosen = None
+    if config.keep_fraction < 1:
+        parts = [_captions(data, number, written, config)[1] for number, written in ledgers.written(data, numbers)]
+        chosen = _best_rows(parts, config.keep_fraction)
+    if config.sample_fraction < 1:
+        parts = [_ranks(written["key"].to_pylist()) for _, written in ledgers.written(data, numbers)]
+        drawn = _best_rows(parts, config.sample_fraction)
+        chosen = drawn if chosen is None else chosen & drawn
+    return chosen
+
+
+def _ranks(keys: Sequence[str]) -> np.ndarray:
+    """Return a number for each key that depends on nothing else, float64 in [0, 1)."""
+    digests = (hashlib.sha256(key.encode()).digest()[:6] for key in keys)  # 48 bits, which float64 holds
+    return np.array([int.from_bytes(digest, "big") / 2**48 for digest in digests])
+
+
+def _best_rows(parts: Sequence[np.ndarray], fraction: float) -> np.ndarray:
+    """Return (clips,) bool: the share of the clips with the highest of the numbers, which come shard by shard."""
+    scores = np.concatenate([np.zeros(0), *parts])
     rows = np.zeros(len(scores), bool)
-    rows[keep_best(scores, config.keep_fraction)] = True
+    rows[keep_best(scores, fraction)] = True
     return rows
 
 
@@ -167,6 +187,8 @@ def _check(config: SelectionConfig) -> None:
     if not 0 < config.keep_fraction <= 1 or (config.keep_fraction < 1 and not config.captions):
         remedy = "use a share above 0 up to 1; below 1 needs --captions with scores"
         raise InputError("--keep-fraction", config.keep_fraction, remedy)
+    if not 0 < config.sample_fraction <= 1:
+        raise InputError("--sample-fraction", config.sample_fraction, "use a share above 0 up to 1")
     if config.filter.min_score is not None and not config.captions:
         raise InputError("--filter.min-score", config.filter.min_score, "needs --captions with scores")
     if not config.filter.audit and FilterConfig(min_score=config.filter.min_score) != config.filter:

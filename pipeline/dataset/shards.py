@@ -77,6 +77,7 @@ class CaptionRecord(TypedDict):
     precision: str
     tags_given: bool  # whether the clip's tags guided the captioner
     predicted_tags: NotRequired[str]  # the tags that the captioner predicted, where those guided it, joined by |
+    shuffled_tags: NotRequired[str]  # the tags of another clip, where those guided it, joined by |
 
 
 class SampleMeta(TypedDict, total=False):

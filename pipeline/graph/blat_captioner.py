@@ -53,7 +53,7 @@ class BlatCaptioner:
 
     def reject(self, tags: Sequence[str]) -> tuple[str, str] | None:
         """See `Captioner.reject`: guidance by given tags needs one that the captioner knows."""
-        if self.config.guidance != ("tags",) or self.known & set(tags):
+        if self.config.guidance not in (("tags",), ("shuffled",)) or self.known & set(tags):
             return None
         if not tags:
             return "no_tags", "guidance needs a tag"
@@ -68,7 +68,7 @@ class BlatCaptioner:
             encoded_audio = self.model.encode_audio(*on_device, audio.SAMPLE_RATE_HZ)
             made: list[list[CaptionRow]] = [[] for _ in clips.keys]
             for guidance, decoding in self.passes:
-                tags, guides = self._tags(guidance, clips.tags, encoded_audio, len(keys))
+                tags, guides = self._tags(guidance, clips, encoded_audio, len(keys))
                 captions = self.model.generate(encoded_audio, tags, decoding, keys)
                 for rows, used, found in zip(made, guides, captions, strict=False):
                     if used is not None or guidance != "tags":
@@ -95,17 +95,19 @@ class BlatCaptioner:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _tags(
-        self, guidance: Guidance, clip_tags: Sequence[Sequence[str]], encoded_audio: "EncodedAudio", rows: int
+        self, guidance: Guidance, clips: ClipBatch, encoded_audio: "EncodedAudio", rows: int
     ) -> tuple["torch.Tensor", list[list[str] | None]]:
         """Return the tags that guide, multi-hot (rows, tags), and their names by clip; None where there are none to give."""
         import torch
 
         if guidance == "predicted":
             tags = self.model.predict_tags(encoded_audio, self.config.tag_threshold)
-            hot = tags[: len(clip_tags)].tolist()
+            hot = tags[: len(clips.keys)].tolist()
             return tags, [[tag for tag, on in zip(self.model.tags, row, strict=True) if on] for row in hot]
-        given = [[tag for tag in tags if tag in self.known] if guidance == "tags" else [] for tags in clip_tags]
-        tags = torch.nn.functional.pad(self.model.multi_hot(given), (0, 0, 0, rows - len(clip_tags)))
+        unguided: list[list[str]] = [[] for _ in clips.keys]
+        listed = {"tags": clips.tags, "shuffled": clips.other_tags, "none": unguided}[guidance]
+        given = [[tag for tag in tags if tag in self.known] for tags in listed]
+        tags = torch.nn.functional.pad(self.model.multi_hot(given), (0, 0, 0, rows - len(given)))
         return tags.to(self.device), [names or None for names in given]
 
 

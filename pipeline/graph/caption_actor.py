@@ -3,6 +3,7 @@
 Shapes: B = clips of a batch, T = samples that the captioner takes of a clip.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ class ReadyClip(NamedTuple):
     """A clip that can be captioned, and where its samples lie among the waveforms of its shard."""
 
     row: ClipRow
+    other_tags: list[str]  # those of another clip of the shard
     first: int
     last: int
 
@@ -55,7 +57,7 @@ class CaptionActor:
         for clips, waveform in (
             self._padded_batches(batch, ready) if flac is None else self._decoded_batches(flac, ready)
         ):
-            made = self.captioner.caption(self._batch([clip.row for clip in clips], waveform))
+            made = self.captioner.caption(self._batch(clips, waveform))
             busy_s += made.busy_s
             for clip, captions in zip(clips, made.captions, strict=True):
                 clip.row["captions"] = captions
@@ -65,7 +67,7 @@ class CaptionActor:
 
     def _ready(self, batch: ShardBatch) -> list[ReadyClip]:
         """Return the clips to caption; others of the batch get the reason why not."""
-        ready, first = [], 0
+        ready, first, others = [], 0, other_tags(batch.clips)
         for index, row in enumerate(batch.clips):
             if row["status"] != "ready":
                 continue
@@ -73,13 +75,14 @@ class CaptionActor:
             if rejected := self.captioner.reject(row["tags"]):
                 batch.clips[index] = end_clip(row, "filtered", "caption", *rejected)
             else:
-                ready.append(ReadyClip(row, first, last))
+                ready.append(ReadyClip(row, others[index], first, last))
             first = last
         return ready
 
-    def _batch(self, rows: Sequence[ClipRow], waveform: Samples) -> ClipBatch:
+    def _batch(self, clips: Sequence[ReadyClip], waveform: Samples) -> ClipBatch:
+        rows, others = [clip.row for clip in clips], [clip.other_tags for clip in clips]
         lengths = [min(row["num_samples"], self.captioner.clip_samples) for row in rows]
-        return ClipBatch([row["key"] for row in rows], [row["tags"] for row in rows], waveform, lengths)
+        return ClipBatch([row["key"] for row in rows], [row["tags"] for row in rows], others, waveform, lengths)
 
     def _groups(self, ready: list[ReadyClip]) -> list[list[ReadyClip]]:
         size = self.config.batch_size
@@ -112,6 +115,14 @@ class CaptionActor:
     def _decoded(self, flac: memoryview, row: ClipRow) -> Samples:
         start = row["flac_offset"]
         return audio.fit(audio.decode(bytes(flac[start : start + row["flac_size"]])), self.captioner.clip_samples)
+
+
+def other_tags(clips: Sequence[ClipRow]) -> list[list[str]]:
+    """Return for each clip of a shard the tags of another one: of the next in the order of the keys' hashes, which has
+    nothing to do with what is in the clips. Neither batches nor unreadable clips change it."""
+    order = sorted(range(len(clips)), key=lambda index: hashlib.sha256(clips[index]["key"].encode()).digest())
+    following = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [clips[following[index]]["tags"] for index in range(len(clips))]
 
 
 def _without_caption(row: ClipRow) -> ClipRow:

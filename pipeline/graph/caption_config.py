@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from train.checkpoint import CheckpointInfo
     from train.models.captioner.config import CaptionerConfig
 
-Guidance = Literal["tags", "predicted", "none"]
+Guidance = Literal["tags", "predicted", "none", "shuffled"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -44,8 +44,8 @@ class CaptionActorConfig:
     captioner: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Checkpoint directory that `train captioner` wrote."""
     guidance: tuple[Guidance, ...] = ("tags",)
-    """Give the captioner each clip's tags, those it predicts itself, or none; several of these make captions of each
-    kind. With `tags` alone, clips without any are filtered out."""
+    """Give the captioner each clip's tags, those it predicts itself, none, or those of another clip of its shard; several
+    of these make captions of each kind. With `tags` or `shuffled` alone, clips without tags are filtered out."""
     tag_threshold: float = 0.3
     """Probability from which a predicted tag guides, from 0 to 1; a clip with none goes unguided."""
     decoding: Decoding = field(default_factory=Decoding)
@@ -64,9 +64,11 @@ class CaptionActorConfig:
     def check(self, network: "CaptionerConfig") -> None:
         """Raise InputError for a field that cannot be, given the captioner's own config."""
         if not self.guidance or len(set(self.guidance)) < len(self.guidance):
-            raise InputError("--guidance", self.guidance, "give one or more of tags, predicted, none, each once")
+            raise InputError(
+                "--guidance", self.guidance, "give one or more of tags, predicted, none, shuffled, each once"
+            )
         for guidance in self.guidance:
-            needs = {"tags": "guided", "predicted": "tagger", "none": ""}[guidance]
+            needs = {"tags": "guided", "shuffled": "guided", "predicted": "tagger", "none": ""}[guidance]
             if needs and not getattr(network, needs):
                 remedy = f"this captioner has no such input ({needs} is false in its config.json); use --guidance none"
                 raise InputError("--guidance", guidance, remedy)

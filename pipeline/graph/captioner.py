@@ -14,6 +14,7 @@ class ClipBatch(NamedTuple):
 
     keys: list[str]
     tags: list[list[str]]
+    other_tags: list[list[str]]  # those of another clip of the shard, as a control
     waveform: Samples  # (B, T) int16, zero-padded; possibly memory that cannot be written to
     num_samples: list[int]  # true lengths, at most T
 

@@ -52,7 +52,7 @@ class CaptionRow(TypedDict):
 
     text: str
     score: float  # mean log-probability per word
-    guidance: str  # tags, predicted or none
+    guidance: str  # tags, predicted, none or shuffled
     decoding: str
     tags: list[str] | None  # that guided it; None without guidance
 

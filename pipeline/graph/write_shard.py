@@ -88,4 +88,6 @@ def caption_record(caption: CaptionRow, run_config: RunConfig[ConfigT]) -> shard
     }
     if caption["guidance"] == "predicted":  # one text: readers that infer types stumble over lists that may be empty
         record["predicted_tags"] = LABEL_SEPARATOR.join(caption["tags"] or [])
+    if caption["guidance"] == "shuffled":
+        record["shuffled_tags"] = LABEL_SEPARATOR.join(caption["tags"] or [])
     return record

@@ -141,4 +141,6 @@ def _guidance(record: shards.CaptionRecord) -> str:
         return "with tags"
     if "predicted_tags" in record:
         return f"with predicted tags: {record['predicted_tags'] or 'none'}"
+    if "shuffled_tags" in record:
+        return f"with the tags of another clip: {record['shuffled_tags'] or 'none'}"
     return "without tags"

@@ -11,7 +11,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,9 @@ class SynthConfig:
     """Clips kept for evaluation, with five captions each."""
     clip_s: float = 5.0
     """Length of every clip, seconds; at least 2."""
+    tag_noise: float = 0.0
+    """Share of the tags of the tagged split that are replaced by a random class that is not in the clip, from 0 to 1. A
+    smaller share replaces a part of the same tags. The audio and the other splits stay as they are."""
     seed: int = 0
     """The same seed gives the same files, byte for byte."""
 
@@ -72,7 +75,11 @@ def run(config: SynthConfig) -> None:
     storage.publish_json(storage.join(out, "class_texts.json"), phrases.class_texts())
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for split, count in counts.items():
-            _write_tables(out, split, list(_write_clips(pool, out, split, count, config)), config.clip_s)
+            scenes = list(_write_clips(pool, out, split, count, config))
+            labels = [scene.names for scene in scenes]
+            if split == "tagged":
+                labels = with_noise(labels, config.tag_noise, config.seed)
+            _write_tables(out, split, scenes, labels, config.clip_s)
     storage.publish_json(marker, dataclasses.asdict(config))
     log.info("synth: wrote %d clips of %g s, %d classes, to %s", sum(counts.values()), config.clip_s, len(names), out)
 
@@ -81,6 +88,8 @@ def _check(config: SynthConfig) -> None:
     for name in ("num_captioned", "num_tagged", "num_evaluation", "seed"):
         if (value := getattr(config, name)) < 0:
             raise InputError(f"--{name.replace('_', '-')}", value, "use 0 or more")
+    if not 0 <= config.tag_noise <= 1:
+        raise InputError("--tag-noise", config.tag_noise, "use a share from 0 to 1")
     if not 2 <= config.clip_s <= audio.MAX_DURATION_S:
         raise InputError("--clip-s", config.clip_s, f"events need room: use 2 to {audio.MAX_DURATION_S} seconds")
 
@@ -90,9 +99,24 @@ def _write_clips(pool: Executor, out: str, split: str, count: int, config: Synth
     return pool.map(partial(_write_clip, out, split, config), range(count), chunksize=16)
 
 
-def _write_tables(out: str, split: str, scenes: list[Scene], clip_s: float) -> None:
+def with_noise(labels: Sequence[tuple[str, ...]], share: float, seed: int) -> list[tuple[str, ...]]:
+    """Replace a share of the labels of all clips, drawn at random, each by a class that the clip does not have."""
+    rng = np.random.default_rng([seed, len(SPLITS)])
+    places = [(clip, place) for clip, names in enumerate(labels) for place in range(len(names))]
+    noisy = [list(names) for names in labels]
+    for index in rng.permutation(len(places))[: round(share * len(places))]:
+        clip, place = places[index]
+        taken = {*labels[clip], *noisy[clip]}
+        noisy[clip][place] = str(rng.choice([name for name in sounds.SOUNDS if name not in taken]))
+    return [tuple(names) for names in noisy]
+
+
+def _write_tables(
+    out: str, split: str, scenes: Sequence[Scene], labels: Sequence[tuple[str, ...]], clip_s: float
+) -> None:
     segments = [
-        audioset.Segment(s.ytid, 0.0, clip_s, tuple(phrases.WORDINGS[name].mid for name in s.names)) for s in scenes
+        audioset.Segment(scene.ytid, 0.0, clip_s, tuple(phrases.WORDINGS[name].mid for name in names))
+        for scene, names in zip(scenes, labels, strict=True)
     ]
     storage.publish(storage.join(out, f"{split}_segments.csv"), audioset.write_segments(segments).encode())
     if CAPTIONS_PER_CLIP[split]:

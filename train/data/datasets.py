@@ -110,6 +110,8 @@ def _refuse_selection(data: str, selection: SelectionConfig) -> None:
     if selection.captions or selection.filter.audit:
         name = selection.captions or selection.filter.audit
         raise InputError("--data", data, f"has no overlay {name!r}: it is no dataset that `pipeline caption` finished")
+    if selection.sample_fraction < 1:
+        raise InputError("--sample-fraction", selection.sample_fraction, f"is for datasets of shards; {data} is none")
 
 
 def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.Table]]:

@@ -117,7 +117,7 @@ def train(
         order=order,
         clip_s=config.network.clip_s,
         collate=_collate(config, network, context),
-        backward=_objective(config, config.optim.epochs * order.steps_per_epoch),
+        backward=_objective(config, config.optim.num_epochs(order.steps_per_epoch) * order.steps_per_epoch),
         hooks=Hooks(validate=captions.measure(validation, context) if validation else None),
         lineage={
             "stage": "train captioner",

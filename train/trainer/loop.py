@@ -96,7 +96,8 @@ class _Run:
         self.prepared, self.backward, self.loader = prepared, backward, loader
         self.config, self.context, self.out, self.hooks = config, context, out, hooks
         self.per_epoch = loader.order.steps_per_epoch
-        self.steps = config.epochs * self.per_epoch
+        self.epochs = config.num_epochs(self.per_epoch)
+        self.steps = self.epochs * self.per_epoch
         groups = hooks.groups() if hooks.groups else (Group(list(prepared.network.parameters())),)
         self.optimizer = optim.build(groups, config)
         self.parameters = list(prepared.network.parameters())
@@ -195,7 +196,7 @@ class _Run:
             losses, epoch = state.history.loss[-self.per_epoch :], state.step // self.per_epoch
             mean = round(sum(losses) / len(losses), 6)
             state.history.epochs.append(EpochRecord(epoch=epoch, step=state.step, loss=mean, metrics=metrics))
-            if epoch > self.config.epochs - self.config.swa_epochs:
+            if epoch > self.epochs - self.config.swa_epochs:
                 state.average_weights()
         elif metrics:
             state.history.epochs.append(EpochRecord(step=state.step, metrics=metrics))

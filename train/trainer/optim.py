@@ -17,6 +17,8 @@ class OptimConfig:
 
     epochs: int = 20
     """Passes over the data."""
+    min_steps: int = 0
+    """Add whole passes until there are so many steps: runs on parts of a dataset become as long as one on all of it."""
     batch_size: int = 128
     """Clips per step over all workers together."""
     optimizer: Literal["adamw", "adam"] = "adamw"
@@ -54,6 +56,8 @@ class OptimConfig:
         """Raise InputError for a field that cannot be."""
         if self.epochs < 1:
             raise InputError("--optim.epochs", self.epochs, "use 1 or more")
+        if self.min_steps < 0:
+            raise InputError("--optim.min-steps", self.min_steps, "use 0 or more")
         if not 0 < self.lr < math.inf:
             raise InputError("--optim.lr", self.lr, "use a number above 0")
         if not 0 <= self.warmup_fraction <= 1:
@@ -68,6 +72,10 @@ class OptimConfig:
             raise InputError("--optim.ema-decay", self.ema_decay, "averages already; leave out --optim.swa-epochs")
         if self.keep_states < 1 or self.save_every_steps < 0:
             raise InputError("--optim.keep-states", self.keep_states, "keep 1 or more, saved every 0 or more steps")
+
+    def num_epochs(self, steps_per_epoch: int) -> int:
+        """Return the passes over the data that a run makes."""
+        return max(self.epochs, math.ceil(self.min_steps / steps_per_epoch))
 
 
 class Group(NamedTuple):

@@ -56,7 +56,7 @@ def measure(
         pin, flags = context.device.type == "cuda", dataclasses.replace(config.loader, processes=processes)
         return Loader(mixture, order, num_samples, config=flags, remote=context.load, pin=pin, collate=collate)
 
-    steps = config.optim.epochs * order.steps_per_epoch
+    steps = config.optim.num_epochs(order.steps_per_epoch) * order.steps_per_epoch
     processes = config.loader.processes
     read_watch, read_clips, batch = _read_for(seconds / (4 if processes else 2), make_loader(0), steps)
     watch, loaded, _ = (

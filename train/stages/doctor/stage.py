@@ -50,7 +50,8 @@ def run(config: DoctorConfig) -> None:
     datasets.check_present(parts)
     rates = _measure(config, out, parts)
     workers, order = max(1, config.scale.num_workers), clips.order(config, parts)
-    num_clips = config.optim.epochs * order.steps_per_epoch * config.optim.batch_size
+    epochs = config.optim.num_epochs(order.steps_per_epoch)
+    num_clips = epochs * order.steps_per_epoch * config.optim.batch_size
     found = diagnosis.diagnose(rates, workers, num_clips)
     storage.publish_json(storage.join(out, RATES_FILE), diagnosis.as_json(rates, found))
     log.info("doctor: %s", storage.join(out, RATES_FILE))

@@ -85,6 +85,7 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
         "init_audio": config.init_audio,
         **(origins[0] if len(origins) == 1 else {"origins": origins}),
         "keep_fraction": config.keep_fraction,
+        "sample_fraction": config.sample_fraction,
         "best_only": config.best_only,
         "filter": storage.plain(dataclasses.asdict(config.filter)),
         "overlay": None,
