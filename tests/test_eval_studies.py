@@ -4,20 +4,18 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
 
-import eval.__main__ as eval_room
-import pipeline.__main__ as pipeline_room
-import train.__main__ as train_room
 from pipeline import cli, seeds
+from tests.support import commands as support
 from tests.support import sounds50
+from tests.support.commands import ROOMS
 
 SCRIPTS = sorted(path for path in Path("eval/studies").glob("*.sh"))
 STUDIES = [path for path in SCRIPTS if path.stem != "common"]
-ROOMS = {"pipeline": pipeline_room, "train": train_room, "eval": eval_room}
 GIVEN = ("SOURCE", "CAPTIONED", "ENCODER", "TASK_DIR", "LISTS", "REAL", "REAL_TRAIN", "REAL_TEST")
 FULL = {name: f"/data/{name.lower()}" for name in GIVEN}
 
@@ -79,40 +77,48 @@ def test_a_wrong_command_is_refused_before_anything_runs(flags: list[str], messa
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of studies; they share the base in it."""
-    return tmp_path_factory.mktemp("studies")
+    """A folder of studies, which share the base in it, and of what they are evaluated on."""
+    folder = tmp_path_factory.mktemp("studies")
+    sounds50.write(folder / "tasks" / "esc50", per_fold=2)
+    (folder / "tasks" / "synth").symlink_to(folder / "base" / "corpus")
+    return folder
 
 
-@pytest.fixture
-def task_dir(studies: Path) -> Iterator[str]:
-    """The procedural corpus of the base beside a set with folds, which an encoder can be fine-tuned on."""
-    folder = studies / "tasks"
-    if not folder.exists():
-        sounds50.write(folder / "esc50", per_fold=2)
-        (folder / "synth").symlink_to(studies / "base" / "corpus")
-    yield str(folder)
-
-
-def run_in_process(found: list[list[str]]) -> None:
-    for _, room, name, *arguments in found:
-        assert cli.main(room, "", ROOMS[room].STAGES, [name, *arguments]) == 0, (room, name, arguments)
-
-
-@pytest.mark.parametrize("study", ["guidance", "scale", "encoders", "rounds"])
-def test_a_study_ends_in_a_table_over_its_runs(
-    study: str, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script, out = Path(f"eval/studies/{study}.sh"), studies / study
-    found = commands(script, tmp_path, "--size", "tiny", "--seeds", "2", "--out", str(out))
-    run_in_process(found)
-    assert (out / "report" / "report.html").exists()
-    print(capsys.readouterr().out)
-    before = written(studies)
-    run_in_process(found[:-1])
-    assert written(studies) == before, "a second call has written something"
+def tiny(study: str, studies: Path, tmp_path: Path) -> list[list[str]]:
+    flags = ("--size", "tiny", "--seeds", "2", "--out", str(studies / study))
+    return commands(Path(f"eval/studies/{study}.sh"), tmp_path, *flags, TASK_DIR=str(studies / "tasks"))
 
 
 def written(folder: Path) -> dict[str, int]:
-    """Return when each file was written, but for logs of runs and reports, which are drawn anew."""
+    """Return when each file was written, but for those of reports, which are drawn anew."""
     files = (path for path in folder.rglob("*") if path.is_file() and "report" not in path.parts)
     return {str(path): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.parametrize("study", ["guidance", "rounds", "paper"])
+def test_a_study_ends_in_a_table_and_a_second_call_does_nothing(study: str, studies: Path, tmp_path: Path) -> None:
+    """Not filtering, whose filters leave nothing of a tiny captioner's captions."""
+    found = tiny(study, studies, tmp_path)
+    support.run(found)
+    report = (studies / study / "report" / "report.html").read_text()
+    results = found[-1][found[-1].index("--results") + 1 : found[-1].index("--out")]
+    assert all(Path(each).name in report for each in results if each.startswith("/"))
+    before = written(studies)
+    support.run(found)
+    assert written(studies) == before
+
+
+def test_a_killed_study_continues(studies: Path, tmp_path: Path) -> None:
+    found = tiny("encoders", studies, tmp_path)
+    frozen = studies / "encoders" / "models" / "frozen"
+    running = [sys.executable, "-m", "tests.support.commands", str(tmp_path / "commands")]
+    with subprocess.Popen(running, env=environment(), stderr=subprocess.DEVNULL) as study:
+        while not (frozen / "seed0" / "run.json").exists():
+            assert study.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        study.kill()
+    base = written(studies / "base")
+    assert not (frozen / "seed1").exists()
+    support.run(found)
+    assert written(studies / "base") == base, "what was done before was done again"
+    assert (frozen / "seed1" / "config.json").exists() and (studies / "encoders/report/report.html").exists()
