@@ -32,7 +32,7 @@ done
 # 4. Captioning: the guided captioner with and without tags, and a captioner without tags over the pre-trained encoder.
 python -m eval captioning "${captioning[@]}" --seeds "$SEEDS" --model "$BASE/captioner/seed{seed}" \
     --out "$OUT/results/captioner"
-python -m train captioner "${plain[@]}" --seeds "$SEEDS" --source "$CAPTIONED" --network.no-guided \
+python -m train captioner "${plain[@]}" --seeds "$SEEDS" --source "$CAPTIONED" --network.no-guided --network.no-tagger \
     --init-audio "$OUT/models/stage2/seed{seed}" --out "$OUT/models/captioner-of-stage2"
 python -m eval suite "${suite[@]}" --task-dir "$TASK_DIR" --stages captioning --seeds "$SEEDS" \
     --model "$OUT/models/captioner-of-stage2/seed{seed}" --out "$OUT/results/captioner-of-stage2"
