@@ -30,7 +30,7 @@ python() { # each command shows itself before it runs
 
 require() { # of each variable that is missing, its name and what it is
     for name in "$@"; do
-        [ -n "${!name:-}" ] || refuse "the variable $name is missing; the head of eval/studies/common.sh says what it names"
+        [ -n "${!name:-}" ] || refuse "the variable $name is missing; eval/studies/common.sh says what it is for"
     done
 }
 
@@ -85,14 +85,14 @@ base() {
     evaluate "$BASE/models/guided" "$BASE/results/guided"
 }
 
-# noisy <per cent>: DATA is what captions make of tags of which so many are wrong, on purpose; of real tags, as they are.
+# noisy <per cent>: DATA becomes captions guided by tags of which so many are wrong on purpose; of real tags, as they are.
 noisy() {
     DATA="$BASE/captions"
     if [ "$1" != 0 ] && [ "$SIZE" != full ]; then
         DATA="$BASE/captions-noise$1"
         python -m pipeline synth "${synth[@]}" --tag-noise "0.$1" --out "$BASE/corpus-noise$1"
-        python -m pipeline caption "${caption[@]}" --seeds "$SEEDS" --source "$BASE/corpus-noise$1/tagged_segments.csv" \
-            --captioner "$BASE/captioner/seed{seed}" --out "$DATA"
+        python -m pipeline caption "${caption[@]}" --seeds "$SEEDS" \
+            --source "$BASE/corpus-noise$1/tagged_segments.csv" --captioner "$BASE/captioner/seed{seed}" --out "$DATA"
     fi
 }
 

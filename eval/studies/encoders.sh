@@ -10,7 +10,8 @@ python -m train pretrain "${pretrain[@]}" --seeds "$SEEDS" --data "$BASE/caption
     --init-audio "$BASE/captioner/seed{seed}" --freeze-audio --out "$OUT/models/frozen"
 evaluate "$OUT/models/frozen" "$OUT/results/frozen"
 
-python -m train pretrain "${pretrain[@]}" --seeds "$SEEDS" --data "$BASE/captions/seed{seed}" --out "$OUT/models/scratch"
+python -m train pretrain "${pretrain[@]}" --seeds "$SEEDS" --data "$BASE/captions/seed{seed}" \
+    --out "$OUT/models/scratch"
 evaluate "$OUT/models/scratch" "$OUT/results/scratch"
 
 python -m eval report demo --results "$BASE/results/guided" "$OUT/results/frozen" "$OUT/results/scratch" \

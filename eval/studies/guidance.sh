@@ -27,8 +27,8 @@ done
 real=()
 if [ "$SIZE" != full ] && [ -n "${REAL_TRAIN:-}" ]; then
     require REAL_TEST ENCODER
-    python -m train captioner esc50-mn04 --seeds "$SEEDS" --source "$REAL_TRAIN" --exclude-folds --init-audio "$ENCODER" \
-        --network.clip-s 10 --optim.epochs 40 --optim.batch-size 21 --out "$OUT/captioner-real"
+    python -m train captioner esc50-mn04 --seeds "$SEEDS" --source "$REAL_TRAIN" --exclude-folds \
+        --init-audio "$ENCODER" --network.clip-s 10 --optim.epochs 40 --optim.batch-size 21 --out "$OUT/captioner-real"
     python -m eval captioning ablation --task real-clips --task-dir "$REAL_TEST" --seeds "$SEEDS" \
         --model "$OUT/captioner-real/seed{seed}" --out "$OUT/results/captioner-real"
     real=("$OUT/results/captioner-real")

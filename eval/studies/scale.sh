@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What are more clips worth? Models of 5, 20 and 100 % of the captioned clips; each share is a part of the larger one.
-# All take the same number of steps: with the same number of epochs, the model of 5 % would take a twentieth of them, and
+# All take the same number of steps: with the same number of epochs the model of 5 % would take a twentieth of them, and
 # the curve would show too little training, not too few clips. The same steps cost the same, and the batch is one that
 # the smallest share fills, since the loss compares each clip with its batch.
 # shellcheck source=eval/studies/common.sh
