@@ -103,7 +103,8 @@ def launch(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local"
 
 def _run_in_process(worker: Worker, out: str, ingest: Literal["local", "ray"]) -> None:
     _set_up_logging()
-    torch.set_num_threads(os.cpu_count() or 1)
+    if "OMP_NUM_THREADS" not in os.environ:  # who sets it shares the cores with other processes
+        torch.set_num_threads(os.cpu_count() or 1)
     context = Context(
         rank=0,
         world_size=1,
