@@ -14,7 +14,7 @@ mkdir -p "$OUT/lists"
 
 shown=()
 for clips in 100 400 1200; do
-    # Of the 24 clips of each class in folds 1 to 3, every twelfth, every third or all: equally many of each fold, or nearly.
+    # Of the 24 clips of each class in folds 1 to 3, every twelfth, every third or all.
     list="$OUT/lists/$clips.csv"
     {
         echo "file,labels"
