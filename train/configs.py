@@ -12,6 +12,7 @@ from train.stages.captioner import TrainCaptionerConfig
 from train.stages.convert import ConvertConfig
 from train.stages.doctor import DoctorConfig
 from train.stages.finetune import FinetuneConfig
+from train.stages.mixture import MixtureConfig
 from train.stages.pretrain import PretrainConfig
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig
@@ -24,6 +25,12 @@ SMALL_CAPTIONER = CaptionerConfig(
     audio=SMALL_CNN, clip_s=5.0, gru_layers=1, gru_dim=64, model_dim=128, decoder_heads=4, decoder_feedforward=256
 )
 SMALL_CLAP = ClapConfig(audio=SMALL_CNN, text=SMALL_TEXT, joint_dim=128, clip_s=5.0)
+PROXY_CLAP = ClapConfig(
+    audio=Cnn14Config(hop_samples=1920, num_mels=48, channels=(8, 16, 32, 64), block_dropout=0.1, clip_dropout=0.1),
+    text=SMALL_TEXT,
+    joint_dim=128,
+    clip_s=5.0,
+)
 MEDIUM_CNN = Cnn14Config(
     hop_samples=960, num_mels=64, channels=(16, 32, 64, 128, 256), block_dropout=0.1, clip_dropout=0.3
 )
@@ -215,6 +222,32 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "tiny": (
         "seconds, in this process, for tests",
         PretrainConfig(network=TINY_CLAP, optim=OptimConfig(epochs=2, batch_size=8, lr=1e-2), scale=IN_PROCESS),
+    ),
+}
+
+MIXTURE: dict[str, tuple[str, MixtureConfig]] = {
+    "demo": (
+        "four clusters and ten models of thirty steps or so, in this process, two minutes on two cores",
+        MixtureConfig(
+            num_clusters=4,
+            proxies=(6, 4),
+            recipe=replace(
+                PRETRAIN["demo"][1],
+                network=PROXY_CLAP,
+                optim=replace(PRETRAIN["demo"][1].optim, epochs=2, batch_size=32),
+            ),
+        ),
+    ),
+    "blat": (
+        "CLIMB's 112 models in three rounds, each a tenth of the size (blat-small) for one epoch; one GPU",
+        MixtureConfig(
+            num_clusters=16,
+            recipe=replace(PRETRAIN["blat-small"][1], optim=replace(PRETRAIN["blat-small"][1].optim, epochs=1)),
+        ),
+    ),
+    "tiny": (
+        "seconds, in this process, for tests",
+        MixtureConfig(num_clusters=2, proxies=(2, 1), recipe=PRETRAIN["tiny"][1]),
     ),
 }
 

@@ -176,8 +176,14 @@ def _all_same(values: Iterable[object]) -> bool:
 
 def tables_of(clips: Sequence[Clips]) -> list[TableClips]:
     """Return the whole datasets that clips were taken from."""
-    whole = [dataset.clips if isinstance(dataset, ClipSubset) else dataset for dataset in clips]
-    return [dataset for dataset in whole if isinstance(dataset, TableClips)]
+    whole = {id(dataset): dataset for dataset in map(_whole, clips)}  # once each, in order
+    return [dataset for dataset in whole.values() if isinstance(dataset, TableClips)]
+
+
+def _whole(clips: Clips) -> Clips:
+    while isinstance(clips, ClipSubset):
+        clips = clips.clips
+    return clips
 
 
 def _range(tar: Ints, offset: Ints, size: Ints, row: int) -> tuple[int, int]:

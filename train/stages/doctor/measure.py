@@ -46,10 +46,10 @@ def measure(
         clip_files: names of the files of opened datasets.
         context: of the worker.
     """
-    parts, _ = clips.read(config, clip_files)
-    mixture = Mixture(parts)
+    found = clips.read(config, clip_files)
+    mixture = Mixture(found.datasets)
     network = towers.build(config, trial, mixture)
-    order, num_samples = clips.order(config, parts), round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
+    order, num_samples = clips.order(config, found), round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
     collate = towers.collate(config, network, towers.labels(config, mixture))
 
     def make_loader(processes: int) -> Loader:

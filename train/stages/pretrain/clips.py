@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline import sources
 from pipeline.errors import InputError
-from train.data import clip_sets, datasets
+from train.data import clip_sets, datasets, mixing
 from train.data.clip_sets import ClipSubset, ListedClips, Mixture
 from train.data.loader import Clips
 from train.data.order import Order
@@ -20,26 +20,31 @@ from train.validation import splits
 class PretrainClips(NamedTuple):
     """The clips of a run."""
 
-    datasets: list[Clips]  # to train on, one for each --data
+    datasets: list[Clips]  # to train on, one for each --data, or for each of its clusters with --mixture
     validation: Clips | None
+    weights: tuple[float, ...]  # passes over each in an epoch; 1 each when left out
 
 
 def read(config: PretrainConfig, clip_files: Sequence[str] = ()) -> PretrainClips:
     """Open the datasets and the validation clips; `clip_files` as `names` of `datasets.open_data`."""
     opened: list[Clips] = [*datasets.open_data(config.data, config, config.label_phrases, clip_files, config.columns)]
+    validation: Clips | None = None
     if config.hold_out:
-        return _hold_out(config, opened)
-    return PretrainClips(opened, _validation(config, opened) if config.validation else None)
+        opened, validation = _hold_out(config, opened)
+    elif config.validation:
+        validation = _validation(config, opened)
+    parts, weights = mixing.split(opened, config.mixture) if config.mixture else (opened, tuple(config.weights))
+    return PretrainClips(parts, validation, weights)
 
 
-def _hold_out(config: PretrainConfig, opened: list[Clips]) -> PretrainClips:
+def _hold_out(config: PretrainConfig, opened: list[Clips]) -> tuple[list[Clips], Clips]:
     whole = Mixture(opened)
     held_out = clip_sets.hold_out(whole, config.hold_out, config.optim.seed)
     rows = {key: row for row, key in enumerate(whole.keys) if key in held_out}
     kept = [ClipSubset(clips, np.flatnonzero([key not in held_out for key in clips.keys])) for clips in opened]
     if not all(len(clips.keys) for clips in kept):
         raise InputError("--hold-out", config.hold_out, "leaves nothing of one of --data to train on; use fewer")
-    return PretrainClips([*kept], ClipSubset(whole, sorted(rows.values())))
+    return [*kept], ClipSubset(whole, sorted(rows.values()))
 
 
 def _validation(config: PretrainConfig, opened: list[Clips]) -> Clips:
@@ -53,10 +58,10 @@ def _validation(config: PretrainConfig, opened: list[Clips]) -> Clips:
     return validation
 
 
-def order(config: PretrainConfig, opened: Sequence[Clips]) -> Order:
+def order(config: PretrainConfig, clips: PretrainClips) -> Order:
     """Return the order of the steps: passes over the datasets by their weights."""
-    sizes = tuple(len(clips.keys) for clips in opened)
-    return Order(sizes=sizes, batch_size=config.optim.batch_size, seed=config.optim.seed, weights=tuple(config.weights))
+    sizes = tuple(len(part.keys) for part in clips.datasets)
+    return Order(sizes=sizes, batch_size=config.optim.batch_size, seed=config.optim.seed, weights=clips.weights)
 
 
 def check_enough(config: PretrainConfig, clips: PretrainClips) -> None:
@@ -65,7 +70,7 @@ def check_enough(config: PretrainConfig, clips: PretrainClips) -> None:
     clip_sets.warn_alike((texts for part in clips.datasets for texts in part.texts), "--data", config.data)
     if config.optim.batch_size == 1:
         raise InputError("--optim.batch-size", 1, "a clip is compared with the others of its batch; use 2 or more")
-    check(config.scale, config.optim, sum(order(config, clips.datasets).draws))
+    check(config.scale, config.optim, sum(order(config, clips).draws))
     _check_hard_negatives(config, clips)
     validation = clips.validation
     if validation is not None and any(validation.texts) and len(validation.keys) < 2:

@@ -21,6 +21,8 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
     """Datasets of shards that `pipeline caption` wrote, indexes of `pipeline index`, or listings of captioned clips."""
     weights: tuple[float, ...] = ()
     """Passes over each of them in an epoch, such as 1 0.5; one each when left out."""
+    mixture: str = field(default="", metadata=NOT_IDENTITY)
+    """Mixture of caption clusters that `train mixture` wrote, such as searched.json; empty takes the clips as they come."""
     label_phrases: tuple[str, ...] = ()
     """Captions for clips of a listing that have tags and no caption, with {} for the tags; empty leaves such clips out."""
     init: str = field(default="", metadata=NOT_IDENTITY)
@@ -82,6 +84,8 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
             raise InputError(
                 "--weights", self.weights, f"give a number above 0 for each of the {len(self.data)} --data"
             )
+        if self.weights and self.mixture:
+            raise InputError("--mixture", self.mixture, "sets the weights: leave out --weights")
         if self.validation and self.hold_out:
             raise InputError("--hold-out", self.hold_out, "give this or --validation, not both")
         if self.hold_out < 0 or self.validate_every_steps < 0:

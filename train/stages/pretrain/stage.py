@@ -25,19 +25,21 @@ log = logging.getLogger(__name__)
 def run(config: PretrainConfig) -> None:
     """Train and publish a two-tower model; a finished one is left alone, an interrupted one goes on."""
     config.check()
-    config = training.with_absolute_paths(config, "data", "validation", "init", "init_audio")
-    parts, validation = found = clips.read(config)
+    config = training.with_absolute_paths(config, "data", "mixture", "validation", "init", "init_audio")
+    parts, validation, weights = found = clips.read(config)
     clips.check_enough(config, found)
     identity = {
         "content": clip_sets.fingerprint(Mixture(parts)),
         "held_out": clip_sets.fingerprint(validation) if validation else None,
         "init_audio_revision": training.audio_revision(config.init_audio, config.network.audio),
         "init_revision": towers.init_revision(config),
+        "mixture_weights": weights if config.mixture else None,
     }
 
     def begin(out: str) -> Worker:
         datasets.check_present(parts)
-        counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, config.data, strict=True))
+        origins = [f"cluster {each}" for each in range(len(parts))] if config.mixture else config.data
+        counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, origins, strict=True))
         log.info("pretrain: clips: %s; held out: %d", counts, len(validation.keys) if validation else 0)
         towers.tokenizer(config, out, Mixture(parts))
         return partial(train, config, out, datasets.names(parts))
@@ -47,7 +49,7 @@ def run(config: PretrainConfig) -> None:
 
 def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: Context) -> None:
     """Train on one worker; rank 0 publishes the checkpoint. `clip_files` are names of the files of opened datasets."""
-    parts, validation = clips.read(config, clip_files)
+    parts, validation, _ = found = clips.read(config, clip_files)
     mixture = Mixture(parts)
     network = towers.build(config, out, mixture)
     hooks = Hooks(
@@ -61,7 +63,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
     task = TrainingTask(
         network=network,
         clips=mixture,
-        order=clips.order(config, parts),
+        order=clips.order(config, found),
         clip_s=config.network.clip_s,
         collate=towers.collate(config, network, towers.labels(config, mixture)),
         backward=towers.objective(config),
@@ -83,6 +85,7 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
         "num_clips": num_clips,
         "init": config.init,
         "init_audio": config.init_audio,
+        **({"mixture": config.mixture} if config.mixture else {}),
         **(origins[0] if len(origins) == 1 else {"origins": origins}),
         "keep_fraction": config.keep_fraction,
         "sample_fraction": config.sample_fraction,
