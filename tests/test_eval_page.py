@@ -35,7 +35,7 @@ def test_other_metrics_are_shown_everywhere_but_on_the_terminal() -> None:
         assert "More metrics" in text and "88.0 ± 3.4, 5 folds" in text and tables.MORE.split(",")[0] in text
     latex = tables.latex(table, typed(runs))
     assert r"88.0 $\pm$ 3.4, 5 folds" in latex and latex.count(r"\begin{tabular}") == 2
-    assert "MedR" not in tables.text(table) and "headline" not in tables.text(table)
+    assert "MedR" not in tables.text(table, typed(runs)) and "headline" not in tables.text(table, typed(runs))
 
 
 def test_without_other_metrics_there_is_no_section_of_them() -> None:

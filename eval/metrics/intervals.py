@@ -39,11 +39,11 @@ def tagging(scores: np.ndarray, truth: np.ndarray) -> tuple[MetricEstimate, Metr
     """
     n = len(scores)
     found = curves(scores, truth, np.concatenate([np.ones((n, 1)), resamples(n)], axis=1))
-    precision, area = (_estimate(macro(each)) for each in found)
+    precision, area = (estimate(macro(each)) for each in found)
     return precision, area
 
 
-def _estimate(means: np.ndarray) -> MetricEstimate:
+def estimate(means: np.ndarray) -> MetricEstimate:
     """Return the first of the means (1 + B,), and their interval around it, within 0 to 1."""
     value, drawn = float(means[0]), means[1:][np.isfinite(means[1:])]
     if not len(drawn):
@@ -77,7 +77,18 @@ def bootstrap(
     statistic: Callable[[np.ndarray], float], n: int, seed: int = 0, resamples: int = NUM_RESAMPLES
 ) -> Interval:
     """Return the 95 % percentile interval of a statistic of n rows drawn with replacement; it takes row indices (n,)."""
+    return percentiles(bootstrap_draws(statistic, n, seed, resamples))
+
+
+def bootstrap_draws(
+    statistic: Callable[[np.ndarray], float], n: int, seed: int = 0, resamples: int = NUM_RESAMPLES
+) -> np.ndarray:
+    """Return a statistic of each resample (B,) of n rows."""
     rng = np.random.default_rng(seed)
-    values = [statistic(rng.integers(n, size=n)) for _ in range(resamples)]
-    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
+
+
+def percentiles(drawn: np.ndarray) -> Interval:
+    """Return the bounds between which 95 % of the draws (B,) lie."""
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return float(low), float(high)

@@ -28,6 +28,8 @@ class Bar:
     interval: tuple[float, float] | None
     """Start and length."""
     chance: float | None
+    dots: list[float]
+    """The number of each run, where there are several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +118,17 @@ def _bar(run: str, color: int, text: str, metric: Metric, times: float) -> Bar:
         low, high = metric.interval95
         interval = _clip(times * low), _clip(times * (high - low))
     chance = None if metric.chance is None else _clip(times * metric.chance)
-    return Bar(run=run, color=color, text=text, end=_clip(times * metric.value), interval=interval, chance=chance)
+    dots = [_clip(times * value) for value in metric.runs if len(metric.runs) > 1]
+    return Bar(
+        run=run, color=color, text=text, end=_clip(times * metric.value), interval=interval, chance=chance, dots=dots
+    )
 
 
 def _scale(line: Line, metrics: Sequence[Metric]) -> float:
     """Return where the scale ends: 100 per cent, or the next half above all bars."""
     if line.number.percent:
         return 100.0
-    top = max(max(metric.value, *(metric.interval95 or ())) for metric in metrics)
+    top = max(max(metric.value, *(metric.interval95 or ()), *metric.runs) for metric in metrics)
     return max(0.5, (int(2 * top) + 1) / 2)
 
 

@@ -12,7 +12,7 @@ from eval.results.references import Reference
 NOT_MEASURED = "-"
 GUIDANCE = ("tags", "none", "predicted", "shuffled")
 CLASSIFIED = (("accuracy", ("accuracy",)), ("mAP", ("map",)))
-Runs = Mapping[str, ModelResults]  # name of a model -> its results
+Runs = Mapping[str, ModelResults]  # name of a model or recipe as it is shown -> its results
 Titles = Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]
 TITLES: Titles = {  # stage -> (title, path inside the entry)
     "zero-shot": (("accuracy", ("accuracy", "ensemble")), ("mAP", ("map", "ensemble"))),
@@ -154,15 +154,27 @@ def find(run: ModelResults, number: Number) -> Metric | None:
 
 
 def show(metric: Metric | Difference, percent: bool = True, sign: str = "", digits: int = 1) -> str:
-    """Return a number with its interval, such as '91.5 [86.9, 95.4]', a mean over folds with its deviation."""
+    """Return a number with its interval over clips, such as '91.5 [86.9, 95.4]'.
+
+    The mean over several runs has their standard deviation before it, '91.5 ± 2.1 [86.9, 95.4]', and a mean over folds that
+    of a fold behind it, '88.0 ± 3.4, 5 folds'.
+    """
     scale = 100 if percent else 1
     text = f"{scale * metric.value:{sign}.{digits}f}"
+    if isinstance(metric, Metric) and metric.sd_runs is not None:
+        text += f" ± {scale * metric.sd_runs:.{digits}f}"
     if metric.interval95:
-        low, high = metric.interval95
-        text += f" [{scale * low:{sign}.{digits}f}, {scale * high:{sign}.{digits}f}]"
+        text += " " + show_interval(metric.interval95, percent, sign, digits)
     if isinstance(metric, Metric) and metric.sd is not None:
-        text += f" ± {scale * metric.sd:.{digits}f}, {metric.num_folds} folds"
+        joined = ";" if metric.sd_runs is not None else ""
+        text += f"{joined} ± {scale * metric.sd:.{digits}f}, {metric.num_folds} folds"
     return text
+
+
+def show_interval(bounds: tuple[float, float], percent: bool = True, sign: str = "", digits: int = 1) -> str:
+    """Return bounds such as '[86.9, 95.4]'."""
+    low, high = ((100 if percent else 1) * bound for bound in bounds)
+    return f"[{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def describe_overlap(overlap: Mapping[str, int | None], n: int) -> list[str]:
@@ -193,7 +205,10 @@ def _cell(run: ModelResults, number: Number) -> Cell:
     metric = find(run, number)
     if metric is None:
         return Cell(NOT_MEASURED, "")
-    return Cell(show(metric, number.percent, digits=number.digits), mark(run.evaluations[number.evaluation].overlap))
+    text = show(metric, number.percent, digits=number.digits)
+    if len(run.models) > 1 and len(metric.runs) < len(run.models):
+        text += f", {max(1, len(metric.runs))} of {len(run.models)} runs"
+    return Cell(text, mark(run.evaluations[number.evaluation].overlap))
 
 
 def _chance(runs: Runs, number: Number) -> str:
@@ -217,7 +232,15 @@ def _footnotes(runs: Runs) -> Iterator[str]:
 
 
 def _cautions(runs: Runs) -> Iterator[str]:
-    """Yield a warning for each evaluation whose numbers stand side by side but are of different clips."""
+    """Yield which runs a recipe has and lacks; and a warning for each evaluation whose numbers are of different clips."""
+    for recipe, result in runs.items():
+        if len(result.models) > 1:
+            lacking = [
+                f"; {', '.join(missing)} without {name}"
+                for name, evaluation in result.evaluations.items()
+                if (missing := [run for run in result.models if run not in evaluation.evaluated_runs])
+            ]
+            yield f"{recipe}: the runs are {', '.join(result.models)}{''.join(lacking)}."
     for name in names(runs):
         evaluations = [run.evaluations[name] for run in runs.values() if name in run.evaluations]
         if len({evaluation.ids_sha256 for evaluation in evaluations}) > 1:

@@ -22,8 +22,13 @@ HEADER = (
 
 
 def rows(runs: Runs) -> Rows:
-    """Return what each model was made by and from; header first."""
-    return [HEADER, *([name, run.revision[:12], *_columns(run.lineage)] for name, run in runs.items())]
+    """Return what each model was made by and from, a row for each run; header first."""
+    models = [
+        (", ".join(filter(None, (name, run))), model)
+        for name, result in runs.items()
+        for run, model in result.models.items()
+    ]
+    return [HEADER, *([name, model.revision[:12], *_columns(model.lineage)] for name, model in models)]
 
 
 def _columns(lineage: Lineage) -> list[str]:

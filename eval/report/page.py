@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.report import charts, lineage, sections, tables
+from eval.report import charts, lineage, sections, tables, verdicts
 from eval.report.charts import BarChart
 from eval.report.headline import Headline, Line, Runs
 from eval.results import compare
@@ -15,8 +15,8 @@ from pipeline.html import Part
 TITLE = "Language-audio models side by side"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 BARS = (
-    "Bars begin at 0. The line with two ends is the 95 % interval, the dashed one is chance; gray ticks are published "
-    "numbers."
+    "Bars begin at 0. The line with two ends is the 95 % interval over clips, the dashed one is chance; a dot is one "
+    "training run; gray ticks are published numbers."
 )
 
 
@@ -49,6 +49,7 @@ def _parts(runs: Runs, table: Headline, clips: Sequence[Captioned]) -> list[Part
     differences = f"Differences from {table.runs[0]}"
     return [
         Part(title="Results", kind="headline", content=table, note=explained),
+        Part(title="What differs", kind="sentences", content=verdicts.sentences(runs)),
         _tables(differences, tables.differences(runs), note=compare.METHOD),
         Part(title="By task", kind="bars", content=_stages(runs, table), note=BARS),
         _tables("More metrics", tables.more(table), note=tables.MORE),
@@ -62,7 +63,7 @@ def _parts(runs: Runs, table: Headline, clips: Sequence[Captioned]) -> list[Part
             title="Confusion",
             kind="confusions",
             content=sections.confusions(runs),
-            note="Rows are the true class, columns the guess.",
+            note="Rows are the true class, columns the guess. Several runs are summed.",
         ),
         _tables("Published numbers", tables.published(table), note=tables.APART),
         Part(title="Configs and versions", kind="json", content=sections.configs(runs)),

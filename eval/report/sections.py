@@ -159,7 +159,8 @@ def configs(runs: Runs) -> list[Json]:
 
 
 def _configs(name: str, run: ModelResults) -> Iterator[Json]:
-    yield _json(f"{name}: checkpoint and network", {"revision": run.revision, "network": run.network})
+    revisions = [model.revision for model in run.models.values()]
+    yield _json(f"{name}: checkpoint and network", {"revisions": revisions, "network": run.network})
     for evaluation, found in run.evaluations.items():
         yield _json(f"{name}, {evaluation}: config and versions", found.settings)
 

@@ -5,13 +5,21 @@ from pathlib import Path
 
 import jinja2
 
-from eval.report import headline
-from eval.report.headline import Headline, Line, Runs
+from eval.report import headline, verdicts
+from eval.report.headline import Headline, Line, Number, Runs
 from eval.results import compare
+from eval.results.compare import Difference
 
 Rows = Sequence[Sequence[str]]  # header first
-EXPLAINED = "Per cent, CIDEr-D as it is. In brackets: 95 % bootstrap interval over the evaluated clips."
-MORE = "Per cent, but ranks (MedR, MeanR), d' and captioning scores as they are. After ±: the standard deviation of a fold."
+EXPLAINED = (
+    "Per cent, CIDEr-D as it is. Of several runs, the number is their mean, and after ± stands the standard deviation of a "
+    "run. In brackets: 95 % bootstrap interval over the evaluated clips, of the mean where there are several runs. It does "
+    "not cover another training run."
+)
+MORE = (
+    "Per cent, but ranks (MedR, MeanR), d' and captioning scores as they are. After ±: the standard deviation of a run, and "
+    "of a fold where folds are named."
+)
 APART = "Published numbers are of other clips, prompts, folds and training data: no ranking with ours."
 MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_|[]$~#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "})
 LATEX = str.maketrans(
@@ -46,16 +54,24 @@ def _row(line: Line) -> list[str]:
 
 def differences(runs: Runs) -> Rows:
     """Return the differences of all models from the first; header first, and only it where there are none."""
-    found = [["", "model", "difference", "p", "n"]]
+    found = [["", "model", "difference [over clips]", "[over runs and clips]", "p", "clips", "runs", "differs"]]
     for run, result in runs.items():
         for name, by_title in result.differences.items():
             if isinstance(by_title, str):
-                found.append([name, run, by_title, headline.NOT_MEASURED, headline.NOT_MEASURED])
+                found.append([name, run, by_title, *[headline.NOT_MEASURED] * 5])
                 continue
             for title, difference in by_title.items():
-                shown = headline.show(difference, sign="+")
-                found.append([f"{name}: {title}", run, shown, _probability(difference.p), f"{difference.n:,}"])
+                found.append([f"{name}: {title}", run, *_difference(difference, Number(name, title, ()))])
     return found
+
+
+def _difference(found: Difference, number: Number) -> list[str]:
+    interval = headline.NOT_MEASURED
+    if found.interval95_runs is not None:
+        interval = headline.show_interval(found.interval95_runs, number.percent, "+", number.digits)
+    shown = headline.show(found, number.percent, "+", number.digits)
+    first, other = found.runs
+    return [shown, interval, _probability(found.p), f"{found.n:,}", f"{other} against {first}", found.differs]
 
 
 def _probability(p: float) -> str:
@@ -71,9 +87,10 @@ def published(table: Headline) -> Rows:
     return [["number", "model", "value", "protocol", "source"], *cells]
 
 
-def text(table: Headline) -> str:
-    """Return the headline table and its footnotes as plain text."""
-    return "\n".join([aligned(rows(table)), *([""] if table.footnotes else []), *table.footnotes])
+def text(table: Headline, runs: Runs) -> str:
+    """Return the headline table, what differs, and the footnotes as plain text."""
+    blocks = (aligned(rows(table)), "\n".join(verdicts.sentences(runs)), "\n".join(table.footnotes))
+    return "\n\n".join(filter(None, blocks))
 
 
 def aligned(cells: Rows) -> str:
@@ -118,6 +135,7 @@ def _render(template: str, table: Headline, runs: Runs) -> str:
         "with_published": with_published(table),
         "more": more(table),
         "differences": differences(runs),
+        "sentences": verdicts.sentences(runs),
         "notes": {"explained": EXPLAINED, "more": MORE, "apart": APART, "differences": compare.METHOD},
     }
     return environment.get_template(template).render(values).strip() + "\n"

@@ -1,91 +1,116 @@
-"""Whether two models differ by more than chance, from what became of each clip under both: outcomes/*.npz of two runs.
+"""Whether two recipes differ by more than chance, from what became of each clip in their runs: outcomes/*.npz.
 
-Shapes: N = clips that both evaluated, C = classes.
+Shapes: R = runs of a recipe, N = clips that all runs of both evaluated, C = classes.
 """
 
-import io
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval import metrics, results
-from eval.results.records import Json, MetricRecord
-from pipeline import storage
-from pipeline.errors import InputError
+from eval import metrics
+from eval.metrics import runs as run_noise
+from eval.results import outcomes
+from eval.results.outcomes import Outcomes
+from eval.results.records import DifferenceRecord, Json
 
 FLIPS, FLIPS_AT_ONCE = 10_000, 500
-MAP_RESAMPLES = 200  # as for the interval of one mAP
 SEED = 0
+ONE_RUN = "not known: one run"
 METHOD = (
-    "Over the clips that both models were evaluated on: the difference in points, its 95 % interval by bootstrap over "
-    "clips, both models on the same resample, and a two-sided p: McNemar's exact test where a clip is right or wrong, "
+    "Over the clips that all runs of both were evaluated on: the difference of the means over runs, in points. First "
+    "interval: 95 %, by bootstrap over clips, all runs on the same resample. Second interval: 95 %, by hierarchical "
+    "bootstrap over runs and clips, corrected for few runs, the runs of the two drawn independently; it needs two runs of "
+    "each. p is two-sided. With two runs of each or more it is of Student's t with the spread of the hierarchical "
+    "bootstrap. With one run it covers only the choice of clips: McNemar's exact test where a clip is right or wrong, "
     "10,000 random sign flips for other means over clips (all flips where they are fewer), the normal distribution with "
-    "the bootstrap's spread for mAP. "
-    "Nothing is corrected for the number of comparisons."
+    "the bootstrap's spread for mAP. Two recipes differ where both intervals exclude 0. With one run of a recipe that is "
+    "not known: another seed was not tried. Nothing is corrected for the number of comparisons."
 )
 
 
 class Difference(NamedTuple):
-    """How far one model is from another."""
+    """How far one recipe is from another."""
 
     value: float  # the other minus the first
-    interval95: metrics.Interval
-    p: float  # two-sided
-    n: int
+    interval95: metrics.Interval  # over clips
+    p: float  # two-sided; over runs and clips where there are several of each, else over clips
+    n: int  # clips
+    interval95_runs: metrics.Interval | None = None  # over runs and clips; None with one run of a recipe
+    runs: tuple[int, int] = (1, 1)  # of the first and of the other
+
+    @property
+    def differs(self) -> str:
+        """Return "yes" where both kinds of noise allow it, "no", or that it is not known."""
+        if self.interval95_runs is None:
+            return ONE_RUN
+        beyond = (low > 0 or high < 0 for low, high in (self.interval95, self.interval95_runs))
+        return "yes" if all(beyond) else "no"
 
 
-def runs(first: str, other: str, name: str) -> Json:
-    """Compare two runs by their outcomes in one evaluation.
+def recipes(first: Sequence[str], other: Sequence[str], name: str) -> Json:
+    """Compare two recipes by the outcomes of their runs in one evaluation.
 
     Args:
-        first: folder of results.
-        other: folder of the results to compare with the first.
+        first: folders of results, one for each run.
+        other: folders of the recipe to compare with the first.
         name: of the evaluation, stage and task.
 
     Returns:
-        Title of the headline number -> value, interval95, p and n; or "unavailable" -> why. Empty where a run has no
-        outcomes.
+        Title of the headline number -> value, interval95, p, n, runs and differs, with interval95_runs where there are
+        several of each; or "unavailable" -> why. Empty where a recipe has no outcomes.
 
     Raises:
         InputError: when the outcomes of a run are damaged.
     """
-    found = [_read(folder, name) for folder in (first, other)]
-    if not (found[0] and found[1]):
+    found = [[held for folder in folders if (held := outcomes.read(folder, name))] for folders in (first, other)]
+    if not all(found):
         return {}
-    _common, *rows = np.intersect1d(found[0]["keys"], found[1]["keys"], return_indices=True)
-    one, two = ({key: values[row] for key, values in each.items()} for each, row in zip(found, rows, strict=True))
-    if not len(rows[0]):
+    one, two = (found[0], found[1])
+    aligned = outcomes.align([*one, *two])
+    if not len(aligned[0]["keys"]):
         return {"unavailable": "the two were evaluated on different clips"}
-    if "truth" in one and ("truth" not in two or not np.array_equal(one["truth"], two["truth"])):
+    if not outcomes.same_truth(aligned):
         return {"unavailable": "the labels of the clips differ between the two"}
-    differences = {}
-    for key in sorted(set(one) & set(two) - {"keys", "truth"}):
-        if key == "scores":
-            differences["mAP"] = mean_precision(one["scores"], two["scores"], one["truth"])
-        else:
-            differences[key.replace("_", " ")] = means(one[key], two[key])
-    return {title: _plain(difference) for title, difference in differences.items()}
+    one, two = aligned[: len(one)], aligned[len(one) :]
+    return {outcomes.title(key): _plain(_compare(key, one, two)) for key in outcomes.measured(aligned)}
+
+
+def _compare(key: str, first: Sequence[Outcomes], other: Sequence[Outcomes]) -> Difference:
+    one, two = (np.stack([run[key] for run in runs]) for runs in (first, other))
+    return mean_precision(one, two, first[0]["truth"]) if key == "scores" else means(one, two)
 
 
 def means(first: np.ndarray, other: np.ndarray) -> Difference:
-    """Compare two means over the same clips, (N,) each."""
-    gain = other.astype(float) - first.astype(float)
-    interval = metrics.bootstrap(lambda rows: float(gain[rows].mean()), len(gain), SEED)
-    binary = np.isin(np.concatenate([first, other]), (0, 1)).all()
-    p = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if binary else sign_flips(gain)
-    return Difference(float(gain.mean()), interval, p, len(gain))
+    """Compare two means over the same clips and over runs, (R, N) each."""
+    gain = other.mean(axis=0, dtype=float) - first.mean(axis=0, dtype=float)
+    drawn = metrics.bootstrap_draws(lambda rows: float(gain[rows].mean()), len(gain), SEED)
+    binary = np.isin(gain, (-1, 0, 1)).all() and np.isin(np.concatenate([first, other]), (0, 1)).all()
+    paired = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if binary else sign_flips(gain)
+    by_run = [runs.mean(axis=1, dtype=float) for runs in (first, other)]
+    return _difference(by_run, drawn, paired, len(gain))
 
 
 def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> Difference:
-    """Compare two macro mean average precisions of scores and truth (N, C)."""
-    n = len(truth)
-    weights = np.concatenate([np.ones((n, 1)), metrics.resamples(n, SEED, MAP_RESAMPLES)], axis=1)
-    one, two = (metrics.macro(metrics.curves(s.astype(np.float32), truth, weights).precision) for s in (first, other))
-    value, drawn = float(two[0] - one[0]), (two - one)[1:]
-    (low, high), spread = np.nanpercentile(drawn, [2.5, 97.5]), float(np.nanstd(drawn))
+    """Compare two macro mean average precisions of scores (R, N, C) and truth (N, C)."""
+    one, two = (outcomes.mean_precisions(scores, truth) for scores in (first, other))
+    drawn = (two.mean(axis=0) - one.mean(axis=0))[1:]
+    by_run, spread = [one[:, 0], two[:, 0]], float(np.nanstd(drawn))
+    value = float(by_run[1].mean() - by_run[0].mean())
     p = math.erfc(abs(value) / (math.sqrt(2) * spread)) if spread else float(value == 0)
-    return Difference(value, (float(low), float(high)), p, n)
+    return _difference(by_run, drawn, p, len(truth))
+
+
+def _difference(by_run: Sequence[np.ndarray], drawn: np.ndarray, p: float, n: int) -> Difference:
+    """Return a difference from the number of each run (R,) of both, its resamples (B,), and its p over clips alone."""
+    first, other = by_run
+    value, interval = float(other.mean() - first.mean()), metrics.percentiles(drawn)
+    counts = len(first), len(other)
+    if min(counts) < 2:
+        return Difference(value, interval, p, n, runs=counts)
+    both = run_noise.hierarchical(first, other, drawn[np.isfinite(drawn)], n, SEED)
+    return Difference(value, interval, both.p, n, both.interval95, counts)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -117,23 +142,29 @@ def sign_flips(gain: np.ndarray) -> float:
     return float(test.pvalue)
 
 
-def _read(folder: str, name: str) -> dict[str, np.ndarray]:
-    uri = results.outcomes_uri(folder, name)
-    try:
-        if not storage.exists(uri):
-            return {}
-        with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as stored:
-            held = dict(stored)
-    except Exception as error:  # numpy, zipfile and zlib fail at damaged bytes in every way
-        raise InputError("--results", folder, f"{uri} cannot be read ({error}); run `{name}` again") from None
-    lengths = {values.shape[:1] for values in held.values()}
-    shapes = {held[key].shape for key in ("scores", "truth") if key in held}
-    if "keys" not in held or len(lengths) > 1 or len(shapes) > 1 or ("scores" in held) != ("truth" in held):
-        raise InputError("--results", folder, f"{uri} holds no outcomes of clips; run `{name}` again")
-    return held
+def _plain(found: Difference) -> DifferenceRecord:
+    record: DifferenceRecord = {
+        "value": round(found.value, 6),
+        "interval95": [round(bound, 6) for bound in found.interval95],
+        "p": float(f"{found.p:.3g}"),
+        "n": found.n,
+        "runs": list(found.runs),
+        "differs": found.differs,
+    }
+    if found.interval95_runs is not None:
+        record["interval95_runs"] = [round(bound, 6) for bound in found.interval95_runs]
+    return record
 
 
-def _plain(found: Difference) -> MetricRecord:
-    bounds = [round(bound, 6) for bound in found.interval95]
-    p = float(f"{found.p:.3g}")
-    return {"value": round(found.value, 6), "interval95": bounds, "p": p, "n": found.n}
+def from_record(found: Mapping[str, Any]) -> Difference:
+    """Return a difference as `recipes` writes it."""
+    bounds = found.get("interval95_runs")
+    low, high = found["interval95"]
+    return Difference(
+        found["value"],
+        (low, high),
+        found["p"],
+        found["n"],
+        (bounds[0], bounds[1]) if bounds else None,
+        tuple(found.get("runs", (1, 1))),
+    )

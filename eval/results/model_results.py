@@ -1,9 +1,10 @@
-"""The results of one model as typed values, read once from the JSON that `eval.results.read` returns."""
+"""The results of one model, or the means over the runs of a recipe, as typed values read once from their JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.results import compare
 from eval.results.compare import Difference
 from train.checkpoint.info import Lineage
 
@@ -19,12 +20,16 @@ class Metric:
 
     value: float
     interval95: tuple[float, float] | None = None
-    """95 % bootstrap interval over clips."""
+    """95 % bootstrap interval over clips; of a recipe, that of the mean over runs."""
     chance: float | None = None
     """What guessing gives."""
     sd: float | None = None
     """Standard deviation of a fold, where the value is a mean over folds."""
     num_folds: int | None = None
+    runs: tuple[float, ...] = ()
+    """The number of each run, where the value is their mean."""
+    sd_runs: float | None = None
+    """Standard deviation of a run, where there are several."""
 
     @staticmethod
     def from_json(content: Json) -> "Metric":
@@ -35,6 +40,8 @@ class Metric:
             chance=content.get("chance"),
             sd=content.get("sd"),
             num_folds=content.get("n"),
+            runs=tuple(content.get("runs", ())),
+            sd_runs=content.get("sd_runs"),
         )
 
 
@@ -51,7 +58,7 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One evaluation of one model. What an older file lacks is empty or None."""
+    """One evaluation of one model or recipe. What an older file lacks is empty or None."""
 
     metrics: Mapping[tuple[str, ...], Metric]
     """Every number over all clips by its path in the entry, such as ("accuracy", "ensemble")."""
@@ -76,6 +83,8 @@ class Evaluation:
     classes: Sequence[str]
     confusion: Sequence[Sequence[int]]
     """Clips by true class (rows) and guessed class (columns)."""
+    evaluated_runs: Sequence[str]
+    """Runs of the recipe that have this evaluation; empty for one run."""
     evaluated_at: str | None
     settings: Mapping[str, object]
     """Config, versions and what else says how it was run, as in the file."""
@@ -99,6 +108,7 @@ class Evaluation:
             per_class={label: _class_score(row) for label, row in entry.get("per_class", {}).items()},
             classes=entry.get("classes", ()),
             confusion=entry.get("confusion", ()),
+            evaluated_runs=entry.get("evaluated_runs", ()),
             evaluated_at=entry.get("evaluated_at"),
             settings={key: entry[key] for key in SETTINGS if key in entry},
         )
@@ -109,28 +119,40 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelResults:
-    """All results of one model."""
+class Model:
+    """The checkpoint of one run."""
 
     revision: str
     lineage: Lineage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResults:
+    """All results of one model, or the means over the runs of a recipe."""
+
+    models: Mapping[str, Model]
+    """Name of a run -> its checkpoint; "" for one run."""
     network: object
     """JSON of its shape; None in older files."""
     evaluations: Mapping[str, Evaluation]
     """By name: stage and task."""
     differences: Mapping[str, Mapping[str, Difference] | str]
-    """Evaluation -> title of a number -> how far the model is from the first one; or why they cannot be compared."""
+    """Evaluation -> title of a number -> how far it is from the first one; or why they cannot be compared."""
 
     @staticmethod
     def from_json(content: Json) -> "ModelResults":
         """Return the results of a model, with its differences from another where there are some."""
+        runs = content.get("runs", {"": content})
         return ModelResults(
-            revision=content["model"]["revision"],
-            lineage=content["model"]["lineage"],
+            models={name: _model(run["model"]) for name, run in runs.items()},
             network=content["model"].get("network"),
             evaluations={name: Evaluation.from_json(entry) for name, entry in content["results"].items()},
             differences={name: _differences(found) for name, found in content.get("differences", {}).items()},
         )
+
+
+def _model(content: Json) -> Model:
+    return Model(revision=content["revision"], lineage=content["lineage"])
 
 
 def _metrics(entry: Json, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Metric]]:
@@ -150,10 +172,7 @@ def _class_score(row: Json) -> ClassScore:
 def _differences(content: Json) -> dict[str, Difference] | str:
     if UNAVAILABLE in content:
         return content[UNAVAILABLE]
-    return {
-        title: Difference(found["value"], _interval(found["interval95"]), found["p"], found["n"])
-        for title, found in content.items()
-    }
+    return {title: compare.from_record(found) for title, found in content.items()}
 
 
 def _interval(bounds: Sequence[float]) -> tuple[float, float]:

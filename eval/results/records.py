@@ -19,8 +19,21 @@ class MetricRecord(TypedDict):
     interval95: NotRequired[list[float]]  # bootstrap over clips: low, high
     chance: NotRequired[float]  # what guessing gives
     sd: NotRequired[float]  # standard deviation, of a mean over folds
-    n: NotRequired[int]  # folds of that mean, or clips of a difference
-    p: NotRequired[float]  # two-sided, of a difference
+    n: NotRequired[int]  # folds of that mean
+    runs: NotRequired[list[float]]  # the number of each run, where the value is their mean
+    sd_runs: NotRequired[float]  # standard deviation of a run
+
+
+class DifferenceRecord(TypedDict):
+    """How far one recipe is from another; see compare.Difference."""
+
+    value: float
+    interval95: list[float]  # over clips
+    interval95_runs: NotRequired[list[float]]  # over runs and clips, with several runs of each
+    p: float  # two-sided
+    n: int  # clips
+    runs: list[int]  # of the first and of the other
+    differs: str  # yes, no, or that it is not known
 
 
 class ClassRecord(TypedDict):
@@ -41,11 +54,12 @@ class ModelRecord(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """All results of one model."""
+    """All results of one model, or the means over the runs of a recipe."""
 
-    model: ModelRecord
+    model: ModelRecord  # of a recipe: that of its first run
     results: dict[str, Entry]  # by stage and task
+    runs: NotRequired[dict[str, "RunRecord"]]  # the runs of a recipe by name, where there are several
     differences: NotRequired[dict[str, Json]]  # from the first run of a report, by stage and task
 
 
-RunRecords = dict[str, RunRecord]  # by the name of the run
+RunRecords = dict[str, RunRecord]  # by the name of the run or recipe

@@ -1,17 +1,19 @@
-"""Several models side by side: a printed table, results.json and the report: `python -m eval report <config>`.
+"""Several models or recipes side by side: a table, results.json and the report: `python -m eval report <config>`.
 
-Its results.json has all results of each run under the run's name, and "differences": evaluation -> number -> how far, and
-how surely, the run is from the first one.
+A recipe is a folder of several training runs, see eval/results/recipe.py. The results.json of the report has all results
+under the name of each model or recipe, of a recipe the means with those of each run in "runs", and "differences":
+evaluation -> number -> how far, and how surely, it is from the first one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval import results
 from eval.report import headline, page, tables
-from eval.results import compare
+from eval.results import compare, recipe
 from eval.results.model_results import ModelResults
-from eval.results.records import RunRecords
+from eval.results.recipe import Recipe
+from eval.results.records import Json, RunRecords
 from pipeline import storage
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
@@ -22,7 +24,8 @@ class ReportConfig:
     """Render the results of several models side by side."""
 
     results: tuple[str, ...] = ()
-    """Folders of results, one for each model, in the order to show them; the others are compared with the first."""
+    """Folders of results, one for each model, in the order to show them; the others are compared with the first. A folder
+    whose subfolders hold results (seed0, seed1, ...) is one recipe with several runs."""
     captions: tuple[str, ...] = ()
     """Datasets of shards whose captions to show side by side, clip by clip."""
     num_captions: int = 10
@@ -36,10 +39,11 @@ def run(config: ReportConfig) -> None:
     results.check_writable(config.out)
     if _holds_results(config.out):
         raise InputError("--out", config.out, "holds the results of a model; give the report a folder of its own")
-    runs = _read_runs(config.results)
+    recipes = _read_recipes(config.results)
     clips = _read_captions(config.captions, config.num_captions)
-    _add_differences(config.results, runs)
-    typed = {name: ModelResults.from_json(run) for name, run in runs.items()}
+    runs = {name: recipe.merge(found) for name, found in recipes.items()}
+    _add_differences(recipes, runs)
+    typed = {_label(name, recipes[name]): ModelResults.from_json(run) for name, run in runs.items()}
     table = headline.build(typed)
     written = {
         "results.json": storage.json_bytes(runs),
@@ -49,33 +53,39 @@ def run(config: ReportConfig) -> None:
     }
     for name, data in written.items():
         storage.publish(storage.join(storage.resolve(config.out), name), data)
-    print(tables.text(table))
+    print(tables.text(table, typed))
     print(f"\nreport: {storage.join(storage.resolve(config.out), 'report.html')}")
 
 
-def _add_differences(folders: Sequence[str], runs: RunRecords) -> None:
-    """Add to every run but the first how it differs from the first, by evaluation; those without outcomes have none."""
-    (start, first), *others = zip(folders, runs.values(), strict=True)
-    for folder, result in others:
-        shared = [name for name in result["results"] if name in first["results"]]
-        found = {name: compare.runs(start, folder, name) for name in shared}
-        result["differences"] = {name: difference for name, difference in found.items() if difference}
+def _label(name: str, found: Recipe) -> str:
+    """Return the name of a model as tables show it, such as 'guided (3 runs)'."""
+    count = len(found.records)
+    return f"{name} ({count} run{'s' * (count > 1)})"
 
 
-def _read_runs(folders: Sequence[str]) -> RunRecords:
+def _add_differences(recipes: Mapping[str, Recipe], runs: RunRecords) -> None:
+    """Add to every one but the first how it differs from the first, by evaluation; those without outcomes have none."""
+    first, *others = recipes
+    for name in others:
+        shared = [evaluation for evaluation in runs[name]["results"] if evaluation in runs[first]["results"]]
+        found = {evaluation: _compare(recipes[first], recipes[name], evaluation) for evaluation in shared}
+        runs[name]["differences"] = {evaluation: difference for evaluation, difference in found.items() if difference}
+
+
+def _compare(first: Recipe, other: Recipe, evaluation: str) -> Json:
+    return compare.recipes(first.folders_with(evaluation), other.folders_with(evaluation), evaluation)
+
+
+def _read_recipes(folders: Sequence[str]) -> dict[str, Recipe]:
     if not folders:
         raise InputError("--results", folders, "give one or more folders that `python -m eval` wrote")
-    runs: RunRecords = {}
+    found: dict[str, Recipe] = {}
     for folder in folders:
         name = storage.resolve(folder).rpartition("/")[2]
-        if name in runs:
+        if name in found:
             raise InputError("--results", folder, f"two folders are named {name}; rename one, names label the rows")
-        runs[name] = results.read(folder, "--results")
-        for evaluation, entry in runs[name]["results"].items():
-            if lacking := [key for key in results.SHOWN if key not in entry]:
-                remedy = f"its entry {evaluation!r} lacks {', '.join(lacking)}; run that evaluation again"
-                raise InputError("--results", folder, remedy)
-    return runs
+        found[name] = recipe.read(folder, "--results")
+    return found
 
 
 def _holds_results(folder: str) -> bool:
