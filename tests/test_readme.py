@@ -94,7 +94,7 @@ COMMANDS = sorted(
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_line_of_a_shell_block_is_a_command_of_ours(line: str) -> None:
-    check_command(shlex.split(line, comments=True))
+    check_command(shlex.split(line.replace("$S", "0"), comments=True))  # the seed of the demo
 
 
 def check_command(words: list[str]) -> None:

@@ -1,11 +1,13 @@
 """The report as one self-contained HTML page: tables, bars with intervals, confusion, and clips with their captions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from eval.report import axis as axes
 from eval.report import charts, lineage, sections, tables, verdicts
+from eval.report.axis import Axis, LineChart
 from eval.report.charts import BarChart
 from eval.report.headline import Headline, Line, Runs
 from eval.results import compare
@@ -17,6 +19,11 @@ TEMPLATE = Path(__file__).with_name("report.html.jinja")
 BARS = (
     "Bars begin at 0. The line with two ends is the 95 % interval over clips, the dashed one is chance; a dot is one "
     "training run; gray ticks are published numbers."
+)
+
+LINES = (
+    "The axis is logarithmic. A dot is one training run, the line joins the means over runs, the band is the 95 % interval "
+    "over clips of these means; the dashed line is chance."
 )
 
 
@@ -34,16 +41,16 @@ class StageCharts:
     """The headline numbers of one task and stage."""
 
     title: str
-    charts: list[BarChart]
+    charts: list[BarChart | LineChart]
 
 
-def render(runs: Runs, table: Headline, clips: Sequence[Captioned]) -> str:
-    """Return the page for the results with their differences, the headline table and the clips to show."""
-    parts = [part for part in _parts(runs, table, clips) if part.content]
+def render(runs: Runs, table: Headline, clips: Sequence[Captioned], axis: Axis | None = None) -> str:
+    """Return the page for the results with their differences, the headline table, the clips and the axis to show."""
+    parts = [part for part in _parts(runs, table, clips, axis) if part.content]
     return html.render(TEMPLATE, title=TITLE, heading=TITLE, parts=parts, runs=list(runs))
 
 
-def _parts(runs: Runs, table: Headline, clips: Sequence[Captioned]) -> list[Part]:
+def _parts(runs: Runs, table: Headline, clips: Sequence[Captioned], axis: Axis | None) -> list[Part]:
     """Return all parts; one with nothing to show has empty content."""
     explained = f"{tables.EXPLAINED} {tables.APART}" if table.published else tables.EXPLAINED
     differences = f"Differences from {table.runs[0]}"
@@ -51,7 +58,8 @@ def _parts(runs: Runs, table: Headline, clips: Sequence[Captioned]) -> list[Part
         Part(title="Results", kind="headline", content=table, note=explained),
         Part(title="What differs", kind="sentences", content=verdicts.sentences(runs)),
         _tables(differences, tables.differences(runs), note=compare.METHOD),
-        Part(title="By task", kind="bars", content=_stages(runs, table), note=BARS),
+        *_lines(runs, table, axis),
+        Part(title="By task", kind="bars", content=_stages(table, lambda line: charts.bars(line, runs)), note=BARS),
         _tables("More metrics", tables.more(table), note=tables.MORE),
         Part(title="Captions beside their clips", kind="clips", content=clips),
         _tables("How each number was measured", sections.protocol(runs)),
@@ -70,19 +78,26 @@ def _parts(runs: Runs, table: Headline, clips: Sequence[Captioned]) -> list[Part
     ]
 
 
+def _lines(runs: Runs, table: Headline, axis: Axis | None) -> list[Part]:
+    if axis is None:
+        return []
+    content = _stages(table, lambda line: axes.chart(line, runs, axis))
+    return [Part(title=f"Over {axis.title}", kind="lines", content=content, note=LINES)]
+
+
 def _tables(title: str, *found: tables.Rows, note: str = "") -> Part:
     """Return a part with those tables that have a row below the header."""
     return Part(title=title, kind="tables", content=[rows for rows in found if rows[1:]], note=note)
 
 
-def _stages(runs: Runs, table: Headline) -> list[StageCharts]:
-    """Return the bars of each task, its stages one after the other."""
+def _stages(table: Headline, draw: Callable[[Line], BarChart | LineChart]) -> list[StageCharts]:
+    """Return the charts of each task, its stages one after the other."""
     by_task: dict[str, dict[str, list[Line]]] = {}
     for line in table.lines:
         stage, task = line.number.evaluation.split(" ", 1)
         by_task.setdefault(task, {}).setdefault(stage, []).append(line)
     return [
-        StageCharts(title=f"{task}: {stage}", charts=[charts.bars(line, runs) for line in lines])
+        StageCharts(title=f"{task}: {stage}", charts=[draw(line) for line in lines])
         for task, stages in by_task.items()
         for stage, lines in stages.items()
     ]

@@ -5,11 +5,13 @@ under the name of each model or recipe, of a recipe the means with those of each
 evaluation -> number -> how far, and how surely, it is from the first one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval import results
 from eval.report import headline, page, tables
+from eval.report.axis import Axis
 from eval.results import compare, recipe
 from eval.results.model_results import ModelResults
 from eval.results.recipe import Recipe
@@ -28,6 +30,10 @@ class ReportConfig:
     whose subfolders hold results (seed0, seed1, ...) is one recipe with several runs."""
     captions: tuple[str, ...] = ()
     """Datasets of shards whose captions to show side by side, clip by clip."""
+    axis: tuple[float, ...] = ()
+    """A number above 0 for each folder of results, such as the training clips: draws the headline numbers over it."""
+    axis_title: str = ""
+    """What the numbers of --axis are."""
     num_captions: int = 10
     """Clips to show with their captions."""
     out: str = ""
@@ -39,17 +45,20 @@ def run(config: ReportConfig) -> None:
     results.check_writable(config.out)
     if _holds_results(config.out):
         raise InputError("--out", config.out, "holds the results of a model; give the report a folder of its own")
+    _check_axis(config)
     recipes = _read_recipes(config.results)
     clips = _read_captions(config.captions, config.num_captions)
     runs = {name: recipe.merge(found) for name, found in recipes.items()}
     _add_differences(recipes, runs)
-    typed = {_label(name, recipes[name]): ModelResults.from_json(run) for name, run in runs.items()}
+    labels = _labels(recipes, config)
+    typed = {label: ModelResults.from_json(run) for label, run in zip(labels, runs.values(), strict=True)}
+    axis = Axis(title=config.axis_title, values=dict(zip(labels, config.axis, strict=True))) if config.axis else None
     table = headline.build(typed)
     written = {
         "results.json": storage.json_bytes(runs),
         "report.md": tables.markdown(table, typed).encode(),
         "report.tex": tables.latex(table, typed).encode(),
-        "report.html": page.render(typed, table, clips).encode(),
+        "report.html": page.render(typed, table, clips, axis).encode(),
     }
     for name, data in written.items():
         storage.publish(storage.join(storage.resolve(config.out), name), data)
@@ -57,10 +66,30 @@ def run(config: ReportConfig) -> None:
     print(f"\nreport: {storage.join(storage.resolve(config.out), 'report.html')}")
 
 
-def _label(name: str, found: Recipe) -> str:
-    """Return the name of a model as tables show it, such as 'guided (3 runs)'."""
-    count = len(found.records)
-    return f"{name} ({count} run{'s' * (count > 1)})"
+def _check_axis(config: ReportConfig) -> None:
+    """Raise InputError when --axis does not give each folder a place of its own on a logarithmic axis with a title."""
+    if not config.axis:
+        if config.axis_title:
+            raise InputError("--axis", config.axis, "give one number for each folder of --results, or no --axis-title")
+        return
+    if len(config.axis) != len(config.results):
+        raise InputError("--axis", config.axis, f"give one number for each of the {len(config.results)} --results")
+    if not all(math.isfinite(value) and value > 0 for value in config.axis):
+        raise InputError("--axis", config.axis, "give numbers above 0: the axis is logarithmic")
+    if len(set(config.axis)) < len(config.axis):
+        raise InputError(
+            "--axis", config.axis, "two folders have the same number; give the runs of one recipe one folder"
+        )
+    if not config.axis_title:
+        raise InputError("--axis-title", config.axis_title, "say what the numbers of --axis are")
+
+
+def _labels(recipes: Mapping[str, Recipe], config: ReportConfig) -> list[str]:
+    """Return the names of models as tables show them, such as 'small (3 runs, training clips 32)'."""
+    counts = [len(found.records) for found in recipes.values()]
+    runs = [f"{count} run{'s' * (count > 1)}" for count in counts]
+    places = [f", {config.axis_title} {value:g}" for value in config.axis] or [""] * len(runs)
+    return [f"{name} ({count}{place})" for name, count, place in zip(recipes, runs, places, strict=True)]
 
 
 def _add_differences(recipes: Mapping[str, Recipe], runs: RunRecords) -> None:
