@@ -9,6 +9,7 @@ import pytest
 from eval import results
 from eval.configs import CAPTIONING
 from eval.metrics import captions
+from eval.results import outcomes
 from eval.stages.captioning import CaptioningConfig, run
 from eval.stages.report import ReportConfig
 from eval.stages.report import run as run_report
@@ -60,6 +61,11 @@ def test_the_ablation_of_tags(
     assert sorted(tuple(sorted(tags[k, "shuffled"])) for k in own) == sorted(tuple(sorted(own[k])) for k in own)
     scores = [float(row["cider_d"]) for row in rows if row["guidance"] == "tags"]
     assert scores == sorted(scores)
+    kept = outcomes.read(str(tmp_path), "captioning synth")
+    assert sorted(kept["keys"].tolist()) == sorted(own)
+    for name in ("tags", "shuffled"):
+        value = entry["guidance"][name]["cider_d"]["value"]
+        assert kept[f"guidance {name} cider_d"].mean() == pytest.approx(value, abs=1e-6)
     said = capsys.readouterr().out
     assert "shuffled minus tags:" in said
     assert "Java" in entry["unavailable"]["meteor"]

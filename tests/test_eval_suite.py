@@ -127,6 +127,11 @@ def test_outcomes_give_the_figure_back(done: Path) -> None:
         with np.load(done / "outcomes" / f"{name.replace(' ', '-')}.npz", allow_pickle=False) as kept:
             assert len(set(kept["keys"].tolist())) == 36
             assert kept["accuracy"].mean() == pytest.approx(found[name]["accuracy"]["value"], abs=1e-6)
+    with np.load(done / "outcomes" / "retrieval-clotho.npz", allow_pickle=False) as kept:
+        for way in ("text_to_audio", "audio_to_text"):
+            for recall in ("R@1", "R@10"):
+                value = found["retrieval clotho"][way][recall]["value"]
+                assert kept[f"{way} {recall}"].mean() == pytest.approx(value, abs=1e-6)
 
 
 def test_one_evaluation_that_fails_does_not_stop_the_others(

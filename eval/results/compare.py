@@ -89,7 +89,7 @@ def means(first: np.ndarray, other: np.ndarray) -> Difference:
     binary = np.isin(gain, (-1, 0, 1)).all() and np.isin(np.concatenate([first, other]), (0, 1)).all()
     paired = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if binary else sign_flips(gain)
     by_run = [runs.mean(axis=1, dtype=float) for runs in (first, other)]
-    return _difference(by_run, drawn, paired, len(gain))
+    return difference(by_run, drawn, paired, len(gain))
 
 
 def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> Difference:
@@ -99,10 +99,10 @@ def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> D
     by_run, spread = [one[:, 0], two[:, 0]], float(np.nanstd(drawn))
     value = float(by_run[1].mean() - by_run[0].mean())
     p = math.erfc(abs(value) / (math.sqrt(2) * spread)) if spread else float(value == 0)
-    return _difference(by_run, drawn, p, len(truth))
+    return difference(by_run, drawn, p, len(truth))
 
 
-def _difference(by_run: Sequence[np.ndarray], drawn: np.ndarray, p: float, n: int) -> Difference:
+def difference(by_run: Sequence[np.ndarray], drawn: np.ndarray, p: float, n: int) -> Difference:
     """Return a difference from the number of each run (R,) of both, its resamples (B,), and its p over clips alone."""
     first, other = by_run
     value, interval = float(other.mean() - first.mean()), metrics.percentiles(drawn)

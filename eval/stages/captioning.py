@@ -91,7 +91,7 @@ def run(config: CaptioningConfig) -> None:
     }
     listed = storage.join(storage.resolve(config.out), f"{results.file_stem(name)}.csv")
     storage.publish(listed, _table(written, scores))
-    uri = results.publish(config.out, name, loaded, config.model, entry, {})
+    uri = results.publish(config.out, name, loaded, config.model, entry, _outcomes(written, scores))
     print(text_table(entry))
     log.info("captioning %s: n %d; wrote %s and %s", task.name, entry["n"], uri, listed)
 
@@ -207,6 +207,21 @@ def _differences(scores: dict[str, Score], first: dict[str, Score]) -> dict[str,
             gain = one - other
             interval = metrics.bootstrap(lambda rows, gain=gain: float(gain[rows].mean()), len(gain))  # type: ignore[misc]
             found[name] = results.metric(float(gain.mean()), interval)
+    return found
+
+
+def _outcomes(written: Written, scores: dict[str, dict[str, Score]]) -> dict[str, np.ndarray]:
+    """Return what two runs are compared by: of every score that is a mean over clips, that of each clip (N,)."""
+    found = {"keys": results.keys(written.clips)}
+    for guidance, by_name in scores.items():
+        for name in COMPARED:
+            score = by_name[name]
+            if (
+                score.value is not None
+                and score.per_clip is not None
+                and np.isclose(score.per_clip.mean(), score.value)
+            ):
+                found[f"guidance {guidance} {name}"] = score.per_clip
     return found
 
 

@@ -24,6 +24,7 @@ from train.metrics import ranking
 
 log = logging.getLogger(__name__)
 RECALL_AT = (1, 5, 10, 50)
+COMPARED_AT = (1, 10)  # those whose outcome by clip is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Measured(NamedTuple):
     """Both directions."""
 
     metrics: dict[str, dict[str, MetricRecord]]  # direction -> name -> metric
-    outcomes: dict[str, np.ndarray]  # "<direction> R@10" -> (N,) share of a clip's queries that succeed
+    outcomes: dict[str, np.ndarray]  # "<direction> R@1" and R@10 -> (N,) share of a clip's queries that succeed
 
 
 def clips_of_captions(clips: Sequence[Clip]) -> np.ndarray:
@@ -87,7 +88,8 @@ def measure(similarity: np.ndarray, clip_of_caption: np.ndarray) -> Measured:
         "audio_to_text": _one_way(similarity, relevant, np.arange(len(similarity)), chance_text),
     }
     return Measured(
-        {way: metrics for way, (metrics, _) in found.items()}, {f"{way} R@10": hits for way, (_, hits) in found.items()}
+        {way: metrics for way, (metrics, _) in found.items()},
+        {f"{way} {recall}": hits for way, (_, by_recall) in found.items() for recall, hits in by_recall.items()},
     )
 
 
@@ -98,8 +100,8 @@ def _chance(items: int, relevant: int, k: int) -> float:
 
 def _one_way(
     similarity: np.ndarray, relevant: np.ndarray, clip_of_query: np.ndarray, chances: list[float]
-) -> tuple[dict[str, MetricRecord], np.ndarray]:
-    """Return the metrics and the share (N,) of each clip's queries that R@10 counts.
+) -> tuple[dict[str, MetricRecord], dict[str, np.ndarray]]:
+    """Return the metrics, and for the recalls that are compared the share (N,) of each clip's queries that they count.
 
     Intervals resample clips, not queries: five captions of one clip are not five independent trials.
     """
@@ -115,4 +117,4 @@ def _one_way(
     found["mAP@10"] = mean(metrics.query_average_precision(similarity, relevant, k=10))
     found["MedR"] = results.metric(float(np.median(best.ranks)), metrics.bootstrap_median(best.ranks, clip_of_query))
     found["MeanR"] = mean(best.ranks)
-    return found, np.bincount(clip_of_query, weights=best.within(10)) / queries
+    return found, {f"R@{k}": np.bincount(clip_of_query, weights=best.within(k)) / queries for k in COMPARED_AT}
