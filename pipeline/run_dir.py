@@ -52,7 +52,7 @@ def claim(
     differing = [
         f"{name} was {stored.get(name)!r}, now {value!r}"
         for name, value in current.items()
-        if name not in free and stored.get(name) != value
+        if name not in free and _bound(stored.get(name), config, name) != _bound(value, config, name)
     ]
     if differing:
         remedy = "choose another folder, or delete this one to start over"
@@ -98,6 +98,15 @@ def _value(hint: Any, value: Any) -> Any:
 
 def _free_fields(config: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(config) if not field.metadata.get("identity", True)]
+
+
+def _bound(value: Any, config: Any, name: str) -> Any:
+    """Return the plain value of a field without what may change between runs inside it."""
+    inner = getattr(config, name, None)
+    if not (dataclasses.is_dataclass(inner) and isinstance(value, dict)):
+        return value
+    free = _free_fields(inner)
+    return {key: _bound(each, inner, key) for key, each in value.items() if key not in free}
 
 
 def _with_defaults(stored: Mapping[str, Any], config: Any) -> dict[str, Any]:

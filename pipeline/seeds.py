@@ -67,7 +67,7 @@ def _check(value: str | None, template: Sequence[str], refusal: str) -> None:
         raise InputError(FLAG, value, refusal)
     if not value.isdecimal() or int(value) < 1:
         raise InputError(FLAG, value, "give the number of runs, 1 or more")
-    for flag in (argument.partition("=")[0] for argument in template):
+    for flag in (argument.partition("=")[0] for argument in template if argument.startswith("--")):
         if flag.removeprefix("--") in FIELDS:
             raise InputError(FLAG, value, f"sets the seed of every run; leave out {flag}, or leave out {FLAG}")
 

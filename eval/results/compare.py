@@ -74,7 +74,10 @@ def recipes(first: Sequence[str], other: Sequence[str], name: str) -> Json:
     if not outcomes.same_truth(aligned):
         return {"unavailable": "the labels of the clips differ between the two"}
     one, two = aligned[: len(one)], aligned[len(one) :]
-    return {outcomes.title(key): _plain(_compare(key, one, two)) for key in outcomes.measured(aligned)}
+    differences = {outcomes.title(key): _compare(key, one, two) for key in outcomes.measured(aligned)}
+    if not all(np.isfinite(difference.value) for difference in differences.values()):
+        return {"unavailable": "no class has a clip among those that both were evaluated on"}
+    return {title: _plain(difference) for title, difference in differences.items()}
 
 
 def _compare(key: str, first: Sequence[Outcomes], other: Sequence[Outcomes]) -> Difference:
@@ -107,7 +110,7 @@ def difference(by_run: Sequence[np.ndarray], drawn: np.ndarray, p: float, n: int
     first, other = by_run
     value, interval = float(other.mean() - first.mean()), metrics.percentiles(drawn)
     counts = len(first), len(other)
-    if min(counts) < 2:
+    if min(counts) < 2 or not np.isfinite(value):
         return Difference(value, interval, p, n, runs=counts)
     both = run_noise.hierarchical(first, other, drawn[np.isfinite(drawn)], n, SEED)
     return Difference(value, interval, both.p, n, both.interval95, counts)

@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 
 SAME = ("ids_sha256", "folds", "fold_rule", "prompts", "class_texts", "classes")  # in all runs of a recipe
 OF_FIRST_RUN = ("config", "versions", "missing", "notes", "unavailable", *SAME)
+TRAINS = "finetune "  # evaluations whose training has a seed of its own
 DIGITS = 6
 
 
@@ -39,12 +40,14 @@ def read(folder: str, flag: str) -> Recipe:
     Raises:
         InputError: naming the flag, when there are no results, a file is damaged, or the runs do not belong together.
     """
-    folders = {storage.resolve(folder).rpartition("/")[2]: folder}
-    if not store.has(folder, flag):
-        inside = {
-            name: storage.join(storage.resolve(folder), name) for name in storage.list_names(storage.resolve(folder))
-        }
-        folders = {name: uri for name, uri in inside.items() if store.has(uri, flag)} or folders
+    root = storage.resolve(folder)
+    own = store.has(folder, flag)
+    inside = {name: storage.join(root, name) for name in storage.list_names(root)}
+    seeds = {name: uri for name, uri in inside.items() if store.holds_evaluations(uri)}
+    if own and seeds:
+        remedy = f"holds results and runs with results ({', '.join(seeds)}); move the results or the runs elsewhere"
+        raise InputError(flag, folder, remedy)
+    folders = {root.rpartition("/")[2]: folder} if own or not seeds else seeds
     recipe = Recipe(folders=folders, records={name: store.read(uri, flag) for name, uri in folders.items()})
     for name, record in recipe.records.items():
         _check_whole(record, recipe.folders[name], flag)
@@ -71,9 +74,21 @@ def _check_same(recipe: Recipe, folder: str, flag: str) -> None:
         (first, own), *others = with_it
         for run, record in others:
             one, two = own["results"][evaluation], record["results"][evaluation]
-            if differing := [key for key in SAME if one.get(key) != two.get(key)]:
+            if record["model"]["revision"] == own["model"]["revision"] and not evaluation.startswith(TRAINS):
+                text = f"its runs {first} and {run} are one model: evaluating it twice is no second training run"
+                raise InputError(flag, folder, f"{text}; give --model another one for each seed")
+            differing = [key for key in SAME if one.get(key) != two.get(key)]
+            differing += store.differing(_seedless(one["config"]), _seedless(two["config"]))
+            if differing:
                 text = f"in {evaluation!r} its runs {first} and {run} have different {', '.join(differing)}; {remedy}"
                 raise InputError(flag, folder, text)
+
+
+def _seedless(config: Any) -> Any:
+    """Return a config without its seeds, which differ between the runs of a recipe."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _seedless(value) for key, value in config.items() if key != "seed"}
 
 
 def merge(recipe: Recipe) -> RunRecord:

@@ -190,6 +190,11 @@ def differing(held: Json, wanted: Json) -> list[str]:
     return [key for key in fields if key not in PLACE_AND_SPEED]
 
 
+def holds_evaluations(folder: str) -> bool:
+    """Return whether a folder has a folder of results, as a run in the folder of its recipe has."""
+    return any(name.endswith(".json") for name in storage.names(storage.join(folder, FOLDER)))
+
+
 def publish(
     out: str, name: str, loaded: Checkpoint, model_uri: str, entry: Entry, outcomes: dict[str, np.ndarray]
 ) -> str:

@@ -85,7 +85,7 @@ base() {
     evaluate "$BASE/models/guided" "$BASE/results/guided"
 }
 
-# noisy <per cent>: DATA becomes captions guided by tags of which so many are wrong on purpose; of real tags, as they are.
+# noisy <per cent>: DATA becomes captions guided by tags of which so many are wrong on purpose; real tags stay right.
 noisy() {
     DATA="$BASE/captions"
     if [ "$1" != 0 ] && [ "$SIZE" != full ]; then

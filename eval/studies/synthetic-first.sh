@@ -27,7 +27,7 @@ for clips in 100 400 1200; do
             init=(--init-audio "$BASE/captioner/seed{seed}")
         fi
         python -m train pretrain "${pretrain[@]}" --seeds "$SEEDS" --data "$list" --label-phrases "{}" \
-            --mask-duplicates --optim.batch-size 50 --optim.epochs "$((4800 / clips))" "${init[@]}" \
+            --mask-duplicates --optim.batch-size 50 --optim.epochs "$((4800 / clips))" ${init[@]+"${init[@]}"} \
             --out "$OUT/models/$start-$clips"
         python -m eval zero-shot esc50 --seeds "$SEEDS" --prompts "{}" --model "$OUT/models/$start-$clips/seed{seed}" \
             --task-dir "$esc50" --out "$OUT/results/$start-$clips"
@@ -35,4 +35,8 @@ for clips in 100 400 1200; do
     done
 done
 
+for clips in 100 400 1200; do
+    python -m eval report demo --results "$OUT/results/random-$clips" "$OUT/results/synthetic-$clips" \
+        --out "$OUT/report-$clips"
+done
 python -m eval report demo --results "${shown[@]}" --out "$OUT/report"

@@ -65,6 +65,7 @@ def run(config: SynthConfig) -> None:
     """Write the corpus; a corpus of the same config that is already complete is left alone."""
     _check(config)
     out = run_dir.claim(config.out, config)
+    storage.publish_json(storage.join(out, "class_texts.json"), phrases.class_texts())  # an earlier corpus lacks it
     marker = storage.join(out, "config.json")
     if storage.exists(marker):
         log.info("synth: %s is complete already", out)
@@ -72,7 +73,6 @@ def run(config: SynthConfig) -> None:
     names = {phrases.WORDINGS[name].mid: name for name in sounds.SOUNDS}
     counts = {"captioned": config.num_captioned, "tagged": config.num_tagged, "evaluation": config.num_evaluation}
     storage.publish(storage.join(out, audioset.LABELS_FILE), audioset.write_labels(names).encode())
-    storage.publish_json(storage.join(out, "class_texts.json"), phrases.class_texts())
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for split, count in counts.items():
             scenes = list(_write_clips(pool, out, split, count, config))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline import run_dir, storage
 from pipeline.errors import InputError
+from pipeline.run_dir import NOT_IDENTITY
 from train import checkpoint
 from train.data import clip_sets, mixing
 from train.data.clip_sets import Mixture
@@ -39,7 +40,7 @@ class MixtureConfig:
 
     recipe: PretrainConfig = field(default_factory=PretrainConfig)
     """What to mix (--recipe.data), for which clips (--recipe.validation), and how a small model is trained on a mixture."""
-    model: str = ""
+    model: str = field(default="", metadata=NOT_IDENTITY)
     """Two-tower checkpoint whose text tower embeds the captions for clustering."""
     num_clusters: int = 8
     """Clusters."""
