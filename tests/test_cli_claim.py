@@ -153,7 +153,7 @@ FREE_FIELDS = {
     ExportConfig: {"data", "in_process"},
     IndexConfig: {"max_bad_fraction"},
     TrainCaptionerConfig: COMMON | {"source", "labelled", "max_bad_fraction", "init_audio"},
-    PretrainConfig: COMMON | {"data", "init", "init_audio", "validation"},
+    PretrainConfig: COMMON | {"data", "mixture", "init", "init_audio", "validation"},
     FinetuneConfig: COMMON | {"data", "init_audio"},
     ConvertConfig: {"weights", "class_labels", "cnn"},
 }  # fmt: skip

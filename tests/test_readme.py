@@ -34,7 +34,13 @@ HEADINGS = [
     "What it does", "Quick example", "The flags that matter", "Formats", "Guarantees and limits", "Decisions",
 ]  # fmt: skip
 PROGRAMS = {"ray", "export", "for", "done", "(umask"}  # first words of lines that are not this repository's
-THEIR_FLAGS = {"--dataset-type", "--audio-ext", "--memory", "--help"}  # of open_clip, Ray and every stage
+THEIR_FLAGS = {
+    "--dataset-type",
+    "--audio-ext",
+    "--memory",
+    "--help",
+    "--size",
+}  # of open_clip, Ray, every stage, studies
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 DEMO = (ROOT / "cluster" / "demo.sh").read_text()

@@ -43,7 +43,7 @@ def read(folder: str, flag: str) -> Recipe:
     root = storage.resolve(folder)
     own = store.has(folder, flag)
     inside = {name: storage.join(root, name) for name in storage.list_names(root)}
-    seeds = {name: uri for name, uri in inside.items() if store.holds_evaluations(uri)}
+    seeds = {name: uri for name, uri in inside.items() if store.holds_evaluations(uri, flag)}
     if own and seeds:
         remedy = f"holds results and runs with results ({', '.join(seeds)}); move the results or the runs elsewhere"
         raise InputError(flag, folder, remedy)
@@ -78,7 +78,7 @@ def _check_same(recipe: Recipe, folder: str, flag: str) -> None:
                 text = f"its runs {first} and {run} are one model: evaluating it twice is no second training run"
                 raise InputError(flag, folder, f"{text}; give --model another one for each seed")
             differing = [key for key in SAME if one.get(key) != two.get(key)]
-            differing += store.differing(_seedless(one["config"]), _seedless(two["config"]))
+            differing += store.differing(_seedless(one.get("config", {})), _seedless(two.get("config", {})))
             if differing:
                 text = f"in {evaluation!r} its runs {first} and {run} have different {', '.join(differing)}; {remedy}"
                 raise InputError(flag, folder, text)

@@ -190,9 +190,12 @@ def differing(held: Json, wanted: Json) -> list[str]:
     return [key for key in fields if key not in PLACE_AND_SPEED]
 
 
-def holds_evaluations(folder: str) -> bool:
-    """Return whether a folder has a folder of results, as a run in the folder of its recipe has."""
-    return any(name.endswith(".json") for name in storage.names(storage.join(folder, FOLDER)))
+def holds_evaluations(folder: str, flag: str) -> bool:
+    """Return whether a folder has evaluations of a model; a report, whose results.json is of several, has none."""
+    files = _files(folder, flag)
+    return len(files) > 1 or any(
+        not uri.endswith(EARLIER_FILE) or _are_results(storage.read_json(uri)) for uri in files
+    )
 
 
 def publish(

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Does it help to choose how much of each kind of clip a model is trained on? Captions are clustered, small models try
 # mixtures of the clusters, and the mixture that suits the validation clips best trains the model ("searched").
-# Beside it stand every cluster alike ("uniform") and the clips as they come ("proportional"), for the same number of steps, but
-# for rounding.
+# Beside it stand every cluster alike ("uniform") and the clips as they come ("proportional"), for the same number of
+# steps, but for rounding.
 # The clips are skewed on purpose: of those with one of ten rare sounds, one in twelve is left, while validation and
 # evaluation clips have all twenty sounds alike. On balanced clips proportional is hard to beat.
 #   --size full takes the captions of base and VALIDATION, a listing of captioned clips like those the model is for.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Do hard negatives teach word order and negation, and what do they cost? Models without them, with captions in the
-# wrong order, with statements on absent sounds, and with both. Measured by right captions against wrong ones of the same form,
-# and by zero-shot classification and retrieval.
+# wrong order, with statements on absent sounds, and with both. Measured by right captions against wrong ones of the
+# same form, and by zero-shot classification and retrieval.
 # shellcheck source=eval/studies/common.sh
 source "$(dirname "$0")/common.sh"
 
