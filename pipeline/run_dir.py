@@ -47,7 +47,7 @@ def claim(
             return folder
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
-    stored = _with_defaults(storage.read_json(marker), config)
+    stored = with_defaults(storage.read_json(marker), config)
     free = {*_free_fields(config), "out"}  # a folder may be moved or copied
     differing = [
         f"{name} was {stored.get(name)!r}, now {value!r}"
@@ -109,15 +109,15 @@ def _bound(value: Any, config: Any, name: str) -> Any:
     return {key: _bound(each, inner, key) for key, each in value.items() if key not in free}
 
 
-def _with_defaults(stored: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Return a stored config with the default of every field of `config` that it lacks."""
+def with_defaults(stored: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return a stored config, plain, with the default of every field of the dataclass `config` that it lacks."""
     complete, defaults = _with_current_names(type(config), stored), storage.plain(dataclasses.asdict(type(config)()))
     for name, default in defaults.items():
         value = getattr(config, name)
         if name not in complete:
             complete[name] = default
         elif dataclasses.is_dataclass(value) and isinstance(complete[name], dict):
-            complete[name] = _with_defaults(complete[name], value)
+            complete[name] = with_defaults(complete[name], value)
     return complete
 
 

@@ -103,8 +103,7 @@ def launch(worker: Worker, scale: ScaleConfig, out: str, ingest: Literal["local"
 
 def _run_in_process(worker: Worker, out: str, ingest: Literal["local", "ray"]) -> None:
     _set_up_logging()
-    if "OMP_NUM_THREADS" not in os.environ:  # who sets it shares the cores with other processes
-        torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(_num_threads())
     context = Context(
         rank=0,
         world_size=1,
@@ -115,6 +114,12 @@ def _run_in_process(worker: Worker, out: str, ingest: Literal["local", "ray"]) -
     )
     with _saving_on_sigterm(out, in_process=True):
         worker(context)
+
+
+def _num_threads() -> int:
+    """Return how many threads torch takes: OMP_NUM_THREADS, which shares cores with other processes, else all cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
 
 
 def _set_up_logging() -> None:

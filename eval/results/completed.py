@@ -9,7 +9,7 @@ from typing import Any
 from eval import tasks
 from eval.results import store
 from eval.tasks import Task
-from pipeline import storage
+from pipeline import run_dir, storage
 from pipeline.sources.clip import Clip
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,8 @@ def done(out: str, name: str, config: Any, source: str) -> bool:
     """
     held = store.read(out)["results"].get(name, {}) if store.has(out) else {}
     wanted = storage.plain(dataclasses.asdict(config))
-    same = held.get("source_sha256") == source and not store.differing(held.get("config", {}), wanted)
+    held_config = run_dir.with_defaults(held.get("config", {}), config)
+    same = held.get("source_sha256") == source and not store.differing(held_config, wanted)
     if same:
         log.info("%s: is complete already; to run it again, delete %s", name, store.results_uri(out, name))
     return same
