@@ -38,6 +38,11 @@ class Config:
     workers: int = field(default=1, metadata=run_dir.NOT_IDENTITY)
 
 
+@dataclass(frozen=True)
+class Search:
+    recipe: Config = field(default_factory=Config)
+
+
 def race(root: str, number: int, start: "multiprocessing.synchronize.Barrier", answers: multiprocessing.Queue) -> None:
     """Claim folder after folder at the same moments as the other commands do."""
     for folder in range(FOLDERS):
@@ -164,3 +169,11 @@ def test_these_fields_may_change_between_runs(config: type) -> None:
     """A field that comes to this list, or leaves it, changes which commands go on in a folder."""
     free = {each.name for each in dataclasses.fields(config) if not each.metadata.get("identity", True)}
     assert free == FREE_FIELDS[config]
+
+
+def test_what_may_change_inside_a_nested_config_may_change(tmp_path: Path) -> None:
+    out = str(tmp_path / "search")
+    run_dir.claim(out, Search(recipe=Config(workers=1)))
+    run_dir.claim(out, Search(recipe=Config(workers=8)))
+    with pytest.raises(InputError, match="recipe was"):
+        run_dir.claim(out, Search(recipe=Config(number=1)))

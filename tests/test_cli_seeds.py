@@ -65,6 +65,11 @@ def test_the_seed_of_a_config_is_found_wherever_it_is() -> None:
     assert [last[0].seed, last[1].optim.seed, last[2].recipe.optim.seed] == [1, 1, 1]
 
 
+def test_a_value_that_reads_like_a_seed_flag_is_none() -> None:
+    found = parsed("pipeline score demo --seeds 2 --data d/{seed} --model m --name seed")
+    assert [run.config.name for run in found] == ["seed", "seed"]
+
+
 def test_other_braces_stay_as_they_are() -> None:
     (run,) = parsed("eval zero-shot demo --prompts {} {}_nearby --out d")
     assert (run.name, run.config.prompts, run.config.out) == ("", ("{}", "{}_nearby"), "d")

@@ -203,3 +203,39 @@ def test_a_deviation_over_runs_stands_beside_that_of_a_fold() -> None:
     runs = {"a": merged(*(run_of(finetune__esc50=entry) for entry in folds)), "b": run_of(finetune__esc50=folds[0])}
     assert tables.more(built(runs))[1][2:] == ["89.0 ± 1.4; ± 3.0, 5 folds", "88.0 ± 3.0, 5 folds"]
     Page(page.render(typed(runs), built(runs), []))
+
+
+def test_one_model_evaluated_twice_is_no_recipe(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path / "guided", [0.6, 0.7])
+    file = tmp_path / "guided" / "seed1" / "results.json"
+    held = json.loads(file.read_text())
+    held["model"]["revision"] = "0" * 64
+    file.write_text(json.dumps(held))
+    with pytest.raises(InputError, match=r"seed0 and seed1 are one model.*for each seed"):
+        read(folder)
+
+
+def test_runs_with_other_settings_are_refused_and_other_seeds_are_not(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path / "guided", [0.6, 0.7])
+
+    def configure(*configs: dict[str, Any]) -> None:
+        for number, config in enumerate(configs):
+            file = tmp_path / "guided" / f"seed{number}" / "results.json"
+            held = json.loads(file.read_text())
+            held["results"]["zero-shot esc50"]["config"] = config
+            file.write_text(json.dumps(held))
+
+    configure({"recipe": {"optim": {"seed": 0}}}, {"recipe": {"optim": {"seed": 1}}})
+    assert list(read(folder).records) == ["seed0", "seed1"]
+    configure({"transfer_over": "classes"}, {"transfer_over": "tags"})
+    with pytest.raises(InputError, match="have different transfer_over"):
+        read(folder)
+
+
+def test_a_stray_evaluation_beside_the_runs_is_named_and_a_report_is_no_run(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path / "guided", [0.6, 0.7])
+    report.run(ReportConfig(results=(folder,), out=f"{folder}/report"))
+    assert list(read(folder).records) == ["seed0", "seed1"]
+    (tmp_path / "guided" / "results.json").write_text(json.dumps(run_of(zero_shot__esc50=zero_shot())))
+    with pytest.raises(InputError, match=r"holds results and runs with results .seed0, seed1."):
+        read(folder)
