@@ -35,7 +35,10 @@ from train.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 FOLDER, EARLIER_FILE = "results", "results.json"
-PLACE_AND_SPEED = {"model", "out", "task_dir", "cache", "batch_size", "workers", "gpus_per_worker", "device"}
+PLACE_AND_SPEED = {"model", "out", "task_dir", "cache", "batch_size", "workers", "gpus_per_worker", "device"} | {
+    "class_texts",  # what the file holds is in the hash of the source,
+    "clap",  # and so is the revision of this checkpoint
+}
 SHOWN = ("n", "num_listed", "ids_sha256", "overlap", "folds", "fold_rule")  # of an entry, by every report
 PACKAGES = ("blat-ray", "torch", "torchaudio", "transformers", "ray", "numpy")
 
