@@ -65,7 +65,9 @@ def run(config: SynthConfig) -> None:
     """Write the corpus; a corpus of the same config that is already complete is left alone."""
     _check(config)
     out = run_dir.claim(config.out, config)
-    storage.publish_json(storage.join(out, "class_texts.json"), phrases.class_texts())  # an earlier corpus lacks it
+    texts = storage.join(out, "class_texts.json")
+    if not storage.exists(texts):  # as in a corpus of an earlier version, which is complete otherwise
+        storage.publish_json(texts, phrases.class_texts())
     marker = storage.join(out, "config.json")
     if storage.exists(marker):
         log.info("synth: %s is complete already", out)
