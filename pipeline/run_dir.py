@@ -47,12 +47,11 @@ def claim(
             return folder
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
-    stored = with_defaults(storage.read_json(marker), config)
-    free = {*_free_fields(config), "out"}  # a folder may be moved or copied
+    was, now = (_bound(each, config) for each in (with_defaults(storage.read_json(marker), config), current))
     differing = [
-        f"{name} was {stored.get(name)!r}, now {value!r}"
-        for name, value in current.items()
-        if name not in free and _bound(stored.get(name), config, name) != _bound(value, config, name)
+        f"{name} was {was.get(name)!r}, now {value!r}"
+        for name, value in now.items()
+        if name != "out" and was.get(name) != value  # a folder may be moved or copied
     ]
     if differing:
         remedy = "choose another folder, or delete this one to start over"
@@ -96,17 +95,12 @@ def _value(hint: Any, value: Any) -> Any:
     return value
 
 
-def _free_fields(config: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(config) if not field.metadata.get("identity", True)]
-
-
-def _bound(value: Any, config: Any, name: str) -> Any:
-    """Return the plain value of a field without what may change between runs inside it."""
-    inner = getattr(config, name, None)
-    if not (dataclasses.is_dataclass(inner) and isinstance(value, dict)):
-        return value
-    free = _free_fields(inner)
-    return {key: _bound(each, inner, key) for key, each in value.items() if key not in free}
+def _bound(plain: Any, config: Any) -> Any:
+    """Return a plain config without the fields that may change between runs, wherever they are nested."""
+    if not (dataclasses.is_dataclass(config) and isinstance(plain, dict)):
+        return plain
+    free = {field.name for field in dataclasses.fields(config) if not field.metadata.get("identity", True)}
+    return {name: _bound(value, getattr(config, name, None)) for name, value in plain.items() if name not in free}
 
 
 def with_defaults(stored: Mapping[str, Any], config: Any) -> dict[str, Any]:

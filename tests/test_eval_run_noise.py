@@ -27,7 +27,7 @@ def compared(first: np.ndarray, other: np.ndarray) -> Difference:
     """As compare.means, with resamples of the clips that are drawn once for all simulations."""
     by_run = [first.mean(axis=1), other.mean(axis=1)]
     drawn = WEIGHTS @ (other.mean(axis=0) - first.mean(axis=0))
-    return compare.difference(by_run, drawn, 1.0, CLIPS)
+    return compare.difference(by_run, drawn, lambda: 1.0, CLIPS)
 
 
 @pytest.mark.parametrize("runs", [3, 5])

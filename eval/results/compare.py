@@ -4,7 +4,7 @@ Shapes: R = runs of a recipe, N = clips that all runs of both evaluated, C = cla
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,13 +67,12 @@ def recipes(first: Sequence[str], other: Sequence[str], name: str) -> Json:
     found = [[held for folder in folders if (held := outcomes.read(folder, name))] for folders in (first, other)]
     if not all(found):
         return {}
-    one, two = (found[0], found[1])
-    aligned = outcomes.align([*one, *two])
+    aligned = outcomes.align([*found[0], *found[1]])
     if not len(aligned[0]["keys"]):
         return {"unavailable": "the two were evaluated on different clips"}
     if not outcomes.same_truth(aligned):
         return {"unavailable": "the labels of the clips differ between the two"}
-    one, two = aligned[: len(one)], aligned[len(one) :]
+    one, two = aligned[: len(found[0])], aligned[len(found[0]) :]
     differences = {outcomes.title(key): _compare(key, one, two) for key in outcomes.measured(aligned)}
     if not all(np.isfinite(difference.value) for difference in differences.values()):
         return {"unavailable": "no class has a clip among those that both were evaluated on"}
@@ -89,10 +88,13 @@ def means(first: np.ndarray, other: np.ndarray) -> Difference:
     """Compare two means over the same clips and over runs, (R, N) each."""
     gain = other.mean(axis=0, dtype=float) - first.mean(axis=0, dtype=float)
     drawn = metrics.bootstrap_draws(lambda rows: float(gain[rows].mean()), len(gain), SEED)
-    binary = np.isin(gain, (-1, 0, 1)).all() and np.isin(np.concatenate([first, other]), (0, 1)).all()
-    paired = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if binary else sign_flips(gain)
+
+    def p_over_clips() -> float:
+        binary = np.isin(gain, (-1, 0, 1)).all() and np.isin(np.concatenate([first, other]), (0, 1)).all()
+        return mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if binary else sign_flips(gain)
+
     by_run = [runs.mean(axis=1, dtype=float) for runs in (first, other)]
-    return difference(by_run, drawn, paired, len(gain))
+    return difference(by_run, drawn, p_over_clips, len(gain))
 
 
 def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> Difference:
@@ -101,17 +103,25 @@ def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> D
     drawn = (two.mean(axis=0) - one.mean(axis=0))[1:]
     by_run, spread = [one[:, 0], two[:, 0]], float(np.nanstd(drawn))
     value = float(by_run[1].mean() - by_run[0].mean())
-    p = math.erfc(abs(value) / (math.sqrt(2) * spread)) if spread else float(value == 0)
-    return difference(by_run, drawn, p, len(truth))
+
+    def p_over_clips() -> float:
+        return math.erfc(abs(value) / (math.sqrt(2) * spread)) if spread else float(value == 0)
+
+    return difference(by_run, drawn, p_over_clips, len(truth))
 
 
-def difference(by_run: Sequence[np.ndarray], drawn: np.ndarray, p: float, n: int) -> Difference:
-    """Return a difference from the number of each run (R,) of both, its resamples (B,), and its p over clips alone."""
+def difference(
+    by_run: Sequence[np.ndarray], drawn: np.ndarray, p_over_clips: Callable[[], float], n: int
+) -> Difference:
+    """Return a difference from the number of each run (R,) of both and its resamples (B,).
+
+    Its p over clips alone is computed only where there is one run on a side: sign flips take long.
+    """
     first, other = by_run
     value, interval = float(other.mean() - first.mean()), metrics.percentiles(drawn)
     counts = len(first), len(other)
     if min(counts) < 2 or not np.isfinite(value):
-        return Difference(value, interval, p, n, runs=counts)
+        return Difference(value, interval, p_over_clips(), n, runs=counts)
     both = run_noise.hierarchical(first, other, drawn[np.isfinite(drawn)], n, SEED)
     return Difference(value, interval, both.p, n, both.interval95, counts)
 

@@ -97,7 +97,7 @@ def intervals(folders: Sequence[str], name: str, entry: dict[str, Any]) -> dict[
     found = {}
     for key in measured(aligned):
         path = _path(entry, key)
-        own = _lookup(entry, path).get("runs", [])
+        own = lookup(entry, path).get("runs", [])
         means, interval = _mean_over_runs(key, aligned)
         if len(own) == len(means) and np.allclose(own, means, rtol=0, atol=MAX_ROUNDING):
             found[path] = interval
@@ -116,10 +116,11 @@ def _mean_over_runs(key: str, runs: Sequence[Outcomes]) -> tuple[np.ndarray, met
 
 def _path(entry: dict[str, Any], key: str) -> tuple[str, ...]:
     path = ("map",) if key == "scores" else tuple(key.split(" "))
-    return (*path, ENSEMBLE) if ENSEMBLE in _lookup(entry, path) else path
+    return (*path, ENSEMBLE) if ENSEMBLE in lookup(entry, path) else path
 
 
-def _lookup(entry: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+def lookup(entry: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Return what stands at a path in an entry; empty where there is nothing, or no dictionary."""
     found: Any = entry
     for part in path:
         found = found.get(part) if isinstance(found, dict) else None

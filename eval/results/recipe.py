@@ -123,7 +123,7 @@ def _merge_evaluation(recipe: Recipe, name: str) -> Entry:
         merged.pop("chosen", None)
     merged["evaluated_runs"] = list(runs)
     for path, interval in outcomes.intervals(recipe.folders_with(name), name, merged).items():
-        _at(merged, path)["interval95"] = [round(bound, DIGITS) for bound in interval]
+        outcomes.lookup(merged, path)["interval95"] = [round(bound, DIGITS) for bound in interval]
     return merged
 
 
@@ -172,10 +172,3 @@ def _merge_overlap(overlaps: Sequence[Mapping[str, int | None]]) -> dict[str, in
         known = [count for count in counts if count is not None]
         merged[stage] = max(known) if len(known) == len(counts) else None
     return merged
-
-
-def _at(entry: Entry, path: Sequence[str]) -> dict[str, Any]:
-    found: Any = entry
-    for part in path:
-        found = found[part]
-    return found

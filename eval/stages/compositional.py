@@ -27,7 +27,7 @@ from eval.results.records import MetricRecord
 from eval.tasks import Task
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
-from train.metrics import foils
+from train.metrics import foils, ranking
 from train.metrics.foils import Statement
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,5 @@ def _lead(audio: np.ndarray, rows: np.ndarray, gap: np.ndarray) -> np.ndarray:
 
 
 def _wins(lead: np.ndarray) -> np.ndarray:
-    """Return 1 for a lead (P,), 0 for a loss and 0.5 for a tie, up to rounding of float32."""
-    tied = np.abs(lead) <= 16 * np.finfo(np.float32).eps
-    return np.where(tied, 0.5, lead > 0)
+    """Return 1 for a lead (P,), 0 for a loss and 0.5 for a tie."""
+    return np.where(np.abs(lead) <= ranking.TIE, 0.5, lead > 0)

@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.sources import audioset, official_layouts
 from pipeline.sources.clip import Clip, disambiguated_key
 from pipeline.sources.official_layouts import Listing
+from train.metrics import foils
 
 LISTINGS = {"synth": (Listing(("evaluation_segments.csv",)),)} | official_layouts.LISTINGS
 OWN_TABLE = "metadata.csv"  # what a dataset may bring in place of its official listings, such as a subset of it
@@ -26,7 +27,7 @@ TASKS = {
             labels="one",  # those with one sound are classified, all are tagged
             captioned=True,
             fold_rule="the evaluation split of the procedural corpus",
-            label_text=lambda label: label.split(",")[0].lower(),
+            label_text=foils.label_text,
         ),
         Task(
             name="esc50",
