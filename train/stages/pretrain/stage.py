@@ -9,6 +9,7 @@ from pipeline import storage
 from pipeline.dataset import overlays, shards
 from train.data import clip_sets, datasets
 from train.data.clip_sets import Mixture
+from train.data.loader import Clips
 from train.launch import Worker
 from train.stages import training
 from train.stages.pretrain import clips, towers
@@ -38,13 +39,18 @@ def run(config: PretrainConfig) -> None:
 
     def begin(out: str) -> Worker:
         datasets.check_present(parts)
-        origins = [f"cluster {each}" for each in range(len(parts))] if config.mixture else config.data
-        counts = ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, origins, strict=True))
-        log.info("pretrain: clips: %s; held out: %d", counts, len(validation.keys) if validation else 0)
+        log.info("pretrain: clips: %s; held out: %d", _counts(config, parts), len(validation.keys) if validation else 0)
         towers.tokenizer(config, out, Mixture(parts))
         return partial(train, config, out, datasets.names(parts))
 
     training.run_once("pretrain", config, identity, begin)
+
+
+def _counts(config: PretrainConfig, parts: Sequence[Clips]) -> str:
+    """Return how many clips there are, in each of --data where these are not split by cluster."""
+    if config.mixture:
+        return f"{sum(len(part.keys) for part in parts)} in the shares of {config.mixture}"
+    return ", ".join(f"{len(part.keys)} of {uri}" for part, uri in zip(parts, config.data, strict=True))
 
 
 def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: Context) -> None:
