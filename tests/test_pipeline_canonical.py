@@ -1,6 +1,8 @@
 """Canonical FLAC: recognised, decoded by the faster decoder to the same samples, and never trusted when it is damaged."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -144,3 +146,19 @@ def test_only_a_whole_canonical_file_passes_through(tmp_path, decoder: bool) -> 
 def test_channels_are_averaged_as_numpy_does(channels: int) -> None:
     samples = np.random.default_rng(channels).normal(0, 0.3, (5_000, channels)).astype(np.float32)
     assert np.array_equal(decoding.to_mono(samples), samples.mean(axis=1))
+
+
+def test_the_decoders_are_used_before_any_thread_is_there() -> None:
+    """cffi makes their types at the first use; two threads that do so at the same time end the process."""
+    code = (
+        "import sys, threading; used = {}\n"
+        "def trace(frame, event, argument):\n"
+        "    used.setdefault(frame.f_code.co_name, threading.active_count())\n"
+        "sys.setprofile(trace)\n"
+        "import pipeline.audio\n"
+        "sys.setprofile(None)\n"
+        "print(*(used.get(name) for name in sys.argv[1:]))"
+    )
+    names = ["read", "write", *(["flac_read_s16"] if canonical.DR_FLAC else [])]
+    found = subprocess.run([sys.executable, "-c", code, *names], check=True, capture_output=True, text=True).stdout
+    assert found.split() == ["1"] * len(names)

@@ -81,3 +81,17 @@ def _metadata_size(data: bytes) -> int:
         last = len(header) < 4 or bool(header[0] & LAST_BLOCK)
         position += 4 + int.from_bytes(header[1:], "big")
     return position
+
+
+def _use_once() -> None:
+    """Encode and decode a clip while the module is imported, by one thread.
+
+    cffi makes a type of libsndfile or miniaudio at its first use. Two threads that make the same one end the process
+    (python-cffi issue 271, seen with cffi 2.1).
+    """
+    flac = encode_flac(np.zeros(SAMPLE_RATE_HZ // 100, np.int16))
+    soundfile.read(io.BytesIO(flac), dtype="float32")
+    decode(flac)
+
+
+_use_once()
