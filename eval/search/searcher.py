@@ -140,11 +140,11 @@ class Searcher:
         if query.mode == "words":
             return self._table.search(query.text, query_type="fts", fts_columns="captions")
         if query.mode == "embedding":
-            return self._table.search(vector, vector_column_name="vector").distance_type("cosine")
+            return index_files.nearest(self._table.search(vector, vector_column_name="vector"))
         from lancedb.rerankers import RRFReranker
 
         hybrid = self._table.search(query_type="hybrid", vector_column_name="vector", fts_columns="captions")
-        return hybrid.vector(vector).text(query.text).distance_type("cosine").rerank(RRFReranker())
+        return index_files.nearest(hybrid.vector(vector).text(query.text)).rerank(RRFReranker())
 
     def _vector(self, query: Query) -> np.ndarray:
         """Return the unit vector of a query, float32 (D,)."""
