@@ -57,7 +57,7 @@ def test_the_stage_prints_each_class_and_the_mean(
     words = ["search-precision", "--index", out, "--k", "3", "--mode", "words"]
     assert cli.main("eval", "", eval_room.STAGES, words) == 0
     *_, beep, hum, mean = capsys.readouterr().out.splitlines()
-    assert beep == "| beep | 1 | 3 | 50.0 | 100.0 [100.0, 100.0] |" and hum.startswith("| hum |")
+    assert beep.startswith("| beep | 1 | 3 | 50.0 | 100.0 [") and hum.startswith("| hum | 1 | 3 | 50.0 | 100.0 [")
     assert mean.startswith("| mean | 2 | 6 | 50.0 | 100.0")
     (tmp_path / "texts.json").write_text(json.dumps({"beep": ["a hum"], "hum": ["a hum", "a beep"]}))
     assert (
