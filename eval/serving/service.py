@@ -67,7 +67,7 @@ class Service:
         return self.cache.get(f"picture {clip_id}", lambda: self._draw(sound))
 
     def samples(self, content: bytes) -> np.ndarray:
-        """Decode a sound to search with; int16 (T,) at the model's rate. Raises RequestError for other bytes, or too many."""
+        """Decode a sound to search with; int16 (T,) at the rate of the model. Raises RequestError where it is none."""
         try:
             with self.cores:
                 samples = audio.decode(content, self.searcher.sample_rate_hz, DECODE_TIMEOUT_S)
