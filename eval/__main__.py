@@ -31,6 +31,24 @@ STAGES = {
         configs.REPORT,
         no_seeds="a report shows all runs of a recipe: give --results the folder that holds seed0, seed1, ...",
     ),
+    "index-search": Stage(
+        "eval.stages.index_search",
+        "Index clips for search by text and by sound.",
+        configs.INDEX_SEARCH,
+        no_seeds="an index is of one model: name it in --model",
+    ),
+    "search": Stage(
+        "eval.stages.search",
+        "Find clips of an index by words, by a sound, or both.",
+        configs.SEARCH,
+        no_seeds="a search is in one index: name it in --index",
+    ),
+    "serve": Stage(
+        "eval.stages.serve",
+        "Serve the search page and its API.",
+        configs.SERVE,
+        no_seeds="a server has one index: name it in --index",
+    ),
 }
 
 if __name__ == "__main__":

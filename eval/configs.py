@@ -3,9 +3,12 @@
 from eval.stages.captioning import CaptioningConfig, Guidance
 from eval.stages.compositional import CompositionalConfig
 from eval.stages.finetune import FinetuneTaskConfig
+from eval.stages.index_search import IndexSearchConfig
 from eval.stages.linear_probe import LinearProbeConfig
 from eval.stages.report import ReportConfig
 from eval.stages.retrieval import RetrievalConfig
+from eval.stages.search import SearchConfig
+from eval.stages.serve import ServeConfig
 from eval.stages.suite import SuiteConfig
 from eval.stages.zero_shot import ZeroShotConfig
 from pipeline.cli import ONLY
@@ -52,3 +55,13 @@ SUITE: dict[str, tuple[str, SuiteConfig]] = {
     "tiny": ("seconds, in this process, for tests", SuiteConfig(recipe=RECIPES["tiny"][1])),
 }
 REPORT: dict[str, tuple[str, ReportConfig]] = {"demo": ("all runs given, with ten captions", ReportConfig())}
+INDEX_SEARCH: dict[str, tuple[str, IndexSearchConfig]] = {
+    "laptop": ("in this process, on CPU", IndexSearchConfig()),
+    "one-gpu": ("in this process, on a GPU", IndexSearchConfig(device="cuda", batch_size=256)),
+    "cluster": (
+        "as a job: eight Ray Data actors on a GPU each, as the cluster grows",
+        IndexSearchConfig(workers=8, gpus_per_worker=1.0, batch_size=256),
+    ),
+}
+SEARCH: dict[str, tuple[str, SearchConfig]] = {ONLY: ("in this process, on CPU", SearchConfig())}
+SERVE: dict[str, tuple[str, ServeConfig]] = {ONLY: ("in this process, or as replicas of Ray Serve", ServeConfig())}

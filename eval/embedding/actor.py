@@ -14,6 +14,15 @@ from train.checkpoint import Network
 
 DECODERS = 2  # threads of a reading task
 LOCATION_COLUMNS = ("id", *AudioLocation._fields)
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("reason", pa.string()),
+        ("duration_s", pa.float64()),
+        ("features", pa.list_(pa.float32())),
+        ("outputs", pa.list_(pa.float32())),
+    ]
+)
 
 
 def read(rows: pa.Table, sample_rate_hz: int) -> pa.Table:
@@ -52,7 +61,6 @@ class EmbeddingActor:
                 good, embeddings.features.cpu().numpy(), embeddings.outputs.cpu().numpy(), strict=True
             ):
                 features[i], outputs[i] = own, made
-        columns = {"id": rows["id"], "reason": rows["reason"], "features": features, "outputs": outputs}
-        vectors = pa.list_(pa.float32())
-        fields = [("id", pa.string()), ("reason", pa.string()), ("features", vectors), ("outputs", vectors)]
-        return pa.table(columns, schema=pa.schema(fields))
+        durations = [len(clip) / self.model.sample_rate_hz for clip in clips]
+        columns = [rows["id"], rows["reason"], durations, features, outputs]
+        return pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)

@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from eval.embedding import actor, engine
-from eval.embedding.actor import EmbeddingActor
 from eval.embedding.evaluation import EvaluationConfig
+from eval.embedding.stream import stream
 from pipeline import storage
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import AudioLocation, Clip
@@ -45,7 +44,7 @@ def embed(config: EvaluationConfig, loaded: Checkpoint, clips: Sequence[Clip]) -
         InputError: when what was embedded before cannot be read.
     """
     folder = storage.join(storage.resolve(config.cache or storage.join(config.out, "embeddings")), loaded.revision[:16])
-    ids = _ids(clips)
+    ids = clip_ids(clips)
     known = _held(folder, set(ids))
     wanted = [(clip, own) for own, clip in dict(zip(ids, clips, strict=True)).items() if own not in known]
     reasons: dict[str, str] = {}
@@ -72,15 +71,7 @@ def _embed(config: EvaluationConfig, loaded: Checkpoint, wanted: Sequence[tuple[
     columns: dict[str, list[object]] = {
         name: [getattr(clip, name) for clip, _ in wanted] for name in AudioLocation._fields
     }
-    places = pa.table({"id": [own for _, own in wanted], **columns})
-    rate_hz, size = loaded.model.sample_rate_hz, config.batch_size
-    if config.workers:
-        uri = storage.resolve(config.model)
-        yield from engine.embed_clips(places, uri, rate_hz, size, config.workers, config.gpus_per_worker)
-        return
-    model = EmbeddingActor(loaded.model, config.device)
-    for first in range(0, len(places), size):
-        yield model(actor.read(places.slice(first, size), rate_hz))
+    return stream(config, loaded, pa.table({"id": [own for _, own in wanted], **columns}))
 
 
 def _parts(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -130,7 +121,8 @@ def _cut(clip: Clip) -> tuple[float, ...]:
     return (clip.cut_start_s, clip.cut_end_s) if clip.cut_start_s or clip.cut_end_s else ()
 
 
-def _ids(clips: Sequence[Clip]) -> list[str]:
+def clip_ids(clips: Sequence[Clip]) -> list[str]:
+    """Return an id for the audio of each clip: another place, and on disk another size or date of its file, is another."""
     local = sorted({clip.uri for clip in clips if "://" not in clip.uri})
     stamps = dict(zip(local, storage.stamps(local), strict=True))
     places = ((clip.uri, clip.offset, clip.size, clip.fault, stamps.get(clip.uri), *_cut(clip)) for clip in clips)

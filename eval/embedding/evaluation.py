@@ -15,17 +15,11 @@ Read = Callable[..., tuple[Task, list[Clip]]]  # as `tasks.read`
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Which model, where the numbers go, and what computes."""
+class ComputeConfig:
+    """Which model, and what computes."""
 
     model: str = ""
     """Checkpoint directory that `train pretrain` wrote, or another kind where the stage says so."""
-    out: str = ""
-    """Folder or URI of this model's results: a file for each evaluation in <out>/results."""
-    fingerprints: tuple[str, ...] = ()
-    """Tables that `pipeline fingerprint` made of the training audio; evaluated clips that sound like it are counted."""
-    cache: str = ""
-    """Folder or URI that keeps embeddings by model and clip, for all tasks; empty is <out>/embeddings."""
     batch_size: int = 64
     """Clips in one pass of the model. Changes no number."""
     workers: int = 0
@@ -34,6 +28,18 @@ class RunConfig:
     """GPUs of each actor; 0 runs them on CPUs."""
     device: str = "cpu"
     """Torch device of this process, cpu or cuda."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(ComputeConfig):
+    """Which model, where the numbers go, and what computes."""
+
+    out: str = ""
+    """Folder or URI of this model's results: a file for each evaluation in <out>/results."""
+    fingerprints: tuple[str, ...] = ()
+    """Tables that `pipeline fingerprint` made of the training audio; evaluated clips that sound like it are counted."""
+    cache: str = ""
+    """Folder or URI that keeps embeddings by model and clip, for all tasks; empty is <out>/embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +67,17 @@ def check(config: EvaluationConfig, *kinds: Kind, read: Read = tasks.read) -> tu
     """Return the task and its clips. Raises InputError for what is wrong with the command, before any model is loaded."""
     task, clips = read(config.task, config.task_dir, config.folds, **config.listing)
     results.check(config.out, checkpoint.describe(config.model, "--model", *kinds).revision)
+    check_compute(config)
+    return task, clips
+
+
+def check_compute(config: ComputeConfig) -> None:
+    """Raise InputError for a device that is absent, and for counts that are out of range."""
     in_process.device(config.device)
     if config.batch_size < 1:
         raise InputError("--batch-size", config.batch_size, "use 1 or more")
     if config.workers < 0 or config.gpus_per_worker < 0:
         raise InputError("--workers", config.workers, "use 0 or more, here and in --gpus-per-worker")
-    return task, clips
 
 
 def load(uri: str, flag: str, device: str) -> Checkpoint:

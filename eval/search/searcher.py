@@ -1,0 +1,262 @@
+"""Queries by text, by sound or by an indexed clip -> ranked clips of an index."""
+
+import difflib
+import functools
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from eval.embedding import evaluation, in_process
+from eval.search import index as index_files
+from pipeline import audio, sources
+from pipeline.errors import InputError, JobError
+from pipeline.sources.clip import AudioLocation
+from train import checkpoint
+from train.models.clap import Clap
+
+Mode = Literal["embedding", "words", "hybrid"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+MAX_K = 1_000
+FUSED = 100  # results of each kind that hybrid ranks, where fewer are asked for
+HIT_COLUMNS = ("id", "key", "captions", "tags", "duration_s", "source_id", "data", "uri", "offset", "size")
+SCORES = {"embedding": "_distance", "words": "_score", "hybrid": "_relevance_score"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What is searched for: a text, a sound or both, among the clips that have some tags and lack others."""
+
+    text: str = ""
+    """Free text. Modes `words` and `hybrid` search its words in the captions."""
+    samples: np.ndarray | None = None
+    """A sound, int16 (T,) mono at the model's rate."""
+    like: str = ""
+    """Id of an indexed clip, whose sound is searched for. The clip itself is no result."""
+    text_weight: float = 0.5
+    """Share of the text where there is a sound too, from 0 to 1."""
+    tags: tuple[str, ...] = ()
+    """A result has all of these."""
+    without_tags: tuple[str, ...] = ()
+    """A result has none of these."""
+    mode: Mode = "embedding"
+    """`embedding` ranks by the cosine of the query and the audio; `words` by BM25 of the captions; `hybrid` by the ranks
+    that both give."""
+    k: int = 20
+    """Number of results, from 1 to MAX_K."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A clip that was found, and where it lies."""
+
+    id: str
+    """Hash of the dataset and the key, hexadecimal: the same in every index of the dataset."""
+    key: str
+    score: float
+    """Cosine, BM25 or the sum of reciprocal ranks, by the query's mode; 1 of a clip that was asked for by its id."""
+    captions: tuple[str, ...]
+    """Best first."""
+    tags: tuple[str, ...]
+    duration_s: float
+    source_id: str
+    """The id as the source wrote it."""
+    data: str
+    """Folder or URI of the dataset."""
+    tar: str
+    """Name of the file that holds the audio."""
+    offset: int
+    """Of the audio in the file, bytes; its row in a Parquet file, where `size` is -1."""
+    size: int
+    """Of the audio in the file, bytes; -1 for the whole file of a store."""
+
+
+class Searcher:
+    """An index and the model that its vectors are of. Threads may share it."""
+
+    def __init__(self, index: str, model: str = "", device: str = "cpu") -> None:
+        """Open an index as it is now. The model is loaded when the first query needs it.
+
+        Args:
+            index: the --out of `python -m eval index-search`.
+            model: the checkpoint that made the vectors, where it is no longer where the index names it.
+            device: where it embeds queries.
+
+        Raises:
+            InputError: when there is no finished index or no checkpoint, or the checkpoint is another one.
+        """
+        self.info = index_files.read_info(index)
+        self._table = index_files.open_table(self.info.uri)
+        self._model_uri, self._device = model or self.info.model, device
+        in_process.device(device)
+        revision = checkpoint.describe(self._model_uri, "--model", "clap").revision
+        if revision != self.info.revision:
+            remedy = f"has revision {revision[:12]}, the index is of {self.info.revision[:12]}; give that checkpoint"
+            raise InputError("--model", self._model_uri, remedy)
+        self._lock = threading.Lock()  # of the model: tokenizers refuse two threads at once
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Return the rate of the model's audio, Hz."""
+        return self._model.sample_rate_hz
+
+    def search(self, query: Query) -> list[Hit]:
+        """Return the clips that match best, best first; clips with equal scores are in the order of their ids.
+
+        Raises:
+            InputError: when the query asks for nothing, for too much, or for a tag or a clip that the index lacks.
+        """
+        self._check(query)
+        vector = None if query.mode == "words" else self._vector(query)
+        depth = max(query.k, FUSED) if query.mode == "hybrid" else query.k
+        found = self._found(query, vector)
+        if where := _where(query):
+            found = found.where(where, prefilter=True)
+        score = SCORES[query.mode]
+        columns = list(HIT_COLUMNS) if query.mode == "hybrid" else [*HIT_COLUMNS, score]
+        rows = found.select(columns).limit(depth).to_list()
+        sign = -1 if query.mode == "embedding" else 1
+        hits = [_hit(row, (query.mode == "embedding") + sign * row[score]) for row in rows]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id))[: query.k]
+
+    def clip(self, id: str) -> Hit:
+        """Return an indexed clip. Raises KeyError when there is none of this id."""
+        return _hit(self._row(id, HIT_COLUMNS), 1.0)
+
+    def audio(self, id: str) -> bytes:
+        """Return the audio of a clip: of a shard its FLAC by a range read of the tar, of a file its bytes as they are.
+
+        Raises:
+            KeyError: when there is no clip of this id.
+            JobError: when the audio has gone or cannot be read.
+        """
+        row = self._row(id, ("uri", "offset", "size", "cut_start_s", "cut_end_s"))
+        location = AudioLocation(**row)
+        try:
+            if location.whole:
+                return sources.read_bytes(*location[:3])
+            return audio.encode_flac(sources.read_audio(location))
+        except audio.AudioError as error:
+            raise JobError(f"the audio of clip {id} cannot be read: {error.reason}") from error
+
+    def tags(self) -> list[tuple[str, int]]:
+        """Return the tags of the clips and how many clips have each, most frequent first."""
+        return list(self._tags.items())
+
+    @functools.cached_property
+    def _tags(self) -> Mapping[str, int]:
+        counts: Counter[str] = Counter()
+        for batch in self._table.search().select(["tags"]).to_batches(8192):
+            counts.update(batch.column(0).flatten().to_pylist())
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @functools.cached_property
+    def _model(self) -> Clap:
+        model: Clap = evaluation.load(self._model_uri, "--model", self._device).model
+        return model
+
+    def _check(self, query: Query) -> None:
+        if not 1 <= query.k <= MAX_K:
+            raise InputError("--k", query.k, f"use 1 to {MAX_K}")
+        if query.mode not in MODES:
+            raise InputError("--mode", query.mode, f"use one of {', '.join(MODES)}")
+        if not 0 <= query.text_weight <= 1:
+            raise InputError("--text-weight", query.text_weight, "use 0 to 1")
+        sound = bool(query.like) or query.samples is not None
+        if not (query.text.strip() or sound):
+            raise InputError("TEXT", "", "give words to search for, or --like a sound")
+        if query.mode != "embedding" and not query.text.strip():
+            raise InputError("--mode", query.mode, "searches words: give a text, or use --mode embedding")
+        if query.mode == "words" and sound:
+            raise InputError(
+                "--mode", query.mode, "does not use the sound: use --mode embedding or hybrid, or leave it out"
+            )
+        if query.like and query.samples is not None:
+            raise InputError("--like", query.like, "give one sound only")
+        if query.samples is not None and (
+            query.samples.dtype != np.int16 or query.samples.ndim != 1 or not query.samples.size
+        ):
+            raise InputError("--like", "", "the sound must be int16 mono samples, at least one")
+        for flag, tags in (("--tags", query.tags), ("--not", query.without_tags)):
+            for tag in tags:
+                if tag not in self._tags:
+                    raise InputError(flag, tag, f"no clip has this tag{_close(tag, list(self._tags))}")
+
+    def _found(self, query: Query, vector: np.ndarray | None) -> Any:
+        """Return LanceDB's query, without filter and limit."""
+        if query.mode == "words":
+            return self._table.search(query.text, query_type="fts", fts_columns="captions")
+        if query.mode == "embedding":
+            return self._table.search(vector, vector_column_name="vector").distance_type("cosine")
+        from lancedb.rerankers import RRFReranker
+
+        hybrid = self._table.search(query_type="hybrid", vector_column_name="vector", fts_columns="captions")
+        return hybrid.vector(vector).text(query.text).distance_type("cosine").rerank(RRFReranker())
+
+    def _vector(self, query: Query) -> np.ndarray:
+        """Return the unit vector of a query, float32 (D,)."""
+        parts = []
+        with self._lock:
+            if query.text.strip():
+                parts.append(in_process.embed_text(self._model, [query.text])[0])
+            if query.samples is not None:
+                parts.append(self._model.embed_clips([query.samples])[0].cpu().numpy())
+        if query.like:
+            try:
+                parts.append(np.array(self._row(query.like, ("vector",))["vector"], np.float32))
+            except KeyError:
+                raise InputError("--like", query.like, "the index has no clip of this id") from None
+        if len(parts) == 1:
+            return np.asarray(parts[0])
+        mixed = query.text_weight * parts[0] + (1 - query.text_weight) * parts[1]
+        return np.asarray(mixed / max(np.linalg.norm(mixed), 1e-7), np.float32)
+
+    def _row(self, id: str, columns: tuple[str, ...]) -> dict[str, Any]:
+        if not index_files.ID.fullmatch(id):
+            raise KeyError(id)
+        rows = self._table.search().where(f"id = {index_files.quoted(id)}").select(list(columns)).limit(1).to_list()
+        if not rows:
+            raise KeyError(id)
+        return dict(rows[0])
+
+
+def _where(query: Query) -> str:
+    """Return the filter of a query as LanceDB's SQL; '' where there is none."""
+    parts = []
+    if query.tags:
+        parts.append(f"array_has_all(tags, [{', '.join(map(index_files.quoted, query.tags))}])")
+    if query.without_tags:
+        parts.append(f"NOT array_has_any(tags, [{', '.join(map(index_files.quoted, query.without_tags))}])")
+    if query.like:
+        parts.append(f"id != {index_files.quoted(query.like)}")
+    return " AND ".join(parts)
+
+
+def _close(tag: str, tags: list[str]) -> str:
+    """Return the tags that a name may stand for, for a message."""
+    lower = {each.lower(): each for each in reversed(tags)}
+    near = difflib.get_close_matches(tag.lower(), list(lower), 3)
+    return (
+        f"; close to it: {', '.join(lower[each] for each in near)}"
+        if near
+        else f"; most frequent: {', '.join(tags[:3])}"
+    )
+
+
+def _hit(row: Mapping[str, Any], score: float) -> Hit:
+    return Hit(
+        id=row["id"],
+        key=row["key"],
+        score=float(score),
+        captions=tuple(row["captions"]),
+        tags=tuple(row["tags"]),
+        duration_s=row["duration_s"],
+        source_id=row["source_id"],
+        data=row["data"],
+        tar=row["uri"].rpartition("/")[2],
+        offset=max(row["offset"], 0),
+        size=row["size"],
+    )
