@@ -185,7 +185,11 @@ def test_a_file_is_chosen_or_dropped(window: Watched, searcher: Searcher, datase
     assert keys(page)[0] == first
     expect(page.locator("#filters li")).to_have_text(["like my sound.flac×"])
     data = page.evaluate_handle(
-        "bytes => { const data = new DataTransfer(); data.items.add(new File([new Uint8Array(bytes)], 'b.flac')); return data; }",
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], 'b.flac'));
+            return data;
+        }""",
         list(flac_of(dataset, second)),
     )
     page.dispatch_event("body", "dragover", {"dataTransfer": data})

@@ -2,8 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from eval.search import Hit
-from eval.search.searcher import IndexInfo
+from eval.search import Hit, IndexInfo
 from eval.serving.service import public_name
 
 

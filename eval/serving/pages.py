@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Form, Request
 from starlette.responses import HTMLResponse, Response
 
-from eval.search.searcher import IndexInfo
+from eval.search import IndexInfo
 from eval.serving.access import Access
 from eval.serving.api import MAX_TEXT
 from eval.serving.guard import MB
