@@ -43,6 +43,12 @@ STAGES = {
         configs.SEARCH,
         no_seeds="a search is in one index: name it in --index",
     ),
+    "search-precision": Stage(
+        "eval.stages.search_precision",
+        "How many of the first results of a class's texts have its tag.",
+        configs.SEARCH_PRECISION,
+        no_seeds="an index is of one model: name it in --index",
+    ),
     "serve": Stage(
         "eval.stages.serve",
         "Serve the search page and its API.",

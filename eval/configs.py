@@ -8,6 +8,7 @@ from eval.stages.linear_probe import LinearProbeConfig
 from eval.stages.report import ReportConfig
 from eval.stages.retrieval import RetrievalConfig
 from eval.stages.search import SearchConfig
+from eval.stages.search_precision import SearchPrecisionConfig
 from eval.stages.serve import ServeConfig
 from eval.stages.suite import SuiteConfig
 from eval.stages.zero_shot import ZeroShotConfig
@@ -64,4 +65,7 @@ INDEX_SEARCH: dict[str, tuple[str, IndexSearchConfig]] = {
     ),
 }
 SEARCH: dict[str, tuple[str, SearchConfig]] = {ONLY: ("in this process, on CPU", SearchConfig())}
+SEARCH_PRECISION: dict[str, tuple[str, SearchPrecisionConfig]] = {
+    ONLY: ("in this process, on CPU", SearchPrecisionConfig())
+}
 SERVE: dict[str, tuple[str, ServeConfig]] = {ONLY: ("in this process, or as replicas of Ray Serve", ServeConfig())}

@@ -44,13 +44,9 @@ class Listed:
 
     todo: list[tuple[Dataset, Unit]] = field(default_factory=list)
     gone: set[Name] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)  # datasets of which the table has rows
     hashes: list[str] = field(default_factory=list)  # of the datasets, in their order
     clips: list[int] = field(default_factory=list)
-
-    @property
-    def current(self) -> bool:
-        """Whether the table holds what the datasets hold."""
-        return not (self.todo or self.gone)
 
 
 def compare(table: Any, datasets: Sequence[Dataset]) -> Listed:
@@ -68,7 +64,7 @@ def compare(table: Any, datasets: Sequence[Dataset]) -> Listed:
                 found.todo.append((dataset, unit))
         found.hashes.append(digest.hexdigest())
         found.clips.append(clips)
-    found.gone = set(held) - seen
+    found.gone, found.held = set(held) - seen, {data for data, _ in held}
     return found
 
 
@@ -85,7 +81,9 @@ def fill(table: Any, listed: Listed, embed: Embed, group_clips: int) -> None:
         table.delete(_where(data, name))
     progress = Progress("index-search", "clips", sum(len(unit.rows) for _, unit in listed.todo))
     for group in _groups(listed.todo, group_clips):
-        for done in _complete(table, [dataset.complete(unit) for dataset, unit in group], embed):
+        units = [dataset.complete(unit) for dataset, unit in group]
+        known = [_known(table, unit) if unit.data in listed.held else {} for unit in units]
+        for done in _complete(units, known, embed):
             _write(table, done)
             progress.add(len(done.unit.rows))
 
@@ -126,14 +124,13 @@ def _groups(todo: Iterable[tuple[Dataset, Unit]], clips: int) -> Iterator[list[t
         yield group
 
 
-def _complete(table: Any, units: Sequence[Unit], embed: Embed) -> Iterator[Pending]:
-    """Yield units with the vectors of their clips, each as soon as its last one has come."""
+def _complete(units: Sequence[Unit], known: Sequence[dict[str, Vector]], embed: Embed) -> Iterator[Pending]:
+    """Yield units with the vectors of their clips, given those that are known, each as soon as its last one has come."""
     pending: dict[str, Pending] = {}  # by the id of each clip without a vector
     wanted: list[tuple[str, Row]] = []
-    for unit in units:
-        known = _known(table, unit)
-        own = Pending(unit, known, len(unit.rows) - len(known))
-        lacking = [(row_id, row) for row in unit.rows if (row_id := row.id(unit.data)) not in known]
+    for unit, vectors in zip(units, known, strict=True):
+        own = Pending(unit, vectors, len(unit.rows) - len(vectors))
+        lacking = [(row_id, row) for row in unit.rows if (row_id := row.id(unit.data)) not in vectors]
         pending |= dict.fromkeys((row_id for row_id, _ in lacking), own)
         wanted += lacking
         if not own.left:

@@ -21,6 +21,7 @@ from pipeline.errors import InputError
 TABLE, INFO_FILE = "clips", "index.json"
 ID = re.compile(r"[0-9a-f]{24}")
 BUILT_BY = "`python -m eval index-search`"
+PROBES = 64  # partitions that a query of an approximate index compares; tests/bench/search.py measures the recall
 MAX_UNTRAINED = 0.5  # rows that came since the vector index was trained, as a share of those that it was trained on
 
 
@@ -164,10 +165,16 @@ def optimize(table: Any, threshold: int) -> None:
 
 
 def vector_config() -> Any:
-    """Return the kind of the vector index."""
+    """Return the kind of the vector index: partitions that hold the vectors as they are."""
     from lancedb.index import IvfFlat
 
     return IvfFlat(distance_type="cosine")
+
+
+def nearest(query: Any) -> Any:
+    """Return a vector query of LanceDB by cosine. Of a vector index it looks into PROBES partitions, or more where these
+    hold too few clips that pass the filter."""
+    return query.distance_type("cosine").minimum_nprobes(PROBES).maximum_nprobes(0)
 
 
 def _outgrown(table: Any, name: str) -> bool:

@@ -1,52 +1,26 @@
 """Queries by text, by sound or by an indexed clip -> ranked clips of an index."""
 
-import difflib
 import functools
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from eval.embedding import evaluation, in_process
 from eval.search import index as index_files
+from eval.search.query import Query, check, check_tags
 from pipeline import audio, sources
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import AudioLocation
 from train import checkpoint
 from train.models.clap import Clap
 
-Mode = Literal["embedding", "words", "hybrid"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-MAX_K = 1_000
 FUSED = 100  # results of each kind that hybrid ranks, where fewer are asked for
 HIT_COLUMNS = ("id", "key", "captions", "tags", "duration_s", "source_id", "data", "uri", "offset", "size")
 SCORES = {"embedding": "_distance", "words": "_score", "hybrid": "_relevance_score"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """What is searched for: a text, a sound or both, among the clips that have some tags and lack others."""
-
-    text: str = ""
-    """Free text. Modes `words` and `hybrid` search its words in the captions."""
-    samples: np.ndarray | None = None
-    """A sound, int16 (T,) mono at the model's rate."""
-    like: str = ""
-    """Id of an indexed clip, whose sound is searched for. The clip itself is no result."""
-    text_weight: float = 0.5
-    """Share of the text where there is a sound too, from 0 to 1."""
-    tags: tuple[str, ...] = ()
-    """A result has all of these."""
-    without_tags: tuple[str, ...] = ()
-    """A result has none of these."""
-    mode: Mode = "embedding"
-    """`embedding` ranks by the cosine of the query and the audio; `words` by BM25 of the captions; `hybrid` by the ranks
-    that both give."""
-    k: int = 20
-    """Number of results, from 1 to MAX_K."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +75,8 @@ class Searcher:
     @property
     def sample_rate_hz(self) -> int:
         """Return the rate of the model's audio, Hz."""
-        return self._model.sample_rate_hz
+        with self._lock:
+            return self._model.sample_rate_hz
 
     def search(self, query: Query) -> list[Hit]:
         """Return the clips that match best, best first; clips with equal scores are in the order of their ids.
@@ -109,11 +84,13 @@ class Searcher:
         Raises:
             InputError: when the query asks for nothing, for too much, or for a tag or a clip that the index lacks.
         """
-        self._check(query)
+        check(query)
+        if query.tags or query.without_tags:
+            check_tags(query, self._tags)
         vector = None if query.mode == "words" else self._vector(query)
         depth = max(query.k, FUSED) if query.mode == "hybrid" else query.k
         found = self._found(query, vector)
-        if where := _where(query):
+        if where := query.where:
             found = found.where(where, prefilter=True)
         score = SCORES[query.mode]
         columns = list(HIT_COLUMNS) if query.mode == "hybrid" else [*HIT_COLUMNS, score]
@@ -158,49 +135,22 @@ class Searcher:
         model: Clap = evaluation.load(self._model_uri, "--model", self._device).model
         return model
 
-    def _check(self, query: Query) -> None:
-        if not 1 <= query.k <= MAX_K:
-            raise InputError("--k", query.k, f"use 1 to {MAX_K}")
-        if query.mode not in MODES:
-            raise InputError("--mode", query.mode, f"use one of {', '.join(MODES)}")
-        if not 0 <= query.text_weight <= 1:
-            raise InputError("--text-weight", query.text_weight, "use 0 to 1")
-        sound = bool(query.like) or query.samples is not None
-        if not (query.text.strip() or sound):
-            raise InputError("TEXT", "", "give words to search for, or --like a sound")
-        if query.mode != "embedding" and not query.text.strip():
-            raise InputError("--mode", query.mode, "searches words: give a text, or use --mode embedding")
-        if query.mode == "words" and sound:
-            raise InputError(
-                "--mode", query.mode, "does not use the sound: use --mode embedding or hybrid, or leave it out"
-            )
-        if query.like and query.samples is not None:
-            raise InputError("--like", query.like, "give one sound only")
-        if query.samples is not None and (
-            query.samples.dtype != np.int16 or query.samples.ndim != 1 or not query.samples.size
-        ):
-            raise InputError("--like", "", "the sound must be int16 mono samples, at least one")
-        for flag, tags in (("--tags", query.tags), ("--not", query.without_tags)):
-            for tag in tags:
-                if tag not in self._tags:
-                    raise InputError(flag, tag, f"no clip has this tag{_close(tag, list(self._tags))}")
-
     def _found(self, query: Query, vector: np.ndarray | None) -> Any:
         """Return LanceDB's query, without filter and limit."""
         if query.mode == "words":
             return self._table.search(query.text, query_type="fts", fts_columns="captions")
         if query.mode == "embedding":
-            return self._table.search(vector, vector_column_name="vector").distance_type("cosine")
+            return index_files.nearest(self._table.search(vector, vector_column_name="vector"))
         from lancedb.rerankers import RRFReranker
 
         hybrid = self._table.search(query_type="hybrid", vector_column_name="vector", fts_columns="captions")
-        return hybrid.vector(vector).text(query.text).distance_type("cosine").rerank(RRFReranker())
+        return index_files.nearest(hybrid.vector(vector).text(query.text)).rerank(RRFReranker())
 
     def _vector(self, query: Query) -> np.ndarray:
         """Return the unit vector of a query, float32 (D,)."""
         parts = []
         with self._lock:
-            if query.text.strip():
+            if query.has_text:
                 parts.append(in_process.embed_text(self._model, [query.text])[0])
             if query.samples is not None:
                 parts.append(self._model.embed_clips([query.samples])[0].cpu().numpy())
@@ -221,29 +171,6 @@ class Searcher:
         if not rows:
             raise KeyError(id)
         return dict(rows[0])
-
-
-def _where(query: Query) -> str:
-    """Return the filter of a query as LanceDB's SQL; '' where there is none."""
-    parts = []
-    if query.tags:
-        parts.append(f"array_has_all(tags, [{', '.join(map(index_files.quoted, query.tags))}])")
-    if query.without_tags:
-        parts.append(f"NOT array_has_any(tags, [{', '.join(map(index_files.quoted, query.without_tags))}])")
-    if query.like:
-        parts.append(f"id != {index_files.quoted(query.like)}")
-    return " AND ".join(parts)
-
-
-def _close(tag: str, tags: list[str]) -> str:
-    """Return the tags that a name may stand for, for a message."""
-    lower = {each.lower(): each for each in reversed(tags)}
-    near = difflib.get_close_matches(tag.lower(), list(lower), 3)
-    return (
-        f"; close to it: {', '.join(lower[each] for each in near)}"
-        if near
-        else f"; most frequent: {', '.join(tags[:3])}"
-    )
 
 
 def _hit(row: Mapping[str, Any], score: float) -> Hit:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from eval.embedding.cache import clip_ids
 from pipeline import sources, storage
-from pipeline.dataset import overlays, shards
+from pipeline.dataset import overlays, selection, shards
 from pipeline.errors import InputError
 from pipeline.sources.clip import AudioLocation, Clip
 from pipeline.storage.read_ahead import read_ahead
@@ -71,14 +71,14 @@ def open_dataset(uri: str, captions: str = "") -> Dataset:
         raise InputError("--data", uri, "give the --out of `python -m pipeline caption`, or a table or folder of clips")
     folder = storage.resolve(uri)
     try:
-        numbers = list(shards.sizes(folder))
+        sizes = shards.sizes(folder)
     except FileNotFoundError:
         if captions:
             remedy = f"{uri} is no finished dataset of shards, and has no overlays; leave --captions out"
             raise InputError("--captions", captions, remedy) from None
         return SourceDataset(folder, sources.read_clips(uri, flag="--data"))
-    overlays.check_exists(folder, captions)
-    return ShardDataset(folder, captions, numbers)
+    selection.check_overlay(folder, captions, sizes, "--captions", "`pipeline recaption` adds one")
+    return ShardDataset(folder, captions, list(sizes))
 
 
 class ShardDataset:

@@ -71,8 +71,8 @@ def select(data: str, config: SelectionConfig, columns: Sequence[str] = ()) -> I
     """
     sizes = shards.sizes(data)
     _check(config)
-    _check_overlay(data, config.captions, sizes, "--captions", "`pipeline score` adds one")
-    _check_overlay(data, config.filter.audit, sizes, "--filter.audit", "`pipeline audit` adds one")
+    check_overlay(data, config.captions, sizes, "--captions", "`pipeline score` adds one")
+    check_overlay(data, config.filter.audit, sizes, "--filter.audit", "`pipeline audit` adds one")
     return _selected(storage.resolve(data), list(sizes), config, columns)
 
 
@@ -195,8 +195,16 @@ def _check(config: SelectionConfig) -> None:
         raise InputError("--filter.audit", "", "give the overlay that `pipeline audit` wrote, these thresholds read it")
 
 
-def _check_overlay(data: str, name: str, sizes: Mapping[int, int], flag: str, remedy: str) -> None:
-    """Raise InputError when an overlay is named and lacks a part of the dataset."""
+def check_overlay(data: str, name: str, sizes: Mapping[int, int], flag: str, remedy: str) -> None:
+    """Raise InputError, naming the flag, when an overlay is named and lacks a part of the dataset.
+
+    Args:
+        data: the dataset.
+        name: of the overlay; empty names none.
+        sizes: clips of each shard of the dataset.
+        flag: the flag that names the overlay.
+        remedy: which stage writes such an overlay.
+    """
     if not name:
         return
     overlays.check_exists(data, name, flag, remedy)

@@ -12,7 +12,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import captioning, first_shard, growth, hardware, peers, ray_checkpoint, reading, trainer, two_million
+from tests.bench import (
+    captioning,
+    first_shard,
+    growth,
+    hardware,
+    peers,
+    ray_checkpoint,
+    reading,
+    search,
+    trainer,
+    two_million,
+)
 from tests.bench.ratio import HEAD, Row
 from tests.bench.sizes import TINY, Sizes
 
@@ -28,6 +39,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "clap-step": peers.clap_step,
     "ray-checkpoint": ray_checkpoint.measure,
     "growth": growth.measure,
+    "search": search.measure,
 }
 
 

@@ -14,7 +14,7 @@ import torch
 from tests.bench.ratio import CORES
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch", "ray", "pyarrow", "webdataset", "transformers", "soundfile")
+PACKAGES = ("torch", "ray", "pyarrow", "lancedb", "webdataset", "transformers", "soundfile")
 
 
 def describe(command: str) -> str:
