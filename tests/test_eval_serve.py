@@ -175,13 +175,11 @@ def test_metrics_count_by_route_and_not_by_name(server: Server) -> None:
     assert not [route for route, _ in after if "none/" in route or "no/such" in route]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_it_also_while_a_client_stays_connected(index: str, number: int) -> None:
+def test_ctrl_c_ends_it_also_while_a_client_stays_connected(index: str) -> None:
     with served(index) as server, socket.create_connection(("127.0.0.1", server.port)):
         assert server.ask("/healthz").json == {"status": "ok"}
-        assert server.stop(number) == (0 if number == signal.SIGINT else -number)
-        assert "Traceback" not in "".join(server.lines)
-        assert number != signal.SIGINT or server.lines[-1].endswith("serve: stopped\n")
+        assert server.stop(signal.SIGINT) == 0
+        assert server.lines[-1].endswith("serve: stopped\n") and "Traceback" not in "".join(server.lines)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ LIKE = "Id of a clip of the index: look for clips that sound like it."
 MODE = "embedding compares meanings, words finds the words of captions, hybrid does both."
 K = "How many clips to return."
 FILE = "A sound of any common format: look for clips that sound like it."
-WEIGHT = "Share of the text where text and sound are mixed, 0 to 1."
+WEIGHT = "Share of the text where text and sound are mixed."
 ERRORS = {400: "The request is wrong.", 404: "There is no such clip.", 429: "Too many requests."}
 UPLOAD_ERRORS = {413: "The file is too large or the sound too long.", 415: "The file is no sound."}
 Text = Annotated[str, QueryValue(description=TEXT, max_length=MAX_TEXT)]

@@ -40,8 +40,19 @@ def build(searcher: Searcher, settings: Settings) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _on_wrong_value)
     app.add_exception_handler(Exception, _on_failure)
     app.include_router(api.router(service, numbers))
+    _describe(app)
     app.include_router(pages.router(app, searcher.info, settings.limits, access))
     return Guard(app, access, settings.limits, numbers)
+
+
+def _describe(app: FastAPI) -> None:
+    """Take out of the schema FastAPI's answer for wrong values: ours is 400, as for everything else that is wrong."""
+    schema = app.openapi()
+    for calls in schema["paths"].values():
+        for call in calls.values():
+            call["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

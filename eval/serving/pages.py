@@ -25,6 +25,7 @@ MODES = (
     ("words", "Words", "Finds captions with these words"),
     ("hybrid", "Both", "Meaning and words together"),
 )
+ANSWERED = "What was asked for."
 PLACEHOLDER = "a dog barks while a train passes"
 GROUPS = {"/api/search": "Search", "/api/clips": "Clips", "/": "The index and the server"}
 
@@ -126,7 +127,10 @@ def _call(path: str, method: str, call: Mapping[str, Any], schema: Mapping[str, 
     for content in call.get("requestBody", {}).get("content", {}).values():
         body = _resolve(content["schema"], schema)
         rows += [[name, "form", *_described(each, each)] for name, each in body["properties"].items()]
-    answers = [[status, answer["description"], _fields(answer, schema)] for status, answer in call["responses"].items()]
+    answers = [
+        [status, ANSWERED if status == "200" else answer["description"], _fields(answer, schema)]
+        for status, answer in call["responses"].items()
+    ]
     return Call(
         method=method.upper(),
         path=path,

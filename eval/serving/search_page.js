@@ -127,17 +127,21 @@
     results.replaceChildren();
   };
 
+  const failure = (words, passing) => Object.assign(new Error(words), { passing });
   const ask = async (address, options) => {
     let response;
     try {
       response = await fetch(address, options);
     } catch (error) {
       if (error.name == "AbortError") throw error;
-      throw new Error("The server does not answer. Check that it still runs.");
+      throw failure("The server does not answer. Check that it still runs.", true);
     }
     if (response.status == 401) location.reload();
     const answer = await response.json().catch(() => ({}));
-    if (!response.ok) throw new Error(answer.error || "The server answered with the status " + response.status + ".");
+    if (!response.ok) {
+      const words = answer.error || "The server answered with the status " + response.status + ".";
+      throw failure(words, response.status == 429 || response.status >= 500);
+    }
     return answer;
   };
 
@@ -194,7 +198,7 @@
       if (own !== running || error.name == "AbortError") return;
       clear();
       status.textContent = "";
-      explain("That did not work", error.message, [], true);
+      explain("That did not work", error.message, [], error.passing);
     } finally {
       clearTimeout(slow);
       if (own === running) results.removeAttribute("aria-busy");

@@ -114,7 +114,8 @@ def _shown_errors() -> Iterator[None]:
         flag, value, remedy = error.args
         if flag not in PARAMETERS:
             raise
-        raise RequestError(400, str(InputError(PARAMETERS[flag], value, remedy.replace("--", "")))) from None
+        fault = InputError(PARAMETERS[flag], value, remedy.replace("--", ""))
+        raise RequestError(400, f"{fault}.") from None
 
 
 class _Cache:
