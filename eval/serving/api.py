@@ -1,7 +1,9 @@
 """The routes of the JSON API."""
 
+import dataclasses
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi import Path as PathValue
@@ -36,6 +38,7 @@ FILE = "A sound of any common format: look for clips that sound like it."
 WEIGHT = "Share of the text where text and sound are mixed."
 ERRORS = {400: "The request is wrong.", 404: "There is no such clip.", 429: "Too many requests."}
 UPLOAD_ERRORS = {413: "The file is too large or the sound too long.", 415: "The file is no sound."}
+Responses = dict[int | str, dict[str, Any]]
 Text = Annotated[str, QueryValue(description=TEXT, max_length=MAX_TEXT)]
 FormText = Annotated[str, Form(description=TEXT, max_length=MAX_TEXT)]
 TagNames = Annotated[list[str], QueryValue(description=TAGS, max_length=MAX_TAGS)]
@@ -53,9 +56,7 @@ Limit = Annotated[int, QueryValue(description="How many tags to return.", ge=1, 
 
 def router(service: Service, numbers: Numbers) -> APIRouter:
     """Return the routes below /api, /healthz and /metrics."""
-    routes = APIRouter(
-        responses={status: {"model": ErrorAnswer, "description": text} for status, text in ERRORS.items()}
-    )
+    routes = APIRouter(responses=_described(ERRORS))
     _add_search(routes, service)
     _add_clips(routes, service)
     _add_index(routes, service, numbers)
@@ -73,12 +74,10 @@ def _add_search(routes: APIRouter, service: Service) -> None:
         k: Number = 20,
         text_weight: Weight = 0.5,
     ) -> SearchAnswer:
-        filters = {"tags": tuple(tags), "without_tags": tuple(without)}
-        return _answer(service, Query(text=text, like=like, mode=mode, k=k, text_weight=text_weight, **filters))
+        query = Query(text=text, like=like, mode=mode, k=k, text_weight=text_weight)
+        return _answer(service, _filtered(query, tags, without))
 
-    uploads = {status: {"model": ErrorAnswer, "description": text} for status, text in UPLOAD_ERRORS.items()}
-
-    @routes.post("/api/search", summary="Search by a sound", responses=uploads)
+    @routes.post("/api/search", summary="Search by a sound", responses=_described(UPLOAD_ERRORS))
     def search_by_sound(
         file: Annotated[UploadFile, File(description=FILE)],
         text: FormText = "",
@@ -88,8 +87,8 @@ def _add_search(routes: APIRouter, service: Service) -> None:
         text_weight: FormWeight = 0.5,
     ) -> SearchAnswer:
         samples = service.samples(file.file.read())
-        filters = {"tags": tuple(tags), "without_tags": tuple(without)}
-        return _answer(service, Query(text=text, samples=samples, k=k, text_weight=text_weight, **filters))
+        query = Query(text=text, samples=samples, k=k, text_weight=text_weight)
+        return _answer(service, _filtered(query, tags, without))
 
 
 def _add_clips(routes: APIRouter, service: Service) -> None:
@@ -97,7 +96,10 @@ def _add_clips(routes: APIRouter, service: Service) -> None:
     def clip(clip_id: ClipId) -> ClipAnswer:
         return clip_answer(service.clip(clip_id))
 
-    sound = {200: {"content": {"audio/flac": {}}}, 206: {"description": "A part of the sound, for the header Range."}}
+    sound: Responses = {
+        200: {"content": {"audio/flac": {}}},
+        206: {"description": "A part of the sound, for the header Range."},
+    }
 
     @routes.get("/api/clips/{clip_id}/audio", summary="The sound of a clip", response_class=Response, responses=sound)
     @routes.head("/api/clips/{clip_id}/audio", include_in_schema=False)
@@ -105,7 +107,7 @@ def _add_clips(routes: APIRouter, service: Service) -> None:
         content = service.sound(clip_id)
         return ranges.respond(content, media_type(content), request.headers)
 
-    picture = {200: {"content": {"image/png": {}}}}
+    picture: Responses = {200: {"content": {"image/png": {}}}}
 
     @routes.get(
         "/api/clips/{clip_id}/spectrogram.png",
@@ -133,6 +135,14 @@ def _add_index(routes: APIRouter, service: Service, numbers: Numbers) -> None:
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
         return Response(numbers.text(service.searcher.info.clips), media_type=CONTENT_TYPE)
+
+
+def _filtered(query: Query, tags: list[str], without: list[str]) -> Query:
+    return dataclasses.replace(query, tags=tuple(tags), without_tags=tuple(without))
+
+
+def _described(answers: Mapping[int, str]) -> Responses:
+    return {status: {"model": ErrorAnswer, "description": text} for status, text in answers.items()}
 
 
 def _answer(service: Service, query: Query) -> SearchAnswer:

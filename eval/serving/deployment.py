@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
@@ -67,10 +68,8 @@ def run(settings: Settings, replicas: Replicas, host: str, port: int, started: C
         InputError: when GPUs are asked for and there are none.
         KeyboardInterrupt: when it was stopped.
     """
-    import ray
-
     ray_noise.hide()
-    ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    ray.init(ignore_reinit_error=True, logging_level=logging.ERROR, include_dashboard=False)
     if replicas.gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
         raise InputError("--gpus-per-replica", replicas.gpus, "there is no GPU here; use 0, or run it on a cluster")
     quiet = {"log_level": "WARNING", "enable_access_log": False}

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 VARIABLE = "BLAT_CHROMIUM"
+TIMEOUT_MS = 60_000  # many times what it takes on a machine with nothing else to do
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -33,6 +34,7 @@ def program() -> str:
 def launched() -> Iterator[Browser]:
     """Run the browser without a window."""
     path = program()
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
@@ -58,7 +60,7 @@ def opened(
 ) -> Iterator[Watched]:
     """Open an address in a window without memory of others."""
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(TIMEOUT_MS)
     watched = Watched(context.new_page())
     watched.page.goto(url)
     yield watched
