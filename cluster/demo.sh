@@ -41,3 +41,7 @@ done
 python -m pipeline listen --data "$D/guided" --captions round1
 python -m eval report demo --results "$D/results/round1-unguided" "$D/results/round1" "$D/results/round2" \
     --captions "$D/guided" "$D/unguided" --out "$D/report"
+
+# 9. A search over the captioned clips. The last line prints the command that opens its page.
+python -m eval index-search laptop --data "$D/guided" --captions round1 --model "$D/models/round1" --out "$D/search"
+echo "python -m eval serve --index $D/search"

@@ -49,6 +49,12 @@ STAGES = {
         configs.SEARCH_PRECISION,
         no_seeds="an index is of one model: name it in --index",
     ),
+    "serve": Stage(
+        "eval.stages.serve",
+        "Serve the search page and its API.",
+        configs.SERVE,
+        no_seeds="a server has one index: name it in --index",
+    ),
 }
 
 if __name__ == "__main__":

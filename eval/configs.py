@@ -9,6 +9,7 @@ from eval.stages.report import ReportConfig
 from eval.stages.retrieval import RetrievalConfig
 from eval.stages.search import SearchConfig
 from eval.stages.search_precision import SearchPrecisionConfig
+from eval.stages.serve import ServeConfig
 from eval.stages.suite import SuiteConfig
 from eval.stages.zero_shot import ZeroShotConfig
 from pipeline.cli import ONLY
@@ -67,3 +68,4 @@ SEARCH: dict[str, tuple[str, SearchConfig]] = {ONLY: ("in this process, on CPU",
 SEARCH_PRECISION: dict[str, tuple[str, SearchPrecisionConfig]] = {
     ONLY: ("in this process, on CPU", SearchPrecisionConfig())
 }
+SERVE: dict[str, tuple[str, ServeConfig]] = {ONLY: ("in this process, or as replicas of Ray Serve", ServeConfig())}

@@ -1,5 +1,6 @@
 """The files for Kubernetes and the image: by Kubernetes' schema, Ray's own autoscaler and command line, hadolint and uv."""
 
+import importlib
 import inspect
 import itertools
 import re
@@ -18,16 +19,22 @@ from ray.autoscaler._private.kuberay import autoscaling_config
 from ray.autoscaler.v2 import autoscaler as v2
 from ray.autoscaler.v2.instance_manager import config as v2_config
 from ray.scripts import scripts
+from ray.serve.schema import ServeDeploySchema
 
+from eval.serving import deployment, settings
+from pipeline.errors import InputError
 from pipeline.graph.engine import TASK_CPUS, TASK_MEMORY
 from pipeline.planning.capacity import STAGES, CapacityConfig, estimate
 from tests.support.autoscaling import MODEL, READING, asked, chosen
 from train import configs
 
-TEXTS = {name: Path(f"cluster/kuberay/{name}.yaml").read_text() for name in ("cluster", "job")}
+TEXTS = {name: Path(f"cluster/kuberay/{name}.yaml").read_text() for name in ("cluster", "job", "service")}
 FILES = {name: list(yaml.safe_load_all(text)) for name, text in TEXTS.items()}
 JOB = FILES["job"][-1]["spec"]
-SPECS = {"cluster": FILES["cluster"][-1]["spec"], "job": JOB["rayClusterSpec"]}
+SERVICE = FILES["service"][-1]["spec"]
+SPECS = {"cluster": FILES["cluster"][-1]["spec"], "job": JOB["rayClusterSpec"], "service": SERVICE["rayClusterConfig"]}
+KINDS = {"cluster": "RayCluster", "job": "RayJob", "service": "RayService"}
+WITH_GPUS = ("cluster", "job")
 DOCKERFILE = Path("cluster/Dockerfile").read_text().replace("\\\n", "")
 COPIED = [word for line in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE) for word in line.split()]
 FIELDS = {  # of KubeRay 1.7's definitions, those in use: the API server refuses any that it does not know
@@ -35,6 +42,7 @@ FIELDS = {  # of KubeRay 1.7's definitions, those in use: the API server refuses
     "autoscaler": "version idleTimeoutSeconds env resources securityContext",
     "group": "groupName priority replicas minReplicas maxReplicas serviceType rayStartParams template",
     "job": "entrypoint backoffLimit shutdownAfterJobFinishes ttlSecondsAfterFinished submitterPodTemplate rayClusterSpec",
+    "service": "serveConfigV2 rayClusterConfig",
 }
 
 
@@ -73,7 +81,7 @@ def test_kubernetes_takes_the_pods_and_the_objects_beside_them(name: str) -> Non
 def test_kuberay_finds_what_it_asks_for(name: str) -> None:
     spec = SPECS[name]
     assert [each["apiVersion"] for each in FILES[name]] == ["v1", "networking.k8s.io/v1", "ray.io/v1"]
-    assert [each["kind"] for each in FILES[name]][2] == {"cluster": "RayCluster", "job": "RayJob"}[name]
+    assert [each["kind"] for each in FILES[name]][2] == KINDS[name]
     assert f"ray=={spec['rayVersion']}" in Path("constraints.txt").read_text().splitlines()
     assert spec["authOptions"] == {"mode": "token"} and spec["headGroupSpec"]["serviceType"] == "ClusterIP"
     assert spec["enableInTreeAutoscaling"] is True and spec["autoscalerOptions"]["version"] == "v2"
@@ -82,6 +90,7 @@ def test_kuberay_finds_what_it_asks_for(name: str) -> None:
         "autoscaler": [spec["autoscalerOptions"]],
         "group": [*groups(name).values()],
         "job": [JOB],
+        "service": [SERVICE],
     }
     for kind, found in used.items():
         assert {key for each in found for key in each} <= set(FIELDS[kind].split())
@@ -119,9 +128,9 @@ def test_pods_have_what_ray_is_told(name: str) -> None:
             assert started["memory"] >= max(1e9, TASK_MEMORY / TASK_CPUS) * started["num-cpus"]
             sized = CapacityConfig(cores_per_node=started["num-cpus"])
             wanted_gb = estimate(10**6, 512, dict.fromkeys(STAGES, 1.0), sized).cpu_object_store_gb
-            assert started["object-store-memory"] >= wanted_gb * 1e9
+            assert name == "service" or started["object-store-memory"] >= wanted_gb * 1e9
     gpus = sum(group["maxReplicas"] for kind, group in groups(name).items() if kind.startswith("gpu"))
-    assert gpus >= configs.EIGHT_GPUS.num_workers
+    assert name not in WITH_GPUS or gpus >= configs.EIGHT_GPUS.num_workers
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -142,13 +151,15 @@ def test_pods_may_do_little(name: str) -> None:
     assert not re.search(r"AKIA|PRIVATE KEY|/wor[k]/|[0-9a-fA-F]{32}|\b\d{12}\b|NodePort|LoadBalancer", TEXTS[name])
     assert 1 <= TEXTS[name].count("# EDIT:") <= 6
     everyone = [rule for rule in FILES[name][1]["spec"]["ingress"] if "from" not in rule]
-    assert everyone == [{"ports": [{"port": 8080}]}]  # metrics
+    page = [{"port": 8000}] if name == "service" else []
+    assert everyone == [{"ports": [{"port": 8080}, *page]}]  # metrics
 
 
 def test_the_job_has_the_same_cluster_and_runs_what_the_image_holds() -> None:
     assert FILES["job"][:2] == FILES["cluster"][:2]
     hosts = {name: spec["headGroupSpec"]["rayStartParams"]["dashboard-host"] for name, spec in SPECS.items()}
-    assert hosts == {"cluster": "127.0.0.1", "job": "0.0.0.0"}  # KubeRay asks the job server from outside its pod
+    # KubeRay asks the dashboard from outside its pod
+    assert hosts == {"cluster": "127.0.0.1", "job": "0.0.0.0", "service": "0.0.0.0"}
     text = yaml.safe_dump(SPECS["job"]).replace(hosts["job"], hosts["cluster"])
     assert text == yaml.safe_dump(SPECS["cluster"])
     program, script, *rest = shlex.split(JOB["entrypoint"])
@@ -158,6 +169,32 @@ def test_the_job_has_the_same_cluster_and_runs_what_the_image_holds() -> None:
     images = {each["image"] for name in SPECS for pod in templates(name) for each in pod["spec"]["containers"]}
     assert images == {f"blat-ray:{version}"}
     assert set(re.findall(r"blat-ray:([\d.]+)", "".join(TEXTS.values()) + DOCKERFILE)) == {version}
+
+
+def test_the_service_runs_what_the_image_holds() -> None:
+    """Ray's own schema reads the applications; arguments and names are those of our code; a replica finds its pod."""
+    text = SERVICE["serveConfigV2"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    (application,) = config.applications
+    module, name = application.import_path.split(":")
+    assert getattr(importlib.import_module(module), name) is deployment.application
+    assert deployment.Arguments(**application.args).index.startswith("s3://")
+    (replicas,) = application.deployments
+    assert replicas.name == deployment.NAME and application.route_prefix == "/"
+    (cpu,) = SPECS["service"]["workerGroupSpecs"]
+    cores = int(cpu["rayStartParams"]["num-cpus"]) * cpu["maxReplicas"]
+    assert 1 <= replicas.autoscaling_config["max_replicas"] <= cores
+    ports = {each["containerPort"] for pod in templates("service") for each in pod["spec"]["containers"][0]["ports"]}
+    assert config.http_options.port in ports
+    assert settings.TOKEN_VARIABLE in TEXTS["service"].split("apiVersion")[0], "the head of the file makes the token"
+    for template in templates("service"):
+        assert template["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "blat-ray-env"}}]
+
+
+def test_replicas_without_a_token_do_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(settings.TOKEN_VARIABLE, raising=False)
+    with pytest.raises(InputError, match=settings.TOKEN_VARIABLE):
+        deployment.application(deployment.Arguments(index="s3://blat/search"))
 
 
 @pytest.mark.parametrize("kind", ["gpu-on-demand", "gpu-spot"])
@@ -179,7 +216,7 @@ def autoscaler(name: str) -> v2.AutoscalingConfig:
     )
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", WITH_GPUS)
 @pytest.mark.parametrize(
     ("waiting", "refused", "taken"),
     [(MODEL, "", "gpu-spot"), (MODEL, "gpu-spot", "gpu-on-demand"), (READING, "", "cpu"), (READING, "cpu", "cpu")],
@@ -217,7 +254,7 @@ def test_the_image_installs_the_pinned_packages() -> None:
     result = subprocess.run(uv, capture_output=True, text=True)
     assert result.returncode == 0 and "Would make no changes" in result.stderr, result.stderr
     extras = {word for before, word in itertools.pairwise(words) if before == "--extra"}
-    assert extras == {"captioning", "ffmpeg", "tracking"}
+    assert extras == {"captioning", "ffmpeg", "search", "tracking"}
 
 
 def test_the_image_finds_its_code(tmp_path: Path) -> None:

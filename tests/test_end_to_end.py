@@ -47,6 +47,7 @@ def loop(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
             call(f"eval {stage} demo --model {d}/{model} --task-dir {corpus} --out {d}/results/{model}")
     shown = f"--results {d}/results/round1 {d}/results/round2 --captions {d}/guided {d}/unguided"
     call(f"eval report demo {shown} --out {d}/report")
+    call(f"eval index-search laptop --data {d}/guided --captions round1 --model {d}/round1 --out {d}/search")
     return d
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline import audio
-from pipeline.pages import histogram, listening_page, spectrogram
+from pipeline.audio import spectrogram
+from pipeline.pages import histogram, listening_page
 from tests.support.html_page import Page
 
 RATE_HZ = audio.SAMPLE_RATE_HZ

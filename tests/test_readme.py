@@ -33,7 +33,7 @@ MARKDOWN = sorted(
 HEADINGS = [
     "What it does", "Quick example", "The flags that matter", "Formats", "Guarantees and limits", "Decisions",
 ]  # fmt: skip
-PROGRAMS = {"ray", "export", "for", "done", "(umask"}  # first words of lines that are not this repository's
+PROGRAMS = {"ray", "export", "for", "done", "(umask", "echo"}  # first words of lines that are not this repository's
 THEIR_FLAGS = {
     "--dataset-type",
     "--audio-ext",

@@ -1,4 +1,6 @@
-"""HTML pages: jinja2 templates over one base page and one style sheet. A page loads nothing, so it is one file.
+"""HTML pages: jinja2 templates over one base page and one style sheet. A page is one file, with its style and its scripts.
+
+A page of files loads nothing. The pages of a server load sound and pictures from that server, and nothing from elsewhere.
 
 A page has its own template beside the module that computes its values. The template extends `base.html.jinja`, which draws
 the head, the header, the navigation and the frame of each part; `macros.html.jinja` has what several pages draw.
@@ -15,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 FOLDER = Path(__file__).parent
+PLAYER = FOLDER / "player.js"  # `attachPlayer`, which pages with clips call
 NUMERIC = re.compile(r"[-+<\d][-+\d.,\[\] ]*")
 NUM_COLORS = 6  # of models: --m0 to --m5 in style.css
 
@@ -32,7 +35,7 @@ class Part:
 
 
 def render(
-    template: Path, *, title: str, heading: str, parts: Sequence[Part], script: Path | None = None, **values: object
+    template: Path, *, title: str, heading: str, parts: Sequence[Part], scripts: Sequence[Path] = (), **values: object
 ) -> str:
     """Return a page; the same values give the same text.
 
@@ -41,14 +44,14 @@ def render(
         title: of the browser's window.
         heading: of the page.
         parts: of the page, in order.
-        script: file with the only script that the browser may run; none runs without it.
+        scripts: files that are the only script which the browser may run, in order; none runs without them.
         values: what else the template names. All values are escaped.
 
     Raises:
         jinja2.UndefinedError: when the template names a value that is not given.
     """
     page = _environment(template.parent).get_template(template.name)
-    code = script.read_text() if script else ""
+    code = "".join(script.read_text() for script in scripts)
     return page.render(
         title=title,
         heading=heading,

@@ -1,56 +1,8 @@
-// Makes the pictures seekable, plays one clip at a time, and filters the clips by words.
+// Filters the clips of the page by words.
 (() => {
   document.documentElement.classList.add("script");
-  const clock = s => Math.floor(s / 60) + ":" + String(Math.floor(s % 60)).padStart(2, "0");
-  const make = (tag, attributes) => Object.assign(document.createElement(tag), attributes);
   const clips = [...document.querySelectorAll(".clip")];
-  const sounds = clips.map(clip => clip.querySelector("audio"));
-
-  clips.forEach((clip, i) => {
-    const sound = sounds[i], picture = clip.querySelector(".picture"), seconds = Number(clip.dataset.seconds);
-    const button = make("button", { type: "button" }), time = make("span", {});
-    const player = make("div", { className: "player" });
-    const slider = make("input", { type: "range", min: 0, max: seconds, step: "any", value: 0 });
-    slider.setAttribute("aria-label", "Position in " + clip.dataset.key);
-    player.append(button, time);
-    picture.after(player);
-    picture.append(slider);
-    sound.controls = false;
-    sound.hidden = true;
-
-    const show = () => {
-      const at = Math.min(sound.currentTime, seconds);
-      picture.style.setProperty("--at", seconds ? at / seconds : 0);
-      slider.value = at;
-      slider.setAttribute("aria-valuetext", at.toFixed(1) + " of " + seconds.toFixed(1) + " seconds");
-      if (!sound.error) time.textContent = clock(at) + " / " + clock(Math.round(seconds));
-      button.classList.toggle("pause", !sound.paused);
-      button.setAttribute("aria-label", (sound.paused ? "Play " : "Pause ") + clip.dataset.key);
-      if (!sound.paused) requestAnimationFrame(show);
-    };
-    const fail = () => { time.textContent = "this browser cannot play the clip"; };
-    const play = () => sound.play().catch(error => { if (error.name != "AbortError") fail(); });
-    const seek = s => { sound.currentTime = Math.max(0, Math.min(seconds, s)); clip.classList.add("on"); show(); };
-    const toggle = () => { if (sound.paused) play(); else sound.pause(); };
-    sound.addEventListener("play", () => {
-      sounds.forEach((other, k) => { if (other !== sound) { other.pause(); clips[k].classList.remove("on"); } });
-      clip.classList.add("on");
-      show();
-    });
-    for (const event of ["pause", "ended", "seeked"]) sound.addEventListener(event, show);
-    sound.addEventListener("error", fail);
-    button.addEventListener("click", toggle);
-    slider.addEventListener("input", () => seek(Number(slider.value)));
-    slider.addEventListener("click", play);
-    slider.addEventListener("keydown", event => {
-      const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
-      if (step) seek(sound.currentTime + step);
-      else if (event.key == " ") toggle();
-      else return;
-      event.preventDefault();
-    });
-    show();
-  });
+  clips.forEach(attachPlayer);
 
   const form = document.querySelector("nav form");
   const count = form.querySelector("output"), search = form.querySelector("input");

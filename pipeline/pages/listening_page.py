@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import audio, html
+from pipeline.audio import spectrogram
 from pipeline.html import Part
-from pipeline.pages import histogram, spectrogram
+from pipeline.pages import histogram
 from pipeline.pages.histogram import Histogram
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
@@ -98,7 +99,7 @@ def render(facts: Facts, sections: Sequence[Section]) -> str:
         title=f"{facts.title}: listening page",
         heading=facts.title,
         parts=parts,
-        script=SCRIPT,
+        scripts=(html.PLAYER, SCRIPT),
         figures=facts.headline,
         lowest_hz=f"{spectrogram.LOWEST_HZ:.0f}",
         range_db=f"{spectrogram.RANGE_DB:.0f}",

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from pipeline import audio
+from pipeline.audio.decoding import INT16_FULL_SCALE
 
 COLUMNS, ROWS = 500, 96  # pixels of a picture
 WINDOW_S = 0.032  # one spectrum; 1,024 samples at 32 kHz
@@ -42,7 +42,7 @@ def _mel_power(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Return power by mel band and column (R, C), lowest band first; a sine at full scale has 1."""
     window = round(WINDOW_S * sample_rate_hz)
     taper = np.hanning(window)
-    padded = np.pad(samples / audio.INT16_FULL_SCALE, window)
+    padded = np.pad(samples / INT16_FULL_SCALE, window)
     spectra = np.lib.stride_tricks.sliding_window_view(padded, window)
     filters = _mel_filters(sample_rate_hz, 2 * window)
     column = len(samples) / COLUMNS  # samples in one column

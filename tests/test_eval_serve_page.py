@@ -1,0 +1,357 @@
+"""The search page in a real browser, served by the real stage: type, play, filter, similar, upload, share, keys, errors."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from eval.search import Query, Searcher
+from pipeline.dataset.clip_index import ClipIndex
+from pipeline.pages import listening_page
+from pipeline.pages.listening_page import Caption
+from tests.conftest import made_once
+from tests.support.browser import Watched, launched, opened
+from tests.support.serving import Server, flac_of, make_index, served
+
+PATIENCE_S = 60
+TOKEN = "a token of some length"
+PLAYED = "[...document.querySelectorAll('audio')].some(sound => sound.currentTime > 0.2)"
+UNNAMED = """() => [...document.querySelectorAll('button, input, a, audio, img')].filter(element => !(
+    element.innerText || element.getAttribute('aria-label') || element.alt || element.labels?.length || element.hidden
+)).map(element => element.outerHTML)"""
+CONTRASTS = """selectors => selectors.flatMap(selector => {
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const light = color => {
+        canvas.fillStyle = '#fff'; canvas.fillRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(value => value / 255)
+            .map(value => value <= .04045 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4);
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const behind = element => {
+        const color = getComputedStyle(element).backgroundColor;
+        return color == 'rgba(0, 0, 0, 0)' && element.parentElement ? behind(element.parentElement) : color;
+    };
+    return [...document.querySelectorAll(selector)].slice(0, 3).map(element => {
+        const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
+        return [selector, (a + .05) / (b + .05)];
+    });
+})"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
+
+
+@pytest.fixture(scope="module")
+def searcher(index: str) -> Searcher:
+    return Searcher(index)
+
+
+@pytest.fixture(scope="module")
+def server(browser: Browser, index: str) -> Iterator[Server]:
+    with served(index, "--limits.rate", "0", "--limits.upload-mb", "1") as server:
+        yield server
+
+
+@pytest.fixture
+def window(browser: Browser, server: Server) -> Iterator[Watched]:
+    """The page without a search. It writes no error and asks nobody else, whatever a test does."""
+    with opened(browser, server.url) as window:
+        yield window
+        assert not [error for error in window.errors if "status of 4" not in error]
+        assert all(address.startswith((server.url, "blob:")) for address in window.asked)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds; Playwright's own waiting is forbidden by the policy of the page."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def search(page: Page, text: str) -> None:
+    page.get_by_role("searchbox").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text(f"“{text}”")
+
+
+def keys(page: Page) -> list[str]:
+    return page.locator("#results .clip").evaluate_all("cards => cards.map(card => card.dataset.key)")
+
+
+def found(searcher: Searcher, **values) -> list[str]:
+    return [hit.key for hit in searcher.search(Query(**values))]
+
+
+def test_typing_finds_clips_and_the_address_can_be_shared(
+    window: Watched, browser: Browser, searcher: Searcher
+) -> None:
+    page = window.page
+    expect(page.locator("#message")).to_contain_text("Describe a sound")
+    page.get_by_role("searchbox").press_sequentially("a bell")  # without Enter
+    expect(page.locator("#status")).to_contain_text(re.compile(r"20 clips for “a bell” in \d"))
+    assert keys(page) == found(searcher, text="a bell", k=20)
+    card = page.locator("#results .clip").first
+    expect(card.locator("img")).to_have_js_property("naturalWidth", 500)
+    (hit,) = searcher.search(Query(text="a bell", k=1))
+    assert card.locator(".caption").all_inner_texts() == list(hit.captions)
+    assert card.locator(".tags li").all_inner_texts() == list(hit.tags)
+    assert page.url.endswith("?text=a+bell") and page.title().startswith("a bell")
+    with opened(browser, page.url) as shared:
+        expect(shared.page.locator("#results .clip")).to_have_count(20)
+        assert keys(shared.page) == keys(page)
+        assert shared.page.get_by_role("searchbox").input_value() == "a bell"
+    search(page, "rain")
+    page.go_back()
+    expect(page.locator("#status")).to_contain_text("“a bell”")
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("#results .clip")).to_have_count(searcher.info.clips)
+
+
+def test_a_click_plays_and_a_picture_seeks(window: Watched) -> None:
+    page = window.page
+    search(page, "rain")
+    first, second = page.locator("#results .clip").nth(0), page.locator("#results .clip").nth(1)
+    first.get_by_role("button", name="Play").click()
+    until(lambda: page.evaluate(PLAYED))
+    expect(first).to_have_class(re.compile(r"\bon\b"))
+    box = second.locator(".picture").bounding_box()
+    assert box
+    with page.expect_response(lambda response: response.status == 206) as part:
+        page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2)
+    assert part.value.headers["content-type"] == "audio/flac"
+    sound = second.locator("audio")
+    until(lambda: sound.evaluate("sound => sound.currentTime > 0.7 * sound.duration"))
+    assert first.locator("audio").evaluate("sound => sound.paused"), "one clip plays at a time"
+    expect(first).not_to_have_class(re.compile(r"\bon\b"))
+
+
+def test_tags_filter_and_leave_out(window: Watched, searcher: Searcher) -> None:
+    page = window.page
+    search(page, "rain")
+    tag = page.locator("#results .tags button").first.inner_text()
+    page.locator("#results .tags button").first.click()
+    chips = page.locator("#filters li")
+    expect(chips).to_have_text([f"{tag}×"])
+    assert keys(page) == found(searcher, text="rain", tags=(tag,))
+    chips.get_by_role("button", name=tag, exact=True).click()
+    expect(chips).to_have_text([f"not {tag}×"])
+    expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true")
+    assert keys(page) == found(searcher, text="rain", without_tags=(tag,))
+    assert f"without={tag.split()[0]}" in page.url
+    chips.get_by_role("button", name=f"Remove not {tag}").click()
+    expect(chips).to_have_count(0)
+    other = searcher.tags()[-1][0]
+    page.get_by_role("combobox", name="tag").fill(other.upper())
+    page.keyboard.press("Enter")
+    expect(chips).to_have_text([f"{other}×"])
+
+
+def test_modes(window: Watched, searcher: Searcher) -> None:
+    page = window.page
+    text = searcher.search(Query(text="rain", k=1))[0].captions[0]
+    search(page, text)
+    page.get_by_role("radio", name="Words").check()
+    page.wait_for_url("**mode=words**")
+    expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true")
+    assert keys(page) == found(searcher, text=text, mode="words")
+
+
+def test_more_like_this_and_a_link_to_one_clip(window: Watched, browser: Browser, searcher: Searcher) -> None:
+    page = window.page
+    search(page, "a dog")
+    (hit,) = searcher.search(Query(text="a dog", k=1))
+    page.locator("#results .clip").first.get_by_role("button", name="More like this").click()
+    expect(page.locator("#status")).to_contain_text("the sound of a clip")
+    assert keys(page) == found(searcher, like=hit.id) and hit.key not in keys(page)
+    page.go_back()
+    expect(page.locator("#status")).to_contain_text("“a dog”")
+    page.get_by_role("link", name="Link to this clip").first.click()
+    expect(page.locator("#status")).to_have_text("One clip")
+    assert keys(page) == [hit.key] and page.url.endswith(f"?clip={hit.id}")
+    with opened(browser, page.url) as shared:
+        expect(shared.page.locator("#results .clip")).to_have_count(1)
+        assert keys(shared.page) == [hit.key]
+
+
+def test_a_file_is_chosen_or_dropped(window: Watched, searcher: Searcher, dataset: str, tmp_path: Path) -> None:
+    page = window.page
+    first, second = found(searcher, text="rain", k=2)
+    file = tmp_path / "my sound.flac"
+    file.write_bytes(flac_of(dataset, first))
+    page.get_by_label("Sound file to search with").set_input_files(file)
+    expect(page.locator("#status")).to_contain_text("the sound of my sound.flac")
+    assert keys(page)[0] == first
+    expect(page.locator("#filters li")).to_have_text(["like my sound.flac×"])
+    data = page.evaluate_handle(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], 'b.flac'));
+            return data;
+        }""",
+        list(flac_of(dataset, second)),
+    )
+    page.dispatch_event("body", "dragover", {"dataTransfer": data})
+    expect(page.get_by_text("Drop the sound to search with it")).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": data})
+    expect(page.locator("#status")).to_contain_text("the sound of b.flac")
+    assert keys(page)[0] == second
+    page.get_by_role("button", name="Remove like b.flac").click()
+    expect(page.locator("#message")).to_contain_text("Describe a sound")
+
+
+def test_keys_move_and_play(window: Watched) -> None:
+    page = window.page
+    search(page, "rain")
+    columns = page.evaluate(
+        "getComputedStyle(document.querySelector('#results')).gridTemplateColumns.split(' ').length"
+    )
+    focused = "[...document.querySelectorAll('#results .clip')].indexOf(document.activeElement)"
+    for key, wanted in (("ArrowDown", 0), ("ArrowRight", 1), ("ArrowDown", 1 + columns), ("ArrowLeft", columns)):
+        page.keyboard.press(key)
+        assert page.evaluate(focused) == wanted, key
+    page.keyboard.press("Space")
+    until(lambda: page.evaluate("document.activeElement.querySelector('audio').currentTime > 0.1"))
+    page.keyboard.press("Space")
+    assert page.evaluate("document.activeElement.querySelector('audio').paused")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "text"
+    page.keyboard.type("a / b")
+    assert page.get_by_role("searchbox").input_value() == "a / b"
+
+
+def test_what_goes_wrong_is_said(window: Watched, server: Server, searcher: Searcher, tmp_path: Path) -> None:
+    page, message = window.page, window.page.locator("#message")
+    (tag, _), *_ = searcher.tags()
+    page.goto(f"{server.url}/?text=rain&tags={tag}&without={tag}")
+    expect(message).to_contain_text("No clip fits")
+    page.goto(f"{server.url}/?text=rain&tags=No+such+tag")
+    expect(message).to_contain_text("no clip has this tag")
+    page.goto(f"{server.url}/?clip=none")
+    expect(message).to_contain_text("No clip has the id 'none'")
+    page.goto(f"{server.url}/?tags={tag}")
+    expect(message).to_contain_text("Type some words first")
+    for name, content, words in (
+        ("a.txt", b"text" * 99, "the bytes are no audio"),
+        ("b.wav", bytes(2_000_000), "1 MB"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        page.get_by_label("Sound file to search with").set_input_files(tmp_path / name)
+        expect(message).to_contain_text(words)
+    assert not page.locator("#results .clip").count()
+
+
+def test_a_server_that_has_gone_is_said_and_tried_again(browser: Browser, index: str) -> None:
+    with served(index) as server, opened(browser, server.url) as window:
+        search(window.page, "rain")
+        server.process.kill()
+        server.process.wait()
+        window.page.get_by_role("searchbox").fill("a bell")
+        expect(window.page.locator("#message")).to_contain_text("The server does not answer")
+        with served(index, "--port", str(server.port)):
+            window.page.get_by_role("button", name="Try again").click()
+            expect(window.page.locator("#status")).to_contain_text("“a bell”")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1600])
+def test_nothing_is_wider_than_the_screen(browser: Browser, server: Server, width: int) -> None:
+    with opened(browser, server.url, width=width) as window:
+        search(window.page, "rain")
+        assert window.page.evaluate("document.documentElement.scrollWidth") <= width
+        for name in ("#text", "[type=submit]", "#choose", "#results .clip"):
+            box = window.page.locator(name).first.bounding_box()
+            assert box and box["x"] >= 0 and box["x"] + box["width"] <= width and box["height"] >= 24
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_and_everything_has_a_name(browser: Browser, server: Server, scheme: str) -> None:
+    with opened(browser, server.url, scheme=scheme) as window:
+        search(window.page, "rain")
+        window.page.locator("#results .tags button").first.click()
+        expect(window.page.locator("#filters li")).to_have_count(1)
+        names = [
+            ".caption",
+            ".small",
+            ".status",
+            ".tags li",
+            ".actions button",
+            ".actions a",
+            "[type=submit]",
+            "label span",
+        ]
+        found = window.page.evaluate(CONTRASTS, names)
+        assert {name for name, _ in found} == set(names)
+        assert not [each for each in found if each[1] < 4.5]
+        assert window.page.evaluate(UNNAMED) == []
+        background = window.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", background))) > 384) is (scheme == "light")
+
+
+def test_names_from_a_dataset_are_text(browser: Browser, clap: str, dataset: str, tmp_path: Path) -> None:
+    nasty = "<img src=x onerror=alert(1)>"
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.flac").write_bytes(flac_of(dataset, ClipIndex(dataset).keys[0]))
+    (tmp_path / "clips" / "metadata.csv").write_text(f'file,labels,caption\na.flac,{nasty},"{nasty} rain"\n')
+    make_index(str(tmp_path / "index"), str(tmp_path / "clips" / "metadata.csv"), clap)
+    with served(str(tmp_path / "index")) as server, opened(browser, f"{server.url}/?text=rain") as window:
+        page = window.page
+        expect(page.locator("#results .caption")).to_have_text([f"{nasty} rain"])
+        page.locator("#results .tags button").first.click()
+        expect(page.locator("#filters li")).to_have_text([f"{nasty}×"])
+        expect(page.locator("#results .clip")).to_have_count(1)
+        assert page.locator("img[src=x]").count() == 0 and window.errors == []
+
+
+def test_the_token_is_asked_for(browser: Browser, index: str) -> None:
+    with served(index, token=TOKEN) as server, opened(browser, f"{server.url}/?text=rain") as window:
+        page = window.page
+        page.get_by_label("Token").fill("a wrong token")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("This token is wrong.")
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#results .clip")).to_have_count(20)
+        assert page.url == f"{server.url}/?text=rain"
+        expect(page.locator("#results img").first).to_have_js_property("naturalWidth", 500)
+
+
+def test_the_page_of_the_api(window: Watched) -> None:
+    window.page.get_by_role("link", name="API").click()
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("API of the search")
+    assert window.page.evaluate("document.documentElement.scrollWidth") <= 1280
+    expect(window.page.get_by_text("GET /api/search").first).to_be_visible()
+
+
+def test_the_listening_page_has_the_same_player(browser: Browser, dataset: str, tmp_path: Path) -> None:
+    index = ClipIndex(dataset)
+    samples = [
+        listening_page.Sample(index.keys[row], "clip", index.tags()[row], index.flac(row), [Caption(text, [], [])])
+        for row, text in ((0, "the first"), (1, "the second"))
+    ]
+    facts = listening_page.Facts("a dataset", [("2", "clips")], {}, {}, {})
+    file = tmp_path / "listen.html"
+    file.write_text(listening_page.render(facts, [listening_page.Section("Clips", "", samples)]))
+    with opened(browser, file.as_uri()) as window:
+        page = window.page
+        page.get_by_role("button", name="Play").first.click()
+        until(lambda: page.evaluate(PLAYED))
+        page.get_by_role("button", name="Play").click()
+        until(
+            lambda: page.evaluate(
+                "[...document.querySelectorAll('audio')].map(sound => sound.paused).join() == 'true,false'"
+            )
+        )
+        page.get_by_role("searchbox").fill("second")
+        expect(page.locator(".clip:visible")).to_have_count(1)
+        assert window.errors == []
