@@ -22,11 +22,13 @@ tail -n +2 "$esc50/metadata.csv" | cut -d, -f4 | sort -u >"$OUT/names.txt"
 if [ "$SIZE" = full ]; then
     clips=(--source "$SOURCE")
 else
+    epochs=3
+    if [ "$SIZE" = tiny ]; then
+        epochs=1
+    fi
     clips=(--source "$esc50/metadata.csv" --folds 1 2 3)
-    pretrain=(esc50-minilm --network.text.name "$MINILM" --optim.epochs 3 --optim.batch-size 32 --optim.lr 3e-3)
-fi
-if [ "$SIZE" = tiny ]; then
-    pretrain+=(--optim.epochs 1)
+    pretrain=(esc50-minilm --network.text.name "$MINILM")
+    pretrain+=(--optim.epochs "$epochs" --optim.batch-size 32 --optim.lr 3e-3)
 fi
 
 test_transfer() { # <over> <out>: no training and no chance in it, so that all runs are equal
