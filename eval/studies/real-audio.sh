@@ -17,7 +17,7 @@ prompts=("{}" "the sound of {}" "this is a sound of {}") # those of `eval zero-s
 
 esc50="$(cd "$TASK_DIR/esc50" && pwd)"
 mkdir -p "$OUT"
-tail -n +2 "$esc50/metadata.csv" | cut -d, -f4 | sort -u >"$OUT/names.txt"
+tail -n +2 "$esc50/metadata.csv" | cut -d, -f4 | LC_ALL=C sort -u >"$OUT/names.txt"
 
 if [ "$SIZE" = full ]; then
     clips=(--source "$SOURCE")
