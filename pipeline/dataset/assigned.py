@@ -14,7 +14,12 @@ from pipeline import storage
 from pipeline.sources.clip import Clip
 
 TABLE_FILE, MARK_FILE = "assigned.parquet", "assigned.json"
-TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), tuple[str, ...]: pa.list_(pa.string())}
+TYPES: dict[object, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    tuple[str, ...]: pa.list_(pa.string()),
+}
 SCHEMA = pa.schema([(field.name, TYPES[field.type]) for field in dataclasses.fields(Clip)])
 
 
@@ -32,8 +37,13 @@ def write(uri: str, clips: Sequence[Clip], info: Mapping[str, object]) -> None:
 
 def read(uri: str) -> list[Clip]:
     """Read the clips."""
-    rows = storage.read_table(storage.join(uri, TABLE_FILE)).to_pylist()
-    return [Clip(**{name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}) for row in rows]
+    rows: list[dict[str, Any]] = storage.read_table(storage.join(uri, TABLE_FILE)).to_pylist()
+    return [_clip(row) for row in rows]
+
+
+def _clip(row: dict[str, Any]) -> Clip:
+    lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+    return Clip(**(row | lists))
 
 
 def read_info(uri: str) -> dict[str, Any]:
