@@ -12,6 +12,7 @@ STAGES = {
     "plan": Stage("pipeline.stages.plan", "Fix which clip goes into which shard.", configs.PLAN),
     "doctor": Stage("pipeline.stages.doctor", "Find out what limits caption, and what to change.", configs.DOCTOR),
     "caption": Stage("pipeline.stages.caption", "Tagged audio -> caption shards.", configs.CAPTION),
+    "assign": Stage("pipeline.stages.assign", "Unlabelled clips and texts -> captions for the clips.", configs.ASSIGN),
     "retry": Stage("pipeline.stages.retry", "Caption failed clips again, into new shards.", configs.RETRY),
     "verify": Stage("pipeline.stages.verify", "Check every byte of a dataset.", configs.VERIFY),
     "score": Stage("pipeline.stages.score", "Score captions with a language-audio model.", configs.SCORE),

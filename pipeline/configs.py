@@ -5,6 +5,7 @@ from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.quality.audio_filter import AudioFilterConfig
+from pipeline.stages.assign import AssignConfig
 from pipeline.stages.audit import AuditConfig
 from pipeline.stages.doctor import DoctorConfig
 from pipeline.stages.export import ExportConfig
@@ -86,6 +87,7 @@ INSPECT = {ONLY: ("", InspectConfig())}
 FINGERPRINT = {ONLY: ("", FingerprintConfig())}
 RETRY = {ONLY: ("", RetryConfig())}
 VERIFY = {ONLY: ("", VerifyConfig())}
+ASSIGN = {ONLY: ("", AssignConfig())}
 AUDIT = {ONLY: ("", AuditConfig())}
 INDEX: dict[str, tuple[str, IndexConfig]] = {ONLY: ("any tars", IndexConfig())}
 EXPORT = {ONLY: ("", ExportConfig())}

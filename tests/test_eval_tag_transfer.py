@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from eval.configs import ZERO_SHOT
-from eval.embedding import tag_transfer
 from eval.stages.zero_shot import run
 from pipeline.errors import InputError
+from train.models import tag_transfer
 from train.models.text import TextEncoder
 
 TAGS = ["Dog", "Bark", "Vehicle", "Car", "Rain", "Music"]

@@ -53,6 +53,7 @@ SOURCES = {
     "model": "the model",
     "captioner": "its captioner",
     "scorer": "its scorer",
+    "assigner": "the model that assigned its captions",
     "init": "the checkpoint it started from",
     "init_audio": "the audio encoder it started from",
 }

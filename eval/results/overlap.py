@@ -58,6 +58,7 @@ def _starts(lineage: Lineage) -> Iterator[tuple[str, str]]:
     """Yield what a checkpoint was made from by its own lineage: what that was to it, and where it lies, or ''."""
     for made in lineage.get("origins") or [lineage]:  # of several datasets
         yield "captioner", (made.get("generation") or {}).get("captioner", "")
+        yield "assigner", (made.get("assigned") or {}).get("model", "")
     overlays = lineage.get("overlay") or []
     for overlay in overlays if isinstance(overlays, list) else [overlays]:
         yield "captioner" if overlay.get("stage") == "pipeline recaption" else "scorer", overlay.get("model", "")

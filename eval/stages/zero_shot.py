@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval import results, tasks
-from eval.embedding import evaluation, tag_transfer
+from eval.embedding import evaluation
 from eval.embedding.cache import embed
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.checkpoint import Checkpoint
 from train.metrics.zero_shot import PROMPTS
+from train.models import tag_transfer
 
 log = logging.getLogger(__name__)
 DESCRIPTION, ENSEMBLE = "{}: description in the ontology", "ensemble"

@@ -1,4 +1,4 @@
-"""Datasets of three kinds -> clips to train on: shards, an index of external tars, a listing.
+"""Datasets of four kinds -> clips to train on: shards, an index of external tars, an assignment of texts, a listing.
 
 The clips of each are written to a file that all processes of the machine map (train/data/clip_file.py).
 """
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import sources, storage
-from pipeline.dataset import external_index, shards
+from pipeline.dataset import assigned, external_index, shards
 from pipeline.dataset.selection import SelectionConfig, select
 from pipeline.errors import InputError
 from train.data import clip_file
@@ -34,8 +34,8 @@ def open_data(
     """Open datasets for training, each one clips that have a caption.
 
     Args:
-        data: of each a folder of shards that `pipeline caption` wrote, an index that `pipeline index` wrote, or any listing
-            of captioned clips that `pipeline.sources` reads.
+        data: of each a folder of shards that `pipeline caption` wrote, what `pipeline index` or `pipeline assign` wrote, or
+            any listing of captioned clips that `pipeline.sources` reads.
         selection: which clips and captions of shards.
         label_phrases: captions for clips of a listing that have only tags.
         columns: of listings, where they are named otherwise, as in file=path.
@@ -95,6 +95,9 @@ def _tables(
     if storage.exists(storage.join(uri, "sizes.json")):
         return _shards(data, selection)
     _refuse_selection(data, selection)
+    if assigned.exists(uri):
+        clips = ListedClips(assigned.read(uri), ())
+        return clips.table.schema, [clips.table]
     try:
         clips = ListedClips(sources.read_clips(data, flag="--data", column_names=columns), label_phrases)
     except InputError as error:

@@ -18,7 +18,8 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
     """Train the two towers on captioned clips."""
 
     data: tuple[str, ...] = field(default=(), metadata=NOT_IDENTITY)
-    """Datasets of shards that `pipeline caption` wrote, indexes of `pipeline index`, or listings of captioned clips."""
+    """Datasets of shards that `pipeline caption` wrote, what `pipeline index` or `pipeline assign` wrote, or listings of
+    captioned clips."""
     weights: tuple[float, ...] = ()
     """Passes over each of them in an epoch, such as 1 0.5; one each when left out."""
     mixture: str = field(default="", metadata=NOT_IDENTITY)

@@ -4,9 +4,10 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from pipeline import storage
-from pipeline.dataset import overlays, shards
+from pipeline.dataset import assigned, overlays, shards
 from train.data import clip_sets, datasets
 from train.data.clip_sets import Mixture
 from train.data.loader import Clips
@@ -84,7 +85,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
 
 def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
     """Name the captions, captioner and filter this model comes from."""
-    origins = [shards.provenance(uri) if shards.finished(uri) else {} for uri in config.data]
+    origins = [_provenance(uri) for uri in config.data]
     lineage = {
         "stage": "train pretrain",
         "data": list(config.data),
@@ -107,3 +108,10 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
             summaries = [overlays.read_info(uri, overlay) for uri in config.data]
             lineage[name] = summaries[0] if len(summaries) == 1 else summaries
     return lineage
+
+
+def _provenance(data: str) -> dict[str, Any]:
+    """Name what the captions of one dataset come from; {} of a listing."""
+    if assigned.exists(storage.resolve(data)):
+        return {"assigned": assigned.read_info(data)}
+    return shards.provenance(data) if shards.finished(data) else {}
