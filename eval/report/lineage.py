@@ -72,8 +72,9 @@ def _filter(lineage: Lineage, overlay: Lineage) -> str:
 
 
 def _captioner(generation: Lineage) -> str:
-    revision = generation.get("captioner_revision", "")[:12]
-    return _name(generation["captioner"]) + (f" ({revision})" if revision else "")
+    captioner, revision = generation["captioner"], generation.get("captioner_revision", "")
+    known = revision and revision != captioner  # of a served model the name is all that is known
+    return _name(captioner) + (f" ({revision[:12]})" if known else "")
 
 
 def _name(uri: str) -> str:
