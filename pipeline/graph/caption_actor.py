@@ -101,6 +101,7 @@ class CaptionActor:
             num_samples=lengths,
             rate_hz=audio.SAMPLE_RATE_HZ,
             shard=shard,
+            texts=[row.get("texts") or [] for row in rows],
         )
 
     def _groups(self, ready: list[ReadyClip]) -> list[list[ReadyClip]]:

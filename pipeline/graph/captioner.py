@@ -20,6 +20,7 @@ class ClipBatch(NamedTuple):
     num_samples: list[int]  # true lengths, at most T
     rate_hz: int
     shard: int  # number of the shard that the clips are of
+    texts: list[list[str]]  # captions that the clips have already, where they are captioned again
 
 
 class CaptionedBatch(NamedTuple):

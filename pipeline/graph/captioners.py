@@ -47,5 +47,7 @@ def check_command(config: CaptionConfig) -> tuple[CaptionerInfo, PlanDraft]:
         raise InputError("--source", config.source, sources.SOURCE_HINT)
     info = describe(config)
     check_fields(config)
+    if config.rewrite == "captions":
+        raise InputError("--rewrite", config.rewrite, "new clips have no captions; use `pipeline recaption`")
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
     return info, draft_plan(config.out, config.source, config.folds, *bounds, config.columns)

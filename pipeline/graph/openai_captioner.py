@@ -1,7 +1,7 @@
 """A model behind an endpoint that speaks OpenAI's protocol, as a captioner: vLLM, SGLang, Ray Serve LLM, or a service.
 
-A request holds one clip as a WAV of 16 kHz and one instruction. Answers are kept beside the shard until it is committed, so
-that a job that dies does not pay for them twice.
+A request holds one clip as a WAV of 16 kHz and one instruction, or a text to rewrite. Answers are kept beside the shard
+until it is committed, so that a job that dies does not pay for them twice.
 """
 
 import base64
@@ -133,7 +133,7 @@ class OpenAiCaptioner:
             with self.tagger_lock:
                 predicted = self.tagger.predict(cut, clips.rate_hz)
         asked = prompts.instructions(self.config, clips, predicted)
-        encoded = [_wav(clip, clips.rate_hz) for clip in cut]
+        encoded = ["" if self.config.rewrite else _wav(clip, clips.rate_hz) for clip in cut]
         return [
             self._request(one, decoding, encoded[one.clip], clips.keys[one.clip])
             for guidance in self.config.guidance
@@ -143,10 +143,10 @@ class OpenAiCaptioner:
         ]
 
     def _request(self, one: Instruction, decoding: Decoding, wav: str, key: str) -> Request:
-        content = [
-            {"type": "input_audio", "input_audio": {"data": wav, "format": "wav"}},
-            {"type": "text", "text": one.text},
-        ]
+        content: object = one.text
+        if not self.config.rewrite:
+            sound = {"type": "input_audio", "input_audio": {"data": wav, "format": "wav"}}
+            content = [sound, {"type": "text", "text": one.text}]
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],

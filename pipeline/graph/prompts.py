@@ -8,17 +8,32 @@ from pipeline.errors import InputError
 from pipeline.graph.caption_config import CaptionActorConfig, Guidance
 from pipeline.graph.captioner import ClipBatch, TagFilter
 
-SLOT = "{tags}"
-GUIDED, UNGUIDED = "guided", "unguided"
+TAGS, CAPTIONS = "{tags}", "{captions}"
 TEMPLATES = {
-    GUIDED: (
+    "guided": (
         "Describe the sounds in this recording in one plain sentence. The recording has these tags: {tags}. "
         "Describe what can be heard of them, and nothing that cannot be heard."
     ),
-    UNGUIDED: (
+    "unguided": (
         "Describe the sounds in this recording in one plain sentence. Describe nothing that cannot be heard."
     ),
+    "from-tags": (
+        "A recording has these tags: {tags}. Describe its sounds in one plain sentence. Add no sound, place or time."
+    ),
+    "from-captions": (
+        "Rewrite these descriptions of one recording as one plain sentence of its sounds: {captions} "
+        "Leave out names and dates, and add nothing."
+    ),
+    "from-captions-guided": (
+        "Rewrite these descriptions of one recording as one plain sentence of its sounds: {captions} "
+        "The recording has these tags: {tags}. Leave out names and dates, and add nothing."
+    ),
 }  # fmt: skip
+DEFAULTS = {  # of --rewrite: the templates with tags and without
+    "": ("guided", "unguided"),
+    "tags": ("from-tags", ""),
+    "captions": ("from-captions-guided", "from-captions"),
+}
 
 
 class Instruction(NamedTuple):
@@ -33,17 +48,21 @@ class Instruction(NamedTuple):
 
 def templates(config: CaptionActorConfig) -> tuple[str, str]:
     """Return the templates with tags and without, of which `--prompt` replaces one. Raises InputError for a bad one."""
-    guided, unguided = TEMPLATES[GUIDED], TEMPLATES[UNGUIDED]
+    guided, unguided = (TEMPLATES.get(name, "") for name in DEFAULTS[config.rewrite])
+    if config.rewrite == "tags" and "none" in config.guidance:
+        raise InputError("--guidance", "none", "gives no tags, and --rewrite tags has nothing else to write from")
     if not config.prompt:
         return guided, unguided
     text = TEMPLATES.get(config.prompt, config.prompt)
-    if SLOT in text and set(config.guidance) == {"none"}:
+    if (CAPTIONS in text) != (config.rewrite == "captions"):
+        raise InputError("--prompt", config.prompt, f"use {CAPTIONS} with --rewrite captions, and only there")
+    if TAGS in text and set(config.guidance) == {"none"}:
         raise InputError(
-            "--prompt", config.prompt, f"has {SLOT}, and --guidance none gives no tags; use other guidance"
+            "--prompt", config.prompt, f"has {TAGS}, and --guidance none gives no tags; use other guidance"
         )
-    if SLOT not in text and "none" not in config.guidance:
-        raise InputError("--prompt", config.prompt, f"write {SLOT} where the tags belong, or use --guidance none")
-    return (text, unguided) if SLOT in text else (guided, text)
+    if TAGS not in text and "none" not in config.guidance:
+        raise InputError("--prompt", config.prompt, f"write {TAGS} where the tags belong, or use --guidance none")
+    return (text, unguided) if TAGS in text else (guided, text)
 
 
 def template_hash(template: str) -> str:
@@ -69,8 +88,10 @@ def instructions(
             tags = [] if guidance == "none" else listed[guidance][index]
             if not tags and guidance in ("tags", "shuffled"):
                 continue
+            if config.rewrite == "tags" and not tags:
+                continue
             template = guided if tags else unguided
-            text = template.replace(SLOT, ", ".join(tags))
+            text = template.replace(TAGS, ", ".join(tags)).replace(CAPTIONS, " ".join(clips.texts[index]))
             found.append(Instruction(index, guidance, tags or None, text, template_hash(template)))
     return found
 

@@ -125,7 +125,13 @@ def _count(folder: str) -> dict[str, int]:
 
 def _clip(row: shards.ClipRow, num_samples: int) -> ClipRow:
     # the captioner needs nothing of where the audio came from
-    return {"key": row["key"], "tags": row["tags"], "status": "ready", "num_samples": num_samples}  # type: ignore[typeddict-item]
+    return {  # type: ignore[typeddict-item]
+        "key": row["key"],
+        "tags": row["tags"],
+        "texts": row["text"],
+        "status": "ready",
+        "num_samples": num_samples,
+    }
 
 
 def _check(config: RecaptionConfig) -> tuple[CaptionerInfo, Plan]:
