@@ -18,6 +18,10 @@ STAGES = {
     "score": Stage("pipeline.stages.score", "Score captions with a language-audio model.", configs.SCORE),
     "audit": Stage("pipeline.stages.audit", "Check captions against their clips' tags.", configs.AUDIT),
     "recaption": Stage("pipeline.stages.recaption", "Write new captions for a dataset.", configs.RECAPTION),
+    "choose": Stage("pipeline.stages.choose", "Choose the best captions of several overlays.", configs.CHOOSE),
+    "import-captions": Stage(
+        "pipeline.stages.import_captions", "Add published captions to a dataset.", configs.IMPORT_CAPTIONS
+    ),
     "index": Stage("pipeline.stages.index", "List the captioned clips of any tars, to train on them.", configs.INDEX),
     "export": Stage("pipeline.stages.export", "Write chosen clips and captions as plain tars.", configs.EXPORT),
     "listen": Stage("pipeline.stages.listen", "Write a page of clips to hear beside their captions.", configs.LISTEN),

@@ -7,9 +7,11 @@ from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.quality.audio_filter import AudioFilterConfig
 from pipeline.stages.assign import AssignConfig
 from pipeline.stages.audit import AuditConfig
+from pipeline.stages.choose import ChooseConfig
 from pipeline.stages.doctor import DoctorConfig
 from pipeline.stages.export import ExportConfig
 from pipeline.stages.fingerprint import FingerprintConfig
+from pipeline.stages.import_captions import ImportCaptionsConfig
 from pipeline.stages.index import IndexConfig
 from pipeline.stages.inspect import InspectConfig
 from pipeline.stages.listen import ListenConfig
@@ -89,6 +91,8 @@ RETRY = {ONLY: ("", RetryConfig())}
 VERIFY = {ONLY: ("", VerifyConfig())}
 ASSIGN = {ONLY: ("", AssignConfig())}
 AUDIT = {ONLY: ("", AuditConfig())}
+CHOOSE = {ONLY: ("", ChooseConfig())}
+IMPORT_CAPTIONS = {ONLY: ("", ImportCaptionsConfig())}
 INDEX: dict[str, tuple[str, IndexConfig]] = {ONLY: ("any tars", IndexConfig())}
 EXPORT = {ONLY: ("", ExportConfig())}
 LISTEN = {ONLY: ("", ListenConfig())}

@@ -78,6 +78,9 @@ def test_captioners_of_all_datasets_and_the_scorers_of_their_overlays_count(save
     found = overlap.count(evaluated, model, {"origins": [*origins, {}], "overlay": overlays}, ())
     assert found == {"model": 0, "captioner": 1, "captioner 2": 1, "scorer": 1, "captioner 3": 2}
     assert overlap.count(evaluated, model, {**origins[0], "overlay": overlays[0]}, ())["scorer"] == 1
+    chosen = {"stage": "pipeline choose", "model": "score among a, b", "candidates": overlays}
+    found = overlap.count(evaluated, model, {**origins[0], "overlay": chosen}, ())
+    assert found == {"model": 0, "captioner": 1, "scorer": 1, "captioner 2": 2}
 
 
 def test_what_released_weights_were_trained_on_is_not_known(save: Any) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline import sources, storage
-from pipeline.graph.blat_captioner import distinct
 from pipeline.graph.caption_actor import CaptionActor, other_tags
 from pipeline.graph.caption_config import CaptionActorConfig, Guidance
+from pipeline.graph.captioner import distinct
 from pipeline.graph.run_config import RunConfig
 from pipeline.graph.shard_batch import CaptionRow, ShardBatch
 from pipeline.graph.write_shard import caption_record

@@ -68,12 +68,16 @@ def _overlays(lineage: Lineage) -> list[Lineage]:
 def _filter(lineage: Lineage, overlay: Lineage) -> str:
     choice = "best caption of each clip" if lineage["best_only"] else "all captions"
     kept = f"best {100 * lineage['keep_fraction']:.0f} % of the clips"
-    return f"{choice} by {_name(overlay['model'])} ({overlay['revision'][:12]}), {kept}"
+    return f"{choice} by {_with_revision(overlay['model'], overlay['revision'])}, {kept}"
 
 
 def _captioner(generation: Lineage) -> str:
-    revision = generation.get("captioner_revision", "")[:12]
-    return _name(generation["captioner"]) + (f" ({revision})" if revision else "")
+    return _with_revision(generation["captioner"], generation.get("captioner_revision", ""))
+
+
+def _with_revision(model: str, revision: str) -> str:
+    """Return the name of a model with its revision; of a served model the name is all that is known."""
+    return _name(model) + (f" ({revision[:12]})" if revision and revision != model else "")
 
 
 def _name(uri: str) -> str:

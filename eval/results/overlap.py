@@ -61,7 +61,8 @@ def _starts(lineage: Lineage) -> Iterator[tuple[str, str]]:
         yield "assigner", (made.get("assigned") or {}).get("model", "")
     overlays = lineage.get("overlay") or []
     for overlay in overlays if isinstance(overlays, list) else [overlays]:
-        yield "captioner" if overlay.get("stage") == "pipeline recaption" else "scorer", overlay.get("model", "")
+        for each in overlay.get("candidates") or [overlay]:
+            yield "scorer" if each.get("stage") == "pipeline score" else "captioner", each.get("model", "")
     yield "init", lineage.get("init", "")
     yield "init_audio", lineage.get("init_audio", "")
 

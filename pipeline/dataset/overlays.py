@@ -19,7 +19,7 @@ CAPTIONS_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("text", pa.list_(pa.string())),  # captions, best first
-        ("score", pa.list_(pa.float64())),  # in the same order; overlay.json names what they are scores of
+        ("score", pa.list_(pa.float64())),  # in the same order; overlay.json names what they are scores of; may be null
         ("captions", pa.string()),  # JSON: the `CaptionRecord` of each; null where they are the shard's own
     ]
 )
@@ -41,7 +41,7 @@ class CaptionsRow(TypedDict):
 
     key: str
     text: list[str]
-    score: list[float]
+    score: list[float | None]
     captions: str | None
 
 

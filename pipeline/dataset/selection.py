@@ -72,6 +72,7 @@ def select(data: str, config: SelectionConfig, columns: Sequence[str] = ()) -> I
     sizes = shards.sizes(data)
     _check(config)
     check_overlay(data, config.captions, sizes, "--captions", "`pipeline score` adds one")
+    _check_scores(data, config)
     check_overlay(data, config.filter.audit, sizes, "--filter.audit", "`pipeline audit` adds one")
     return _selected(storage.resolve(data), list(sizes), config, columns)
 
@@ -120,7 +121,7 @@ class _Captions(NamedTuple):
     """Captions of one clip, best first."""
 
     texts: list[str]
-    scores: list[float]  # of each text; empty where no overlay gives scores
+    scores: list[float]  # of each text, -inf where it has none; empty where no overlay gives scores
 
 
 def _captions(data: str, number: int, written: pa.Table, config: SelectionConfig) -> tuple[pa.ChunkedArray, np.ndarray]:
@@ -149,7 +150,9 @@ def _captions(data: str, number: int, written: pa.Table, config: SelectionConfig
 
 def _of_overlay(row: CaptionsRow | None) -> _Captions:
     """Return the captions of a clip's row of an overlay; a clip that has none is left out."""
-    return _Captions(row["text"], row["score"] or []) if row else _Captions([], [])
+    if row is None:
+        return _Captions([], [])
+    return _Captions(row["text"], [-np.inf if score is None else score for score in row["score"] or []])
 
 
 def keep_best(scores: Sequence[float] | np.ndarray, fraction: float) -> np.ndarray:
@@ -193,6 +196,14 @@ def _check(config: SelectionConfig) -> None:
         raise InputError("--filter.min-score", config.filter.min_score, "needs --captions with scores")
     if not config.filter.audit and FilterConfig(min_score=config.filter.min_score) != config.filter:
         raise InputError("--filter.audit", "", "give the overlay that `pipeline audit` wrote, these thresholds read it")
+
+
+def _check_scores(data: str, config: SelectionConfig) -> None:
+    """Raise InputError when scores are to choose and the overlay's captioner gave none."""
+    by_score = config.keep_fraction < 1 or config.filter.min_score is not None
+    if by_score and "score" in (info := overlays.read_info(data, config.captions)) and info["score"] is None:
+        remedy = f"its captions have no scores; `pipeline score --captions {config.captions}` gives them some"
+        raise InputError("--captions", config.captions, remedy)
 
 
 def check_overlay(data: str, name: str, sizes: Mapping[int, int], flag: str, remedy: str) -> None:

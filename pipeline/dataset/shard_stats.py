@@ -1,7 +1,7 @@
 """The counts of a shard, as its commit mark `NNNNN_stats.json` holds them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 COUNTS = ("in", "written", "filtered", "failed")
@@ -26,6 +26,8 @@ class ShardStats:
     tar_size: int
     """Bytes of the tar."""
     tar_sha256: str
+    captioning: dict[str, int] = field(default_factory=dict)
+    """What the captioner counted, such as requests and what was cut from its captions; in JSON only where there is some."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -42,10 +44,12 @@ class ShardStats:
             "duration_s": self.duration_s,
             "tar_size": self.tar_size,
             "tar_sha256": self.tar_sha256,
+            **({"captioning": self.captioning} if self.captioning else {}),
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ShardStats":
         """Return what a commit mark holds. Raises KeyError when it lacks a field."""
         names = ("shard", "plan_hash", "written", "filtered", "failed", "duration_s", "tar_size", "tar_sha256")
-        return cls(num_clips=content["in"], reasons=dict(content["reasons"]), **{name: content[name] for name in names})
+        maps = {"reasons": dict(content["reasons"]), "captioning": dict(content.get("captioning") or {})}
+        return cls(num_clips=content["in"], **maps, **{name: content[name] for name in names})

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
@@ -41,7 +41,7 @@ LEDGER = pa.schema(
         ("json_size", pa.int64()),
         ("sha256", pa.string()),  # of the FLAC member
         ("text", pa.list_(pa.string())),
-        ("score", pa.list_(pa.float64())),  # of each caption, the captioner's
+        ("score", pa.list_(pa.float64())),  # of each caption, the captioner's; null where it gives none
         ("tags", pa.list_(pa.string())),
     ]
 )
@@ -62,7 +62,7 @@ class ClipRow(TypedDict):
     json_size: int
     sha256: str
     text: list[str]
-    score: list[float]
+    score: list[float | None]
     tags: list[str]
 
 
@@ -70,14 +70,15 @@ class CaptionRecord(TypedDict):
     """How one caption was made."""
 
     text: str
-    score: float  # mean log-probability per word, by the captioner
-    model: str  # name of the captioner's folder
-    revision: str  # hash of its weights
+    score: float | None  # mean log-probability per word, by the captioner; None where it gives none
+    model: str  # name of the captioner's folder, or of its model
+    revision: str  # hash of its weights, or commit of the hub
     decoding: str  # such as beam 3
-    precision: str
+    precision: str  # float32 or bfloat16; served where an endpoint decides
     tags_given: bool  # whether the clip's tags guided the captioner
     predicted_tags: NotRequired[str]  # the tags that the captioner predicted, where those guided it, joined by |
     shuffled_tags: NotRequired[str]  # the tags of another clip, where those guided it, joined by |
+    prompt: NotRequired[str]  # hash of the instruction to the captioner, before tags are filled in
 
 
 class SampleMeta(TypedDict, total=False):
@@ -148,8 +149,17 @@ def stats_name(shard: int) -> str:
     return f"{shard:05d}_stats.json"
 
 
-def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) -> ShardStats:
+def write(
+    data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str, captioning: Mapping[str, int] | None = None
+) -> ShardStats:
     """Publish one shard: tar, ledger and commit mark. Does nothing where another writer has published it.
+
+    Args:
+        data: the dataset.
+        shard: its number.
+        outcomes: what became of its clips, in plan order.
+        plan_hash: of the plan or retry that the shard belongs to.
+        captioning: what the captioner counted.
 
     Returns:
         The stats of this call.
@@ -169,6 +179,7 @@ def write(data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str) ->
         duration_s=round(sum(o.duration_s for o in outcomes if o.status == "written"), 3),
         tar_size=packed.tar.size,
         tar_sha256=packed.tar.sha256(),
+        captioning=dict(sorted((captioning or {}).items())),
     )
     ledger = storage.table_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
     mark = storage.json_bytes(stats.to_json())

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection, Iterable
 
 from pipeline import storage
-from pipeline.dataset import commit
+from pipeline.dataset import answers, commit
 
 SUFFIX = ".audio"
 
@@ -28,11 +28,11 @@ def read(uri: str) -> memoryview:
 
 
 def clean_up(data: str, committed: Collection[int]) -> None:
-    """Remove the audio of shards that are committed: of tasks that died, or that ended after another writer."""
+    """Remove audio and answers of shards that are committed: of tasks that died, or that ended after another writer."""
     folder = storage.join(data, commit.FOLDER)
     for name in storage.list_names(folder):
         shard, _, rest = name.partition("-")
-        if rest.endswith(SUFFIX) and int(shard) in committed:
+        if rest.endswith((SUFFIX, answers.SUFFIX)) and int(shard) in committed:
             remove(storage.join(folder, name))
 
 

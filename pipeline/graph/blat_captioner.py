@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import audio
+from pipeline import audio, storage
+from pipeline.errors import InputError
 from pipeline.graph.caption_config import CaptionActorConfig, Guidance
-from pipeline.graph.captioner import CaptionedBatch, ClipBatch
+from pipeline.graph.captioner import CaptionedBatch, CaptionerInfo, ClipBatch, TagFilter, distinct
 from pipeline.graph.shard_batch import CaptionRow
 from train.models.captioner.decoding import Decoding
 
@@ -20,6 +21,33 @@ if TYPE_CHECKING:
 
     from train.models.captioner.encoder import EncodedAudio
     from train.models.captioner.model import Caption
+
+
+def describe(config: CaptionActorConfig) -> CaptionerInfo:
+    """Read the checkpoint's own config. Raises InputError where it cannot do what the job's config asks."""
+    from train import checkpoint
+
+    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", "captioner")
+    for guidance in config.guidance:
+        needs = {"tags": "guided", "shuffled": "guided", "predicted": "tagger", "none": ""}[guidance]
+        if needs and not getattr(checkpoint_info.network, needs):
+            remedy = f"this captioner has no such input ({needs} is false in its config.json); use --guidance none"
+            raise InputError("--guidance", guidance, remedy)
+    return CaptionerInfo(
+        captioner=storage.resolve(config.captioner),
+        revision=checkpoint_info.revision,
+        clip_s=checkpoint_info.network.clip_s,
+        has_score=True,
+    )
+
+
+def tag_filter(config: CaptionActorConfig) -> TagFilter:
+    """Return which clips would be captioned, by their tags."""
+    from train import checkpoint
+
+    if config.guidance != ("tags",):
+        return TagFilter()
+    return TagFilter(any_of=frozenset(storage.read_json(storage.join(config.captioner, checkpoint.TAGS_FILE))))
 
 
 class GenerationSpec(NamedTuple):
@@ -65,7 +93,7 @@ class BlatCaptioner:
         with self.model_lock, self._arithmetic():
             started = time.monotonic()
             on_device = waveform.to(self.device, non_blocking=True), num_samples.to(self.device, non_blocking=True)
-            encoded_audio = self.model.encode_audio(*on_device, audio.SAMPLE_RATE_HZ)
+            encoded_audio = self.model.encode_audio(*on_device, clips.rate_hz)
             made: list[list[CaptionRow]] = [[] for _ in clips.keys]
             for guidance, decoding in self.passes:
                 tags, guides = self._tags(guidance, clips, encoded_audio, len(keys))
@@ -109,14 +137,6 @@ class BlatCaptioner:
         given = [[tag for tag in tags if tag in self.known] for tags in listed]
         tags = torch.nn.functional.pad(self.model.multi_hot(given), (0, 0, 0, rows - len(given)))
         return tags.to(self.device), [names or None for names in given]
-
-
-def distinct(captions: list[CaptionRow]) -> list[CaptionRow]:
-    """Return the records of captions in the order in which they were made; of those with one text the first stays."""
-    first: dict[str, CaptionRow] = {}
-    for record in captions:
-        first.setdefault(record["text"], record)
-    return list(first.values())
 
 
 def _record(caption: "Caption", guidance: Guidance, decoding: Decoding, tags: list[str] | None) -> CaptionRow:

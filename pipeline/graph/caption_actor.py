@@ -5,7 +5,8 @@ Shapes: B = clips of a batch, T = samples that the captioner takes of a clip.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from pipeline import audio
 from pipeline.dataset import staging
-from pipeline.graph.blat_captioner import BlatCaptioner
+from pipeline.graph import captioners
 from pipeline.graph.caption_config import CaptionActorConfig
 from pipeline.graph.captioner import Captioner, ClipBatch
 from pipeline.graph.shard_batch import ClipRow, Samples, ShardBatch, end_clip
@@ -37,7 +38,7 @@ class CaptionActor:
     """The actor. Ray calls it from two threads, so that one shard is prepared while the model works on another."""
 
     def __init__(
-        self, config: CaptionActorConfig, make_captioner: Callable[[CaptionActorConfig], Captioner] = BlatCaptioner
+        self, config: CaptionActorConfig, make_captioner: Callable[[CaptionActorConfig], Captioner] = captioners.make
     ) -> None:
         """Make the captioner. The arguments are pickled on their way to the actor."""
         self.config = config
@@ -54,15 +55,25 @@ class CaptionActor:
         except FileNotFoundError:  # another writer has committed the shard, which the writing task will find
             return batch.to_table()
         busy_s = 0.0
+        counts: Counter[str] = Counter()
+        failed: dict[str, tuple[str, str]] = {}
         for clips, waveform in (
             self._padded_batches(batch, ready) if flac is None else self._decoded_batches(flac, ready)
         ):
-            made = self.captioner.caption(self._batch(clips, waveform))
+            made = self.captioner.caption(self._batch(batch.shard, clips, waveform))
             busy_s += made.busy_s
+            counts.update(made.counts)
+            failed.update(made.failed)
             for clip, captions in zip(clips, made.captions, strict=True):
                 clip.row["captions"] = captions
-        rows = [row if row["status"] != "ready" or row["captions"] else _without_caption(row) for row in batch.clips]
-        captioned = ShardBatch(shard=batch.shard, clips=rows, audio=batch.audio, actor=self.name, busy_s=busy_s)
+        captioned = ShardBatch(
+            shard=batch.shard,
+            clips=[_ended(row, failed) for row in batch.clips],
+            audio=batch.audio,
+            actor=self.name,
+            busy_s=busy_s,
+            captioning=dict(counts),
+        )
         return captioned.to_table()
 
     def _ready(self, batch: ShardBatch) -> list[ReadyClip]:
@@ -79,10 +90,19 @@ class CaptionActor:
             first = last
         return ready
 
-    def _batch(self, clips: Sequence[ReadyClip], waveform: Samples) -> ClipBatch:
-        rows, others = [clip.row for clip in clips], [clip.other_tags for clip in clips]
+    def _batch(self, shard: int, clips: Sequence[ReadyClip], waveform: Samples) -> ClipBatch:
+        rows = [clip.row for clip in clips]
         lengths = [min(row["num_samples"], self.captioner.clip_samples) for row in rows]
-        return ClipBatch([row["key"] for row in rows], [row["tags"] for row in rows], others, waveform, lengths)
+        return ClipBatch(
+            keys=[row["key"] for row in rows],
+            tags=[row["tags"] for row in rows],
+            other_tags=[clip.other_tags for clip in clips],
+            waveform=waveform,
+            num_samples=lengths,
+            rate_hz=audio.SAMPLE_RATE_HZ,
+            shard=shard,
+            texts=[row.get("texts") or [] for row in rows],
+        )
 
     def _groups(self, ready: list[ReadyClip]) -> list[list[ReadyClip]]:
         size = self.config.batch_size
@@ -125,5 +145,9 @@ def other_tags(clips: Sequence[ClipRow]) -> list[list[str]]:
     return [clips[following[index]]["tags"] for index in range(len(clips))]
 
 
-def _without_caption(row: ClipRow) -> ClipRow:
-    return end_clip(row, "failed", "caption", "no_caption", "every caption was empty")
+def _ended(row: ClipRow, failed: Mapping[str, tuple[str, str]]) -> ClipRow:
+    """Return a clip after captioning; one that is ready and has no caption has failed, by the captioner's reason."""
+    if row["status"] != "ready" or row["captions"]:
+        return row
+    reason, detail = failed.get(row["key"], ("no_caption", "every caption was empty"))
+    return end_clip(row, "failed", "caption", reason, detail)

@@ -1,24 +1,29 @@
-"""How a caption job is configured, and what is wrong with a command before any engine starts."""
+"""How a caption job is configured, and which values of its fields cannot be."""
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Self
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any, Literal, Self
 
-from pipeline import run_dir, sources
+from pipeline import run_dir
 from pipeline.errors import InputError
+from pipeline.graph.captioner_name import CaptionerName, Kind
 from pipeline.graph.engine import ActorConfig
 from pipeline.planning.cut import MAX_SHARD_MB
 from pipeline.planning.decontamination import DecontaminationConfig
-from pipeline.planning.draft import PlanDraft, draft_plan
 from pipeline.quality import audio_filter
 from pipeline.quality.audio_filter import AudioFilterConfig
 from train.models.captioner.decoding import Decoding
 
-if TYPE_CHECKING:
-    from train.checkpoint import CheckpointInfo
-    from train.models.captioner.config import CaptionerConfig
-
 Guidance = Literal["tags", "predicted", "none", "shuffled"]
 Precision = Literal["auto", "float32", "bfloat16"]
+KIND_NAMES: dict[Kind, str] = {
+    "blat": "checkpoints of `train captioner`",
+    "hf": "hf: models",
+    "openai": "openai: models",
+}
+KINDS = "kinds"  # metadata of a field that only captioners of these kinds use
+LLM = {KINDS: ("hf", "openai")}
+ENDPOINT = run_dir.NOT_IDENTITY | {KINDS: ("openai",)}
+LOCAL = {KINDS: ("blat", "hf")}
 
 
 COMPILED_BATCHES = 5_500  # of an actor: CNN14 saves 11 ms of each on an H200, and compiling takes a minute
@@ -42,7 +47,8 @@ class CaptionActorConfig:
     """The captioner, and how it captions a clip."""
 
     captioner: str = field(default="", metadata=run_dir.NOT_IDENTITY)
-    """Checkpoint directory that `train captioner` wrote."""
+    """Checkpoint directory that `train captioner` wrote; hf:<namespace/name or folder>, an audio LLM of transformers;
+    openai:<model>, a model behind the endpoint at --captioner-url."""
     guidance: tuple[Guidance, ...] = ("tags",)
     """Give the captioner each clip's tags, those it predicts itself, none, or those of another clip of its shard; several
     of these make captions of each kind. With `tags` or `shuffled` alone, clips without tags are filtered out."""
@@ -52,26 +58,47 @@ class CaptionActorConfig:
     """How captions are chosen."""
     samples: int = 0
     """Captions added for each kind of guidance by nucleus sampling, with the top_p, temperature and seed of decoding."""
+    prompt: str = field(default="", metadata=LLM)
+    """Instruction to an LLM: guided, unguided, or a text of your own, with {tags} where the tags belong. Empty takes guided
+    for clips with tags and unguided for others."""
+    rewrite: Literal["", "tags", "captions"] = field(default="", metadata={KINDS: ("openai",)})
+    """Let a text LLM write the captions from the clip's tags, or in `recaption` from the dataset's captions, which
+    --prompt names {captions}. No audio is sent. Empty: the model gets the audio."""
+    clip_s: float = field(default=30.0, metadata=LLM)
+    """Seconds of each clip, from its start, that an LLM gets."""
+    max_words: int = field(default=40, metadata=LLM)
+    """Words that stay of an LLM's caption."""
+    max_tokens: int = field(default=96, metadata=LLM)
+    """Tokens that an LLM may write for a caption."""
+    tagger: str = field(default="", metadata=run_dir.NOT_IDENTITY | LLM)
+    """Checkpoint with a tagging head, which predicts the tags of --guidance predicted for an LLM."""
     batch_size: int = 32
     """Clips in one pass of the model; on a GPU every batch has this size."""
-    precision: Precision = "auto"
+    captioner_url: str = field(default="", metadata=ENDPOINT)
+    """Endpoint of an openai: captioner, such as http://127.0.0.1:8000/v1. It gets the audio of every clip."""
+    captioner_key_variable: str = field(default="OPENAI_API_KEY", metadata=ENDPOINT)
+    """Variable of the environment, on every node, that holds the key of the endpoint. Where it is not set, none is sent."""
+    concurrency: int = field(default=8, metadata=ENDPOINT)
+    """Requests that each actor has under way."""
+    max_requests: int = field(default=0, metadata=ENDPOINT)
+    """Requests that a run of the command may send, repeated ones included; each actor has an equal share. 0: no bound."""
+    precision: Precision = field(default="auto", metadata=LOCAL)
     """Arithmetic of the model; auto is bfloat16 on a GPU and float32 on a CPU."""
-    speed: CaptionSpeedConfig = field(default_factory=CaptionSpeedConfig, metadata=run_dir.NOT_IDENTITY)
+    speed: CaptionSpeedConfig = field(
+        default_factory=CaptionSpeedConfig, metadata=run_dir.NOT_IDENTITY | {KINDS: ("blat",)}
+    )
     """Speed."""
     actors: ActorConfig = field(default_factory=ActorConfig, metadata=run_dir.NOT_IDENTITY)
     """The pool of captioner actors."""
 
-    def check(self, network: "CaptionerConfig") -> None:
-        """Raise InputError for a field that cannot be, given the captioner's own config."""
+    def check(self) -> None:
+        """Raise InputError for a field that cannot be, or that captioners of this kind do not use."""
+        for each in fields(self):
+            self._check_kind(each)
         if not self.guidance or len(set(self.guidance)) < len(self.guidance):
             raise InputError(
                 "--guidance", self.guidance, "give one or more of tags, predicted, none, shuffled, each once"
             )
-        for guidance in self.guidance:
-            needs = {"tags": "guided", "shuffled": "guided", "predicted": "tagger", "none": ""}[guidance]
-            if needs and not getattr(network, needs):
-                remedy = f"this captioner has no such input ({needs} is false in its config.json); use --guidance none"
-                raise InputError("--guidance", guidance, remedy)
         if not 0 <= self.tag_threshold <= 1:
             raise InputError("--tag-threshold", self.tag_threshold, "use a probability from 0 to 1")
         try:
@@ -82,6 +109,21 @@ class CaptionActorConfig:
         if self.batch_size < 1:
             raise InputError("--batch-size", self.batch_size, "use 1 or more")
         self.actors.check()
+
+    def _check_kind(self, each: "Field[Any]") -> None:
+        """Raise InputError for a field that was set and that only captioners of other kinds use."""
+        kinds: tuple[Kind, ...] = each.metadata.get(KINDS, ())
+        default = each.default_factory() if each.default_factory is not MISSING else each.default
+        value = getattr(self, each.name)
+        if kinds and self.kind not in kinds and value != default:
+            names = " and ".join(KIND_NAMES[kind] for kind in kinds)
+            remedy = f"only {names} use it; leave it out for {self.captioner or 'a checkpoint'}"
+            raise InputError(f"--{each.name.replace('_', '-')}", str(value), remedy)
+
+    @property
+    def kind(self) -> Kind:
+        """Return the kind of the captioner."""
+        return CaptionerName.parse(self.captioner).kind
 
     def sized(self, num_clips: int) -> Self:
         """Return the config of actors that caption a dataset of so many clips: of all its clips, so that a job that goes
@@ -96,8 +138,10 @@ class CaptionActorConfig:
         return [self.decoding, *extra]
 
     @property
-    def arithmetic(self) -> Precision:
-        """Return the arithmetic that `precision` comes to."""
+    def arithmetic(self) -> str:
+        """Return the arithmetic that `precision` comes to: float32 or bfloat16; served where an endpoint decides."""
+        if self.kind == "openai":
+            return "served"
         automatic: Precision = "bfloat16" if self.actors.device == "cuda" else "float32"
         return automatic if self.precision == "auto" else self.precision
 
@@ -116,7 +160,7 @@ class CaptionConfig(CaptionActorConfig):
     """Keep only rows with one of these values in the fold column; empty keeps all."""
     columns: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Columns of a table that are named otherwise, as in file=path,labels=tags."""
-    precision: Precision = field(default="auto", metadata=run_dir.NOT_IDENTITY)
+    precision: Precision = field(default="auto", metadata=run_dir.NOT_IDENTITY | LOCAL)
     """Arithmetic of the model; auto is bfloat16 on a GPU and float32 on a CPU. A dataset has one arithmetic."""
     out: str = ""
     """Folder or URI of the dataset of shards."""
@@ -139,21 +183,8 @@ class CaptionConfig(CaptionActorConfig):
     this field go on without."""
 
 
-def check_fields(config: CaptionConfig, network: "CaptionerConfig") -> None:
-    """Raise InputError for a field that cannot be, given the captioner's own config."""
-    config.check(network)
+def check_fields(config: CaptionConfig) -> None:
+    """Raise InputError for a field of a caption job that cannot be, beside those of its captioner."""
     config.audio_filter.check()
     if not 0 <= config.max_bad_fraction <= 1:
         raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")
-
-
-def check_command(config: CaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", PlanDraft]:
-    """Find out what is wrong with the command before any engine starts; return the captioner's config and the plan."""
-    from train import checkpoint
-
-    if not config.source:
-        raise InputError("--source", config.source, sources.SOURCE_HINT)
-    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", "captioner")
-    check_fields(config, checkpoint_info.network)
-    bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return checkpoint_info, draft_plan(config.out, config.source, config.folds, *bounds, config.columns)

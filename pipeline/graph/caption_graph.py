@@ -14,7 +14,7 @@ from functools import partial
 
 from pipeline import audio, storage
 from pipeline.dataset import commit, staging
-from pipeline.graph import engine, fingerprint_pass
+from pipeline.graph import captioners, engine, fingerprint_pass
 from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.finalize import finalize, is_finalized
@@ -54,7 +54,7 @@ def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> 
         return 0
     in_process = config.actors.in_process
     if config.audio_filter.drop_copies:
-        task = Fingerprinter(make_reader(config, out, plan, clip_s), _guiding_tags(config))
+        task = Fingerprinter(make_reader(config, out, plan, clip_s), captioners.tag_filter(config))
         fingerprint_pass.run(out, num_shards, task, in_process)
     num_clips = sum(plan.count_clips(out, todo))
     progress = ProgressReporter(num_clips, config.actors, plan.made_from.max_shard_mb or 0)
@@ -67,7 +67,9 @@ def build_graph(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> l
     """Return the steps of the graph; every row that comes out reports one committed shard."""
     return [
         engine.Tasks(make_reader(config, out, plan, clip_s)),
-        engine.Actors(CaptionActor, (config.sized(plan.num_clips),), config.actors),
+        engine.Actors(
+            CaptionActor, (config.sized(plan.num_clips), partial(captioners.make, folder=out)), config.actors
+        ),
         engine.Tasks(partial(write_shard, out=out, plan=plan)),
     ]
 
@@ -77,11 +79,3 @@ def make_reader(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> R
     num_decoded = round(clip_s * audio.SAMPLE_RATE_HZ) if config.decode == "reader" else 0
     tables = tuple(storage.resolve(uri) for uri in config.firewall.fingerprints)
     return Reader(out, plan, tables, num_decoded, config.audio_filter)
-
-
-def _guiding_tags(config: CaptionConfig) -> frozenset[str] | None:
-    """Return the tags of which a clip needs one to be captioned, or None where it needs none."""
-    from train import checkpoint
-
-    needed = config.guidance == ("tags",)
-    return frozenset(storage.read_json(storage.join(config.captioner, checkpoint.TAGS_FILE))) if needed else None

@@ -26,6 +26,7 @@ SHARD_STATS_SCHEMA = pa.schema(
         ("tar_sha256", pa.string()),
         ("actor", pa.string()),
         ("busy_s", pa.float64()),
+        ("captioning", pa.map_(pa.string(), pa.int64())),
     ]
 )
 
@@ -42,7 +43,9 @@ class ShardReport:
 
     def to_batch(self) -> pa.Table:
         """Return a table of one row, of SHARD_STATS_SCHEMA."""
-        row = {**self.stats.to_json(), "reasons": list(self.stats.reasons.items())}
+        stats = self.stats
+        maps = {"reasons": list(stats.reasons.items()), "captioning": list(stats.captioning.items())}
+        row = {**stats.to_json(), **maps}
         return pa.Table.from_pylist([{**row, "actor": self.actor, "busy_s": self.busy_s}], schema=SHARD_STATS_SCHEMA)
 
     @classmethod
@@ -60,6 +63,7 @@ class ProgressReporter:
         self.max_shard_mb = max_shard_mb  # 0 once a larger shard was named, or where there is no bound
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.captioning: Counter[str] = Counter()
         self.hours, self.busy_s = 0.0, 0.0
         self.actors: set[str] = set()
         self.metrics = None if actors.in_process else JobMetrics()
@@ -69,6 +73,7 @@ class ProgressReporter:
         stats = report.stats
         self.counts.update(stats.counts)
         self.reasons.update(stats.reasons)
+        self.captioning.update(stats.captioning)
         self.hours += stats.duration_s / 3600
         self.busy_s += report.busy_s
         self.actors.add(report.actor)
@@ -84,7 +89,8 @@ class ProgressReporter:
             f" ({reasons})" if reasons else ""
         )
         hours = f"{self.hours / self.progress.elapsed_s:.3f} h of audio a second"
-        return f"{counts}; {hours}; {self.device} busy {self._busy_share():.0%}"
+        captioning = "".join(f"; {name} {n:,}" for name, n in sorted(self.captioning.items()))
+        return f"{counts}; {hours}; {self.device} busy {self._busy_share():.0%}{captioning}"
 
     def _check_size(self, stats: ShardStats) -> None:
         """Warn once of a shard that came out far larger than the plan's bound."""

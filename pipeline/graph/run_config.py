@@ -1,10 +1,12 @@
 """What run.json of a dataset or overlay with captions holds: the config of the job, and the model behind the captions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pipeline import run_dir, storage
 from pipeline.graph.caption_config import CaptionActorConfig, Precision
+from pipeline.graph.captioner import CaptionerInfo
 
 ConfigT = TypeVar("ConfigT", bound=CaptionActorConfig)
 
@@ -15,14 +17,29 @@ class RunConfig(Generic[ConfigT]):
 
     config: ConfigT
     captioner_revision: str
-    """Hash of the captioner's weights."""
-    arithmetic: Precision
-    """What `precision` comes to: float32 or bfloat16."""
+    """Hash of the captioner's weights, or what else fixes them."""
+    arithmetic: str
+    """What `precision` comes to: float32 or bfloat16; served where an endpoint decides."""
+    others: Mapping[str, object] = field(default_factory=dict)
+    """What else decides the captions, as the captioner names it."""
 
     @property
     def identity(self) -> dict[str, object]:
         """Return what decides the captions beside the config, as run.json names it."""
-        return {"captioner_revision": self.captioner_revision, "arithmetic": self.arithmetic}
+        return {"captioner_revision": self.captioner_revision, "arithmetic": self.arithmetic, **self.others}
+
+    @property
+    def precision(self) -> Precision:
+        """Return the precision that comes to the arithmetic on actors of any kind."""
+        precisions: dict[str, Precision] = {"float32": "float32", "bfloat16": "bfloat16"}
+        return precisions.get(self.arithmetic, "auto")
+
+
+def begin(config: ConfigT, info: CaptionerInfo) -> RunConfig[ConfigT]:
+    """Return the config of a job that begins with this captioner."""
+    return RunConfig(
+        config=config, captioner_revision=info.revision, arithmetic=config.arithmetic, others=info.identity
+    )
 
 
 def read_run_config(folder: str, kind: type[ConfigT]) -> RunConfig[ConfigT]:

@@ -4,7 +4,7 @@ Shapes: T = samples that the captioner takes of a clip.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ CAPTION = pa.struct(
         ("guidance", pa.string()),
         ("decoding", pa.string()),
         ("tags", pa.list_(pa.string())),
+        ("prompt", pa.string()),
     ]
 )
 CLIP = pa.struct(
@@ -33,6 +34,7 @@ CLIP = pa.struct(
         ("flac_offset", pa.int64()),
         ("flac_size", pa.int64()),
         ("captions", pa.list_(CAPTION)),
+        ("texts", pa.list_(pa.string())),
     ]
 )
 SHARD = pa.schema(
@@ -43,6 +45,7 @@ SHARD = pa.schema(
         ("waveforms", pa.large_list(pa.int16())),
         ("actor", pa.string()),
         ("busy_s", pa.float64()),
+        ("captioning", pa.map_(pa.string(), pa.int64())),
     ]
 )
 
@@ -51,10 +54,11 @@ class CaptionRow(TypedDict):
     """A caption that was made: a value of CAPTION."""
 
     text: str
-    score: float  # mean log-probability per word
+    score: float | None  # mean log-probability per word; None where the captioner gives none
     guidance: str  # tags, predicted, none or shuffled
     decoding: str
     tags: list[str] | None  # that guided it; None without guidance
+    prompt: NotRequired[str | None]  # hash of the instruction, before tags are filled in; None without one
 
 
 class ClipRow(PlanRow, total=False):
@@ -68,6 +72,7 @@ class ClipRow(PlanRow, total=False):
     flac_offset: int  # in the file that `ShardBatch.audio` names
     flac_size: int
     captions: list[CaptionRow] | None
+    texts: list[str] | None  # captions that it has already, where it is captioned again
 
 
 @dataclass(kw_only=True)
@@ -84,6 +89,8 @@ class ShardBatch:
     """Name of the actor that made the captions."""
     busy_s: float = 0.0
     """Seconds in which its model worked on the shard."""
+    captioning: dict[str, int] = field(default_factory=dict)
+    """What the captioner counted, such as requests and what was cut from its captions."""
 
     def to_table(self) -> pa.Table:
         """Return a table of SHARD; it shares the memory of the waveforms."""
@@ -93,6 +100,7 @@ class ShardBatch:
             "audio": self.audio,
             "actor": self.actor,
             "busy_s": self.busy_s,
+            "captioning": list(self.captioning.items()),
         }
         columns = {name: pa.array([value], SHARD.field(name).type) for name, value in values.items()}
         ends = pa.array([0, len(self.waveforms)], pa.int64())
@@ -104,6 +112,7 @@ class ShardBatch:
         """Return the shard in a table of SHARD; the waveforms are a view of its memory."""
         row = table.drop_columns(["waveforms"]).to_pylist()[0]
         (waveforms,) = (chunk.flatten() for chunk in table["waveforms"].chunks if len(chunk))
+        row["captioning"] = dict(row["captioning"])
         return cls(**row, waveforms=waveforms.to_numpy(zero_copy_only=True))
 
 

@@ -3,9 +3,10 @@
 import pyarrow as pa
 
 from pipeline import audio
-from pipeline.dataset import shards, staging
+from pipeline.dataset import answers, shards, staging
 from pipeline.dataset.shard_stats import ShardStats
 from pipeline.graph.caption_config import CaptionConfig
+from pipeline.graph.captioner_name import CaptionerName
 from pipeline.graph.job_stats import ShardReport
 from pipeline.graph.run_config import ConfigT, RunConfig, read_run_config
 from pipeline.graph.shard_batch import CaptionRow, ClipRow, ShardBatch
@@ -18,6 +19,8 @@ def write_shard(table: pa.Table, out: str, plan: Plan) -> pa.Table:
     batch = ShardBatch.from_table(table)
     stats = _committed(batch.shard, out) or _write(batch, out, plan)  # Ray repeats a task whose worker died at its end
     staging.remove(batch.audio)
+    if "requests" in batch.captioning:
+        answers.remove(out, batch.shard)
     return ShardReport(stats=stats, actor=batch.actor, busy_s=batch.busy_s).to_batch()
 
 
@@ -38,7 +41,7 @@ def _publish(batch: ShardBatch, out: str, plan: Plan) -> ShardStats:
     run_config = read_run_config(out, CaptionConfig)
     audio_bytes = staging.read(batch.audio)
     outcomes = [_outcome(clip, audio_bytes, run_config) for clip in batch.clips]
-    return shards.write(out, batch.shard, outcomes, plan.part_of(batch.shard).hash)
+    return shards.write(out, batch.shard, outcomes, plan.part_of(batch.shard).hash, batch.captioning)
 
 
 def _outcome(clip: ClipRow, audio_bytes: memoryview, run_config: RunConfig[CaptionConfig]) -> shards.Outcome:
@@ -80,7 +83,7 @@ def caption_record(caption: CaptionRow, run_config: RunConfig[ConfigT]) -> shard
     record: shards.CaptionRecord = {
         "text": caption["text"],
         "score": caption["score"],
-        "model": run_config.config.captioner.rpartition("/")[2],
+        "model": CaptionerName.parse(run_config.config.captioner).title,
         "revision": run_config.captioner_revision,
         "decoding": caption["decoding"],
         "precision": run_config.arithmetic,
@@ -90,4 +93,6 @@ def caption_record(caption: CaptionRow, run_config: RunConfig[ConfigT]) -> shard
         record["predicted_tags"] = LABEL_SEPARATOR.join(caption["tags"] or [])
     if caption["guidance"] == "shuffled":
         record["shuffled_tags"] = LABEL_SEPARATOR.join(caption["tags"] or [])
+    if prompt := caption.get("prompt"):
+        record["prompt"] = prompt
     return record

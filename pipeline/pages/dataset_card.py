@@ -67,6 +67,7 @@ def _provenance(run_config: dict[str, Any], plan: Plan, decoding: str) -> str:
         ),
         ("captioner", f"`{run_config['captioner']}`, revision `{run_config['captioner_revision']}`"),
         ("guidance", ", ".join(run_config["guidance"])),
+        *([("instruction", run_config["prompt"])] if run_config.get("prompt") else []),
         ("decoding, and captions for each guidance", decodings),
         ("arithmetic", run_config.get("arithmetic", "float32")),
         (

@@ -5,9 +5,8 @@ import logging
 
 from pipeline import run_dir, storage
 from pipeline.errors import InputError
-from pipeline.graph import caption_graph
-from pipeline.graph.caption_config import CaptionConfig, check_command
-from pipeline.graph.run_config import RunConfig
+from pipeline.graph import caption_graph, captioners, run_config
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.planning.publish import publish_plan
 from pipeline.quality import audio_filter
 from pipeline.quality.audio_filter import AudioFilterConfig
@@ -17,14 +16,11 @@ log = logging.getLogger(__name__)
 
 def run(config: CaptionConfig) -> None:
     """Fill the plan: shards that are committed are skipped, and their inputs are not opened again."""
-    checkpoint_info, draft = check_command(config)
-    config = dataclasses.replace(
-        config, source=storage.resolve(config.source), captioner=storage.resolve(config.captioner)
-    )
+    info, draft = captioners.check_command(config)
+    config = dataclasses.replace(captioners.resolved(config, info), source=storage.resolve(config.source))
     config = _as_begun(config)
-    run_config = RunConfig(config=config, captioner_revision=checkpoint_info.revision, arithmetic=config.arithmetic)
-    out = run_dir.claim(config.out, config, run_config.identity)
-    caption_graph.fill(config, out, publish_plan(out, draft), checkpoint_info.network.clip_s)
+    out = run_dir.claim(config.out, config, run_config.begin(config, info).identity)
+    caption_graph.fill(config, out, publish_plan(out, draft), info.clip_s)
 
 
 def _as_begun(config: CaptionConfig) -> CaptionConfig:

@@ -18,8 +18,8 @@ import numpy as np
 
 from pipeline import audio, run_dir, storage
 from pipeline.errors import InputError, JobError
-from pipeline.graph import caption_graph, cluster, engine
-from pipeline.graph.caption_config import CaptionConfig, check_command
+from pipeline.graph import caption_graph, captioners, cluster, engine
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.measure_actor import CaptionRates, caption_for
 from pipeline.graph.measure_tasks import ReadRates, read_for, write_for
 from pipeline.graph.reader import Reader
@@ -66,17 +66,17 @@ def run(config: DoctorConfig) -> None:
 
 
 def _check_captioning(config: DoctorConfig, out: str) -> None:
-    checkpoint_info, draft = check_command(dataclasses.replace(config, out=""))
+    info, draft = captioners.check_command(dataclasses.replace(config, out=""))
     todo = _todo(draft.plan, out, config.out)
     audio_filter = dataclasses.replace(config.audio_filter, drop_copies=False)  # which a job finds before it reads
-    config = dataclasses.replace(config, captioner=storage.resolve(config.captioner), audio_filter=audio_filter)
+    config = dataclasses.replace(captioners.resolved(config, info), audio_filter=audio_filter)
     measured = dataclasses.replace(config, decode="reader")  # the other way follows from the parts of reading
     trial = storage.join(out, f"trial-{uuid.uuid4().hex[:8]}")  # nobody else's: it is removed
-    model = {"captioner": config.captioner, "captioner_revision": checkpoint_info.revision}
+    model = {"captioner": config.captioner, "captioner_revision": info.revision}
     try:
         plan = publish_plan(trial, draft)
         storage.publish_json(storage.join(trial, run_dir.RUN_FILE), {**model, "arithmetic": config.arithmetic})
-        read = caption_graph.make_reader(measured, trial, plan, checkpoint_info.network.clip_s)
+        read = caption_graph.make_reader(measured, trial, plan, info.clip_s)
         rates = measure(measured, out, plan, read)
     finally:
         storage.remove(trial)

@@ -151,5 +151,5 @@ def _with_chosen_captions(meta: shards.SampleMeta, clip: _ListedClip) -> shards.
     if overlay := json.loads(clip["overlay"]):
         records |= {record["text"]: record for record in json.loads(overlay["captions"] or "[]")}
         for text, score in zip(overlay["text"], overlay["score"], strict=True):
-            records[text] = {**records.get(text, {"text": text}), "overlay_score": score}
+            records[text] = {**records.get(text, {"text": text}), **({} if score is None else {"overlay_score": score})}
     return {**meta, "text": clip["chosen"], "captions": [records[text] for text in clip["chosen"]]}

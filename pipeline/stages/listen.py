@@ -78,11 +78,11 @@ def render(index: ClipIndex, config: ListenConfig, captions: CaptionRows, audit:
 
 
 def _first_scores(index: ClipIndex, rows: list[int], captions: CaptionRows) -> dict[int, float]:
-    """Return the score of the first caption of each clip that has one: the overlay's, or else the captioner's."""
+    """Return the score of the first caption of each clip that has a score: the overlay's, or else the captioner's."""
     ledger_scores = index.written["score"].to_pylist()
     overlays_of_rows = ((row, captions.get(index.keys[row])) for row in rows)
     scores = {row: overlay["score"] if overlay else ledger_scores[row] for row, overlay in overlays_of_rows}
-    return {row: found[0] for row, found in scores.items() if found}
+    return {row: found[0] for row, found in scores.items() if found and found[0] is not None}
 
 
 def _facts(index: ClipIndex) -> Facts:
@@ -123,7 +123,9 @@ def _caption(
     """Return a caption with how it was made, its score, and the verdicts of the audit."""
     notes, flags = [], []
     if record:
-        notes += [_guidance(record), record["decoding"], f"captioner's score {record['score']:.2f}"]
+        notes += [record["model"], _guidance(record), record["decoding"]]
+        if record["score"] is not None:
+            notes.append(f"captioner's score {record['score']:.2f}")
     if score is not None:
         notes.append(f"score {score:.2f}")
     if verdicts and text in verdicts["text"]:

@@ -3,34 +3,30 @@
 The audio shards stay as they are; the captions become an overlay, that training and export choose with --captions.
 """
 
-import dataclasses
 import json
 import logging
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipeline import audio, run_dir, storage
-from pipeline.dataset import overlays, shards
-from pipeline.graph import engine
+from pipeline.dataset import commit, overlays, shards
+from pipeline.graph import captioners, engine, run_config
 from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionActorConfig
+from pipeline.graph.captioner import CaptionerInfo
 from pipeline.graph.finalize import read_finished_plan
 from pipeline.graph.reader import READERS
-from pipeline.graph.run_config import RunConfig, read_run_config
 from pipeline.graph.shard_batch import ClipRow, ShardBatch, Waveforms
 from pipeline.graph.write_shard import caption_record
 from pipeline.planning.plan import Plan
 from pipeline.progress import Progress
 
-if TYPE_CHECKING:
-    from train.checkpoint import CheckpointInfo
-    from train.models.captioner.config import CaptionerConfig
-
 log = logging.getLogger(__name__)
+COUNTS = "captioning"  # metadata of a part: what the captioner counted, as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,30 +41,31 @@ class RecaptionConfig(CaptionActorConfig):
 
 def run(config: RecaptionConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
-    checkpoint_info, plan = _check(config)
+    info, plan = _check(config)
     data, folder = storage.resolve(config.data), overlays.folder(config.data, config.name)
-    config = dataclasses.replace(config, captioner=storage.resolve(config.captioner)).sized(plan.num_clips)
-    run_config = RunConfig(config=config, captioner_revision=checkpoint_info.revision, arithmetic=config.arithmetic)
-    run_dir.claim(folder, config, run_config.identity, flag="--name")
+    config = captioners.resolved(config, info).sized(plan.num_clips)
+    run_dir.claim(folder, config, run_config.begin(config, info).identity, flag="--name")
     marker = storage.join(folder, overlays.MARK_FILE)
     done = set(storage.list_names(folder))
     todo = [shard for shard in plan.shards if shards.ledger_name(shard) not in done]
     if not todo and storage.exists(marker):
         log.info("recaption: %s is complete already", folder)
         return
-    _write_parts(config, data, folder, todo, round(checkpoint_info.network.clip_s * audio.SAMPLE_RATE_HZ))
-    made = {"model": config.captioner, "revision": checkpoint_info.revision, "guidance": config.guidance}
+    _write_parts(config, data, folder, todo, round(info.clip_s * audio.SAMPLE_RATE_HZ))
+    made = {"model": config.captioner, "revision": info.revision, "guidance": config.guidance}
     decodings = [str(decoding) for decoding in config.decodings]
-    storage.publish_json(
-        marker, {"stage": "pipeline recaption", **made, "decodings": decodings, "score": "of the captioner"}
-    )
+    score = "of the captioner" if info.has_score else None
+    counts = _count(folder)
+    marked = {"stage": "pipeline recaption", **made, "decodings": decodings, "score": score}
+    storage.publish_json(marker, {**marked, **({"captioning": counts} if counts else {})})
+    commit.clean_up(folder)
     log.info("recaption: wrote %s", folder)
 
 
 def _write_parts(config: RecaptionConfig, data: str, folder: str, todo: list[int], num_samples: int) -> None:
     steps = (
         engine.Tasks(partial(open_shard, data=data, num_samples=num_samples)),
-        engine.Actors(CaptionActor, (config,), config.actors),
+        engine.Actors(CaptionActor, (config, partial(captioners.make, folder=folder)), config.actors),
         engine.Tasks(partial(write_part, folder=folder)),
     )
     progress = Progress("recaption", "clips")
@@ -97,10 +94,10 @@ def open_shard(table: pa.Table, data: str, num_samples: int) -> pa.Table:
 def write_part(table: pa.Table, folder: str) -> pa.Table:
     """Publish one part of the overlay; a clip that got no caption has none in it."""
     batch = ShardBatch.from_table(table)
-    run_config = read_run_config(folder, RecaptionConfig)
+    as_begun = run_config.read_run_config(folder, RecaptionConfig)
     rows: list[overlays.CaptionsRow] = []
     for clip in batch.clips:
-        records = [caption_record(caption, run_config) for caption in clip["captions"] or ()]
+        records = [caption_record(caption, as_begun) for caption in clip["captions"] or ()]
         rows.append(
             {
                 "key": clip["key"],
@@ -110,19 +107,34 @@ def write_part(table: pa.Table, folder: str) -> pa.Table:
             }
         )
     part = pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
+    if batch.captioning:
+        part = part.replace_schema_metadata({COUNTS: json.dumps(batch.captioning)})
     storage.publish_table(storage.join(folder, shards.ledger_name(batch.shard)), part)
     return pa.table({"shard": [batch.shard], "clips": [len(rows)]})
 
 
+def _count(folder: str) -> dict[str, int]:
+    """Return what the captioner counted over all parts."""
+    counts: Counter[str] = Counter()
+    for name in storage.list_names(folder):
+        if name.endswith(".parquet"):
+            with storage.open_parquet(storage.join(folder, name)) as file:
+                counts.update(json.loads((file.schema_arrow.metadata or {}).get(COUNTS.encode(), b"{}")))
+    return dict(sorted(counts.items()))
+
+
 def _clip(row: shards.ClipRow, num_samples: int) -> ClipRow:
     # the captioner needs nothing of where the audio came from
-    return {"key": row["key"], "tags": row["tags"], "status": "ready", "num_samples": num_samples}  # type: ignore[typeddict-item]
+    return {  # type: ignore[typeddict-item]
+        "key": row["key"],
+        "tags": row["tags"],
+        "texts": row["text"],
+        "status": "ready",
+        "num_samples": num_samples,
+    }
 
 
-def _check(config: RecaptionConfig) -> tuple["CheckpointInfo[CaptionerConfig]", Plan]:
-    from train import checkpoint
-
-    checkpoint_info = checkpoint.describe(config.captioner, "--captioner", "captioner")
-    config.check(checkpoint_info.network)
+def _check(config: RecaptionConfig) -> tuple[CaptionerInfo, Plan]:
+    info = captioners.describe(config)
     overlays.check_name(config.name)
-    return checkpoint_info, read_finished_plan(config.data)
+    return info, read_finished_plan(config.data)

@@ -16,7 +16,7 @@ from pipeline import run_dir, sources, storage
 from pipeline.audio import fingerprint_table
 from pipeline.dataset import ledgers
 from pipeline.errors import InputError
-from pipeline.graph import caption_graph
+from pipeline.graph import caption_graph, captioner_name, captioners
 from pipeline.graph.caption_config import CaptionConfig, check_fields
 from pipeline.graph.engine import ActorConfig
 from pipeline.graph.run_config import RunConfig, read_run_config
@@ -39,6 +39,8 @@ class RetryConfig:
     """Where the clips lie now: the same list, moved; empty where it was."""
     captioner: str = ""
     """Where the captioner lies now; empty where it was."""
+    captioner_url: str = ""
+    """Endpoint of an openai: captioner; empty where it was."""
     max_bad_fraction: float = 0.05
     """The job fails when a larger share of all clips has failed still, from 0 to 1."""
     fingerprints: tuple[str, ...] = ()
@@ -56,8 +58,6 @@ class Failure(NamedTuple):
 
 def run(config: RetryConfig) -> None:
     """Plan the failed clips into new shards, then fill these."""
-    from train import checkpoint
-
     if not config.data:
         raise InputError("--data", config.data, "give the --out of a `python -m pipeline caption`")
     data = storage.resolve(config.data)
@@ -66,20 +66,18 @@ def run(config: RetryConfig) -> None:
         raise InputError("--data", config.data, "has no plan.json: no dataset of shards")
     run_config = read_run_config(data, CaptionConfig)
     caption_config = _restore(config, run_config, plan)
-    checkpoint_info = checkpoint.describe(caption_config.captioner, "--captioner", "captioner")
-    if checkpoint_info.revision != run_config.captioner_revision:
+    info = captioners.describe(caption_config)
+    if info.revision != run_config.captioner_revision:
         remedy = f"the dataset was made with revision {run_config.captioner_revision[:12]}; give that captioner"
-        raise InputError(
-            "--captioner", caption_config.captioner, f"is revision {checkpoint_info.revision[:12]}; {remedy}"
-        )
-    check_fields(caption_config, checkpoint_info.network)
+        raise InputError("--captioner", caption_config.captioner, f"is revision {info.revision[:12]}; {remedy}")
+    check_fields(caption_config)
     if [fingerprint_table.revision(uri) for uri in config.fingerprints] != plan.made_from.fingerprints:
         remedy = "the dataset was made with others; give the same tables"
         raise InputError("--fingerprints", config.fingerprints, remedy)
     if not _has_begun(data, plan):
-        caption_graph.write_shards(caption_config, data, plan, checkpoint_info.network.clip_s)
+        caption_graph.write_shards(caption_config, data, plan, info.clip_s)
         plan = _extend(config, data, plan, caption_config)
-    caption_graph.fill(caption_config, data, plan, checkpoint_info.network.clip_s)
+    caption_graph.fill(caption_config, data, plan, info.clip_s)
 
 
 def _has_begun(data: str, plan: Plan) -> bool:
@@ -96,8 +94,9 @@ def _restore(config: RetryConfig, run_config: RunConfig[CaptionConfig], plan: Pl
         folds=tuple(plan.made_from.folds),
         clips_per_shard=plan.clips_per_shard,
         max_shard_mb=plan.made_from.max_shard_mb or 0,
-        precision=run_config.arithmetic,  # what `auto` came to: the actors may be of another kind now
-        captioner=storage.resolve(config.captioner or as_made.captioner),
+        precision=run_config.precision,  # what `auto` came to: the actors may be of another kind now
+        captioner=captioner_name.resolve(config.captioner or as_made.captioner),
+        captioner_url=config.captioner_url or as_made.captioner_url,
         actors=config.actors,
         max_bad_fraction=config.max_bad_fraction,
         firewall=dataclasses.replace(as_made.firewall, fingerprints=config.fingerprints),

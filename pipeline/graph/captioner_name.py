@@ -1,0 +1,40 @@
+"""What `--captioner` names.
+
+build/captioner, s3://...      a checkpoint of `train captioner`
+hf:namespace/name, hf:folder   a model of transformers, from the hub or from disk; ...@commit fixes a commit
+openai:model                   a model behind an endpoint that speaks OpenAI's protocol, at --captioner-url
+"""
+
+from typing import Literal, NamedTuple, Self
+
+from pipeline import storage
+
+Kind = Literal["blat", "hf", "openai"]
+HF, OPENAI = "hf:", "openai:"
+
+
+class CaptionerName(NamedTuple):
+    """The parts of a captioner's name."""
+
+    kind: Kind
+    model: str  # the folder or URI, or the name at the hub or the endpoint
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the parts of what `--captioner` holds."""
+        if text.startswith(OPENAI):
+            return cls("openai", text.removeprefix(OPENAI))
+        if text.startswith(HF) and not text.startswith("hf://"):  # which is a URI of the storage
+            return cls("hf", text.removeprefix(HF))
+        return cls("blat", text)
+
+    @property
+    def title(self) -> str:
+        """Return the last part of the name, as the record of a caption holds it."""
+        last = self.model.rpartition("/")[2]
+        return last.partition("@")[0] if self.kind == "hf" else last
+
+
+def resolve(text: str) -> str:
+    """Return the name with the absolute folder of a checkpoint; other names stay as they are."""
+    return storage.resolve(text) if CaptionerName.parse(text).kind == "blat" else text

@@ -1,0 +1,53 @@
+"""Which captioners there are: `--captioner` chooses among them, and nothing else of the graph knows their kinds."""
+
+from dataclasses import replace
+from typing import TypeVar
+
+from pipeline import sources, storage
+from pipeline.errors import InputError
+from pipeline.graph import blat_captioner, hf_captioner, openai_captioner, prompts
+from pipeline.graph.caption_config import CaptionActorConfig, CaptionConfig, check_fields
+from pipeline.graph.captioner import Captioner, CaptionerInfo, TagFilter
+from pipeline.planning.draft import PlanDraft, draft_plan
+
+ConfigT = TypeVar("ConfigT", bound=CaptionActorConfig)
+
+
+def describe(config: CaptionActorConfig) -> CaptionerInfo:
+    """Check what a config asks of its captioner, before any actor starts. Raises InputError for what cannot be."""
+    config.check()
+    describers = {
+        "blat": blat_captioner.describe,
+        "hf": hf_captioner.describe,
+        "openai": openai_captioner.describe,
+    }
+    return describers[config.kind](config)
+
+
+def resolved(config: ConfigT, info: CaptionerInfo) -> ConfigT:
+    """Return the config as actors on any node need it: with names that hold everywhere."""
+    return replace(config, captioner=info.captioner, tagger=storage.resolve(config.tagger) if config.tagger else "")
+
+
+def make(config: CaptionActorConfig, folder: str = "") -> Captioner:
+    """Load the captioner, in the actor. `folder` is the dataset or overlay that it captions for; '' is none."""
+    if config.kind == "openai":
+        return openai_captioner.OpenAiCaptioner(config, folder)
+    return hf_captioner.HfCaptioner(config) if config.kind == "hf" else blat_captioner.BlatCaptioner(config)
+
+
+def tag_filter(config: CaptionActorConfig) -> TagFilter:
+    """Return which clips would be captioned, by their tags."""
+    return blat_captioner.tag_filter(config) if config.kind == "blat" else prompts.tag_filter(config)
+
+
+def check_command(config: CaptionConfig) -> tuple[CaptionerInfo, PlanDraft]:
+    """Find out what is wrong with the command before any engine starts; return the captioner and the plan."""
+    if not config.source:
+        raise InputError("--source", config.source, sources.SOURCE_HINT)
+    info = describe(config)
+    check_fields(config)
+    if config.rewrite == "captions":
+        raise InputError("--rewrite", config.rewrite, "new clips have no captions; use `pipeline recaption`")
+    bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
+    return info, draft_plan(config.out, config.source, config.folds, *bounds, config.columns)
