@@ -248,7 +248,9 @@ def test_a_large_body_is_refused_before_it_comes(server: Server) -> None:
     assert answer.startswith(b"HTTP/1.1 413") and b"larger than 1 MB" in answer
     chunk = b"10000\r\n" + bytes(65_536) + b"\r\n"
     head = start.replace("Expect: 100-continue\r\n", "") + "Content-Type: multipart/form-data; boundary=a\r\n"
-    answer = raw(server, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + 20 * chunk + b"0\r\n\r\n")
+    part = b'--a\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    body = f"{len(part):x}\r\n".encode() + part + b"\r\n" + 20 * chunk + b"0\r\n\r\n"
+    answer = raw(server, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + body)
     assert answer.startswith(b"HTTP/1.1 413") and b"larger than 1 MB" in answer
 
 
