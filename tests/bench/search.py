@@ -89,6 +89,7 @@ class Source:
 
 def build(folder: str, clips: int) -> dict[str, float]:
     """Write an index of so many clips; return seconds and megabytes."""
+    index.connect(folder)  # imports LanceDB
     before, source, started = _kilobytes("VmRSS"), Source(), time.perf_counter()
     table = index.open_table(folder, dim=DIM)
     for first in range(0, clips, BATCH):
@@ -102,6 +103,7 @@ def build(folder: str, clips: int) -> dict[str, float]:
 
 def ask(folder: str) -> dict[str, Any]:
     """Query an index; return recall, milliseconds and megabytes."""
+    index.connect(folder)
     before, table = _kilobytes("VmRSS"), index.open_table(folder)
     queries = Source().queries()
     near = [lambda q=q: index.nearest(table.search(q, vector_column_name="vector")) for q in queries]
