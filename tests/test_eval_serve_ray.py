@@ -1,4 +1,4 @@
-"""The application on Ray Serve: the same answers, sound in parts, limits and token; clients are told apart by address."""
+"""The application on Ray Serve: the same answers, sound in parts, limits and token; each client has its own rate."""
 
 import hashlib
 import http.client
