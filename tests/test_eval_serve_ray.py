@@ -1,4 +1,4 @@
-"""The application on Ray Serve: the same answers, sound in parts, limits and token, and a rate for each address."""
+"""The application on Ray Serve: the same answers, sound in parts, limits and token; each client has its own rate."""
 
 import hashlib
 import http.client
