@@ -51,5 +51,9 @@ class ShardStats:
     def from_json(cls, content: Mapping[str, Any]) -> "ShardStats":
         """Return what a commit mark holds. Raises KeyError when it lacks a field."""
         names = ("shard", "plan_hash", "written", "filtered", "failed", "duration_s", "tar_size", "tar_sha256")
-        maps = {"reasons": dict(content["reasons"]), "captioning": dict(content.get("captioning") or {})}
-        return cls(num_clips=content["in"], **maps, **{name: content[name] for name in names})
+        return cls(
+            num_clips=content["in"],
+            reasons=dict(content["reasons"]),
+            captioning=dict(content.get("captioning") or {}),
+            **{name: content[name] for name in names},
+        )
