@@ -165,8 +165,8 @@ def _names(kind: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         inner = _names(kind["items"], schema)
         return f"[{inner}]" if inner else ""
     fields = _resolve(kind, schema).get("properties", {})
-    inner = {name: _names(each, schema) for name, each in fields.items()}
-    return ", ".join(f"{name} {names}" if names else name for name, names in inner.items())
+    parts = {name: _names(each, schema) for name, each in fields.items()}
+    return ", ".join(f"{name} {names}" if names else name for name, names in parts.items())
 
 
 def _resolve(kind: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -141,10 +141,11 @@ def _encode(config: AssignConfig, clips: Sequence[Clip], model: "Tagger | Clap",
 
 def _text_matrix(config: AssignConfig, model: "Tagger | Clap", texts: Sequence[str]) -> Array:
     """Return of each text what the outputs of the model are multiplied with: weights of tags (T, K), or an embedding."""
-    if not config.text_encoder:
-        return np.asarray(model.embed_texts(texts).numpy(), np.float64)
     from train.models import tag_transfer
+    from train.models.clap import Clap
 
+    if isinstance(model, Clap):
+        return np.asarray(model.embed_texts(texts).numpy(), np.float64)
     if not model.tags:
         raise InputError("--model", config.model, "has no tagging head; convert weights that have one")
     try:
