@@ -50,7 +50,7 @@ def deploy(settings: Settings, replicas: Replicas) -> Application:
     if replicas.most > replicas.number:
         bounds = {"min_replicas": replicas.number, "max_replicas": replicas.most}
         options = {"autoscaling_config": {**bounds, "target_ongoing_requests": 4}}
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress()(SearchReplica),
         name=NAME,
         max_ongoing_requests=settings.limits.concurrent + 8,
