@@ -38,11 +38,19 @@ class Pending:
     left: int  # clips of which neither a vector nor a reason has come
 
 
+class Todo(NamedTuple):
+    """A unit that the table lacks, or has with other rows."""
+
+    dataset: Dataset
+    name: str
+    clips: int
+
+
 @dataclass
 class Listed:
     """What the datasets hold, and what the table lacks of it."""
 
-    todo: list[tuple[Dataset, Unit]] = field(default_factory=list)
+    todo: list[Todo] = field(default_factory=list)
     gone: set[Name] = field(default_factory=set)
     held: set[str] = field(default_factory=set)  # datasets of which the table has rows
     hashes: list[str] = field(default_factory=list)  # of the datasets, in their order
@@ -50,7 +58,7 @@ class Listed:
 
 
 def compare(table: Any, datasets: Sequence[Dataset]) -> Listed:
-    """List the datasets and compare them with the table. Of units that are current, nothing is kept."""
+    """List the datasets and compare them with the table. Of each unit only its name is kept."""
     held, found = _marks(table), Listed()
     seen: set[Name] = set()
     for dataset in datasets:
@@ -61,7 +69,7 @@ def compare(table: Any, datasets: Sequence[Dataset]) -> Listed:
             digest.update(f"{unit.name} {unit.mark}\n".encode())
             clips += len(unit.rows)
             if held.get(name) != {unit.mark}:
-                found.todo.append((dataset, unit))
+                found.todo.append(Todo(dataset, unit.name, len(unit.rows)))
         found.hashes.append(digest.hexdigest())
         found.clips.append(clips)
     found.gone, found.held = set(held) - seen, {data for data, _ in held}
@@ -79,9 +87,9 @@ def fill(table: Any, listed: Listed, embed: Embed, group_clips: int) -> None:
     """
     for data, name in sorted(listed.gone):
         table.delete(_where(data, name))
-    progress = Progress("index-search", "clips", sum(len(unit.rows) for _, unit in listed.todo))
+    progress = Progress("index-search", "clips", sum(each.clips for each in listed.todo))
     for group in _groups(listed.todo, group_clips):
-        units = [dataset.complete(unit) for dataset, unit in group]
+        units = [each.dataset.read(each.name) for each in group]
         known = [_known(table, unit) if unit.data in listed.held else {} for unit in units]
         for done in _complete(units, known, embed):
             _write(table, done)
@@ -113,11 +121,11 @@ def _marks(table: Any) -> dict[Name, set[str]]:
     return found
 
 
-def _groups(todo: Iterable[tuple[Dataset, Unit]], clips: int) -> Iterator[list[tuple[Dataset, Unit]]]:
-    group: list[tuple[Dataset, Unit]] = []
-    for dataset, unit in todo:
-        group.append((dataset, unit))
-        if sum(len(each.rows) for _, each in group) >= clips:
+def _groups(todo: Iterable[Todo], clips: int) -> Iterator[list[Todo]]:
+    group: list[Todo] = []
+    for each in todo:
+        group.append(each)
+        if sum(own.clips for own in group) >= clips:
             yield group
             group = []
     if group:

@@ -91,7 +91,7 @@ def connect(uri: str, flag: str = "--index") -> Any:
     Raises:
         InputError: naming the flag when LanceDB is not installed.
     """
-    os.environ.setdefault("LANCE_LOG", "error")  # it warns of columns that LanceDB's own hybrid query leaves out
+    os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of columns that LanceDB's own hybrid query leaves out
     try:
         import lancedb  # here: it takes seconds, and it is an extra
     except ModuleNotFoundError as error:

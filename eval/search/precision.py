@@ -52,9 +52,8 @@ def measure(searcher: Searcher, texts: Mapping[str, Sequence[str]], k: int, mode
         means = np.mean([_shares(hits, name, k, drawn) for hits in ranked], axis=0)
         all_means.append(means)
         found.append(_class(name, len(queries), counts.get(name, 0), means, searcher.info.clips))
+    mean = _class("mean", sum(each.queries for each in found), 0, np.mean(all_means, axis=0), searcher.info.clips)
     chance = float(np.mean([each.chance for each in found]))
-    queries = sum(each.queries for each in found)
-    mean = _class("mean", queries, 0, np.mean(all_means, axis=0), searcher.info.clips)
     return [*found, dataclasses.replace(mean, clips=searcher.info.clips, chance=chance)]
 
 

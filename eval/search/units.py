@@ -55,10 +55,10 @@ class Dataset(Protocol):
     """Overlay whose captions are indexed; empty takes the dataset's own."""
 
     def units(self) -> Iterator[Unit]:
-        """Yield the units in a fixed order, without holding them."""
+        """Yield the units in a fixed order, without holding them, and without what takes a read for each clip."""
 
-    def complete(self, unit: Unit) -> Unit:
-        """Return a unit with what takes a read for each clip."""
+    def read(self, name: str) -> Unit:
+        """Return a unit with all that is indexed of it."""
 
 
 def open_dataset(uri: str, captions: str = "") -> Dataset:
@@ -91,10 +91,11 @@ class ShardDataset:
         """Yield the shards with a written clip; nothing but their ledgers is read."""
         yield from (unit for unit in read_ahead(self._unit, self.numbers, READERS) if unit.rows)
 
-    def complete(self, unit: Unit) -> Unit:
+    def read(self, name: str) -> Unit:
         """Return a shard with the source id of each clip, which stands in its JSON."""
-        tar, written = storage.join(self.uri, unit.name), overlays.read_clips(self.uri, shards.number_of(unit.name))
-        source_ids = read_ahead(partial(_source_id, tar), written, META_READERS)
+        number, tar = shards.number_of(name), storage.join(self.uri, name)
+        unit = self._unit(number)
+        source_ids = read_ahead(partial(_source_id, tar), overlays.read_clips(self.uri, number), META_READERS)
         rows = (dataclasses.replace(row, source_id=own) for row, own in zip(unit.rows, source_ids, strict=True))
         return dataclasses.replace(unit, rows=tuple(rows))
 
@@ -128,25 +129,27 @@ class SourceDataset:
 
     def units(self) -> Iterator[Unit]:
         """Yield the clips, a thousand to a unit."""
-        for first in range(0, len(self.clips), UNIT_CLIPS):
-            clips = self.clips[first : first + UNIT_CLIPS]
-            rows = tuple(
-                Row(
-                    key=clip.key,
-                    captions=clip.captions,
-                    tags=clip.tags,
-                    duration_s=0.0,
-                    source_id=clip.source_id,
-                    audio=audio,
-                    location=location,
-                )
-                for clip, audio, location in zip(clips, clip_ids(clips), _locations(clips), strict=True)
-            )
-            yield Unit(data=self.uri, name=f"{first // UNIT_CLIPS:05d}", mark=_mark(rows), rows=rows)
+        return map(self._unit, range(-(-len(self.clips) // UNIT_CLIPS)))
 
-    def complete(self, unit: Unit) -> Unit:
-        """Return the unit, which is complete."""
-        return unit
+    def read(self, name: str) -> Unit:
+        """Return a unit; nothing more is to be read."""
+        return self._unit(int(name))
+
+    def _unit(self, number: int) -> Unit:
+        clips = self.clips[number * UNIT_CLIPS : (number + 1) * UNIT_CLIPS]
+        rows = tuple(
+            Row(
+                key=clip.key,
+                captions=clip.captions,
+                tags=clip.tags,
+                duration_s=0.0,
+                source_id=clip.source_id,
+                audio=audio,
+                location=location,
+            )
+            for clip, audio, location in zip(clips, clip_ids(clips), _locations(clips), strict=True)
+        )
+        return Unit(data=self.uri, name=f"{number:05d}", mark=_mark(rows), rows=rows)
 
 
 def _locations(clips: Sequence[Clip]) -> list[AudioLocation]:
