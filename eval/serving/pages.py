@@ -165,8 +165,8 @@ def _names(kind: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         inner = _names(kind["items"], schema)
         return f"[{inner}]" if inner else ""
     fields = _resolve(kind, schema).get("properties", {})
-    parts = {name: _names(each, schema) for name, each in fields.items()}
-    return ", ".join(f"{name} {names}" if names else name for name, names in parts.items())
+    named = {name: _names(each, schema) for name, each in fields.items()}
+    return ", ".join(f"{name} {names}" if names else name for name, names in named.items())
 
 
 def _resolve(kind: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
