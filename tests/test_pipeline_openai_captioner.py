@@ -21,7 +21,7 @@ from pipeline.dataset import overlays, selection, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import FilterConfig, SelectionConfig
 from pipeline.errors import InputError, JobError
-from pipeline.graph import captioners, endpoint, engine, prompts
+from pipeline.graph import captioners, endpoint, prompts
 from pipeline.graph.caption_config import CaptionActorConfig, CaptionConfig, CaptionSpeedConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.stages import caption, listen, recaption
@@ -266,20 +266,3 @@ def test_retry_after_is_a_number_or_a_date(value: str, wanted: float | None) -> 
     response.headers["Retry-After"] = email.utils.formatdate(time.time() + 60) if value == "in a minute" else value
     found = endpoint._retry_after_s(response)
     assert found == wanted if found is None or wanted is None else abs(found - wanted) < 5
-
-
-class Failing:
-    """A step that raises."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def __call__(self, _batch: object) -> Any:
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [JobError("no answer"), InputError("--captioner", "x", "no such model")])
-def test_an_error_in_an_actor_on_ray_is_that_of_the_command(ray_session: None, error: Exception) -> None:
-    with pytest.raises(type(error)) as caught:
-        list(engine.rows([0], engine.Actors(Failing, (error,), ActorConfig()), in_process=False))
-    assert str(caught.value) == str(error)

@@ -167,13 +167,8 @@ def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa
     data: ray.data.Dataset = ray.data.from_items(numbers, override_num_blocks=len(shards))
     for step in steps:
         data = _map_tasks(data, step) if isinstance(step, Tasks) else _map_actors(data, step)
-    try:
-        for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
-            yield pa.table(batch)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError | JobError):  # such as of a captioner in its actor
-            raise error.cause from None
-        raise
+    for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
+        yield pa.table(batch)
 
 
 def _map_tasks(data: "ray.data.Dataset", step: Tasks) -> "ray.data.Dataset":
@@ -211,7 +206,6 @@ def _connect() -> None:
     # the dashboard of a cluster that is started here would take seconds
     ray.init(ignore_reinit_error=True, logging_level=logging.ERROR, include_dashboard=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import sets INFO; our lines show the progress
-    ray.data.DataContext.get_current().raise_original_map_exception = True
 
 
 def _check_gpus(config: ActorConfig) -> None:
