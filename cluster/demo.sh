@@ -44,4 +44,4 @@ python -m eval report demo --results "$D/results/round1-unguided" "$D/results/ro
 
 # 9. A search over the captioned clips. The last line prints the command that opens its page.
 python -m eval index-search laptop --data "$D/guided" --captions round1 --model "$D/models/round1" --out "$D/search"
-echo "python -m eval serve --index $D/search"
+echo "$(command -v python) -m eval serve --index $D/search"

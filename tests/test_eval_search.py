@@ -137,9 +137,9 @@ def test_hybrid_adds_reciprocal_ranks(searcher: Searcher) -> None:
 def test_a_clip_its_audio_and_the_tags(searcher: Searcher) -> None:
     hit = searcher.clip(ids(searcher)["bell"])
     assert (hit.captions, hit.tags) == (("Smith's bell rings",), ("Smith's bell", 'a "quoted" tag'))
-    assert hit.tar == "00001.tar" and hit.source_id == "source of bell" and hit.duration_s == 0.25
+    assert hit.uri == f"{hit.data}/00001.tar" and hit.source_id == "source of bell" and hit.duration_s == 0.25
     flac = shard_set.outcome("bell", *CLIPS["bell"]).flac
-    assert searcher.audio(hit.id) == flac == storage.read(f"{hit.data}/{hit.tar}", hit.offset, hit.size)
+    assert searcher.audio(hit.id) == flac == storage.read(hit.uri, hit.offset, hit.size)
     assert searcher.tags()[:3] == [("Rain", 3), ("Animal", 2), ("Dog", 2)] and len(searcher.tags()) == 6
     for wrong in ("0" * 24, "' OR 1=1 --", "../../etc", ""):
         with pytest.raises(KeyError):

@@ -22,7 +22,7 @@ class Ranking:
         self.good = good
         self.hits = [
             Hit(id=f"{rank}", key="", score=1.0, captions=(), tags=("Dog",) if rank < good else (), duration_s=1.0,
-                source_id="", data="", tar="", offset=0, size=1)
+                source_id="", data="", uri="", offset=0, size=1)
             for rank in range(clips)
         ]  # fmt: skip
 

@@ -56,7 +56,7 @@ def test_an_answer_has_what_is_known_of_a_clip_but_not_where_it_lies(server: Ser
     (hit,) = searcher.search(Query(text="a bell", k=1))
     assert found["score"] == pytest.approx(hit.score, abs=1e-5)
     assert (found["key"], found["tags"], found["captions"]) == (hit.key, list(hit.tags), list(hit.captions))
-    assert found["dataset"] == Path(hit.data).name and found["file"] == hit.tar and found["duration_s"] > 0
+    assert found["dataset"] == Path(hit.data).name and found["file"] == Path(hit.uri).name and found["duration_s"] > 0
     assert server.ask(f"/api/clips/{hit.id}").json == {**found, "score": 1.0}
 
 

@@ -77,8 +77,9 @@ def test_replicas_refuse_as_one_process_does(port: int) -> None:
 
 @pytest.mark.ray
 def test_each_client_has_its_own_rate(port: int) -> None:
-    answers = [ask(port, "/api/tags", headers=BEARER, source="127.0.0.2") for _ in range(215)]
-    assert {answer.status for answer in answers} == {200, 429} and answers[-1].headers["retry-after"]
+    answers = (ask(port, "/api/tags", headers=BEARER, source="127.0.0.2") for _ in range(5_000))
+    refused = next(answer for answer in answers if answer.status != 200)  # faster than 20 a second for long enough
+    assert refused.status == 429 and refused.headers["retry-after"]
     assert ask(port, "/api/tags", headers=BEARER, source="127.0.0.3").status == 200
 
 

@@ -68,7 +68,7 @@ def compare(table: Any, datasets: Sequence[Dataset]) -> Listed:
             seen.add(name)
             digest.update(f"{unit.name} {unit.mark}\n".encode())
             clips += len(unit.rows)
-            if held.get(name) != {unit.mark}:
+            if held.get(name) != {unit.mark: len(unit.rows)}:  # also where clips could not be read the last time
                 found.todo.append(Todo(dataset, unit.name, len(unit.rows)))
         found.hashes.append(digest.hexdigest())
         found.clips.append(clips)
@@ -111,13 +111,14 @@ def describe(table: Any, datasets: Sequence[Dataset], listed: Listed) -> tuple[I
     )
 
 
-def _marks(table: Any) -> dict[Name, set[str]]:
-    """Return the marks of the rows of each unit in the table: one, where no other process has written the unit since."""
-    found: dict[Name, set[str]] = {}
+def _marks(table: Any) -> dict[Name, dict[str, int]]:
+    """Return the rows of each mark of each unit: one mark, where no other process has written the unit since."""
+    found: dict[Name, dict[str, int]] = {}
     for batch in table.search().select(["data", "unit", "mark"]).to_batches(8192):
-        distinct = pa.Table.from_batches([batch]).group_by(["data", "unit", "mark"]).aggregate([]).to_pylist()
-        for row in distinct:
-            found.setdefault((row["data"], row["unit"]), set()).add(row["mark"])
+        counted = pa.Table.from_batches([batch]).group_by(["data", "unit", "mark"]).aggregate([([], "count_all")])
+        for row in counted.to_pylist():
+            marks = found.setdefault((row["data"], row["unit"]), {})
+            marks[row["mark"]] = marks.get(row["mark"], 0) + row["count_all"]
     return found
 
 

@@ -8,6 +8,7 @@ Every change of the table is one commit of LanceDB. A reader sees the table befo
 """
 
 import dataclasses
+import datetime
 import os
 import re
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ TABLE, INFO_FILE = "clips", "index.json"
 ID = re.compile(r"[0-9a-f]{24}")
 BUILT_BY = "`python -m eval index-search`"
 PROBES = 64  # partitions that a query of an approximate index compares; tests/bench/search.py measures the recall
+REFRESH = datetime.timedelta(seconds=5)  # after which a reader looks for a newer version of the table
+MAX_EXACT = 50_000  # clips that pass a filter, up to which all of them are compared: their nearest lie in any partition
 MAX_UNTRAINED = 0.5  # rows that came since the vector index was trained, as a share of those that it was trained on
 
 
@@ -97,7 +100,7 @@ def connect(uri: str, flag: str = "--index") -> Any:
     except ModuleNotFoundError as error:
         remedy = f"a search index needs LanceDB ({error}); run `pip install -e '.[search]'`"
         raise InputError(flag, uri, remedy) from None
-    return lancedb.connect(uri, storage_options=_storage_options(uri))
+    return lancedb.connect(uri, storage_options=_storage_options(uri), read_consistency_interval=REFRESH)
 
 
 def open_table(uri: str, flag: str = "--index", dim: int = 0) -> Any:

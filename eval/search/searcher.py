@@ -40,8 +40,8 @@ class Hit:
     """The id as the source wrote it."""
     data: str
     """Folder or URI of the dataset."""
-    tar: str
-    """Name of the file that holds the audio."""
+    uri: str
+    """File or URI that holds the audio."""
     offset: int
     """Of the audio in the file, bytes; its row in a Parquet file, where `size` is -1."""
     size: int
@@ -92,6 +92,8 @@ class Searcher:
         found = self._found(query, vector)
         if where := query.where:
             found = found.where(where, prefilter=True)
+            if query.mode != "words" and self._table.count_rows(where) <= index_files.MAX_EXACT:
+                found = found.bypass_vector_index()
         score = SCORES[query.mode]
         columns = list(HIT_COLUMNS) if query.mode == "hybrid" else [*HIT_COLUMNS, score]
         rows = found.select(columns).limit(depth).to_list()
@@ -123,8 +125,13 @@ class Searcher:
         """Return the tags of the clips and how many clips have each, most frequent first."""
         return list(self._tags.items())
 
-    @functools.cached_property
+    @property
     def _tags(self) -> Mapping[str, int]:
+        return self._tags_of(self._table.version)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019  # a server holds one searcher as long as it lives
+    def _tags_of(self, version: int) -> Mapping[str, int]:
+        """Return the tags of a version of the table; each change of the index makes a new one."""
         counts: Counter[str] = Counter()
         for batch in self._table.search().select(["tags"]).to_batches(8192):
             counts.update(batch.column(0).flatten().to_pylist())
@@ -183,7 +190,7 @@ def _hit(row: Mapping[str, Any], score: float) -> Hit:
         duration_s=row["duration_s"],
         source_id=row["source_id"],
         data=row["data"],
-        tar=row["uri"].rpartition("/")[2],
+        uri=row["uri"],
         offset=max(row["offset"], 0),
         size=row["size"],
     )

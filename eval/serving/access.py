@@ -5,13 +5,13 @@ import hmac
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 
-from starlette.datastructures import URL
+from starlette.datastructures import URL, Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from eval.serving.settings import is_loopback
 
-COOKIE = "blat_search"
+COOKIE = "blat_search_"  # and digits of the token's hash: browsers send cookies to all ports of a host
 SCHEME = "bearer "
 
 
@@ -21,6 +21,7 @@ class Access:
     def __init__(self, token_sha256: str) -> None:
         """Without a hash no token is needed, and the server may be addressed only as this machine."""
         self.token_sha256 = token_sha256
+        self.cookie_name = COOKIE + token_sha256[:8]
         # From the hash: all replicas and later runs with the same token take the cookie, and it does not hold the token.
         self.cookie = hmac.new(token_sha256.encode(), b"cookie of the page", hashlib.sha256).hexdigest()
 
@@ -44,7 +45,7 @@ class Access:
         if authorization[: len(SCHEME)].lower() == SCHEME:
             return self.is_token(authorization[len(SCHEME) :].strip())
         try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+            morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie_name)
         except CookieError:
             return False
         return morsel is not None and hmac.compare_digest(morsel.value.encode(), self.cookie.encode())
@@ -52,8 +53,9 @@ class Access:
     def open_page(self, scope: Scope, query: str) -> Response:
         """Return the way to the search page, with the cookie that opens it. `query` is its search, without the `?`."""
         answer = RedirectResponse(f"./?{query}" if query else "./", 303)
-        secure = URL(scope=scope).scheme == "https"
-        answer.set_cookie(COOKIE, self.cookie, httponly=True, samesite="lax", secure=secure)
+        # A proxy with TLS says so; whoever makes that up gets a cookie that plain HTTP does not send.
+        secure = "https" in (URL(scope=scope).scheme, Headers(scope=scope).get("x-forwarded-proto"))
+        answer.set_cookie(self.cookie_name, self.cookie, httponly=True, samesite="lax", secure=secure)
         return answer
 
 

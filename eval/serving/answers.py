@@ -99,7 +99,7 @@ def clip_answer(hit: Hit) -> ClipAnswer:
         duration_s=hit.duration_s,
         source_id=public_name(hit.source_id),
         dataset=public_name(hit.data),
-        file=public_name(hit.tar),
+        file=public_name(hit.uri),
     )
 
 

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve import Application
 
 from eval.serving import app
-from eval.serving.settings import TOKEN_VARIABLE, Limits, Settings, token_hash
+from eval.serving.settings import TOKEN_VARIABLE, Limits, Settings, check_limits, token_hash
 from pipeline import ray_noise
 from pipeline.errors import InputError
 
@@ -65,13 +65,16 @@ def run(settings: Settings, replicas: Replicas, host: str, port: int, started: C
     """Serve until this process is interrupted; then Serve is shut down, and a Ray that was started for it.
 
     Raises:
-        InputError: when GPUs are asked for and there are none.
+        InputError: when GPUs are asked for and there are none, and when the cluster serves other applications already.
         KeyboardInterrupt: when it was stopped.
     """
     ray_noise.hide()
     ray.init(ignore_reinit_error=True, logging_level=logging.ERROR, include_dashboard=False)
     if replicas.gpus > 0 and not ray.cluster_resources().get("GPU") and not os.environ.get("RAY_ADDRESS"):
         raise InputError("--gpus-per-replica", replicas.gpus, "there is no GPU here; use 0, or run it on a cluster")
+    if running := serve.status().applications:
+        remedy = "use another cluster, `serve deploy` or cluster/kuberay/service.yaml: Ctrl-C here would stop them all"
+        raise InputError("--replicas", replicas.number, f"Ray Serve runs there with {', '.join(running)}; {remedy}")
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
@@ -98,8 +101,9 @@ def application(arguments: Arguments) -> Application:
     """Build the application of a RayService, whose file says how many replicas there are.
 
     Raises:
-        InputError: when the pods have no token in their environment.
+        InputError: when the pods have no token in their environment, or a limit cannot be.
     """
+    check_limits(arguments.limits)
     settings = Settings(
         index=arguments.index,
         model=arguments.model,

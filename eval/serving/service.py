@@ -19,6 +19,8 @@ from pipeline.audio import AudioError, spectrogram
 from pipeline.errors import InputError, JobError
 
 CACHE_BYTES = 64 * 2**20  # of sound and pictures, together
+MAX_CACHED_BYTES = 8 * 2**20  # of one value: a long recording would drive out all others
+MAX_READS = 8  # files at a time that are read whole; each may have hundreds of megabytes
 DECODE_TIMEOUT_S = 10.0
 CLIP_ID = re.compile(r"[\w.~-]{1,200}", re.ASCII)
 PARAMETERS = {  # of the API, by the flag that the searcher's errors name
@@ -39,8 +41,8 @@ class Service:
     def __init__(self, searcher: Searcher, max_upload_s: float) -> None:
         self.searcher, self.max_upload_s = searcher, max_upload_s
         self.cores = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))  # computing at a time; others wait
+        self.reads = threading.BoundedSemaphore(MAX_READS)
         self.cache = _Cache(CACHE_BYTES)
-        self.tags = searcher.tags()
 
     def search(self, query: Query) -> list[Hit]:
         """Return the hits, best first. Raises RequestError for a query that has no answer."""
@@ -48,6 +50,11 @@ class Service:
             self.clip(query.like)
         with self.cores, _shown_errors():
             return self.searcher.search(query)
+
+    @property
+    def tags(self) -> list[tuple[str, int]]:
+        """Return the tags of the index as it is now, and how many clips have each."""
+        return self.searcher.tags()
 
     def clip(self, clip_id: str) -> Hit:
         """Return one clip. Raises RequestError 404."""
@@ -80,7 +87,8 @@ class Service:
 
     def _read(self, clip_id: str) -> bytes:
         try:
-            content = self.searcher.audio(clip_id)
+            with self.reads:
+                content = self.searcher.audio(clip_id)
             return content if media_type(content) else audio.encode_flac(audio.decode(content))
         except (JobError, OSError, AudioError):
             raise RequestError(
@@ -133,6 +141,8 @@ class _Cache:
                 self.values.move_to_end(key)
                 return self.values[key]
         value = make()
+        if len(value) > MAX_CACHED_BYTES:
+            return value
         with self.lock:
             if key not in self.values:
                 self.values[key] = value

@@ -74,7 +74,7 @@ def table(hits: Sequence[Hit]) -> str:
 
 
 def _cells(rank: int, hit: Hit) -> tuple[str, ...]:
-    where = f"{storage.join(hit.data, hit.tar)} {hit.offset}+{hit.size}"
+    where = f"{hit.uri} {hit.offset}+{hit.size}"
     caption = hit.captions[0] if hit.captions else ""
     return str(rank), f"{hit.score:.3f}", hit.key, ", ".join(hit.tags), caption, where
 

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
+from eval.search.index import read_info
 from eval.serving.settings import TOKEN_VARIABLE, Limits, Settings, check_limits, token_hash
 from pipeline.errors import InputError
 
@@ -44,6 +45,7 @@ class ServeConfig:
 def run(config: ServeConfig) -> None:
     """Serve until Ctrl-C."""
     _check(config)
+    read_info(config.index)  # before Ray starts, whose errors are long
     settings = Settings(
         index=config.index,
         model=config.model,
