@@ -160,7 +160,7 @@ def test_a_range_outside_of_the_sound(server: Server, clip_id: str, part: str) -
         (b"RIFF", 415),
         (b"no sound at all" * 100, 415),
         (zip_bomb(), 415),
-        (gzip.compress(bytes(50 * MB)), 415),
+        (gzip.compress(bytes(50 * MB), mtime=0), 415),
         (b"#!/bin/sh\nrm -rf /\n", 415),
         (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", 415),
         (b"#EXTM3U\nfile:///etc/passwd\n", 415),
