@@ -75,8 +75,9 @@ def raw(server: Server, request: bytes) -> bytes:
 
 
 def name_of(value: object) -> str:
-    """Return a short name of a case."""
-    return re.sub(r"\W+", "_", repr(value)[:40])
+    """Return a short name of a case. The first bytes of an archive are the same at all times, later ones hold a date."""
+    shown = value[:8] if isinstance(value, bytes) else value
+    return re.sub(r"\W+", "_", repr(shown)[:40])
 
 
 def check(server: Server, answer: Answer, status: int) -> None:
