@@ -110,6 +110,20 @@ def test_one_run_of_a_side_leaves_the_verdict_open_however_clear_the_clips_are(c
     assert found.differs == compare.ONE_RUN and found.interval95_runs is None and found.runs == counts
 
 
+@pytest.mark.parametrize("counts", [(1, 1), (1, 5)])
+def test_without_a_seed_one_run_has_no_noise_of_runs(counts: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    first, other = rng.random((counts[0], 80)) < 0.4, rng.random((counts[1], 80)) < 0.8
+    seedless = counts[0] == 1, counts[1] == 1
+    found = compare.means(first, other, seedless)
+    spread = np.std(other.mean(axis=1), ddof=1) / np.sqrt(counts[1]) if counts[1] > 1 else 0.0
+    assert found.interval95_runs is not None and found.differs == "yes" and found.runs == counts
+    expected = np.hypot(np.ptp(found.interval95), 2 * 1.96 * spread)
+    assert np.ptp(found.interval95_runs) == pytest.approx(expected, rel=0.15)
+    if counts[1] > 1:  # of the other side, another seed still has to be tried
+        assert compare.means(first, other[:1], seedless).differs == compare.ONE_RUN
+
+
 def test_map_over_runs() -> None:
     rng = np.random.default_rng(5)
     truth = rng.random((80, 4)) < 0.4

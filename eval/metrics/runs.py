@@ -34,7 +34,7 @@ def hierarchical(first: np.ndarray, other: np.ndarray, drawn: np.ndarray, n: int
     a seed that is equal by name need not be equal in what it decides. Without pairing the interval is rather too wide.
 
     Args:
-        first: the number of each run of a recipe over all clips, (R,) of 2 or more.
+        first: the number of each run of a recipe over all clips, (R,); a single one has no noise of runs.
         other: likewise of the recipe to compare with it.
         drawn: mean of `other` over runs minus that of `first` on each resample of the clips, (B,).
         n: clips.
@@ -44,7 +44,8 @@ def hierarchical(first: np.ndarray, other: np.ndarray, drawn: np.ndarray, n: int
     value = float(other.mean() - first.mean())
     draws = drawn[rng.integers(len(drawn), size=DRAWS)] + _draw(other, rng) - _draw(first, rng)
     spread = float(draws.std())
-    parts = [(runs.var(ddof=1) / len(runs), len(runs) - 1) for runs in (first, other)] + [(drawn.var(), max(n - 1, 1))]
+    several = [runs for runs in (first, other) if len(runs) > 1]
+    parts = [(runs.var(ddof=1) / len(runs), len(runs) - 1) for runs in several] + [(drawn.var(), max(n - 1, 1))]
     freedom = sum(part for part, _ in parts) ** 2 / max(sum(part**2 / df for part, df in parts), 1e-300)
     if spread < 1e-12:
         return RunsAndClips((value, value), float(abs(value) < 1e-12))
@@ -57,6 +58,7 @@ def hierarchical(first: np.ndarray, other: np.ndarray, drawn: np.ndarray, n: int
 
 def _draw(runs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return how far the means of drawn runs are off the mean of the runs (R,), wide enough for few runs; (DRAWS,)."""
-    count = len(runs)
+    if (count := len(runs)) == 1:
+        return np.zeros(DRAWS)
     means = (runs - runs.mean())[rng.integers(count, size=(DRAWS, count))].mean(axis=1)
     return np.asarray(means * np.sqrt(count / (count - 1)))

@@ -18,6 +18,8 @@ from eval.results.records import DifferenceRecord, Json
 FLIPS, FLIPS_AT_ONCE = 10_000, 500
 SEED = 0
 ONE_RUN = "not known: one run"
+Seedless = tuple[bool, bool]
+NEITHER: Seedless = (False, False)
 METHOD = (
     "Over the clips that all runs of both were evaluated on: the difference of the means over runs, in points. First "
     "interval: 95 %, by bootstrap over clips, all runs on the same resample. Second interval: 95 %, by hierarchical "
@@ -26,7 +28,8 @@ METHOD = (
     "bootstrap. With one run it covers only the choice of clips: McNemar's exact test where a clip is right or wrong, "
     "10,000 random sign flips for other means over clips (all flips where they are fewer), the normal distribution with "
     "the bootstrap's spread for mAP. Two recipes differ where both intervals exclude 0. With one run of a recipe that is "
-    "not known: another seed was not tried. Nothing is corrected for the number of comparisons."
+    "not known: another seed was not tried. Released weights as they were converted, and what is evaluated of them without "
+    "training, have no seed and one run. Nothing is corrected for the number of comparisons."
 )
 
 
@@ -49,13 +52,14 @@ class Difference(NamedTuple):
         return "yes" if all(beyond) else "no"
 
 
-def recipes(first: Sequence[str], other: Sequence[str], name: str) -> Json:
+def recipes(first: Sequence[str], other: Sequence[str], name: str, seedless: Seedless = NEITHER) -> Json:
     """Compare two recipes by the outcomes of their runs in one evaluation.
 
     Args:
         first: folders of results, one for each run.
         other: folders of the recipe to compare with the first.
         name: of the evaluation, stage and task.
+        seedless: whether the first and the other have no seed, so that their one run is all there is.
 
     Returns:
         Title of the headline number -> value, interval95, p, n, runs and differs, with interval95_runs where there are
@@ -73,18 +77,18 @@ def recipes(first: Sequence[str], other: Sequence[str], name: str) -> Json:
     if not outcomes.same_truth(aligned):
         return {"unavailable": "the labels of the clips differ between the two"}
     one, two = aligned[: len(found[0])], aligned[len(found[0]) :]
-    differences = {outcomes.title(key): _compare(key, one, two) for key in outcomes.measured(aligned)}
+    differences = {outcomes.title(key): _compare(key, one, two, seedless) for key in outcomes.measured(aligned)}
     if not all(np.isfinite(difference.value) for difference in differences.values()):
         return {"unavailable": "no class has a clip among those that both were evaluated on"}
     return {title: _plain(difference) for title, difference in differences.items()}
 
 
-def _compare(key: str, first: Sequence[Outcomes], other: Sequence[Outcomes]) -> Difference:
+def _compare(key: str, first: Sequence[Outcomes], other: Sequence[Outcomes], seedless: Seedless) -> Difference:
     one, two = (np.stack([run[key] for run in runs]) for runs in (first, other))
-    return mean_precision(one, two, first[0]["truth"]) if key == "scores" else means(one, two)
+    return mean_precision(one, two, first[0]["truth"], seedless) if key == "scores" else means(one, two, seedless)
 
 
-def means(first: np.ndarray, other: np.ndarray) -> Difference:
+def means(first: np.ndarray, other: np.ndarray, seedless: Seedless = NEITHER) -> Difference:
     """Compare two means over the same clips and over runs, (R, N) each."""
     gain = other.mean(axis=0, dtype=float) - first.mean(axis=0, dtype=float)
     drawn = metrics.bootstrap_draws(lambda rows: float(gain[rows].mean()), len(gain), SEED)
@@ -94,10 +98,10 @@ def means(first: np.ndarray, other: np.ndarray) -> Difference:
         return mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if binary else sign_flips(gain)
 
     by_run = [runs.mean(axis=1, dtype=float) for runs in (first, other)]
-    return difference(by_run, drawn, p_over_clips, len(gain))
+    return difference(by_run, drawn, p_over_clips, len(gain), seedless)
 
 
-def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> Difference:
+def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray, seedless: Seedless = NEITHER) -> Difference:
     """Compare two macro mean average precisions of scores (R, N, C) and truth (N, C)."""
     one, two = (outcomes.mean_precisions(scores, truth) for scores in (first, other))
     drawn = (two.mean(axis=0) - one.mean(axis=0))[1:]
@@ -107,20 +111,25 @@ def mean_precision(first: np.ndarray, other: np.ndarray, truth: np.ndarray) -> D
     def p_over_clips() -> float:
         return math.erfc(abs(value) / (math.sqrt(2) * spread)) if spread else float(value == 0)
 
-    return difference(by_run, drawn, p_over_clips, len(truth))
+    return difference(by_run, drawn, p_over_clips, len(truth), seedless)
 
 
 def difference(
-    by_run: Sequence[np.ndarray], drawn: np.ndarray, p_over_clips: Callable[[], float], n: int
+    by_run: Sequence[np.ndarray],
+    drawn: np.ndarray,
+    p_over_clips: Callable[[], float],
+    n: int,
+    seedless: Seedless = NEITHER,
 ) -> Difference:
     """Return a difference from the number of each run (R,) of both and its resamples (B,).
 
-    Its p over clips alone is computed only where there is one run on a side: sign flips take long.
+    Its p over clips alone is computed only where another seed was not tried: sign flips take long.
     """
     first, other = by_run
     value, interval = float(other.mean() - first.mean()), metrics.percentiles(drawn)
     counts = len(first), len(other)
-    if min(counts) < 2 or not np.isfinite(value):
+    is_known = all(count > 1 or own for count, own in zip(counts, seedless, strict=True))
+    if not is_known or not np.isfinite(value):
         return Difference(value, interval, p_over_clips(), n, runs=counts)
     both = run_noise.hierarchical(first, other, drawn[np.isfinite(drawn)], n, SEED)
     return Difference(value, interval, both.p, n, both.interval95, counts)

@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 SAME = ("ids_sha256", "folds", "fold_rule", "prompts", "class_texts", "classes")  # in all runs of a recipe
 OF_FIRST_RUN = ("config", "versions", "missing", "notes", "unavailable", *SAME)
 TRAINS = "finetune "  # evaluations whose training has a seed of its own
+CONVERTED = "train convert"  # stage of a checkpoint of released weights
 DIGITS = 6
 
 
@@ -32,6 +33,11 @@ class Recipe:
     def folders_with(self, evaluation: str) -> list[str]:
         """Return the folders of the runs that have an evaluation."""
         return [self.folders[name] for name, record in self.records.items() if evaluation in record["results"]]
+
+    def is_seedless(self, evaluation: str) -> bool:
+        """Return whether no seed of ours is in an evaluation: it does not train, and the weights are released ones."""
+        stages = {record["model"]["lineage"].get("stage") for record in self.records.values()}
+        return stages == {CONVERTED} and not evaluation.startswith(TRAINS)
 
 
 def read(folder: str, flag: str) -> Recipe:

@@ -102,7 +102,8 @@ def _add_differences(recipes: Mapping[str, Recipe], runs: RunRecords) -> None:
 
 
 def _compare(first: Recipe, other: Recipe, evaluation: str) -> Json:
-    return compare.recipes(first.folders_with(evaluation), other.folders_with(evaluation), evaluation)
+    folders = first.folders_with(evaluation), other.folders_with(evaluation)
+    return compare.recipes(*folders, evaluation, (first.is_seedless(evaluation), other.is_seedless(evaluation)))
 
 
 def _read_recipes(folders: Sequence[str]) -> dict[str, Recipe]:

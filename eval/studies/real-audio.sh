@@ -31,11 +31,9 @@ else
     pretrain+=(--optim.epochs "$epochs" --optim.batch-size 32 --optim.lr 3e-3)
 fi
 
-test_transfer() { # <over> <out>: no training and no chance in it, so that all runs are equal
-    for ((seed = 0; seed < SEEDS; seed++)); do
-        python -m eval zero-shot esc50 --model "$TAGGER" --text-encoder "$MINILM" --transfer-over "$1" \
-            --task-dir "$esc50" --cache "$OUT/embeddings" --out "$2/seed$seed"
-    done
+test_transfer() { # <over> <out>: no training and no chance in it, so that one run is all there is
+    python -m eval zero-shot esc50 --model "$TAGGER" --text-encoder "$MINILM" --transfer-over "$1" \
+        --task-dir "$esc50" --cache "$OUT/embeddings" --out "$2"
 }
 
 learn() { # <name> <captions>: towers of the captions, and their numbers on fold 4
@@ -62,3 +60,5 @@ learn round2 "$OUT/captions/round2/seed{seed}"
 
 python -m eval report demo --results "$OUT/results/transfer-classes" "$OUT/results/transfer-tags" \
     "$OUT/results/balanced" "$OUT/results/smoothed" "$OUT/results/round2" --out "$OUT/report"
+python -m eval report demo --results "$OUT/results/transfer-tags" "$OUT/results/balanced" "$OUT/results/smoothed" \
+    "$OUT/results/round2" --out "$OUT/report-tags"
