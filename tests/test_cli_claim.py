@@ -12,6 +12,7 @@ import pytest
 from pipeline import run_dir, storage
 from pipeline.errors import InputError
 from pipeline.graph.caption_config import CaptionConfig
+from pipeline.stages.assign import AssignConfig
 from pipeline.stages.audit import AuditConfig
 from pipeline.stages.export import ExportConfig
 from pipeline.stages.index import IndexConfig
@@ -147,12 +148,14 @@ def test_an_identity_that_is_gone_or_new_is_a_difference(tmp_path: Path) -> None
 
 
 COMMON = {"scale", "loader", "watch", "speed", "columns"}
+LLM = {"captioner_url", "captioner_key_variable", "concurrency", "max_requests", "tagger"}
 FREE_FIELDS = {
-    CaptionConfig: {
+    AssignConfig: {"source", "texts", "model", "batch_size"},
+    CaptionConfig: LLM | {
         "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "speed", "firewall", "precision",
         "max_shard_mb", "columns",
     },
-    RecaptionConfig: {"data", "captioner", "actors", "speed"},
+    RecaptionConfig: LLM | {"data", "captioner", "actors", "speed"},
     ScoreConfig: {"data", "model", "batch_size", "actors"},
     AuditConfig: {"data", "labels", "in_process"},
     ExportConfig: {"data", "in_process"},

@@ -111,12 +111,15 @@ def test_a_wrong_flag_fails_before_the_first_run(tmp_path: Path) -> None:
     assert ended.value.code == 2 and not list(tmp_path.iterdir())
 
 
+WITHOUT_SEEDS = {"report", "index-search", "search", "search-precision", "serve"}
+
+
 @pytest.mark.parametrize("package", STAGES)
-def test_the_help_of_each_stage_but_report_names_it(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_each_stage_that_takes_it_names_it(package: str, capsys: pytest.CaptureFixture[str]) -> None:
     for name, stage in STAGES[package].items():
         with pytest.raises(SystemExit):
             call(f"{package} {name} {next(iter(stage.configs))} --help")
-        assert ("--seeds N" in capsys.readouterr().out) == (name != "report")
+        assert ("--seeds N" in capsys.readouterr().out) == (name not in WITHOUT_SEEDS)
 
 
 LOOP = """
