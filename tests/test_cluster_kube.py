@@ -188,7 +188,18 @@ def test_the_service_runs_what_the_image_holds() -> None:
     assert config.http_options.port in ports
     assert settings.TOKEN_VARIABLE in TEXTS["service"].split("apiVersion")[0], "the head of the file makes the token"
     for template in templates("service"):
-        assert template["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "blat-ray-env"}}]
+        assert template["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "blat-search-env"}}]
+
+
+def test_the_service_and_a_cluster_beside_it_share_nothing() -> None:
+    """Applying one file must not change what the other made."""
+    made = [
+        {(each["kind"], each["metadata"]["name"]) for each in yaml.safe_load_all(TEXTS[name])}
+        for name in ("cluster", "service")
+    ]
+    assert all(made) and not made[0] & made[1]
+    labels = [{str(pod["metadata"]["labels"]) for pod in templates(name)} for name in ("cluster", "service")]
+    assert not labels[0] & labels[1]
 
 
 def test_replicas_without_a_token_do_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
