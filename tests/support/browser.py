@@ -2,13 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 VARIABLE = "BLAT_CHROMIUM"
+PATIENCE_S = 60
 TIMEOUT_MS = 60_000  # many times what it takes on a machine with nothing else to do
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -65,3 +67,17 @@ def opened(
     watched.page.goto(url)
     yield watched
     context.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds; Playwright's own waiting is forbidden by the policy of the page."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def search(page: Page, text: str) -> None:
+    page.get_by_role("searchbox").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text(f"“{text}”")

@@ -1,15 +1,18 @@
 """The stage `eval serve` as a process, the index that it serves, and requests to it."""
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -120,3 +123,29 @@ def flac_of(dataset: str, key: str) -> bytes:
     """Return the sound of a clip of a dataset."""
     index = ClipIndex(dataset)
     return index.flac(index.keys.index(key))
+
+
+def name_of(value: object) -> str:
+    """Return a short name of a case. The first bytes of an archive are the same at all times, later ones hold a date."""
+    shown = value[:8] if isinstance(value, bytes) else value
+    return re.sub(r"\W+", "_", repr(shown)[:40])
+
+
+def check_refused(server: "Server", headers: dict[str, str], answer: "Answer", status: int) -> None:
+    """An error is a sentence, and an honest request is answered after it."""
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"] == "application/json"
+    message = answer.json["error"]
+    assert 10 < len(message) < 400 and message.endswith(".") and "Traceback" not in message
+    assert not re.search(r"/(home|tmp|work|usr|root)/|\.py", message) and str(Path.cwd()) not in message
+    assert server.search(text="rain", k=1, headers=headers).status == 200
+
+
+def raw(server: "Server", request: bytes) -> bytes:
+    """Send bytes as they are, and return all that comes back; nothing where the server cut the connection at once."""
+    received = b""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(request)
+        while part := connection.recv(65_536):
+            received += part
+    return received
