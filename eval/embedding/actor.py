@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import audio, sources
+from pipeline import sources
 from pipeline.sources import AudioLocation
 from train import checkpoint
 from train.checkpoint import Network
@@ -29,11 +29,9 @@ def read(rows: pa.Table, sample_rate_hz: int) -> pa.Table:
     """Decode clips, given their LOCATION_COLUMNS; adds `samples`, int16 bytes, or `reason` where there are none."""
 
     def decode(row: dict[str, Any]) -> tuple[bytes, str]:
-        try:
-            location = AudioLocation(**{name: row[name] for name in AudioLocation._fields})
-            return sources.read_audio(location, sample_rate_hz).tobytes(), ""
-        except audio.AudioError as error:
-            return b"", error.reason
+        location = AudioLocation(**{name: row[name] for name in AudioLocation._fields})
+        found = sources.read_or_reason(location, sample_rate_hz)
+        return (b"", found) if isinstance(found, str) else (found.tobytes(), "")
 
     with ThreadPoolExecutor(DECODERS) as pool:
         found = list(pool.map(decode, rows.to_pylist()))

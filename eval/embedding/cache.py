@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from eval.embedding.evaluation import EvaluationConfig
+from eval.embedding.in_process import finite
 from eval.embedding.stream import stream
 from pipeline import storage
 from pipeline.errors import InputError, JobError
@@ -61,9 +62,7 @@ def embed(config: EvaluationConfig, loaded: Checkpoint, clips: Sequence[Clip]) -
     if len(missing) == len(clips):
         raise JobError(f"none of {len(clips)} clips could be read, such as {dict(list(missing.items())[:3])}")
     rows = [known[own] for own in ids if own in known]
-    features, outputs = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
-    if not (np.isfinite(features).all() and np.isfinite(outputs).all()):
-        raise JobError("the model gives embeddings that are not finite; its training went wrong")
+    features, outputs = (finite(np.stack(part)) for part in zip(*rows, strict=True))
     return Embeddings(features, outputs, [clip for clip, own in zip(clips, ids, strict=True) if own in known], missing)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipeline import audio, sources
+from pipeline import sources
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import Clip
 from train.models.captioner.decoding import Decoding
@@ -48,7 +48,7 @@ def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int) -> Embedded
     for rows, samples in batches(clips, model.sample_rate_hz, batch_size, missing):
         vectors.append(model.embed_clips(samples).cpu().numpy())
         kept += [clips[row] for row in rows]
-    return Embedded(_finite(np.concatenate(vectors)), kept, missing)
+    return Embedded(finite(np.concatenate(vectors)), kept, missing)
 
 
 def caption(
@@ -84,7 +84,7 @@ def batches(
     with ThreadPoolExecutor(DECODERS) as pool:
         for first in range(0, len(clips), batch_size):
             rows = range(first, min(first + batch_size, len(clips)))
-            decoded = list(pool.map(lambda row: _decode(clips[row], rate_hz), rows))
+            decoded = list(pool.map(lambda row: sources.read_or_reason(clips[row].location, rate_hz), rows))
             missing |= {clips[r].key: why for r, why in zip(rows, decoded, strict=True) if isinstance(why, str)}
             good = [
                 (row, samples) for row, samples in zip(rows, decoded, strict=True) if isinstance(samples, np.ndarray)
@@ -107,17 +107,11 @@ def device(name: str) -> torch.device:
 
 def embed_text(model: Clap, texts: Sequence[str]) -> np.ndarray:
     """Embed texts; (len(texts), D) float32, unit length. See `Clap.embed_texts`."""
-    return _finite(model.embed_texts(texts).cpu().numpy())
+    return finite(model.embed_texts(texts).cpu().numpy())
 
 
-def _finite(vectors: np.ndarray) -> np.ndarray:
+def finite(vectors: np.ndarray) -> np.ndarray:
+    """Return embeddings as they are. Raises JobError when one is not finite."""
     if not np.isfinite(vectors).all():
         raise JobError("the model gives embeddings that are not finite; its training went wrong")
     return vectors
-
-
-def _decode(clip: Clip, rate_hz: int) -> np.ndarray | str:
-    try:
-        return sources.read_samples(clip, rate_hz)
-    except audio.AudioError as error:
-        return error.reason

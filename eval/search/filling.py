@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from eval.embedding.actor import LOCATION_COLUMNS
+from eval.embedding.in_process import finite
 from eval.search import index
 from eval.search.index import IndexedDataset
 from eval.search.units import Dataset, Row, Unit
-from pipeline.errors import JobError
 from pipeline.progress import Progress
 
 Embed = Callable[[pa.Table], Iterator[pa.Table]]  # LOCATION_COLUMNS -> rows of `actor.SCHEMA`, in any order
@@ -152,7 +152,7 @@ def _complete(units: Sequence[Unit], known: Sequence[dict[str, Vector]], embed: 
             own = pending.pop(row_id.as_py())
             own.left -= 1
             if len(vector):
-                own.vectors[row_id.as_py()] = Vector(_finite(vector.values.to_numpy()), duration_s.as_py())
+                own.vectors[row_id.as_py()] = Vector(finite(vector.values.to_numpy()), duration_s.as_py())
             if not own.left:
                 yield own
 
@@ -167,12 +167,6 @@ def _known(table: Any, unit: Unit) -> dict[str, Vector]:
         for row_id, held, vector, duration_s in zip(*(rows[n].to_pylist() for n in rows.column_names), strict=True)
         if audio[row_id] == held
     }
-
-
-def _finite(vector: np.ndarray) -> np.ndarray:
-    if not np.isfinite(vector).all():
-        raise JobError("the model gives embeddings that are not finite; its training went wrong")
-    return vector
 
 
 def _write(table: Any, done: Pending) -> None:

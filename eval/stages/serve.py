@@ -45,7 +45,6 @@ class ServeConfig:
 def run(config: ServeConfig) -> None:
     """Serve until Ctrl-C."""
     _check(config)
-    read_info(config.index)  # before Ray starts, whose errors are long
     settings = Settings(
         index=config.index,
         model=config.model,
@@ -88,6 +87,7 @@ def _run_here(config: ServeConfig, settings: Settings) -> None:
 def _run_on_ray(config: ServeConfig, settings: Settings) -> None:
     from eval.serving import deployment, in_process
 
+    read_info(config.index)  # before Ray starts, whose errors are long
     with in_process.bind(config.host, config.port) as bound:  # whether the port is free, and which one 0 means
         host, port = bound.getsockname()[:2]
         address = in_process.address(bound)

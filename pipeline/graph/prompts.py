@@ -12,10 +12,10 @@ TAGS, CAPTIONS = "{tags}", "{captions}"
 TEMPLATES = {
     "guided": (
         "Describe the sounds in this recording in one plain sentence. The recording has these tags: {tags}. "
-        "Describe what can be heard of them, and nothing that cannot be heard."
+        "Describe what is audible of them, and nothing that is not audible."
     ),
     "unguided": (
-        "Describe the sounds in this recording in one plain sentence. Describe nothing that cannot be heard."
+        "Describe the sounds in this recording in one plain sentence. Describe nothing that is not audible."
     ),
     "from-tags": (
         "A recording has these tags: {tags}. Describe its sounds in one plain sentence. Add no sound, place or time."

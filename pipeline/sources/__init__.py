@@ -35,11 +35,12 @@ from pipeline.sources.reading import (
     read_bytes,
     read_canonical,
     read_encoded,
+    read_or_reason,
     read_samples,
 )
 
 __all__ = [
     "SOURCE_HINT", "AudioLocation", "CanonicalAudio", "Listing", "ListingStats", "decode_canonical", "describe_location",
     "list_clips", "log_listing", "no_clip", "read_audio", "read_bytes", "read_canonical", "read_clips", "read_encoded",
-    "read_listing", "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
+    "read_listing", "read_or_reason", "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
 ]  # fmt: skip

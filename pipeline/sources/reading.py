@@ -30,6 +30,14 @@ def read_audio(location: AudioLocation, sample_rate_hz: int = audio.SAMPLE_RATE_
     return _decoded(read_encoded(location), location, sample_rate_hz)
 
 
+def read_or_reason(location: AudioLocation, sample_rate_hz: int = audio.SAMPLE_RATE_HZ) -> np.ndarray | str:
+    """Read and decode the audio at a location; int16 (T,), or the reason why it cannot be used."""
+    try:
+        return read_audio(location, sample_rate_hz)
+    except audio.AudioError as error:
+        return error.reason
+
+
 def read_canonical(location: AudioLocation) -> CanonicalAudio:
     """Read and decode the audio at a location for a shard. Raises AudioError with the reason when that fails."""
     return decode_canonical(read_encoded(location), location)

@@ -160,14 +160,7 @@ def _batches(clips: Sequence[Clip], size: int) -> Iterator[list[tuple[Clip, "np.
     with ThreadPoolExecutor(DECODERS) as pool:
         for first in range(0, len(clips), size):
             batch = clips[first : first + size]
-            yield list(zip(batch, pool.map(_samples, batch), strict=True))
-
-
-def _samples(clip: Clip) -> "np.ndarray | str":
-    try:
-        return sources.read_samples(clip)
-    except audio.AudioError as error:
-        return error.reason
+            yield list(zip(batch, pool.map(sources.read_or_reason, (clip.location for clip in batch)), strict=True))
 
 
 def _captions(counts: np.ndarray, texts: Sequence[str], prompts: Sequence[str]) -> tuple[str, ...]:
