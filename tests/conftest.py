@@ -136,6 +136,14 @@ def dataset(caption_config: CaptionConfig, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
+def search_index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A search index of the dataset."""
+    from tests.support.serving import make_index  # here: LanceDB and FastAPI take seconds
+
+    return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
+
+
+@pytest.fixture(scope="session")
 def blat_data() -> Path:
     """The folder of real clips, from BLAT_DATA; tests that need it are skipped with the reason where it is absent."""
     folder = Path(os.environ.get("BLAT_DATA", "../shared/data"))

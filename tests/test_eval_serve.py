@@ -15,24 +15,18 @@ from eval.stages.serve import run as run_serve
 from pipeline import audio
 from pipeline.audio import spectrogram
 from pipeline.errors import InputError
-from tests.conftest import made_once
 from tests.support.html_page import Page
-from tests.support.serving import Answer, Server, flac_of, make_index, multipart, served
+from tests.support.serving import Answer, Server, flac_of, multipart, served
 
 
 @pytest.fixture(scope="module")
-def index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
+def searcher(search_index: str) -> Searcher:
+    return Searcher(search_index)
 
 
 @pytest.fixture(scope="module")
-def searcher(index: str) -> Searcher:
-    return Searcher(index)
-
-
-@pytest.fixture(scope="module")
-def server(index: str):
-    with served(index, "--limits.rate", "0") as server:
+def server(search_index: str):
+    with served(search_index, "--limits.rate", "0") as server:
         yield server
 
 
@@ -118,16 +112,20 @@ def test_the_picture_is_that_of_the_clip(server: Server, searcher: Searcher) -> 
     assert answer.body == spectrogram.draw(audio.decode(searcher.audio(hit.id)), audio.SAMPLE_RATE_HZ)
 
 
-def test_no_answer_names_a_folder(server: Server, searcher: Searcher, index: str, dataset: str, clap: str) -> None:
+def test_no_answer_names_a_folder(
+    server: Server, searcher: Searcher, search_index: str, dataset: str, clap: str
+) -> None:
     paths = ["/", "/docs", "/openapi.json", "/api/index", "/api/tags", "/api/search?text=rain", "/metrics", "/none"]
-    paths += [f"/api/search?text=rain&tags={index}", "/api/search?text=", f"/api/clips/{dataset}"]
+    paths += [f"/api/search?text=rain&tags={search_index}", "/api/search?text=", f"/api/clips/{dataset}"]
     for path in paths:
         answer = server.ask(path)
-        folders = {str(Path(each).parent) for each in (index, dataset, clap)} | {str(Path.cwd())}
-        text = answer.body.decode().replace(index if "tags=" in path else dataset if "clips/" in path else "\0", "")
+        folders = {str(Path(each).parent) for each in (search_index, dataset, clap)} | {str(Path.cwd())}
+        text = answer.body.decode().replace(
+            search_index if "tags=" in path else dataset if "clips/" in path else "\0", ""
+        )
         assert not [folder for folder in folders if folder in text], path
     described = server.ask("/api/index").json
-    assert described["clips"] == searcher.info.clips and described["name"] == Path(index).name
+    assert described["clips"] == searcher.info.clips and described["name"] == Path(search_index).name
     assert [each["name"] for each in described["datasets"]] == [Path(dataset).name]
     assert [(each["name"], each["clips"]) for each in server.ask("/api/tags?limit=2").json] == searcher.tags()[:2]
 
@@ -175,8 +173,8 @@ def test_metrics_count_by_route_and_not_by_name(server: Server) -> None:
     assert not [route for route, _ in after if "none/" in route or "no/such" in route]
 
 
-def test_ctrl_c_ends_it_also_while_a_client_stays_connected(index: str) -> None:
-    with served(index) as server, socket.create_connection(("127.0.0.1", server.port)):
+def test_ctrl_c_ends_it_also_while_a_client_stays_connected(search_index: str) -> None:
+    with served(search_index) as server, socket.create_connection(("127.0.0.1", server.port)):
         assert server.ask("/healthz").json == {"status": "ok"}
         assert server.stop(signal.SIGINT) == 0
         assert server.lines[-1].endswith("serve: stopped\n") and "Traceback" not in "".join(server.lines)
@@ -198,20 +196,22 @@ def test_ctrl_c_ends_it_also_while_a_client_stays_connected(index: str) -> None:
         ({"limits": Limits(upload_mb=0)}, "--limits.upload-mb 0"),
     ],
 )
-def test_wrong_commands_name_the_flag(index: str, changes: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_commands_name_the_flag(
+    search_index: str, changes: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     if "no such" in str(changes):
         monkeypatch.setenv(TOKEN_VARIABLE, "a token of sixteen or more")
     with pytest.raises(InputError, match=message):
-        run_serve(ServeConfig(**{"index": index, **changes}))
+        run_serve(ServeConfig(**{"index": search_index, **changes}))
 
 
-def test_a_port_in_use_and_a_short_token_are_refused(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_and_a_short_token_are_refused(search_index: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"--port {port}: .*choose another"):
-            run_serve(ServeConfig(index=index, port=port))
+            run_serve(ServeConfig(index=search_index, port=port))
     monkeypatch.setenv(TOKEN_VARIABLE, "short")
     with pytest.raises(InputError, match="16 characters or more") as error:
-        run_serve(ServeConfig(index=index))
+        run_serve(ServeConfig(index=search_index))
     assert "short" not in str(error.value)

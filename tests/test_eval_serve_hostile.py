@@ -6,23 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import made_once
-from tests.support.serving import Server, check_refused, make_index, name_of, raw, served
+from tests.support.serving import BEARER, TOKEN, Server, check_refused, guarded, name_of, raw, served
 
-TOKEN = "a token of some length"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
 MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
-
-
-@pytest.fixture(scope="module")
-def server(index: str) -> Iterator[Server]:
-    limits = ("--limits.rate", "0", "--limits.upload-mb", "1", "--limits.upload-s", "5")
-    with served(index, *limits, token=TOKEN) as server:
+def server(search_index: str) -> Iterator[Server]:
+    with guarded(search_index) as server:
         yield server
 
 
@@ -61,7 +52,7 @@ def clip_id(server: Server) -> str:
     ids=name_of,
 )
 def test_a_wrong_search(server: Server, query: str, status: int) -> None:
-    check_refused(server, BEARER, server.ask(f"/api/search?{query}", headers=BEARER), status)
+    check_refused(server, server.ask(f"/api/search?{query}", headers=BEARER), status)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +74,7 @@ def test_a_wrong_search(server: Server, query: str, status: int) -> None:
     ids=name_of,
 )
 def test_a_wrong_path(server: Server, path: str, status: int) -> None:
-    check_refused(server, BEARER, server.ask(path, headers=BEARER), status)
+    check_refused(server, server.ask(path, headers=BEARER), status)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +82,13 @@ def test_a_wrong_path(server: Server, path: str, status: int) -> None:
 )
 def test_a_range_outside_of_the_sound(server: Server, clip_id: str, part: str) -> None:
     answer = server.ask(f"/api/clips/{clip_id}/audio", headers={**BEARER, "Range": part})
-    check_refused(server, BEARER, answer, 416)
+    check_refused(server, answer, 416)
     assert re.fullmatch(r"bytes \*/\d+", answer.headers["content-range"])
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"])
 def test_other_methods(server: Server, method: str) -> None:
-    check_refused(server, BEARER, server.ask("/api/search?text=rain", method, headers=BEARER), 405)
+    check_refused(server, server.ask("/api/search?text=rain", method, headers=BEARER), 405)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +120,7 @@ def test_a_wrong_token_opens_nothing(server: Server, headers: dict[str, str]) ->
         "/API/index",
     ):
         answer = server.ask(path, headers=headers)
-        check_refused(server, BEARER, answer, 401)
+        check_refused(server, answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
@@ -184,9 +175,9 @@ def test_the_form_leads_nowhere_else(server: Server, next: str) -> None:
     assert answer.status == 303 and answer.headers["location"].startswith("./?") and "x" not in answer.headers
 
 
-def test_only_names_of_this_machine_are_answered_without_a_token(index: str) -> None:
+def test_only_names_of_this_machine_are_answered_without_a_token(search_index: str) -> None:
     """A page of another site whose name leads to 127.0.0.1 gets nothing."""
-    with served(index) as server:
+    with served(search_index) as server:
         for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", ""):
             answer = server.ask("/api/index", headers={"Host": host})
             assert answer.status == 421 and "localhost" in json.loads(answer.body)["error"]

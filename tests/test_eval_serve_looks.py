@@ -10,12 +10,9 @@ from playwright.sync_api import Browser, expect
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.pages import listening_page
 from pipeline.pages.listening_page import Caption
-from tests.conftest import made_once
-from tests.support.browser import Watched, launched, opened, search, until
-from tests.support.serving import Server, flac_of, make_index, served
+from tests.support.browser import PLAYED, Watched, checked, launched, opened, search, until
+from tests.support.serving import TOKEN, Server, flac_of, make_index, served
 
-TOKEN = "a token of some length"
-PLAYED = "[...document.querySelectorAll('audio')].some(sound => sound.currentTime > 0.2)"
 UNNAMED = """() => [...document.querySelectorAll('button, input, a, audio, img')].filter(element => !(
     element.innerText || element.getAttribute('aria-label') || element.alt || element.labels?.length || element.hidden
 )).map(element => element.outerHTML)"""
@@ -45,23 +42,16 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
-
-
-@pytest.fixture(scope="module")
-def server(browser: Browser, index: str) -> Iterator[Server]:
-    with served(index, "--limits.rate", "0", "--limits.upload-mb", "1") as server:
+def server(browser: Browser, search_index: str) -> Iterator[Server]:
+    with served(search_index, "--limits.rate", "0", "--limits.upload-mb", "1") as server:
         yield server
 
 
 @pytest.fixture
 def window(browser: Browser, server: Server) -> Iterator[Watched]:
     """The page without a search. It writes no error and asks nobody else, whatever a test does."""
-    with opened(browser, server.url) as window:
+    with checked(browser, server.url) as window:
         yield window
-        assert not [error for error in window.errors if "status of 4" not in error]
-        assert all(address.startswith((server.url, "blob:")) for address in window.asked)
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1600])
@@ -113,8 +103,8 @@ def test_names_from_a_dataset_are_text(browser: Browser, clap: str, dataset: str
         assert page.locator("img[src=x]").count() == 0 and window.errors == []
 
 
-def test_the_token_is_asked_for(browser: Browser, index: str) -> None:
-    with served(index, token=TOKEN) as server, opened(browser, f"{server.url}/?text=rain") as window:
+def test_the_token_is_asked_for(browser: Browser, search_index: str) -> None:
+    with served(search_index, token=TOKEN) as server, opened(browser, f"{server.url}/?text=rain") as window:
         page = window.page
         page.get_by_label("Token").fill("a wrong token")
         page.keyboard.press("Enter")

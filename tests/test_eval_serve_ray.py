@@ -12,26 +12,17 @@ from ray import serve
 from eval.search import Query, Searcher
 from eval.serving import deployment
 from eval.serving.settings import TOKEN_VARIABLE, Limits
-from tests.conftest import made_once
-from tests.support.serving import Answer, answer_of, flac_of, make_index, multipart, served
-
-TOKEN = "a token of some length"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
+from tests.support.serving import BEARER, TOKEN, Answer, answer_of, flac_of, multipart, served
 
 
 @pytest.fixture(scope="module")
-def index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
-
-
-@pytest.fixture(scope="module")
-def port(index: str, ray_session: None) -> Iterator[int]:
+def port(search_index: str, ray_session: None) -> Iterator[int]:
     """What a RayService deploys, in this session's Ray."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TOKEN_VARIABLE, TOKEN)
-        arguments = deployment.Arguments(index=index, limits=Limits(rate=20.0, upload_mb=1.0))
+        arguments = deployment.Arguments(index=search_index, limits=Limits(rate=20.0, upload_mb=1.0))
         application = deployment.application(arguments)
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     serve.run(application, name="search", route_prefix="/")
@@ -51,8 +42,8 @@ def ask(
 
 
 @pytest.mark.ray
-def test_replicas_answer_as_one_process_does(port: int, index: str, dataset: str) -> None:
-    searcher = Searcher(index)
+def test_replicas_answer_as_one_process_does(port: int, search_index: str, dataset: str) -> None:
+    searcher = Searcher(search_index)
     answer = ask(port, "/api/search?text=rain&k=5", headers=BEARER)
     assert [each["id"] for each in answer.json["results"]] == [
         each.id for each in searcher.search(Query(text="rain", k=5))
@@ -97,8 +88,8 @@ def test_the_secret_stays_out_of_what_ray_keeps(port: int) -> None:
 
 
 @pytest.mark.ray
-def test_the_stage_starts_ray_serve_and_ends_it(index: str) -> None:
-    with served(index, "--replicas", "1") as server:
+def test_the_stage_starts_ray_serve_and_ends_it(search_index: str) -> None:
+    with served(search_index, "--replicas", "1") as server:
         assert server.search(text="rain", k=1).status == 200
         assert server.stop(signal.SIGINT) == 0
         assert server.lines[-1].endswith("serve: stopped\n") and "Traceback" not in "".join(server.lines)

@@ -12,23 +12,23 @@ import pytest
 import soundfile
 
 from pipeline import audio
-from tests.conftest import made_once
-from tests.support.serving import Server, check_refused, make_index, multipart, name_of, raw, served
+from tests.support.serving import (
+    BEARER,
+    TOKEN,
+    Server,
+    check_refused,
+    guarded,
+    multipart,
+    name_of,
+    raw,
+)
 
-TOKEN = "a token of some length"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
 MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
-
-
-@pytest.fixture(scope="module")
-def server(index: str) -> Iterator[Server]:
-    limits = ("--limits.rate", "0", "--limits.upload-mb", "1", "--limits.upload-s", "5")
-    with served(index, *limits, token=TOKEN) as server:
+def server(search_index: str) -> Iterator[Server]:
+    with guarded(search_index) as server:
         yield server
 
 
@@ -79,7 +79,7 @@ def long_flac() -> bytes:
 )
 def test_a_file_that_is_no_sound_or_too_much(server: Server, content: bytes, status: int) -> None:
     body, headers = multipart(file=content)
-    check_refused(server, BEARER, server.ask("/api/search", "POST", body, {**BEARER, **headers}), status)
+    check_refused(server, server.ask("/api/search", "POST", body, {**BEARER, **headers}), status)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_sound_or_too_much(server: Server, content: bytes, sta
     ids=name_of,
 )
 def test_a_body_that_is_no_form(server: Server, body: bytes, headers: dict[str, str], status: int) -> None:
-    check_refused(server, BEARER, server.ask("/api/search", "POST", body, {**BEARER, **headers}), status)
+    check_refused(server, server.ask("/api/search", "POST", body, {**BEARER, **headers}), status)
 
 
 def test_a_large_body_is_refused_before_it_comes(server: Server) -> None:

@@ -1,9 +1,7 @@
 """The choice among the captions of several overlays, on overlays made by hand."""
 
 import csv
-import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +9,13 @@ import pyarrow as pa
 import pytest
 
 from pipeline import storage
-from pipeline.configs import CAPTION
 from pipeline.dataset import overlays, selection, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import SelectionConfig
 from pipeline.errors import InputError
-from pipeline.graph.engine import ActorConfig
 from pipeline.quality.agreement import Agreement
-from pipeline.stages import caption
 from pipeline.stages.choose import ChooseConfig, run
-from tests.support.chat_server import ChatServer
-from train.models.captioner.decoding import Decoding
+from tests.support.chat_server import captioned
 
 SAME, NEAR, FAR = "a dog barks loudly", "a dog is barking", "heavy rain falls"
 
@@ -36,16 +30,9 @@ def test_agreement_is_one_for_equal_words_and_none_for_others() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def made(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dataset of 24 clips; tests add overlays of their own names."""
-    with ChatServer(fault_every=0) as server:
-        config = dataclasses.replace(
-            CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), actors=ActorConfig(max=0),
-            captioner="openai:acme", captioner_url=server.url, decoding=Decoding(method="greedy"),
-            out=str(tmp_path_factory.mktemp("choose") / "data"),
-        )  # fmt: skip
-        caption.run(config)
-    yield config.out
+    return captioned(corpus, str(tmp_path_factory.mktemp("choose") / "data"))
 
 
 def overlay(data: str, name: str, texts: list[str], scores: list[float | None], **info: Any) -> None:

@@ -1,25 +1,18 @@
 """Published captions as overlays: names, starts, formats, and what finds no match."""
 
-import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import storage
-from pipeline.configs import CAPTION
 from pipeline.dataset import overlays, selection
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import SelectionConfig
 from pipeline.errors import InputError
-from pipeline.graph.engine import ActorConfig
 from pipeline.planning.plan import read_plan
 from pipeline.sources.published_captions import parse_name
-from pipeline.stages import caption
 from pipeline.stages.import_captions import ImportCaptionsConfig, run
-from tests.support.chat_server import ChatServer
-from train.models.captioner.decoding import Decoding
+from tests.support.chat_server import captioned
 
 ID = "YbcdefghijK"  # begins with the letter that AudioSet's names put before an id
 
@@ -45,16 +38,9 @@ def test_names(name: str, wanted: tuple[str, float | None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def data(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def data(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dataset of clips with YouTube ids; no test changes its shards."""
-    with ChatServer(fault_every=0) as server:
-        config = dataclasses.replace(
-            CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), actors=ActorConfig(max=0),
-            captioner="openai:acme", captioner_url=server.url, decoding=Decoding(method="greedy"),
-            out=str(tmp_path_factory.mktemp("import") / "data"),
-        )  # fmt: skip
-        caption.run(config)
-    yield config.out
+    return captioned(corpus, str(tmp_path_factory.mktemp("import") / "data"))
 
 
 def places(data: str) -> dict[str, tuple[str, float]]:

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 VARIABLE = "BLAT_CHROMIUM"
 PATIENCE_S = 60
 TIMEOUT_MS = 60_000  # many times what it takes on a machine with nothing else to do
+PLAYED = "[...document.querySelectorAll('audio')].some(sound => sound.currentTime > 0.2)"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -67,6 +68,15 @@ def opened(
     watched.page.goto(url)
     yield watched
     context.close()
+
+
+@contextmanager
+def checked(browser: Browser, url: str) -> Iterator[Watched]:
+    """Open an address; at the end it has written no error but of refused requests, and has asked nobody else."""
+    with opened(browser, url) as window:
+        yield window
+        assert not [error for error in window.errors if "status of 4" not in error]
+        assert all(address.startswith((url, "blob:")) for address in window.asked)
 
 
 def until(holds: Callable[[], bool]) -> None:

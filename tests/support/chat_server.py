@@ -3,6 +3,7 @@
 A caption depends on clip and instruction alone, so that two runs can be compared.
 """
 
+import dataclasses
 import hashlib
 import json
 import threading
@@ -10,6 +11,12 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+from pipeline import storage
+from pipeline.configs import CAPTION
+from pipeline.graph.engine import ActorConfig
+from pipeline.stages import caption
+from train.models.captioner.decoding import Decoding
 
 FAULTS = ("429", "500", "slow", "no JSON")
 
@@ -103,3 +110,14 @@ def reply(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers:
         handler.wfile.write(content)
     except OSError:
         handler.close_connection = True
+
+
+def captioned(corpus: str, out: str) -> str:
+    """Caption the corpus's tagged clips by a server without faults, in this process; return the dataset."""
+    with ChatServer(fault_every=0) as server:
+        config = dataclasses.replace(
+            CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), actors=ActorConfig(max=0),
+            captioner="openai:acme", captioner_url=server.url, decoding=Decoding(method="greedy"), out=out,
+        )  # fmt: skip
+        caption.run(config)
+    return out

@@ -1,6 +1,5 @@
 """The stage `eval serve` as a process, the index that it serves, and requests to it."""
 
-import contextlib
 import http.client
 import json
 import os
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -22,6 +21,8 @@ from eval.stages.index_search import run as run_index
 from pipeline.dataset.clip_index import ClipIndex
 
 ADDRESS = re.compile(r"serve: http://(\S+):(\d+) answers")
+TOKEN = "a token of some length"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 START_S, STOP_S = 300, 120  # many times what it takes on a machine with nothing else to do
 
 
@@ -103,6 +104,14 @@ def served(index: str, *flags: str, token: str = "") -> Iterator[Server]:
         process.wait()
 
 
+@contextmanager
+def guarded(index: str) -> Iterator[Server]:
+    """Serve an index with a token and small uploads, at any rate."""
+    limits = ("--limits.rate", "0", "--limits.upload-mb", "1", "--limits.upload-s", "5")
+    with served(index, *limits, token=TOKEN) as server:
+        yield server
+
+
 def make_index(out: str, dataset: str, model: str) -> None:
     """Index a dataset in this process."""
     run_index(IndexSearchConfig(data=(dataset,), model=model, out=out))
@@ -131,20 +140,20 @@ def name_of(value: object) -> str:
     return re.sub(r"\W+", "_", repr(shown)[:40])
 
 
-def check_refused(server: "Server", headers: dict[str, str], answer: "Answer", status: int) -> None:
+def check_refused(server: Server, answer: Answer, status: int) -> None:
     """An error is a sentence, and an honest request is answered after it."""
     assert answer.status == status, answer.body
     assert answer.headers["content-type"] == "application/json"
     message = answer.json["error"]
     assert 10 < len(message) < 400 and message.endswith(".") and "Traceback" not in message
     assert not re.search(r"/(home|tmp|work|usr|root)/|\.py", message) and str(Path.cwd()) not in message
-    assert server.search(text="rain", k=1, headers=headers).status == 200
+    assert server.search(text="rain", k=1, headers=BEARER).status == 200
 
 
-def raw(server: "Server", request: bytes) -> bytes:
+def raw(server: Server, request: bytes) -> bytes:
     """Send bytes as they are, and return all that comes back; nothing where the server cut the connection at once."""
     received = b""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(request)
         while part := connection.recv(65_536):
             received += part
