@@ -9,10 +9,11 @@ import pytest
 
 from eval import metrics
 from eval.report import page, tables
-from eval.results import compare, recipe
+from eval.results import compare, recipe, scoring
 from eval.stages import report
 from eval.stages.report import ReportConfig
 from pipeline.errors import InputError
+from pipeline.sources.clip import Clip
 from tests.support.html_page import Page
 from tests.test_eval_report import built, metric, new_entry, run_of, typed, write, zero_shot
 
@@ -239,3 +240,24 @@ def test_a_stray_evaluation_beside_the_runs_is_named_and_a_report_is_no_run(tmp_
     (tmp_path / "guided" / "results.json").write_text(json.dumps(run_of(zero_shot__esc50=zero_shot())))
     with pytest.raises(InputError, match=r"holds results and runs with results .seed0, seed1."):
         read(folder)
+
+
+def test_a_task_with_one_label_and_several_judges_accuracy_and_map(tmp_path: Path) -> None:
+    """Accuracy is of the clips with one label; those with two count in mAP alone."""
+    rng, folders = np.random.default_rng(0), {}
+    truth = np.eye(3, dtype=bool)[np.arange(60) % 3]
+    truth[40:] |= np.roll(truth[40:], 1, axis=1)
+    clips = [Clip(key=f"clip{i:03d}", uri="a.wav", source_id=str(i)) for i in range(60)]
+    for name, noise in (("poor", 2.0), ("good", 0.4)):
+        folders[name] = [str(tmp_path / f"{name}{run}") for run in range(2)]
+        for folder in folders[name]:
+            scores = truth + rng.normal(0, noise, truth.shape)
+            held = scoring.outcomes(clips, scores, truth, scoring.one_label(truth))
+            hits = (scores[:40].argmax(axis=1) == truth[:40].argmax(axis=1)).mean()
+            assert np.nanmean(held["accuracy"]) == pytest.approx(hits)
+            write(Path(folder), run_of(zero_shot__esc50=zero_shot()), zero_shot__esc50=held)
+    found = compare.recipes(folders["poor"], folders["good"], "zero-shot esc50")
+    assert {title: (each["n"], each["differs"]) for title, each in found.items()} == {
+        "accuracy": (40, "yes"),
+        "mAP": (60, "yes"),
+    }

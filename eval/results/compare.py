@@ -85,7 +85,10 @@ def recipes(first: Sequence[str], other: Sequence[str], name: str, seedless: See
 
 def _compare(key: str, first: Sequence[Outcomes], other: Sequence[Outcomes], seedless: Seedless) -> Difference:
     one, two = (np.stack([run[key] for run in runs]) for runs in (first, other))
-    return mean_precision(one, two, first[0]["truth"], seedless) if key == "scores" else means(one, two, seedless)
+    if key == "scores":
+        return mean_precision(one, two, first[0]["truth"], seedless)
+    both = outcomes.counted(np.concatenate([one, two]))
+    return means(both[: len(one)], both[len(one) :], seedless)
 
 
 def means(first: np.ndarray, other: np.ndarray, seedless: Seedless = NEITHER) -> Difference:

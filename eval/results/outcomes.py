@@ -2,8 +2,8 @@
 
 Shapes: R = runs, N = clips, C = classes, B = resamples of the clips.
 
-A run's outcomes are `keys` (N,) and either `scores` and `truth` (N, C), by which mAP is computed, or values (N,) whose mean
-is a number of the entry.
+A run's outcomes are `keys` (N,); `scores` and `truth` (N, C), by which mAP is computed; and values (N,) whose mean is a
+number of the entry, NaN for a clip that does not count. Earlier versions left such clips out.
 """
 
 import io
@@ -51,16 +51,19 @@ def align(runs: Sequence[Outcomes]) -> list[Outcomes]:
 
 
 def same_truth(runs: Sequence[Outcomes]) -> bool:
-    """Return whether the labels of aligned runs are the same, or none has any."""
-    first = runs[0].get("truth")
-    if first is None:
-        return True
-    return all("truth" in run and np.array_equal(run["truth"], first) for run in runs)
+    """Return whether all aligned runs that have labels have the same."""
+    held = [run["truth"] for run in runs if "truth" in run]
+    return all(np.array_equal(truth, held[0]) for truth in held)
 
 
 def measured(runs: Sequence[Outcomes]) -> list[str]:
     """Return what all runs have beside the keys and labels of the clips."""
     return sorted(set.intersection(*(set(run) for run in runs)) - {"keys", "truth"})
+
+
+def counted(values: np.ndarray) -> np.ndarray:
+    """Return the values (R, N) of the clips that count in all runs."""
+    return np.asarray(values[:, np.isfinite(values).all(axis=0)])
 
 
 def title(key: str) -> str:
@@ -110,6 +113,7 @@ def _mean_over_runs(key: str, runs: Sequence[Outcomes]) -> tuple[np.ndarray, met
     if key == "scores":
         drawn = mean_precisions(values, runs[0]["truth"])
         return drawn[:, 0], metrics.estimate(drawn.mean(axis=0)).interval95
+    values = counted(values)
     mean = values.mean(axis=0, dtype=float)
     return values.mean(axis=1, dtype=float), metrics.bootstrap(lambda rows: float(mean[rows].mean()), len(mean))
 

@@ -89,11 +89,17 @@ def one_label(truth: np.ndarray) -> np.ndarray:
 
 
 def outcomes(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what two runs are compared by: hits of the rows with one label, else scores and truth of all clips."""
-    names = results.keys(clips)
+    """Return what two runs are compared by.
+
+    Hits of the rows with one label, NaN in the others; scores and truth of all clips where some have several labels.
+    """
+    found: dict[str, np.ndarray] = {"keys": results.keys(clips)}
     if len(rows):
-        return {"keys": names[rows], "accuracy": metrics.top_k(scores[rows], truth[rows].argmax(axis=1), 1)}
-    return {"keys": names, "scores": scores.astype(np.float16), "truth": truth}
+        found["accuracy"] = np.full(len(clips), np.nan, np.float32)
+        found["accuracy"][rows] = metrics.top_k(scores[rows], truth[rows].argmax(axis=1), 1)
+    if len(rows) < len(clips):
+        found |= {"scores": scores.astype(np.float16), "truth": truth}
+    return found
 
 
 def sentence(entry: Entry, prompt: str = "") -> str:
