@@ -184,6 +184,19 @@ def test_a_query_that_cannot_be_answered_is_named(searcher: Searcher, query: dic
         searcher.search(Query(**query))
 
 
+def test_an_open_searcher_states_what_the_index_has_become(clap: str, tmp_path: Path) -> None:
+    items, out = list(CLIPS.items()), str(tmp_path / "index")
+    data = shard_set.write(tmp_path / "data", dict(items[:3]))
+    run(IndexSearchConfig(out=out, model=clap, data=(data,)))
+    searcher = Searcher(out)
+    assert searcher.info.clips == 3
+    shard_set.write(tmp_path / "data", dict(items[3:]), first=1)
+    run(IndexSearchConfig(out=out, model=clap, data=(data,)))
+    assert searcher.info.clips == 6 and searcher.info == index.read_info(out)
+    Path(out, index.INFO_FILE).unlink()
+    assert searcher.info.clips == 6, "an index that is being moved does not stop a server"
+
+
 def test_another_checkpoint_is_refused_and_a_moved_one_is_taken(built: str, clap: str, tmp_path: Path) -> None:
     moved = shutil.copytree(clap, tmp_path / "moved")
     assert Searcher(built, model=str(moved)).search(Query(text="rain"))

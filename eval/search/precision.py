@@ -42,7 +42,7 @@ def measure(searcher: Searcher, texts: Mapping[str, Sequence[str]], k: int, mode
     """
     rng = np.random.default_rng(0)
     drawn: dict[str, np.ndarray] = {}  # id -> (B,) how often a clip is drawn
-    counts = dict(searcher.tags())
+    counts, total = dict(searcher.tags()), searcher.info.clips
     found, all_means = [], []
     for name, queries in texts.items():
         ranked = [searcher.search(Query(text=text, mode=mode, k=DEPTH * k)) for text in sorted(queries)]
@@ -51,10 +51,10 @@ def measure(searcher: Searcher, texts: Mapping[str, Sequence[str]], k: int, mode
                 drawn[hit.id] = rng.poisson(1.0, RESAMPLES)
         means = np.mean([_shares(hits, name, k, drawn) for hits in ranked], axis=0)
         all_means.append(means)
-        found.append(_class(name, len(queries), counts.get(name, 0), means, searcher.info.clips))
-    mean = _class("mean", sum(each.queries for each in found), 0, np.mean(all_means, axis=0), searcher.info.clips)
+        found.append(_class(name, len(queries), counts.get(name, 0), means, total))
+    mean = _class("mean", sum(each.queries for each in found), 0, np.mean(all_means, axis=0), total)
     chance = float(np.mean([each.chance for each in found]))
-    return [*found, dataclasses.replace(mean, clips=searcher.info.clips, chance=chance)]
+    return [*found, dataclasses.replace(mean, clips=total, chance=chance)]
 
 
 def _shares(hits: Sequence[Hit], tag: str, k: int, drawn: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Queries by text, by sound or by an indexed clip -> ranked clips of an index."""
 
+import contextlib
 import functools
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ import numpy as np
 
 from eval.embedding import evaluation, in_process
 from eval.search import index as index_files
+from eval.search.index import IndexInfo
 from eval.search.query import Query, check, check_tags
 from pipeline import audio, sources
 from pipeline.errors import InputError, JobError
@@ -62,15 +64,22 @@ class Searcher:
         Raises:
             InputError: when there is no finished index or no checkpoint, or the checkpoint is another one.
         """
-        self.info = index_files.read_info(index)
-        self._table = index_files.open_table(self.info.uri)
-        self._model_uri, self._device = model or self.info.model, device
+        self._info = index_files.read_info(index)
+        self._table = index_files.open_table(self._info.uri)
+        self._model_uri, self._device = model or self._info.model, device
         in_process.device(device)
         revision = checkpoint.describe(self._model_uri, "--model", "clap").revision
-        if revision != self.info.revision:
-            remedy = f"has revision {revision[:12]}, the index is of {self.info.revision[:12]}; give that checkpoint"
+        if revision != self._info.revision:
+            remedy = f"has revision {revision[:12]}, the index is of {self._info.revision[:12]}; give that checkpoint"
             raise InputError("--model", self._model_uri, remedy)
         self._lock = threading.Lock()  # of the model: tokenizers refuse two threads at once
+
+    @property
+    def info(self) -> IndexInfo:
+        """Return what the index states now; what it stated before while it cannot be read."""
+        with contextlib.suppress(InputError):
+            self._info = index_files.read_info(self._info.uri)
+        return self._info
 
     @property
     def sample_rate_hz(self) -> int:
