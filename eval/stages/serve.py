@@ -52,6 +52,7 @@ def run(config: ServeConfig) -> None:
         limits=config.limits,
         token_sha256=token_hash(config.host, os.environ.get(TOKEN_VARIABLE, "")),
     )
+    log.info("serve: opens %s and its model, which takes some seconds", config.index)
     try:
         if config.replicas:
             _run_on_ray(config, settings)
