@@ -7,6 +7,9 @@ from pipeline.cli import Stage, main
 
 STAGES = {
     "zero-shot": Stage("eval.stages.zero_shot", "Classify and tag by similarity to class names.", configs.ZERO_SHOT),
+    "passport": Stage(
+        "eval.stages.passport", "Zero-shot by several protocols, and what each difference is worth.", configs.PASSPORT
+    ),
     "retrieval": Stage("eval.stages.retrieval", "Find clips by captions and captions by clips.", configs.RETRIEVAL),
     "compositional": Stage(
         "eval.stages.compositional",

@@ -5,6 +5,7 @@ from eval.stages.compositional import CompositionalConfig
 from eval.stages.finetune import FinetuneTaskConfig
 from eval.stages.index_search import IndexSearchConfig
 from eval.stages.linear_probe import LinearProbeConfig
+from eval.stages.passport import PassportConfig
 from eval.stages.report import ReportConfig
 from eval.stages.retrieval import RetrievalConfig
 from eval.stages.search import SearchConfig
@@ -22,6 +23,10 @@ ZERO_SHOT: dict[str, tuple[str, ZeroShotConfig]] = {
     ),
     "esc50": ("ESC-50 fold 4, on CPU", ZeroShotConfig(task="esc50", folds=("4",))),
     "any": ("any --task, on CPU: all folds, or the test split", ZeroShotConfig()),
+}
+PASSPORT: dict[str, tuple[str, PassportConfig]] = {
+    "esc50": ("ESC-50, all folds, on CPU", PassportConfig(task="esc50")),
+    "any": ("any --task, on CPU: all folds, or the test split", PassportConfig()),
 }
 RETRIEVAL: dict[str, tuple[str, RetrievalConfig]] = {
     "demo": ("the procedural corpus, on CPU", RetrievalConfig(task="synth")),

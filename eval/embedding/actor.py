@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import sources
+from eval.embedding.view import AS_IT_IS, View
 from pipeline.sources import AudioLocation
 from train import checkpoint
 from train.checkpoint import Network
@@ -25,12 +25,12 @@ SCHEMA = pa.schema(
 )
 
 
-def read(rows: pa.Table, sample_rate_hz: int) -> pa.Table:
-    """Decode clips, given their LOCATION_COLUMNS; adds `samples`, int16 bytes, or `reason` where there are none."""
+def read(rows: pa.Table, sample_rate_hz: int, view: View = AS_IT_IS) -> pa.Table:
+    """Decode clips in a view, given LOCATION_COLUMNS; adds `samples`, int16 bytes, or `reason` where there are none."""
 
     def decode(row: dict[str, Any]) -> tuple[bytes, str]:
         location = AudioLocation(**{name: row[name] for name in AudioLocation._fields})
-        found = sources.read_or_reason(location, sample_rate_hz)
+        found = view.read(location, sample_rate_hz)
         return (b"", found) if isinstance(found, str) else (found.tobytes(), "")
 
     with ThreadPoolExecutor(DECODERS) as pool:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import finite
 from eval.embedding.stream import stream
+from eval.embedding.view import AS_IT_IS, View
 from pipeline import storage
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import AudioLocation, Clip
@@ -37,21 +38,22 @@ class Embeddings(NamedTuple):
     missing: dict[str, str]  # key -> reason, of clips that could not be read
 
 
-def embed(config: EvaluationConfig, loaded: Checkpoint, clips: Sequence[Clip]) -> Embeddings:
-    """Embed every clip that can be read, the same whatever the batch size and the number of workers.
+def embed(config: EvaluationConfig, loaded: Checkpoint, clips: Sequence[Clip], view: View = AS_IT_IS) -> Embeddings:
+    """Embed every clip that can be read, in a view of it, the same whatever the batch size and the number of workers.
 
     Raises:
         JobError: when no clip can be read, or the model gives numbers that are not finite.
         InputError: when what was embedded before cannot be read.
     """
-    folder = storage.join(storage.resolve(config.cache or storage.join(config.out, "embeddings")), loaded.revision[:16])
+    root = storage.resolve(config.cache or storage.join(config.out, "embeddings"))
+    folder = storage.join(root, "-".join(filter(None, (loaded.revision[:16], view.name))))
     ids = clip_ids(clips)
     known = _held(folder, set(ids))
     wanted = [(clip, own) for own, clip in dict(zip(ids, clips, strict=True)).items() if own not in known]
     reasons: dict[str, str] = {}
     if wanted:
         log.info("embeds %d clips; %d were embedded before", len(wanted), len(clips) - len(wanted))
-        for part in _parts(_embed(config, loaded, wanted)):
+        for part in _parts(_embed(config, loaded, wanted, view)):
             good = part.filter(pa.compute.equal(part["reason"], ""))
             reasons |= {row["id"]: row["reason"] for row in part.select(["id", "reason"]).to_pylist() if row["reason"]}
             if len(good):
@@ -66,11 +68,13 @@ def embed(config: EvaluationConfig, loaded: Checkpoint, clips: Sequence[Clip]) -
     return Embeddings(features, outputs, [clip for clip, own in zip(clips, ids, strict=True) if own in known], missing)
 
 
-def _embed(config: EvaluationConfig, loaded: Checkpoint, wanted: Sequence[tuple[Clip, str]]) -> Iterator[pa.Table]:
+def _embed(
+    config: EvaluationConfig, loaded: Checkpoint, wanted: Sequence[tuple[Clip, str]], view: View
+) -> Iterator[pa.Table]:
     columns: dict[str, list[object]] = {
         name: [getattr(clip, name) for clip, _ in wanted] for name in AudioLocation._fields
     }
-    return stream(config, loaded, pa.table({"id": [own for _, own in wanted], **columns}))
+    return stream(config, loaded, pa.table({"id": [own for _, own in wanted], **columns}), view)
 
 
 def _parts(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:

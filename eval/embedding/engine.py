@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from eval.embedding import actor
 from eval.embedding.actor import EmbeddingActor
+from eval.embedding.view import View
 from pipeline import ray_noise
 from pipeline.errors import InputError
 
@@ -20,7 +21,7 @@ READ_MEMORY = 512 * 2**20  # bytes of a reading task; as it asks for other thing
 
 
 def embed_clips(
-    places: pa.Table, model_uri: str, sample_rate_hz: int, batch_size: int, workers: int, gpus: float
+    places: pa.Table, model_uri: str, sample_rate_hz: int, batch_size: int, workers: int, gpus: float, view: View
 ) -> Iterator[pa.Table]:
     """Yield the rows of `Listener` for clips, in any order: tasks read and decode, actors that hold the model embed.
 
@@ -35,7 +36,7 @@ def embed_clips(
     data = ray.data.from_arrow([places.slice(i, batch_size) for i in range(0, len(places), batch_size)])
     embedded = data.map_batches(
         actor.read,  # type: ignore[arg-type]
-        fn_kwargs={"sample_rate_hz": sample_rate_hz},
+        fn_kwargs={"sample_rate_hz": sample_rate_hz, "view": view},
         batch_size=batch_size,
         batch_format="pyarrow",
         num_cpus=READ_CPUS,

@@ -1,6 +1,6 @@
 """What evaluations of clips by a checkpoint share: their flags, and what is found out before any model runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from eval import results, tasks
@@ -69,6 +69,23 @@ def check(config: EvaluationConfig, *kinds: Kind, read: Read = tasks.read) -> tu
     results.check(config.out, checkpoint.describe(config.model, "--model", *kinds).revision)
     check_compute(config)
     return task, clips
+
+
+def classes(config: EvaluationConfig, task: Task, clips: list[Clip]) -> list[str]:
+    """Return the classes of the whole listing: folds narrow what is evaluated, not what there is to choose from.
+
+    Raises:
+        InputError: when there are fewer than two.
+    """
+
+    def listed() -> Iterator[Clip]:  # read only where the task has no list of its classes
+        yield from tasks.read(config.task, config.task_dir, (), training=True, **config.listing)[1]
+        yield from clips
+
+    names = tasks.classes(task, config.task_dir, listed())
+    if len(names) < 2:
+        raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
+    return names
 
 
 def check_compute(config: ComputeConfig) -> None:

@@ -71,10 +71,11 @@ def _difference(found: Difference, number: Number) -> list[str]:
         interval = headline.show_interval(found.interval95_runs, number.percent, "+", number.digits)
     shown = headline.show(found, number.percent, "+", number.digits)
     first, other = found.runs
-    return [shown, interval, _probability(found.p), f"{found.n:,}", f"{other} against {first}", found.differs]
+    return [shown, interval, probability(found.p), f"{found.n:,}", f"{other} against {first}", found.differs]
 
 
-def _probability(p: float) -> str:
+def probability(p: float) -> str:
+    """Return a p as it is shown."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 

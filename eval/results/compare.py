@@ -80,7 +80,7 @@ def recipes(first: Sequence[str], other: Sequence[str], name: str, seedless: See
     differences = {outcomes.title(key): _compare(key, one, two, seedless) for key in outcomes.measured(aligned)}
     if not all(np.isfinite(difference.value) for difference in differences.values()):
         return {"unavailable": "no class has a clip among those that both were evaluated on"}
-    return {title: _plain(difference) for title, difference in differences.items()}
+    return {title: plain(difference) for title, difference in differences.items()}
 
 
 def _compare(key: str, first: Sequence[Outcomes], other: Sequence[Outcomes], seedless: Seedless) -> Difference:
@@ -167,7 +167,8 @@ def sign_flips(gain: np.ndarray) -> float:
     return float(test.pvalue)
 
 
-def _plain(found: Difference) -> DifferenceRecord:
+def plain(found: Difference) -> DifferenceRecord:
+    """Return a difference as it is written."""
     record: DifferenceRecord = {
         "value": round(found.value, 6),
         "interval95": [round(bound, 6) for bound in found.interval95],

@@ -4,7 +4,7 @@ Shapes: N = clips, C = classes, K = tags of a tagger, D = embedding size.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,9 +55,7 @@ def run(config: ZeroShotConfig) -> None:
         raise InputError("--prompts", config.prompts, "give one or more templates with {} for the class name")
     for prompt in config.prompts:
         cli.check_template("--prompts", prompt)
-    names = _classes(config, task, clips)
-    if len(names) < 2:
-        raise InputError("--task-dir", config.task_dir, f"its clips have {len(names)} classes; at least 2 are needed")
+    names = evaluation.classes(config, task, clips)
     own_texts = class_texts.read(config.class_texts, names)
     choices = [f"{name}: {own_texts[name]}" for name in names] if own_texts else names
     name, source = f"zero-shot {task.name}", results.source(task, config.task_dir, clips, choices)
@@ -85,16 +83,6 @@ def run(config: ZeroShotConfig) -> None:
     uri = results.publish(config.out, name, loaded, config.model, entry, outcomes)
     kept = f", fold {', '.join(config.folds)}" if config.folds else ""
     log.info("zero-shot %s%s: %s; wrote %s", task.name, kept, scoring.sentence(entry, ENSEMBLE), uri)
-
-
-def _classes(config: ZeroShotConfig, task: Task, clips: list[Clip]) -> list[str]:
-    """Return the classes of the whole listing: folds narrow what is evaluated, not what there is to choose from."""
-
-    def listed() -> Iterator[Clip]:  # read only where the task has no list of its classes
-        yield from tasks.read(config.task, config.task_dir, (), training=True, **config.listing)[1]
-        yield from clips
-
-    return tasks.classes(task, config.task_dir, listed())
 
 
 def _by_fold(

@@ -1,0 +1,74 @@
+"""How others evaluate zero-shot classification: their prompts, and what they do to the audio. Each names its source."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from eval.embedding.view import Crop, Fill
+from train.metrics.zero_shot import PROMPTS
+
+CROPS: tuple[Crop, ...] = ("first", "middle", "random")
+RATES_HZ = (8_000, 16_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One way to evaluate. What is empty is as this package does it."""
+
+    prompts: tuple[str, ...] = PROMPTS
+    """Templates with {} for the class; the embeddings of several are averaged."""
+    names: Literal["words", "labels"] = "words"
+    """What stands in the prompt: the class in words ("sea waves"), or its label as it is written ("sea_waves")."""
+    crop: Crop = ""
+    """What is left of a clip longer than the model's; empty averages windows."""
+    fill: Fill = ""
+    """How a clip shorter than the model's is brought to its length; empty is the model's own way."""
+    through_hz: int = 0
+    """Rate that the audio goes through before the model's."""
+    source: str = ""
+    """Where the protocol could be read."""
+
+    @property
+    def changes_audio(self) -> bool:
+        """Return whether the model may get other samples than by ours."""
+        return bool(self.crop or self.fill or self.through_hz)
+
+
+OURS = Protocol()
+PUBLISHED = {
+    "LAION-CLAP": Protocol(
+        prompts=("This is a sound of {}.",),
+        crop="random",
+        fill="repeat",
+        source="Wu et al. 2022, arXiv 2211.06687; the defaults of transformers' ClapFeatureExtractor and zero-shot pipeline",
+    ),
+    "MS CLAP": Protocol(
+        prompts=("this is the sound of {}",),
+        crop="random",
+        fill="repeat",
+        source="github.com/microsoft/CLAP, examples/zero_shot_classification.py and msclap/CLAPWrapper.py",
+    ),
+    "MTEB": Protocol(
+        prompts=("This is a sound of {}",),
+        names="labels",
+        source="github.com/embeddings-benchmark/mteb, task ESC50_Zeroshot; windows and their mean as this package's adapter",
+    ),
+}
+"""Whole protocols. X-ARES has none: it probes. BLAT's prompts were not published."""
+
+ONE_AT_A_TIME: dict[str, dict[str, Protocol]] = {
+    "prompt": {
+        "class name alone": Protocol(prompts=("{}",)),
+        "the sound of {}": Protocol(prompts=("the sound of {}",)),
+        "this is a sound of {}": Protocol(prompts=("this is a sound of {}",)),
+        "This is a sound of {}.": Protocol(prompts=("This is a sound of {}.",)),
+        "this is the sound of {}": Protocol(prompts=("this is the sound of {}",)),
+        "labels as they are written": Protocol(names="labels"),
+    },
+    "crop": {f"{crop} part of longer clips": Protocol(crop=crop) for crop in CROPS},
+    "padding": {
+        "zeros that count as sound": Protocol(fill="zeros"),
+        "the clip repeated": Protocol(fill="repeat"),
+    },
+    "rate": {f"through {rate_hz / 1000:g} kHz": Protocol(through_hz=rate_hz) for rate_hz in RATES_HZ},
+}
+"""By what differs: protocols that differ from ours in that alone."""
