@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from eval.search import Hit, Mode, Query, Searcher
+from eval.search.config import IndexConfig
 from pipeline import audio, sources, storage
 from pipeline.errors import InputError
 
@@ -17,13 +18,11 @@ TITLES = ("rank", "score", "key", "tags", "first caption", "where the audio lies
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(IndexConfig):
     """Find clips of an index by words, by a sound, or both."""
 
     text: tyro.conf.Positional[str] = ""
     """What is searched for, such as "rain on a tin roof"."""
-    index: str = ""
-    """Index that `eval index-search` wrote."""
     like: str = ""
     """Audio file whose sound is searched for, or the id of an indexed clip."""
     text_weight: float = 0.5
@@ -38,10 +37,6 @@ class SearchConfig:
     """Number of results, at most 1000."""
     json: bool = False
     """Print JSON in place of a table."""
-    model: str = ""
-    """Checkpoint that made the index, where it is no longer where the index names it."""
-    device: str = "cpu"
-    """Torch device, cpu or cuda."""
 
 
 def run(config: SearchConfig) -> None:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.search import MAX_K, Mode, Searcher
+from eval.search.config import IndexConfig
 from eval.search.precision import DEPTH, ClassPrecision, measure
 from eval.tasks import class_texts
 from pipeline.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchPrecisionConfig:
+class SearchPrecisionConfig(IndexConfig):
     """Measure the share of the first results of each class's texts that have the class as a tag."""
 
-    index: str = ""
-    """Index that `eval index-search` wrote, of clips with tags."""
     class_texts: str = ""
     """JSON file of {class: [text, ...]} to search for, such as the one that `pipeline synth` writes; empty searches for
     the names of the tags."""
@@ -26,10 +25,6 @@ class SearchPrecisionConfig:
     """First results that count."""
     json: bool = False
     """Print JSON in place of a table."""
-    model: str = ""
-    """Checkpoint that made the index, where it is no longer where the index names it."""
-    device: str = "cpu"
-    """Torch device, cpu or cuda."""
 
 
 def run(config: SearchPrecisionConfig) -> None:

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
+from eval.search.config import IndexConfig
 from eval.search.index import read_info
 from eval.serving.settings import TOKEN_VARIABLE, Limits, Settings, check_limits, token_hash
 from pipeline.errors import InputError
@@ -18,15 +19,9 @@ MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(IndexConfig):
     """Serve the search page and its API."""
 
-    index: str = ""
-    """Index that `eval index-search` wrote: a folder or a URI."""
-    model: str = ""
-    """Checkpoint of the index, where it has moved; empty takes the place that the index names."""
-    device: str = "cpu"
-    """Where the model computes: cpu or cuda."""
     host: str = "127.0.0.1"
     """Address to listen at. One that other machines reach needs a token in the variable BLAT_SEARCH_TOKEN."""
     port: int = 8000
