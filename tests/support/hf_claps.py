@@ -11,7 +11,7 @@ WORDS = [
     "<pad>",
     "</s>",
     "<unk>",
-    *"a the dog barks rain falls low hum middle tone high whistle sound of".split(),
+    *["a", "the", "dog", "barks", "rain", "falls", "low", "hum", "middle", "tone", "high", "whistle", "sound", "of"],
 ]
 KINDS = ("unfused", "fused")
 
