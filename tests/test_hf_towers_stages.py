@@ -80,7 +80,7 @@ def test_it_is_evaluated_and_searched(
     esc50 = sounds50.write(tmp_path / "esc50", per_fold=1)
     common = f"--model hf:{folder} --out {tmp_path}/results"
     call(f"eval zero-shot any --task esc50 --task-dir {esc50} {common}")
-    call(f"eval linear-probe any --task esc50 --task-dir {esc50} {common}")
+    call(f"eval linear-probe --task esc50 --task-dir {esc50} {common}")
     call(f"eval retrieval demo --task-dir {corpus} {common}")
     for name in ("zero-shot-esc50", "linear-probe-esc50", "retrieval-synth"):
         held = storage.read_json(f"{tmp_path}/results/results/{name}.json")
@@ -147,7 +147,7 @@ def test_what_is_no_clap_is_refused(
     for name, message in {
         "nobody/nothing": "--model 'hf:nobody/nothing': no such folder, and the hub",
         f"{tmp_path}/empty": r"has no config\.json",
-        f"{tmp_path}/whisper": "is a whisper; give two towers",
+        f"{tmp_path}/whisper": "is a whisper; give a clap",
         captioner: "is no model of transformers",
         f"{cut}": "cannot be loaded: 1 of its weights are missing",
         f"{tmp_path}/no-weights": "cannot be loaded",
