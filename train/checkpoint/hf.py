@@ -69,7 +69,9 @@ def _fetch(name: str, flag: str) -> tuple[hf.HfModel, Path]:
     found = hf.find(name, flag)
     if found.model_type not in ARCHITECTURES:
         kind = f"is a {found.model_type}" if found.model_type else "is no model of transformers"
-        raise InputError(flag, name, f"{kind}; give a {' or '.join(ARCHITECTURES)}, such as hf:laion/clap-htsat-unfused")
+        raise InputError(
+            flag, name, f"{kind}; give a {' or '.join(ARCHITECTURES)}, such as hf:laion/clap-htsat-unfused"
+        )
     folder = hf.fetch(found, (*TEXT_FILES, WEIGHTS), flag)
     if not list(folder.glob(WEIGHTS)):
         folder = hf.fetch(found, (OLDER_WEIGHTS,), flag)
