@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import storage
 from pipeline.errors import InputError
 from train import checkpoint
 from train.models.captioner.model import TagGuidedCaptioner
-from train.models.clap import Clap
+from train.models.clap import TwoTowers
 from train.models.encoders.encoder import AudioEncoder
 from train.models.tagger import WINDOW_S
 
@@ -133,7 +132,7 @@ class MtebEncoder:
             InputError: when there is no checkpoint.
         """
         self.checkpoint_info = checkpoint.describe(model_name, "model", "clap", "tagger", "classifier")
-        self.name = storage.resolve(model_name).rpartition("/")[2]
+        self.name = checkpoint.title(model_name)
         self.model = checkpoint.load(model_name).model.to(device or "cpu")
         self.card = dict(card or {})
 
@@ -173,7 +172,7 @@ class MtebEncoder:
     @property
     def mteb_model_meta(self) -> "ModelMeta":
         """Describe the model: what its checkpoint states, and the fields of `card`; the others are unknown (None)."""
-        two_towers = isinstance(self.model, Clap)
+        two_towers = isinstance(self.model, TwoTowers)
         stated = {
             "name": f"blat-ray/{self.name}",
             "revision": self.checkpoint_info.revision,
@@ -189,11 +188,11 @@ class MtebEncoder:
 
     def _embed_sounds(self, sounds: list[dict[str, Any]]) -> Tensor:
         embeddings = self.model.encode_clips([np.asarray(each["array"], np.float32) for each in sounds])
-        vectors: Tensor = embeddings.outputs if isinstance(self.model, Clap) else embeddings.features
+        vectors: Tensor = embeddings.outputs if isinstance(self.model, TwoTowers) else embeddings.features
         return vectors
 
     def _read(self, texts: list[str]) -> Tensor:
-        if not isinstance(self.model, Clap):
+        if not isinstance(self.model, TwoTowers):
             raise ValueError(f"{self.name} is a {self.checkpoint_info.kind}; it has no text tower")
         return self.model.embed_texts(texts)
 
@@ -214,5 +213,5 @@ def model_meta(fields: Mapping[str, Any]) -> "ModelMeta":
 def _encoder(network: Any) -> AudioEncoder:
     if isinstance(network, TagGuidedCaptioner):
         return network.encoder.cnn
-    encoder: AudioEncoder = network.audio_encoder if isinstance(network, Clap) else network.encoder
+    encoder: AudioEncoder = network.audio_encoder if isinstance(network, TwoTowers) else network.encoder
     return encoder

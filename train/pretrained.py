@@ -16,12 +16,13 @@ from torch import Tensor
 
 from pipeline import audio, sources, storage
 from pipeline.errors import InputError
+from pipeline.storage import hf
 from train import checkpoint
 from train.checkpoint import Kind, Lineage, Network
 from train.data.reading import Samples
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import Caption, TagGuidedCaptioner
-from train.models.clap import Clap
+from train.models.clap import TwoTowers
 from train.models.tagger import Tagger
 
 NetworkT = TypeVar("NetworkT", bound=Network)
@@ -42,7 +43,8 @@ class Pretrained(Generic[NetworkT]):
         """Load a checkpoint, in eval mode.
 
         Args:
-            name: a folder, an `s3://` or `gs://` URI, or `namespace/name` on the Hugging Face hub.
+            name: a folder, an `s3://` or `gs://` URI, or `namespace/name` on the Hugging Face hub; of a model that
+                transformers wrote, such as a CLAP, `hf:` before the folder or the name.
             device: where to run, such as "cuda".
             revision: branch, tag or commit of a hub repository.
 
@@ -91,7 +93,7 @@ class Pretrained(Generic[NetworkT]):
             raise audio.AudioError(error.reason, f"{file}: {error.detail}") from error
 
 
-class Embedder(Pretrained[Clap]):
+class Embedder(Pretrained[TwoTowers]):
     """Two towers: audio and text to vectors in one space."""
 
     kind = "clap"
@@ -108,7 +110,7 @@ class Embedder(Pretrained[Clap]):
 
     def similarity(self, audio: Tensor, text: Tensor) -> Tensor:
         """Return the cosines (N, M) of audio (N, D) and text (M, D)."""
-        return Clap.similarity(audio, text)
+        return TwoTowers.similarity(audio, text)
 
 
 class Captioner(Pretrained[TagGuidedCaptioner]):
@@ -173,6 +175,8 @@ class AudioTagger(Pretrained[Tagger]):
 
 def _locate(name: str, revision: str | None) -> str:
     """Return the folder or URI of a name, downloaded from the hub where there is no such folder."""
+    if hf.is_name(name):
+        return f"{name}@{revision}" if revision else name
     if "://" in name or storage.is_folder(storage.resolve(name)):
         return storage.resolve(name)
     from huggingface_hub import snapshot_download

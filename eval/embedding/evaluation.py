@@ -19,7 +19,8 @@ class ComputeConfig:
     """Which model, and what computes."""
 
     model: str = ""
-    """Checkpoint directory that `train pretrain` wrote, or another kind where the stage says so."""
+    """Checkpoint directory that `train pretrain` wrote, or another kind where the stage says so; or `hf:` and a CLAP of
+    transformers: a folder, or a name on the hub."""
     batch_size: int = 64
     """Clips in one pass of the model. Changes no number."""
     workers: int = 0

@@ -17,7 +17,7 @@ from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import Clip
 from train.models.captioner.decoding import Decoding
 from train.models.captioner.model import TagGuidedCaptioner
-from train.models.clap import Clap
+from train.models.clap import TwoTowers
 
 log = logging.getLogger(__name__)
 DECODERS = 2
@@ -40,8 +40,8 @@ class Written(NamedTuple):
     missing: dict[str, str]
 
 
-def embed_audio(model: Clap, clips: Sequence[Clip], batch_size: int) -> Embedded:
-    """Embed every clip that can be read, by `Clap.embed_clips`."""
+def embed_audio(model: TwoTowers, clips: Sequence[Clip], batch_size: int) -> Embedded:
+    """Embed every clip that can be read, by `TwoTowers.embed_clips`."""
     vectors = [model.embed_clips([]).cpu().numpy()]
     kept: list[Clip] = []
     missing: dict[str, str] = {}
@@ -105,8 +105,8 @@ def device(name: str) -> torch.device:
     raise InputError("--device", name, "use cpu, or cuda on a machine with a GPU")
 
 
-def embed_text(model: Clap, texts: Sequence[str]) -> np.ndarray:
-    """Embed texts; (len(texts), D) float32, unit length. See `Clap.embed_texts`."""
+def embed_text(model: TwoTowers, texts: Sequence[str]) -> np.ndarray:
+    """Embed texts; (len(texts), D) float32, unit length. See `TwoTowers.embed_texts`."""
     return finite(model.embed_texts(texts).cpu().numpy())
 
 

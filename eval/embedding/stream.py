@@ -8,7 +8,7 @@ from eval.embedding import actor, engine
 from eval.embedding.actor import EmbeddingActor
 from eval.embedding.evaluation import ComputeConfig
 from eval.embedding.view import AS_IT_IS, View
-from pipeline import storage
+from train import checkpoint
 from train.checkpoint import Checkpoint
 
 
@@ -16,7 +16,7 @@ def stream(config: ComputeConfig, loaded: Checkpoint, places: pa.Table, view: Vi
     """Yield the rows of `EmbeddingActor` for clips, given their LOCATION_COLUMNS; actors give them in any order."""
     rate_hz, size = loaded.model.sample_rate_hz, config.batch_size
     if config.workers:
-        uri = storage.resolve(config.model)
+        uri = checkpoint.resolve(config.model)
         yield from engine.embed_clips(places, uri, rate_hz, size, config.workers, config.gpus_per_worker, view)
         return
     model = EmbeddingActor(loaded.model, config.device)

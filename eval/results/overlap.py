@@ -69,15 +69,14 @@ def _starts(lineage: Lineage) -> Iterator[tuple[str, str]]:
 
 def _lineage(uri: str) -> Lineage | None:
     try:
-        config = storage.read_json(storage.join(storage.resolve(uri), checkpoint.CONFIG_FILE))
+        return checkpoint.lineage(uri)
     except (OSError, ValueError):
         return None
-    return config.get("lineage") if isinstance(config, dict) else None
 
 
 def _counted(clips: Sequence[Clip], stage: str, uri: str, lineage: Lineage | None) -> Overlap:
     """Count the clips that one checkpoint was trained on, and those it was selected on where there are some."""
-    if lineage is None or lineage.get("stage") == checkpoint.RELEASED:
+    if lineage is None or lineage.get("stage") in checkpoint.UNKNOWN_CLIPS:
         return {stage: None}
     try:
         trained, selected = (len(_shared(clips, held(uri))) for held in (checkpoint.trained_on, checkpoint.selected_on))

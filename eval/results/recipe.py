@@ -13,11 +13,11 @@ from eval.results import outcomes, store
 from eval.results.records import Entry, RunRecord
 from pipeline import storage
 from pipeline.errors import InputError
+from train import checkpoint
 
 SAME = ("ids_sha256", "folds", "fold_rule", "prompts", "class_texts", "classes")  # in all runs of a recipe
 OF_FIRST_RUN = ("config", "versions", "missing", "notes", "unavailable", *SAME)
 TRAINS = "finetune "  # evaluations whose training has a seed of its own
-CONVERTED = "train convert"  # stage of a checkpoint of released weights
 DIGITS = 6
 
 
@@ -37,7 +37,7 @@ class Recipe:
     def is_seedless(self, evaluation: str) -> bool:
         """Return whether no seed of ours is in an evaluation: it does not train, and the weights are released ones."""
         stages = {record["model"]["lineage"].get("stage") for record in self.records.values()}
-        return stages == {CONVERTED} and not evaluation.startswith(TRAINS)
+        return stages <= set(checkpoint.UNKNOWN_CLIPS) and not evaluation.startswith(TRAINS)
 
 
 def read(folder: str, flag: str) -> Recipe:

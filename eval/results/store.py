@@ -31,6 +31,7 @@ from eval.results import overlap
 from eval.results.records import Entry, Json, MetricRecord, RunRecord
 from pipeline import errors, run_dir, storage
 from pipeline.sources.clip import Clip
+from train import checkpoint
 from train.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -223,7 +224,7 @@ def publish(
         np.savez_compressed(data, **outcomes)  # type: ignore[arg-type]
         storage.publish(outcomes_uri(out, name), data.getvalue())
     model = {
-        "name": storage.resolve(model_uri).rpartition("/")[2],
+        "name": checkpoint.title(model_uri),
         "revision": loaded.revision,
         "lineage": loaded.info.lineage,
         "network": dataclasses.asdict(loaded.info.network),

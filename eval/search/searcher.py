@@ -18,7 +18,7 @@ from pipeline import audio, sources
 from pipeline.errors import InputError, JobError
 from pipeline.sources.clip import AudioLocation
 from train import checkpoint
-from train.models.clap import Clap
+from train.models.clap import TwoTowers
 
 FUSED = 100  # results of each kind that hybrid ranks, where fewer are asked for
 HIT_COLUMNS = ("id", "key", "captions", "tags", "duration_s", "source_id", "data", "uri", "offset", "size")
@@ -147,8 +147,8 @@ class Searcher:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     @functools.cached_property
-    def _model(self) -> Clap:
-        model: Clap = evaluation.load(self._model_uri, "--model", self._device).model
+    def _model(self) -> TwoTowers:
+        model: TwoTowers = evaluation.load(self._model_uri, "--model", self._device).model
         return model
 
     def _found(self, query: Query, vector: np.ndarray | None) -> Any:

@@ -13,7 +13,7 @@ from eval.embedding.stream import stream
 from eval.search import filling, index, units
 from eval.search.index import IndexInfo
 from eval.search.units import Dataset
-from pipeline import run_dir, storage
+from pipeline import run_dir
 from pipeline.errors import InputError, JobError
 from train import checkpoint
 
@@ -68,7 +68,7 @@ def run(config: IndexSearchConfig) -> None:
     index.publish_info(
         IndexInfo(
             uri=out,
-            model=storage.resolve(config.model),
+            model=checkpoint.resolve(config.model),
             revision=checkpoint_info.revision,
             dim=dim,
             clips=clips,

@@ -8,9 +8,10 @@ openai:model                   a model behind an endpoint that speaks OpenAI's p
 from typing import Literal, NamedTuple, Self
 
 from pipeline import storage
+from pipeline.storage import hf
 
 Kind = Literal["blat", "hf", "openai"]
-HF, OPENAI = "hf:", "openai:"
+OPENAI = "openai:"
 
 
 class CaptionerName(NamedTuple):
@@ -24,15 +25,14 @@ class CaptionerName(NamedTuple):
         """Return the parts of what `--captioner` holds."""
         if text.startswith(OPENAI):
             return cls("openai", text.removeprefix(OPENAI))
-        if text.startswith(HF) and not text.startswith("hf://"):  # which is a URI of the storage
-            return cls("hf", text.removeprefix(HF))
+        if hf.is_name(text):
+            return cls("hf", text.removeprefix(hf.PREFIX))
         return cls("blat", text)
 
     @property
     def title(self) -> str:
         """Return the last part of the name, as the record of a caption holds it."""
-        last = self.model.rpartition("/")[2]
-        return last.partition("@")[0] if self.kind == "hf" else last
+        return hf.title(self.model) if self.kind == "hf" else self.model.rpartition("/")[2]
 
 
 def resolve(text: str) -> str:

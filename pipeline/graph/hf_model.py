@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.graph.captioner_name import HF, CaptionerName
+from pipeline.graph.captioner_name import CaptionerName
+from pipeline.storage import hf
 
 if TYPE_CHECKING:
     import torch
@@ -20,40 +20,24 @@ THINKERS = {  # of models that speak, the part that writes
 }
 
 
-class HfModel(NamedTuple):
-    """A model of transformers: a folder, or a name on the hub with its commit."""
+class CaptionerModel(NamedTuple):
+    """An audio LLM, and what fixes its weights."""
 
-    location: str
-    commit: str | None  # None of a folder
+    captioner: str  # the name that `--captioner` comes to
     revision: str
 
-    @property
-    def captioner(self) -> str:
-        """Return the name that `--captioner` comes to."""
-        return HF + self.location + (f"@{self.commit}" if self.commit else "")
 
-
-def find(captioner: str) -> HfModel:
+def find(captioner: str) -> CaptionerModel:
     """Return where a model lies and what fixes its weights; of a name on the hub only config.json is fetched.
 
     Raises:
         InputError: when there is no model, or one that transformers does not load as an audio LLM.
     """
-    location = CaptionerName.parse(captioner).model
-    folder = Path(location)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(FLAG, captioner, "has no config.json: no model of transformers")
-        found = HfModel(str(folder.resolve()), None, _hash(folder))
-        config = folder / "config.json"
-    else:
-        config = _fetch_config(captioner, *location.partition("@")[::2])
-        commit = config.parent.name
-        found = HfModel(location.partition("@")[0], commit, commit)
-    model_type = storage.read_json(str(config)).get("model_type", "")
-    if not _auto_class(model_type):
-        raise InputError(FLAG, captioner, f"is a {model_type or 'model without a type'}: no audio LLM of transformers")
-    return found
+    found = hf.find(captioner, FLAG)
+    if not _auto_class(found.model_type):
+        kind = found.model_type or "model without a type"
+        raise InputError(FLAG, captioner, f"is a {kind}: no audio LLM of transformers")
+    return CaptionerModel(found.name, found.commit or _hash(Path(found.location)))
 
 
 def load(captioner: str, dtype: "torch.dtype") -> tuple[Any, Any]:
@@ -67,18 +51,6 @@ def load(captioner: str, dtype: "torch.dtype") -> tuple[Any, Any]:
     config = transformers.AutoConfig.from_pretrained(location, **where)
     model = getattr(transformers, _auto_class(config.model_type)).from_pretrained(location, dtype=dtype, **where)
     return transformers.AutoProcessor.from_pretrained(location, **where), model.eval()
-
-
-def _fetch_config(captioner: str, name: str, commit: str) -> Path:
-    """Return config.json of a model on the hub, from the cache where it is; its folder is named as the commit."""
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(name, "config.json", revision=commit or None))
-    except (OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remedy = f"no such folder, and the hub has no such model or cannot be reached ({first})"
-        raise InputError(FLAG, captioner, remedy) from None
 
 
 def _auto_class(model_type: str) -> str:

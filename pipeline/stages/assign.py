@@ -26,7 +26,7 @@ from pipeline.quality.assignment import Array
 from pipeline.sources.clip import Clip
 
 if TYPE_CHECKING:
-    from train.models.clap import Clap
+    from train.models.clap import TwoTowers
     from train.models.tagger import Tagger
 
 log = logging.getLogger(__name__)
@@ -89,12 +89,12 @@ def run(config: AssignConfig) -> None:
     if assigned.exists(out):
         log.info("assign: %s is complete already", out)
         return
-    encoded = _encode(config, clips, checkpoint.load(storage.resolve(config.model)).model, texts)
+    encoded = _encode(config, clips, checkpoint.load(config.model).model, texts)
     chosen = assignment.assign(encoded.scores, encoded.embeddings, config.neighbours)
     counts = assignment.counts(chosen, config.captions_per_clip)
     captions = [_captions(row, texts, config.prompts) for row in counts]
     kept = [dataclasses.replace(clip, captions=text) for clip, text in zip(encoded.clips, captions, strict=True)]
-    made_by = {"stage": "pipeline assign", "model": storage.resolve(config.model), "revision": info.revision}
+    made_by = {"stage": "pipeline assign", "model": checkpoint.resolve(config.model), "revision": info.revision}
     first = np.bincount(chosen.argmax(axis=1), minlength=len(texts))
     per_text = dict(zip(texts, first.tolist(), strict=True))
     assigned.write(out, kept, {**made_by, "num_clips": len(kept), "broken": encoded.broken, "clips_of_text": per_text})
@@ -114,7 +114,7 @@ class _Encoded(NamedTuple):
     broken: dict[str, str]  # key -> reason
 
 
-def _encode(config: AssignConfig, clips: Sequence[Clip], model: "Tagger | Clap", texts: Sequence[str]) -> _Encoded:
+def _encode(config: AssignConfig, clips: Sequence[Clip], model: "Tagger | TwoTowers", texts: Sequence[str]) -> _Encoded:
     prompted = [prompt.format(text) for prompt in config.prompts for text in texts]
     by_text = _text_matrix(config, model, prompted).reshape(len(config.prompts), len(texts), -1).mean(axis=0)
     kept, broken = list[Clip](), dict[str, str]()
@@ -139,12 +139,12 @@ def _encode(config: AssignConfig, clips: Sequence[Clip], model: "Tagger | Clap",
     return _Encoded(kept, np.concatenate(embeddings), found @ by_text.T, broken)
 
 
-def _text_matrix(config: AssignConfig, model: "Tagger | Clap", texts: Sequence[str]) -> Array:
+def _text_matrix(config: AssignConfig, model: "Tagger | TwoTowers", texts: Sequence[str]) -> Array:
     """Return of each text what the outputs of the model are multiplied with: weights of tags (T, K), or an embedding."""
     from train.models import tag_transfer
-    from train.models.clap import Clap
+    from train.models.clap import TwoTowers
 
-    if isinstance(model, Clap):
+    if isinstance(model, TwoTowers):
         return np.asarray(model.embed_texts(texts).numpy(), np.float64)
     if not model.tags:
         raise InputError("--model", config.model, "has no tagging head; convert weights that have one")

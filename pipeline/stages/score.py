@@ -24,7 +24,7 @@ from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from train.checkpoint import CheckpointInfo
-    from train.models.configs import ClapConfig
+    from train.models.configs import TowersConfig
 
 log = logging.getLogger(__name__)
 DECODERS = 2
@@ -37,7 +37,8 @@ class ScoreConfig:
     data: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Dataset of shards that `pipeline caption` wrote."""
     model: str = field(default="", metadata=run_dir.NOT_IDENTITY)
-    """Checkpoint directory that `train pretrain` wrote."""
+    """Checkpoint directory that `train pretrain` wrote; or `hf:` and a CLAP of transformers, a folder or a name on the
+    hub."""
     name: str = ""
     """Name of the overlay, such as round1; becomes <data>/overlays/<name>."""
     captions: str = ""
@@ -50,6 +51,8 @@ class ScoreConfig:
 
 def run(config: ScoreConfig) -> None:
     """Write the overlay, part by part; parts that are there are skipped."""
+    from train import checkpoint  # here, so that --help starts without it
+
     index, checkpoint_info = _check(config)
     folder = overlays.folder(config.data, config.name)
     run_dir.claim(folder, config, identity={"revision": checkpoint_info.revision}, flag="--name")
@@ -59,10 +62,11 @@ def run(config: ScoreConfig) -> None:
     if not todo and storage.exists(marker):
         log.info("score: %s is complete already", folder)
         return
-    _fill(dataclasses.replace(config, model=storage.resolve(config.model)), index.data, folder, todo)
+    model = checkpoint.resolve(config.model)
+    _fill(dataclasses.replace(config, model=model), index.data, folder, todo)
     scores = np.array(_best_scores(folder))
     quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
-    made_by = {"stage": "pipeline score", "model": storage.resolve(config.model), "revision": checkpoint_info.revision}
+    made_by = {"stage": "pipeline score", "model": model, "revision": checkpoint_info.revision}
     storage.publish_json(marker, {**made_by, "num_clips": len(scores), "best_score": quantiles})
     log.info("score: %s: %d clips, best scores %s", folder, len(scores), quantiles)
 
@@ -113,7 +117,7 @@ def _best_first(scored: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return sorted(scored, key=lambda pair: -pair[0])
 
 
-def _check(config: ScoreConfig) -> tuple[ClipIndex, "CheckpointInfo[ClapConfig]"]:
+def _check(config: ScoreConfig) -> tuple[ClipIndex, "CheckpointInfo[TowersConfig]"]:
     from train import checkpoint
 
     checkpoint_info = checkpoint.describe(config.model, "--model", "clap")

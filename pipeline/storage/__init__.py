@@ -9,6 +9,7 @@ fault stayed.
     arrow.py        Arrow's filesystems, which read the remote stores
     s3.py           what Arrow's S3 filesystem lacks, through boto3
     retrying.py     with_retries
+    hf.py           models of transformers by name
     read_ahead.py   results of a function in order, computed ahead in threads
 
 obstore 0.12 was tried in place of boto3, and left out: it copies objects in one request only, which S3 bounds at 5 GiB; it

@@ -6,18 +6,17 @@ driver of a job on Ray describes its checkpoints and loads none.
 
 from typing import TYPE_CHECKING, Any
 
+from train.checkpoint.description import audio_config, describe, describe_audio, exists, lineage, resolve, title
 from train.checkpoint.info import (
     CONFIG_FILE,
     KINDS,
     RELEASED,
     TAGS_FILE,
+    UNKNOWN_CLIPS,
     CheckpointInfo,
     Kind,
     Lineage,
     NetworkConfig,
-    describe,
-    describe_audio,
-    exists,
 )
 
 if TYPE_CHECKING:
@@ -45,18 +44,23 @@ __all__ = [
     "KINDS",
     "RELEASED",
     "TAGS_FILE",
+    "UNKNOWN_CLIPS",
     "Checkpoint",
     "CheckpointInfo",
     "Kind",
     "Lineage",
     "Network",
     "NetworkConfig",
+    "audio_config",
     "describe",
     "describe_audio",
     "exists",
+    "lineage",
     "load",
+    "resolve",
     "save",
     "selected_on",
     "start_audio",
+    "title",
     "trained_on",
 ]

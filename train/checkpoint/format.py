@@ -6,6 +6,7 @@ vocabulary.json      captioner: words or word pieces in id order (train/checkpoi
 tags.json            captioner and tagger: tags in index order; classifier: its labels
 tokenizer.json       clap: format of the tokenizers library; it holds the length that captions are cut and padded to
 text.json            clap: architecture of the text tower, as transformers describes it
+transformers/        clap of transformers, in place of the three above and the weights: train/checkpoint/hf.py
 clips.json           keys of the clips it was trained on
 validation.json      keys of the clips it was validated and selected on, where there were any
 history.json         loss of every step, record of every epoch
@@ -22,26 +23,31 @@ from typing import Any
 
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import nn
 
 from pipeline import storage
+from pipeline.storage import hf as hf_names
+from train.checkpoint import hf
 from train.checkpoint.info import CONFIG_FILE, TAGS_FILE, CheckpointInfo, Kind, Lineage, NetworkConfig
 from train.checkpoint.tokens import publish_tokenizer, publish_vocabulary, read_tokenizer, read_vocabulary
 from train.models import text
 from train.models.captioner.config import CaptionerConfig
 from train.models.captioner.model import TagGuidedCaptioner
-from train.models.clap import Clap
+from train.models.clap import Clap, TwoTowers
 from train.models.classifier import Classifier
-from train.models.configs import ClapConfig, ClassifierConfig, TaggerConfig
+from train.models.configs import ClapConfig, ClassifierConfig, HfTowersConfig, TaggerConfig
 from train.models.encoders.encoder import AudioEncoder
+from train.models.hf_towers import HfTowers
 from train.models.tagger import Tagger
 
 WEIGHTS_FILE = "model.safetensors"
 CLIPS_FILE, VALIDATION_FILE = "clips.json", "validation.json"
 TEXT_FILE = "text.json"
-Network = TagGuidedCaptioner | Clap | Tagger | Classifier
-KIND_OF: dict[type[Network], Kind] = {
+Network = TagGuidedCaptioner | TwoTowers | Tagger | Classifier
+KIND_OF: dict[type, Kind] = {
     TagGuidedCaptioner: "captioner",
     Clap: "clap",
+    HfTowers: "clap",
     Tagger: "tagger",
     Classifier: "classifier",
 }
@@ -71,16 +77,15 @@ def save(uri: str, model: Network, lineage: Lineage, clips: Sequence[str], valid
     elif isinstance(model, Clap):
         publish_tokenizer(uri, model.text_encoder.tokenizer)
         files |= {TEXT_FILE: json.loads(model.text_encoder.architecture.to_json_string())}
-    else:
+    elif not isinstance(model, HfTowers):
         files |= {TAGS_FILE: model.labels if isinstance(model, Classifier) else model.tags}
-    weights = save_tensors({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
-    storage.publish(storage.join(uri, WEIGHTS_FILE), weights)
+    revision = hf.publish(uri, model) if isinstance(model, HfTowers) else _publish_weights(uri, model)
     for name, content in files.items():
         storage.publish_json(storage.join(uri, name), content)
     info: CheckpointInfo[NetworkConfig] = CheckpointInfo(
         kind=KIND_OF[type(model)],
         network=model.config,
-        revision=_revision(model, weights),
+        revision=revision,
         lineage=lineage,
         versions={name: version(name) for name in ("torch", "transformers")},
     )
@@ -88,7 +93,13 @@ def save(uri: str, model: Network, lineage: Lineage, clips: Sequence[str], valid
 
 
 def trained_on(uri: str) -> set[str]:
-    """Return the keys of the clips a checkpoint was trained on. Raises OSError when it is not to be reached from here."""
+    """Return the keys of the clips a checkpoint was trained on; none of released weights, where they are unknown.
+
+    Raises:
+        OSError: when it is not to be reached from here.
+    """
+    if hf_names.is_name(uri):
+        return set()
     return set(storage.read_json(storage.join(storage.resolve(uri), CLIPS_FILE)))
 
 
@@ -99,9 +110,14 @@ def selected_on(uri: str) -> set[str]:
 
 
 def load(uri: str) -> Checkpoint:
-    """Load whatever network a directory holds; strict: missing or extra weights raise."""
+    """Load whatever network a directory or an `hf:` name holds; strict: missing or extra weights raise."""
+    if hf_names.is_name(uri):
+        found, described = hf.load(uri)
+        return Checkpoint(model=found, info=described)
     folder = storage.resolve(uri)
     info = CheckpointInfo.from_json(storage.read_json(storage.join(folder, CONFIG_FILE)))
+    if isinstance(info.network, HfTowersConfig):
+        return Checkpoint(model=hf.read(folder), info=info)
     weights = storage.read(storage.join(folder, WEIGHTS_FILE))
     model = _build(info.network, folder)
     model.load_state_dict(load_tensors(weights))
@@ -111,15 +127,21 @@ def load(uri: str) -> Checkpoint:
 def start_audio(encoder: AudioEncoder, uri: str) -> None:
     """Copy the audio encoder of a checkpoint of any kind into `encoder`; a tagging head stays behind."""
     model: Network = load(uri).model
-    if isinstance(model, Clap):
+    source: nn.Module
+    if isinstance(model, TwoTowers):
         source = model.audio_encoder
     else:
         source = model.encoder.cnn if isinstance(model, TagGuidedCaptioner) else model.encoder
     encoder.load_state_dict({name: w for name, w in source.state_dict().items() if not name.startswith("classifier.")})
 
 
-def _revision(model: Network, weights: bytes) -> str:
-    """Return the sha256 of the weights file, and of the padding where it is not the default: it changes embeddings too."""
+def _publish_weights(uri: str, model: Network) -> str:
+    """Write the weights file; return the revision.
+
+    It is the sha256 of the file, and of the padding where it is not the default: it changes embeddings too.
+    """
+    weights = save_tensors({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
+    storage.publish(storage.join(uri, WEIGHTS_FILE), weights)
     digest = hashlib.sha256(weights)
     if isinstance(model, Clap) and model.config.padding != ClapConfig.padding:
         digest.update(model.config.padding.encode())
@@ -136,4 +158,5 @@ def _build(config: NetworkConfig, folder: str) -> Network:
         return Tagger(config, content(TAGS_FILE))
     if isinstance(config, ClassifierConfig):
         return Classifier(config, content(TAGS_FILE))
+    assert isinstance(config, ClapConfig)
     return Clap(config, text.restore(config.text, content(TEXT_FILE), read_tokenizer(folder)))

@@ -11,6 +11,7 @@ from torchaudio.functional import mask_along_axis_iid
 
 from pipeline.errors import InputError
 from train.models.encoders.frontend import EfficientLogMel, KaldiFbank, LogMel
+from train.models.encoders.htsat import ClapMel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class SpecAugment:
 def add_spec_augment(network: nn.Module) -> None:
     """Register SpecAugment on the front ends of a network."""
     for module in network.modules():
-        if isinstance(module, LogMel | EfficientLogMel | KaldiFbank):
+        if isinstance(module, LogMel | EfficientLogMel | KaldiFbank | ClapMel):
             module.register_forward_hook(SpecAugment())
 
 

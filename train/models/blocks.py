@@ -2,7 +2,16 @@
 
 from torch import nn
 
-BLOCKS = {"ConvBlock", "InvertedResidual", "ASTLayer", "BertLayer", "RobertaLayer", "TransformerDecoderLayer"}
+BLOCKS = {
+    "ASTLayer",
+    "BertLayer",
+    "ClapAudioLayer",
+    "ClapTextLayer",
+    "ConvBlock",
+    "InvertedResidual",
+    "RobertaLayer",
+    "TransformerDecoderLayer",
+}
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:

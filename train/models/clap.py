@@ -1,24 +1,25 @@
-"""Two towers in one space: BLAT's contrastive model, over any audio and text encoder.
+"""Two towers in one space: what all of them share, and BLAT's contrastive model over any audio and text encoder of ours.
 
 Shapes: B = pairs, N = clips, M = texts, T = samples, L = tokens, D = joint size.
 Layout and numerics: the released BLAT code.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from train.models.configs import ClapConfig
+from train.models.configs import ClapConfig, TowersConfig
 from train.models.encoders import registry
-from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
-from train.models.text import TextEncoder
+from train.models.encoders.encoder import AudioEncoder, ClipEmbeddings, Waveform, Windows
+from train.models.text import TextEncoder, TextTower
 
 INITIAL_TEMPERATURE = 0.07
 NORM_FLOOR = 1e-7
 TEXT_BATCH = 256  # texts in one pass
+Encode = Callable[[Tensor, Tensor], Tensor]
 SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # where SigLIP starts, Zhai et al. 2023
 
 
@@ -31,20 +32,16 @@ class Towers(NamedTuple):
     bias: Tensor  # added to the logits, a scalar; 0 where the model has none
 
 
-class Clap(nn.Module):
+class TwoTowers(nn.Module):
     """Audio and text -> unit vectors whose dot product is their similarity."""
 
-    def __init__(self, config: ClapConfig, text_encoder: TextEncoder) -> None:
-        super().__init__()
-        self.config = config
-        self.audio_encoder = registry.build(config.audio)
-        self.text_encoder = text_encoder
-        self.audio_proj = nn.Linear(self.audio_encoder.embedding_dim, config.joint_dim)
-        self.text_proj = nn.Linear(self.text_encoder.embedding_dim, config.joint_dim)
-        scale = SIGMOID_SCALE if config.sigmoid else 1 / INITIAL_TEMPERATURE
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        if config.sigmoid:
-            self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
+    config: TowersConfig
+    audio_encoder: AudioEncoder
+    text_encoder: TextTower
+    audio_proj: nn.Module
+    text_proj: nn.Module
+    logit_scale: nn.Parameter  # a scalar, the natural logarithm of the scale
+    logit_bias: nn.Parameter | None
 
     @property
     def sample_rate_hz(self) -> int:
@@ -60,19 +57,18 @@ class Clap(nn.Module):
         """
         audio = self.encode_audio(waveform, num_samples, sample_rate_hz)
         scale = self.logit_scale.exp()
-        bias = self.logit_bias * 1.0 if self.config.sigmoid else torch.zeros_like(scale)
+        bias = torch.zeros_like(scale) if self.logit_bias is None else self.logit_bias * 1.0
         return Towers(audio, self.encode_text(tokens, mask), scale, bias)
 
     def encode_audio(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> Tensor:
         """Embed clips (B, T), zero-padded, with true lengths (B,); see `AudioEncoder.forward`."""
-        return _unit(self.audio_proj(self.audio_encoder(waveform, num_samples, sample_rate_hz).clip))
+        return self.unit(self.audio_proj(self.audio_encoder(waveform, num_samples, sample_rate_hz).clip))
 
     @torch.no_grad()
     def encode_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> ClipEmbeddings:
         """Embed clips of any length, each an int16 or float array (T,): the policy everywhere except in training.
 
-        A clip is cut into windows of the fixed length, averaged by their true length. The last window is zero-padded, or
-        with `padding` "none" embedded at its true length, together with those of the same length only.
+        A clip is cut into windows of the fixed length, averaged by their true length, unless the model has another policy.
 
         Args:
             clips: N arrays of one type and rate.
@@ -86,17 +82,26 @@ class Clap(nn.Module):
         if not clips:
             sizes = (self.audio_encoder.embedding_dim, self.config.joint_dim)
             return ClipEmbeddings(*(torch.zeros(0, size, device=device) for size in sizes))
-        windows = Windows(clips, round(self.config.clip_s * rate_hz))
 
         def encode(waveform: Tensor, num_samples: Tensor) -> Tensor:
-            features: Tensor = self.audio_encoder(waveform, num_samples, rate_hz).clip
+            features: Tensor = self.audio_encoder(waveform.to(device), num_samples.to(device), rate_hz).clip
             return features
 
-        if self.config.padding == "none":
-            features = windows.unpadded(encode, device)
-        else:
-            features = encode(windows.padded().to(device), torch.tensor(windows.lengths, device=device))
-        return ClipEmbeddings(windows.mean(features.float()), _unit(windows.mean(_unit(self.audio_proj(features)))))
+        windows, features = self.encode_windows(clips, round(self.config.clip_s * rate_hz), encode)
+        return ClipEmbeddings(
+            windows.mean(features.float()), self.unit(windows.mean(self.unit(self.audio_proj(features))))
+        )
+
+    def encode_windows(self, clips: Sequence[Waveform], size: int, encode: Encode) -> tuple[Windows, Tensor]:
+        """Return the windows of clips and their embeddings (W, E).
+
+        Args:
+            clips: N arrays of one type and rate.
+            size: `clip_s` in samples.
+            encode: from waveforms (B, T) and true lengths (B,) to embeddings (B, E).
+        """
+        windows = Windows(clips, size)
+        return windows, encode(windows.padded(), torch.tensor(windows.lengths))
 
     def embed_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> Tensor:
         """Return the unit vectors (N, D) of clips of any length; see `encode_clips`."""
@@ -106,7 +111,7 @@ class Clap(nn.Module):
         """Embed token ids (..., L) with their mask."""
         if tokens.dim() > 2:
             return self.encode_text(tokens.flatten(0, -2), mask.flatten(0, -2)).unflatten(0, tokens.shape[:-1])
-        return _unit(self.text_proj(self.text_encoder(tokens, mask)))
+        return self.unit(self.text_proj(self.text_encoder(tokens, mask)))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -128,8 +133,37 @@ class Clap(nn.Module):
         """Return the cosines (N, M) of unit vectors (N, D) and (M, D)."""
         return audio @ text.T
 
+    @staticmethod
+    def unit(vectors: Tensor) -> Tensor:
+        """Scale rows to length 1, BLAT's way: its floor is added to the norm."""
+        vectors = vectors.float()  # under autocast too
+        return vectors / (vectors.norm(dim=-1, keepdim=True) + NORM_FLOOR)
 
-def _unit(vectors: Tensor) -> Tensor:
-    """Scale rows to length 1, BLAT's way: its floor is added to the norm."""
-    vectors = vectors.float()  # under autocast too
-    return vectors / (vectors.norm(dim=-1, keepdim=True) + NORM_FLOOR)
+
+class Clap(TwoTowers):
+    """Two towers of ours; see `ClapConfig`."""
+
+    config: ClapConfig
+    text_encoder: TextEncoder
+
+    def __init__(self, config: ClapConfig, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        self.config = config
+        self.audio_encoder = registry.build(config.audio)
+        self.text_encoder = text_encoder
+        self.audio_proj = nn.Linear(self.audio_encoder.embedding_dim, config.joint_dim)
+        self.text_proj = nn.Linear(self.text_encoder.embedding_dim, config.joint_dim)
+        scale = SIGMOID_SCALE if config.sigmoid else 1 / INITIAL_TEMPERATURE
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS)) if config.sigmoid else None
+
+    def encode_windows(self, clips: Sequence[Waveform], size: int, encode: Encode) -> tuple[Windows, Tensor]:
+        """See `TwoTowers`.
+
+        The last window of a clip is zero-padded, or with `padding` "none" embedded at its true length, together with those
+        of the same length only.
+        """
+        if self.config.padding != "none":
+            return super().encode_windows(clips, size, encode)
+        windows = Windows(clips, size)
+        return windows, windows.unpadded(encode, self.logit_scale.device)

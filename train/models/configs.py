@@ -1,7 +1,8 @@
 """Configs of the two towers, the tagger and the classifier. This module does not import torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from train.models.encoders.configs import AudioConfig, Cnn14Config, MobileNetConfig
 
@@ -46,6 +47,30 @@ class ClapConfig:
     true length as BLAT's released inference does."""
     sigmoid: bool = False
     """Learn a bias of the logits beside their scale, for the sigmoid loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfTowersConfig:
+    """Two towers of transformers. All of it comes from their own config and processor."""
+
+    transformers: str
+    """Architecture, transformers' `model_type`."""
+    joint_dim: int
+    """Size of the shared space."""
+    clip_s: float
+    """Longest clip that the processor takes whole, seconds; training crops clips to it."""
+    sample_rate_hz: int
+    """Rate of the waveform, Hz."""
+    long_clips: Literal["windows", "fusion"]
+    """Longer clips become windows of clip_s, averaged by length, or four mels of the whole clip that the network fuses.
+    The processor draws a window, or the parts of the four mels, at random."""
+    max_tokens: int
+    """Texts are cut to this many tokens, the special ones included."""
+    processor: Mapping[str, Any]
+    """The feature extractor as transformers describes it, padding of short clips included; `tokenizer` is the class."""
+
+
+TowersConfig = ClapConfig | HfTowersConfig
 
 
 @dataclass(frozen=True, kw_only=True)

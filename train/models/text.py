@@ -30,10 +30,33 @@ BERT_FIELDS = (  # of a config.json in Google's layout of 2018, which names no m
 )
 
 
-class TextEncoder(nn.Module):
+class TextTower(nn.Module):
     """Captions -> tokens -> one embedding each."""
 
     frozen = False
+    embedding_dim: int  # D
+
+    def freeze(self) -> Self:
+        """Fix the weights for good, and leave dropout out."""
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train or eval mode; a frozen tower stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Map ids (B, L) and their mask (B, L) to (B, D)."""
+        raise NotImplementedError
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask, both (B, L). Threads may call it at the same time."""
+        raise NotImplementedError
+
+
+class TextEncoder(TextTower):
+    """A BERT-like encoder."""
 
     def __init__(self, config: TextConfig, architecture: "PretrainedConfig", tokenizer: Tokenizer) -> None:
         from transformers import AutoModel
@@ -45,16 +68,6 @@ class TextEncoder(nn.Module):
         pooler = getattr(self.model, "pooler", None)
         if pooler is not None:
             pooler.requires_grad_(False)  # nothing uses it, and a gradient that never comes stalls distributed training
-
-    def freeze(self) -> Self:
-        """Fix the weights for good, and leave dropout out."""
-        self.frozen = True
-        self.requires_grad_(False)
-        return self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set train or eval mode; a frozen encoder stays in eval mode."""
-        return super().train(mode and not self.frozen)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Map ids (B, L) and their mask (B, L) to (B, D)."""

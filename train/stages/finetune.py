@@ -148,7 +148,8 @@ def train(config: FinetuneConfig, out: str, labelled: Labelled, context: Context
 def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
     """Return the classifier to be trained: the encoder of the checkpoint, a fresh linear layer."""
     torch.manual_seed(config.optim.seed)
-    encoder = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS).network.audio
+    described = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
+    encoder = checkpoint.audio_config(described, config.init_audio, "--init-audio")
     if isinstance(encoder, MobileNetConfig):
         encoder = dataclasses.replace(encoder, num_classes=0)
     exclusive = not config.several_labels
@@ -247,7 +248,8 @@ def _objective(exclusive: bool) -> Backward:
 
 def _check(config: FinetuneConfig, labelled: Labelled) -> None:
     """Find out what is wrong with the command before any work."""
-    checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
+    described = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
+    checkpoint.audio_config(described, config.init_audio, "--init-audio")
     if len(labelled.labels) < 2:
         raise InputError("--data", config.data, f"its clips have {len(labelled.labels)} labels; at least 2 are needed")
     trained = [clip.key for clip in labelled.training]

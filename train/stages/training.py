@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from pipeline import audio, run_dir, storage
@@ -143,9 +144,8 @@ def with_absolute_paths(config: Config, *names: str) -> Config:
     """Return a config in which these fields, a path or URI or a tuple of them, are absolute; what is empty stays so."""
     held: dict[str, Any] = {name: getattr(config, name) for name in names}
     for name, value in held.items():
-        held[name] = (
-            tuple(map(storage.resolve, value)) if isinstance(value, tuple) else value and storage.resolve(value)
-        )
+        resolve = partial(checkpoint.resolve, flag=f"--{name.replace('_', '-')}")
+        held[name] = tuple(map(resolve, value)) if isinstance(value, tuple) else value and resolve(value)
     return dataclasses.replace(config, **held)
 
 

@@ -20,7 +20,7 @@ from train.data.reading import CacheConfig
 from train.metrics import ranking
 from train.metrics.average_precision import mean_average_precision
 from train.metrics.zero_shot import PROMPTS
-from train.models.clap import Clap
+from train.models.clap import TwoTowers
 from train.models.classifier import Classifier
 from train.trainer.context import Context
 from train.trainer.hooks import Validate
@@ -53,7 +53,7 @@ def measure(clips: Clips, context: Context) -> Validate:
     """
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
-        assert isinstance(network, Clap)
+        assert isinstance(network, TwoTowers)
         vectors = embed_clips(lambda arrays: network.embed_clips(arrays, audio.SAMPLE_RATE_HZ), clips, context).whole()
         vectors = vectors.to(network.logit_scale.device)
         found = retrieval(vectors, network, clips.texts) if any(clips.texts) else {}
@@ -75,7 +75,7 @@ def measure_labels(clips: Clips, context: Context) -> Validate:
     return validate
 
 
-def retrieval(audio_vectors: Tensor, network: Clap, texts: Sequence[Sequence[str]]) -> dict[str, float]:
+def retrieval(audio_vectors: Tensor, network: TwoTowers, texts: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return the recalls of clips (N, D) with their captions: each caption is a query, and a clip's best caption counts."""
     clip_index = torch.tensor([row for row, own in enumerate(texts) for _ in own], device=audio_vectors.device)
     text_vectors = network.embed_texts([text for own in texts for text in own])
@@ -88,7 +88,7 @@ def retrieval(audio_vectors: Tensor, network: Clap, texts: Sequence[Sequence[str
     return {"recall_geometric_mean": float(mean), **found}
 
 
-def zero_shot(audio_vectors: Tensor, network: Clap, tags: Sequence[Sequence[str]]) -> dict[str, float]:
+def zero_shot(audio_vectors: Tensor, network: TwoTowers, tags: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return how well the mean of three prompts finds the tags of clips (N, D)."""
     names = sorted({tag for own in tags for tag in own})
     classes = sum(network.embed_texts([p.format(name.lower()) for name in names]) for p in PROMPTS)

@@ -21,7 +21,7 @@ from pipeline.stopwatch import Stopwatch
 from train.data.clip_sets import Mixture
 from train.data.loader import Batch, Loader
 from train.data.prefetch import Prefetch
-from train.models.clap import Clap
+from train.models.clap import TwoTowers
 from train.stages.doctor.diagnosis import TrainingRates
 from train.stages.pretrain import clips, towers
 from train.stages.pretrain.config import PretrainConfig
@@ -49,7 +49,7 @@ def measure(
     found = clips.read(config, clip_files)
     mixture = Mixture(found.datasets)
     network = towers.build(config, trial, mixture)
-    order, num_samples = clips.order(config, found), round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
+    order, num_samples = clips.order(config, found), round(network.config.clip_s * audio.SAMPLE_RATE_HZ)
     collate = towers.collate(config, network, towers.labels(config, mixture))
 
     def make_loader(processes: int) -> Loader:
@@ -105,7 +105,7 @@ def _read_for(seconds: float, loader: Loader, max_steps: int) -> tuple[Stopwatch
 def _step_for(
     seconds: float,
     config: PretrainConfig,
-    network: Clap,
+    network: TwoTowers,
     batch: Batch,
     context: Context,
     keyed: Callable[[int, int], Any],

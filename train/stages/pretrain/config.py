@@ -27,7 +27,8 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
     label_phrases: tuple[str, ...] = ()
     """Captions for clips of a listing that have tags and no caption, with {} for the tags; empty leaves such clips out."""
     init: str = field(default="", metadata=NOT_IDENTITY)
-    """Two-tower checkpoint that the whole model starts from, as BLAT's second stage does."""
+    """Two-tower checkpoint that the whole model starts from, as BLAT's second stage does; or `hf:` and a CLAP of
+    transformers, a folder or a name on the hub, whose own network and clip length hold in place of --network."""
     init_audio: str = field(default="", metadata=NOT_IDENTITY)
     """Checkpoint whose audio encoder the audio tower starts from: a captioner, a two-tower model, or released
     weights after `train convert`, as BLAT starts from PANNs. Empty starts at random."""

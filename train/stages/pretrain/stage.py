@@ -71,7 +71,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
         network=network,
         clips=mixture,
         order=clips.order(config, found),
-        clip_s=config.network.clip_s,
+        clip_s=network.config.clip_s,
         collate=towers.collate(config, network, towers.labels(config, mixture)),
         backward=towers.objective(config),
         hooks=hooks,

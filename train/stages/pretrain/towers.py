@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -21,12 +22,14 @@ from train.losses import contrastive
 from train.losses.contrastive import HardNegatives, Pairs
 from train.losses.grad_cache import backward
 from train.models import former_pieces, pieces, text
-from train.models.clap import Clap, Towers
-from train.models.configs import TextConfig
+from train.models.clap import Clap, Towers, TwoTowers
+from train.models.configs import HfTowersConfig, TextConfig
 from train.stages.pretrain.config import PretrainConfig
 from train.trainer import performance, state
 from train.trainer.hooks import Backward
 from train.trainer.optim import Group
+
+log = logging.getLogger(__name__)
 
 
 def init_revision(config: PretrainConfig) -> str | None:
@@ -39,6 +42,9 @@ def init_revision(config: PretrainConfig) -> str | None:
         _check_text(config.network.text)
         return None
     checkpoint_info = checkpoint.describe(config.init, "--init", "clap")
+    if isinstance(checkpoint_info.network, HfTowersConfig):
+        log.info("pretrain: the network is that of --init; --network does not apply")
+        return checkpoint_info.revision
     held, wanted = (storage.plain(dataclasses.asdict(each)) for each in (checkpoint_info.network, config.network))
     del wanted["padding"]  # no weight depends on it: the run's own holds
     if differing := [f"{name} is {held[name]!r}" for name in wanted if held[name] != wanted[name]]:
@@ -71,12 +77,13 @@ def tokenizer(config: PretrainConfig, out: str, clips: Clips) -> Tokenizer | Non
     return tokens.open_tokenizer(out, build)
 
 
-def build(config: PretrainConfig, out: str, clips: Clips) -> Clap:
+def build(config: PretrainConfig, out: str, clips: Clips) -> TwoTowers:
     """Make the model with the weights it starts from; the same on every rank."""
     torch.manual_seed(config.optim.seed)
     if config.init:
-        network: Clap = checkpoint.load(config.init).model
-        network.config = dataclasses.replace(network.config, padding=config.network.padding)
+        network: TwoTowers = checkpoint.load(config.init).model
+        if isinstance(network, Clap):
+            network.config = dataclasses.replace(network.config, padding=config.network.padding)
     else:
         network = Clap(config.network, text.build(config.network.text, tokenizer=tokenizer(config, out, clips)))
     if config.init_audio:
@@ -90,7 +97,7 @@ def build(config: PretrainConfig, out: str, clips: Clips) -> Clap:
     return network
 
 
-def groups(network: Clap, config: PretrainConfig) -> tuple[Group, ...]:
+def groups(network: TwoTowers, config: PretrainConfig) -> tuple[Group, ...]:
     """Return the towers with their learning rates, and the rest."""
     towers = (network.audio_encoder, network.text_encoder)
     own = {id(parameter) for tower in towers for parameter in tower.parameters()}
@@ -99,11 +106,11 @@ def groups(network: Clap, config: PretrainConfig) -> tuple[Group, ...]:
     return (*(Group(list(tower.parameters()), s) for tower, s in zip(towers, scales, strict=True)), Group(rest))
 
 
-def flops_per_pair(network: Clap, config: PretrainConfig) -> float:
+def flops_per_pair(network: TwoTowers, config: PretrainConfig) -> float:
     """Return the operations of training on one pair, where there is a GPU to compare with; 0 elsewhere."""
     if not torch.cuda.is_available():
         return 0.0
-    size = round(config.network.clip_s * audio.SAMPLE_RATE_HZ)
+    size = round(network.config.clip_s * audio.SAMPLE_RATE_HZ)
     inputs = (torch.zeros(1, size), torch.tensor([size]), *network.text_encoder.tokenize(["a dog barks"]))
     return performance.flops(network, inputs, sample_rate_hz=audio.SAMPLE_RATE_HZ)
 
@@ -113,7 +120,7 @@ def labels(config: PretrainConfig, clips: Clips) -> list[str]:
     return sorted({tag for tags in clips.tags for tag in tags}) if "absence" in config.hard_negatives else []
 
 
-def collate(config: PretrainConfig, network: Clap, absent_from: Sequence[str] = ()) -> Collate:
+def collate(config: PretrainConfig, network: TwoTowers, absent_from: Sequence[str] = ()) -> Collate:
     """Return what makes the inputs of a step beside the clips.
 
     These are tokens, mask, numbers of clips and captions; then the mixture, or for which clips there is a hard negative,
