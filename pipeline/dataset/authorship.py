@@ -111,6 +111,22 @@ def scored_captions(data: str, name: str) -> str | None:
     return str(storage.read_json(marker).get("captions", "")) if storage.exists(marker) else ""
 
 
+def origin(data: str, name: str) -> dict[str, Any]:
+    """Return which stage and model made an overlay, or the shards' own captions ('shards'); of scores also what they are
+    of, and of a choice its candidates."""
+    if name == OWN:
+        made = storage.read_json(storage.join(data, run_dir.RUN_FILE))
+        made_by = {"model": made["captioner"], "revision": made["captioner_revision"]}
+        return {"overlay": name, "stage": "pipeline caption", **made_by}
+    info = overlays.read_info(data, name)
+    found: dict[str, Any] = {"overlay": name, **{key: info.get(key, "") for key in ("stage", "model", "revision")}}
+    if (scored := scored_captions(data, name)) is not None:
+        found["scored"] = origin(data, scored or OWN)
+    if "candidates" in info:
+        found["candidates"] = info["candidates"]
+    return found
+
+
 def check_scored(data: str, name: str, flag: str) -> None:
     """Raise InputError where an overlay has scores of other captions than the overlay they were made from has now.
 

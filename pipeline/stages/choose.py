@@ -81,7 +81,7 @@ def run(config: ChooseConfig) -> None:
         return
     done = set(storage.list_names(folder))
     todo = [shard for shard in plan.shards if shards.ledger_name(shard) not in done]
-    candidates = {name: _candidate(data, name) for name in config.overlays}
+    candidates = {name: authorship.origin(data, name) for name in config.overlays}
     agreement = Agreement(_captions(config, data, plan.shards))
     task = partial(
         choose_shard, config=config, data=data, folder=folder, agreement=agreement, captioners=_captioners(candidates)
@@ -193,21 +193,6 @@ def _report(config: ChooseConfig, data: str, folder: str, plan: Plan) -> dict[st
     largest = sorted(by_tag, key=lambda tag: -by_tag[tag].total())[:SHOWN_TAGS]
     named = {name: wins[name] for name in config.overlays}
     return {"wins": named, "wins_by_tag": {tag: dict(by_tag[tag].most_common()) for tag in largest}}
-
-
-def _candidate(data: str, name: str) -> dict[str, Any]:
-    """Return which stage and model made an overlay, or the shards' own captions; of scores also what they score."""
-    if name == OWN:
-        made = storage.read_json(storage.join(data, run_dir.RUN_FILE))
-        made_by = {"model": made["captioner"], "revision": made["captioner_revision"]}
-        return {"overlay": name, "stage": "pipeline caption", **made_by}
-    info = overlays.read_info(data, name)
-    found: dict[str, Any] = {"overlay": name, **{key: info.get(key, "") for key in ("stage", "model", "revision")}}
-    if (scored := authorship.scored_captions(data, name)) is not None:
-        found["scored"] = _candidate(data, scored or OWN)
-    if "candidates" in info:
-        found["candidates"] = info["candidates"]
-    return found
 
 
 def _captioners(candidates: Mapping[str, Mapping[str, Any]]) -> Captioners:

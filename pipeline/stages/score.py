@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -146,16 +146,17 @@ def _fill(config: ScoreConfig, data: str, folder: str, todo: list[int]) -> None:
         progress.add(1, f"{row['clips']} clips in the last")
 
 
-def _scored(index: ClipIndex, captions: str, folder: str) -> dict[str, str]:
-    """Return which captions were scored: their overlay and their hash, without that where a part is of before it was."""
+def _scored(index: ClipIndex, captions: str, folder: str) -> dict[str, Any]:
+    """Return which captions were scored: their overlay, who wrote them, and their hash, but for parts of before it was."""
+    scored = {"captions": captions, "scored": authorship.origin(index.data, captions or authorship.OWN)}
     digests: dict[int, str] = {}
     for shard in index.shards:
         with storage.open_parquet(storage.join(folder, shards.ledger_name(shard))) as file:
             metadata = file.schema_arrow.metadata or {}
         if (digest := metadata.get(authorship.DIGEST.encode())) is None:
-            return {"captions": captions}
+            return scored
         digests[shard] = digest.decode()
-    return {"captions": captions, authorship.DIGEST: authorship.joined(digests)}
+    return {**scored, authorship.DIGEST: authorship.joined(digests)}
 
 
 def _best_scores(folder: str) -> list[float]:
