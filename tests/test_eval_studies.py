@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from pipeline import cli, seeds
+from pipeline.graph import prompts
 from tests.support import commands as support
 from tests.support import sounds50
 from tests.support.commands import ROOMS
@@ -17,7 +19,7 @@ from tests.support.commands import ROOMS
 SCRIPTS = sorted(path for path in Path("eval/studies").glob("*.sh"))
 STUDIES = [path for path in SCRIPTS if path.stem != "common"]
 LISTING = ("mixture", "real-audio", "synthetic-first", "unseen-classes")  # a list of their commands has no files
-GIVEN = ("SOURCE", "CAPTIONED", "ENCODER", "TASK_DIR", "LISTS", "REAL", "REAL_TRAIN", "REAL_TEST")
+GIVEN = ("SOURCE", "CAPTIONED", "ENCODER", "TASK_DIR", "LISTS", "REAL", "REAL_TRAIN", "REAL_TEST", "LLM")
 FULL = {name: f"/data/{name.lower()}" for name in GIVEN}
 
 
@@ -107,6 +109,20 @@ def test_a_study_ends_in_a_table_and_a_second_call_does_nothing(study: str, stud
     before = written(studies)
     support.run(found)
     assert written(studies) == before
+
+
+def test_the_rule_that_stands_for_an_llm_writes_from_tags(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "eval/studies/rule_captioner.py"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        for tags, wanted in ((["Rain", "Bell"], "the sound of rain and bell"), (["Dog"], "the sound of dog")):
+            text = prompts.TEMPLATES["from-tags"].replace(prompts.TAGS, ", ".join(tags))
+            body = {"model": "rules", "messages": [{"role": "user", "content": text}]}
+            answer = requests.post(f"{url}/chat/completions", json=body, timeout=30).json()
+            assert answer["choices"][0]["message"]["content"] == wanted
+        server.kill()
 
 
 def test_a_killed_study_continues(studies: Path, tmp_path: Path) -> None:

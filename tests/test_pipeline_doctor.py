@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from pipeline.stages.doctor import DoctorConfig
 from pipeline.stopwatch import Timing
 from pipeline.storage import arrow
 from pipeline.storage import s3 as store
+from tests.support.chat_server import ChatServer
 from tests.support.faults import FaultyProxy
+from train.models.captioner.decoding import Decoding
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,27 @@ def test_broken_clips_are_counted_and_said(
     with pytest.raises(JobError, match="can be captioned: not_audio"):
         doctor.run(broken)
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(("bound", "sent"), [(5, 5), (100, 8)])
+def test_an_endpoint_gets_the_requests_that_were_allowed(
+    config: DoctorConfig, tmp_path: Path, bound: int, sent: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shard of eight clips at most; without a bound nothing is sent."""
+    with ChatServer(fault_every=0) as server, caplog.at_level(logging.INFO):
+        asked = dataclasses.replace(
+            config, captioner="openai:acme", captioner_url=server.url, decoding=Decoding(method="greedy"),
+            actors=ActorConfig(max=0), out=str(tmp_path),
+        )  # fmt: skip
+        with pytest.raises(InputError, match="--max-requests 0: doctor sends nothing unasked"):
+            doctor.run(asked)
+        assert server.requests == 0 and not (tmp_path / doctor.RATES_FILE).exists()
+        doctor.run(dataclasses.replace(asked, max_requests=bound))
+        assert server.requests == sent
+        assert f"doctor: sends up to {bound} requests to {server.url}" in caplog.text
+    rates = json.loads((tmp_path / doctor.RATES_FILE).read_text())
+    assert rates["caption"]["clips"] == sent and rates["caption"]["clips_per_s"] > 0
+    assert rates["about"]["device"] == "served"
 
 
 def test_cores_are_limited_by_arithmetic_or_by_waiting() -> None:

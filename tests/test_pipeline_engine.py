@@ -131,15 +131,55 @@ class Failing:
         return batch
 
 
-@pytest.mark.parametrize(
-    "error", [JobError("no GPU"), InputError("--columns", "x", "no such column"), ValueError("bug")]
-)
-def test_an_error_in_a_step_is_raised_as_it_is_and_threads_end(error: Exception) -> None:
+WRONG = InputError("--columns", "x", "no such column")
+ERRORS = [
+    (JobError("no GPU"), "no GPU; 3 of 9 shards were done before that"),
+    (WRONG, str(WRONG)),
+    (ValueError("bug"), "bug"),
+]
+
+
+@pytest.mark.parametrize(("error", "message"), ERRORS, ids=["job", "input", "bug"])
+def test_an_error_in_a_step_is_raised_and_threads_end(error: Exception, message: str) -> None:
     before = threading.active_count()
     found = engine.rows(range(9), engine.Tasks(Failing(3, error)), in_process=True)
     with pytest.raises(type(error)) as caught:
         list(found)
-    assert caught.value is error and threading.active_count() == before
+    assert str(caught.value) == message and threading.active_count() == before
+
+
+class Broken:
+    """An actor that cannot be made."""
+
+    def __init__(self) -> None:
+        raise JobError("no GPU")
+
+
+def same(batch: pa.Table) -> pa.Table:
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        (engine.Tasks(Failing(1, WRONG)), WRONG),
+        (engine.Actors(Failing, (1, WRONG), ActorConfig()), WRONG),
+        (engine.Actors(Broken, (), ActorConfig()), JobError("no GPU; 0 of 2 shards were done before that")),
+    ],
+    ids=["task", "actor", "start of an actor"],
+)
+def test_on_ray_the_error_of_a_step_comes_without_a_traceback_of_ray(
+    ray_session: None, step: engine.Tasks | engine.Actors, error: Exception
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        list(engine.rows(range(2), step, engine.Tasks(same), in_process=False))
+    assert type(caught.value) is type(error) and str(caught.value) == str(error)
+
+
+def test_on_ray_a_single_call_raises_its_error_without_a_traceback_of_ray(ray_session: None) -> None:
+    with pytest.raises(InputError) as caught:
+        engine.run_single(Failing(1, WRONG), pa.table({"shard": [1]}), in_process=False)
+    assert type(caught.value) is InputError and str(caught.value) == str(WRONG)
 
 
 def test_rows_come_in_order_and_only_a_few_shards_are_worked_ahead() -> None:

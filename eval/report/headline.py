@@ -10,7 +10,7 @@ from eval.results.model_results import Metric, ModelResults
 from eval.results.references import Reference
 
 NOT_MEASURED = "-"
-GUIDANCE = ("tags", "none", "predicted", "shuffled")
+GUIDANCE = ("tags", "none", "predicted", "shuffled", "written")  # the last: captions that a dataset has
 FOILS = ("order", "presence", "negation")
 CLASSIFIED = (("accuracy", ("accuracy",)), ("mAP", ("map",)))
 Runs = Mapping[str, ModelResults]  # name of a model or recipe as it is shown -> its results

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from eval.report import headline
 from eval.report.headline import Runs
 from eval.report.tables import Rows
+from eval.results import overlap
+from pipeline.dataset.authorship import SCORES
 from train.checkpoint.info import Lineage
 
 HEADER = (
@@ -40,7 +42,12 @@ def _columns(lineage: Lineage) -> list[str]:
         map(_data_name, _data(lineage)),
         _starts(lineage),
         [_name(generation["out"]) for generation in generations if generation.get("out")],
-        [_captioner(generation) for generation in generations if generation.get("captioner")],
+        dict.fromkeys(
+            [
+                *(_captioner(generation) for generation in generations if generation.get("captioner")),
+                *(_with_revision(each["model"], each.get("revision", "")) for each in _writers(lineage)),
+            ]
+        ),
         dict.fromkeys("yes" if "tags" in (generation.get("guidance") or ()) else "no" for generation in generations),
         dict.fromkeys(_filter(lineage, overlay) for overlay in _overlays(lineage)),
         [str(lineage.get("num_clips", ""))],
@@ -63,6 +70,12 @@ def _overlays(lineage: Lineage) -> list[Lineage]:
     """Return the overlays: a list has one for each dataset."""
     overlay = lineage.get("overlay")
     return overlay if isinstance(overlay, list) else [overlay] if overlay else []
+
+
+def _writers(lineage: Lineage) -> list[Lineage]:
+    """Return who wrote the captions of the overlays."""
+    made_by = (each for overlay in _overlays(lineage) for each in overlap.makers(overlay))
+    return [each for each in made_by if each.get("stage") != SCORES and each.get("model")]
 
 
 def _filter(lineage: Lineage, overlay: Lineage) -> str:

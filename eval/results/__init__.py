@@ -14,6 +14,7 @@ from eval.results.store import (
     protocol,
     publish,
     read,
+    record,
 )
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "protocol",
     "publish",
     "read",
+    "record",
     "source",
 ]

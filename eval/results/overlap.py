@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from eval.results.records import Overlap
 from pipeline import audio, sources, storage
 from pipeline.audio import fingerprint, fingerprint_table
+from pipeline.dataset.authorship import SCORES
 from pipeline.sources.clip import Clip
 from train import checkpoint
 from train.checkpoint import Lineage
@@ -21,7 +22,8 @@ def count(clips: Sequence[Clip], model_uri: str, lineage: Lineage, tables: Seque
 
     Args:
         clips: those evaluated.
-        model_uri: the checkpoint; names of the clips it was trained on lie in it.
+        model_uri: the checkpoint; names of the clips it was trained on lie in it. '' of what is no checkpoint, such as
+            captions: what they were made by counts.
         lineage: of the model.
         tables: fingerprints of its training audio.
 
@@ -61,10 +63,21 @@ def _starts(lineage: Lineage) -> Iterator[tuple[str, str]]:
         yield "assigner", (made.get("assigned") or {}).get("model", "")
     overlays = lineage.get("overlay") or []
     for overlay in overlays if isinstance(overlays, list) else [overlays]:
-        for each in overlay.get("candidates") or [overlay]:
-            yield "scorer" if each.get("stage") == "pipeline score" else "captioner", each.get("model", "")
+        for each in makers(overlay):
+            yield "scorer" if each.get("stage") == SCORES else "captioner", each.get("model", "")
     yield "init", lineage.get("init", "")
     yield "init_audio", lineage.get("init_audio", "")
+
+
+def makers(overlay: Lineage) -> Iterator[Lineage]:
+    """Yield who made an overlay: of a choice its candidates, of scores the scorer and who wrote the captions."""
+    if candidates := overlay.get("candidates"):
+        for each in candidates:
+            yield from makers(each)
+        return
+    yield overlay
+    if scored := overlay.get("scored"):
+        yield from makers(scored)
 
 
 def _lineage(uri: str) -> Lineage | None:
@@ -78,6 +91,8 @@ def _counted(clips: Sequence[Clip], stage: str, uri: str, lineage: Lineage | Non
     """Count the clips that one checkpoint was trained on, and those it was selected on where there are some."""
     if lineage is None or lineage.get("stage") in checkpoint.UNKNOWN_CLIPS:
         return {stage: None}
+    if not uri:
+        return {}
     try:
         trained, selected = (len(_shared(clips, held(uri))) for held in (checkpoint.trained_on, checkpoint.selected_on))
     except (OSError, ValueError, TypeError):

@@ -28,17 +28,22 @@ import numpy as np
 
 from eval.metrics import Interval
 from eval.results import overlap
-from eval.results.records import Entry, Json, MetricRecord, RunRecord
+from eval.results.records import Entry, Json, MetricRecord, ModelRecord, RunRecord
 from pipeline import errors, run_dir, storage
 from pipeline.sources.clip import Clip
 from train import checkpoint
-from train.checkpoint import Checkpoint
+from train.checkpoint import Checkpoint, CheckpointInfo
 
 log = logging.getLogger(__name__)
 FOLDER, EARLIER_FILE = "results", "results.json"
 PLACE_AND_SPEED = {"model", "out", "task_dir", "cache", "batch_size", "workers", "gpus_per_worker", "device"} | {
     "class_texts",  # what the file holds is in the hash of the source,
     "clap",  # and so is the revision of this checkpoint
+    "data",  # whose captions are the revision of what is evaluated
+    "captioner_url",
+    "captioner_key_variable",
+    "concurrency",
+    "max_requests",
 }
 SHOWN = ("n", "num_listed", "ids_sha256", "overlap", "folds", "fold_rule")  # of an entry, by every report
 PACKAGES = ("blat-ray", "torch", "torchaudio", "transformers", "ray", "numpy")
@@ -64,7 +69,12 @@ def over_folds(per_fold: Mapping[str, MetricRecord]) -> Entry:
 
 
 def protocol(
-    clips: Sequence[Clip], listed: int, missing: dict[str, str], loaded: Checkpoint, config: Any, source: str
+    clips: Sequence[Clip],
+    listed: int,
+    missing: dict[str, str],
+    loaded: Checkpoint | ModelRecord,
+    config: Any,
+    source: str,
 ) -> Entry:
     """Return what any evaluation must state: n of N, which clips, whether training saw them, and how it was run.
 
@@ -72,7 +82,7 @@ def protocol(
         clips: those evaluated.
         listed: how many the task lists.
         missing: key -> reason, of those that could not be read.
-        loaded: the model.
+        loaded: the model, or what results state of it.
         config: the stage's config, with `model`, `folds` and, where it may be given, `fingerprints`.
         source: hash of what is evaluated, see `results.source`.
     """
@@ -84,7 +94,7 @@ def protocol(
         "missing": missing,
         "ids_sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         "source_sha256": source,
-        "overlap": overlap.count(clips, config.model, loaded.info.lineage, tables),
+        "overlap": overlap.count(clips, config.model, _record(loaded, config.model)["lineage"], tables),
         "folds": list(config.folds),
         "config": storage.plain(dataclasses.asdict(config)),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -202,8 +212,27 @@ def holds_evaluations(folder: str, flag: str) -> bool:
     )
 
 
+def record(info: CheckpointInfo[Any], uri: str) -> ModelRecord:
+    """Return what results state of a checkpoint that lies at `uri`."""
+    return {
+        "name": checkpoint.title(uri),
+        "revision": info.revision,
+        "lineage": info.lineage,
+        "network": dataclasses.asdict(info.network),
+    }
+
+
+def _record(loaded: Checkpoint | ModelRecord, uri: str) -> ModelRecord:
+    return loaded if isinstance(loaded, dict) else record(loaded.info, uri)
+
+
 def publish(
-    out: str, name: str, loaded: Checkpoint, model_uri: str, entry: Entry, outcomes: dict[str, np.ndarray]
+    out: str,
+    name: str,
+    loaded: Checkpoint | ModelRecord,
+    model_uri: str,
+    entry: Entry,
+    outcomes: dict[str, np.ndarray],
 ) -> str:
     """Write the results of one evaluation, and what became of each clip beside them; return the file.
 
@@ -212,8 +241,8 @@ def publish(
     Args:
         out: folder of the model's results.
         name: stage and task.
-        loaded: the model.
-        model_uri: where it lies.
+        loaded: the model, or what results state of it.
+        model_uri: where it lies; '' of what is no checkpoint.
         entry: the numbers and the protocol.
         outcomes: `keys` (N,) and arrays of N rows; nothing is kept when it is empty.
     """
@@ -223,13 +252,8 @@ def publish(
         data = io.BytesIO()
         np.savez_compressed(data, **outcomes)  # type: ignore[arg-type]
         storage.publish(outcomes_uri(out, name), data.getvalue())
-    model = {
-        "name": checkpoint.title(model_uri),
-        "revision": loaded.revision,
-        "lineage": loaded.info.lineage,
-        "network": dataclasses.asdict(loaded.info.network),
-    }
-    storage.publish_json(uri, {"model": model, "results": {name: entry | over_folds(entry.get("per_fold", {}))}})
+    content = {name: entry | over_folds(entry.get("per_fold", {}))}
+    storage.publish_json(uri, {"model": _record(loaded, model_uri), "results": content})
     return uri
 
 

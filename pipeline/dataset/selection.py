@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.dataset import ledgers, overlays, shards
+from pipeline.dataset import authorship, ledgers, overlays, shards
 from pipeline.dataset.overlays import AuditRow, CaptionsRow
 from pipeline.errors import InputError
 
@@ -199,11 +199,14 @@ def _check(config: SelectionConfig) -> None:
 
 
 def _check_scores(data: str, config: SelectionConfig) -> None:
-    """Raise InputError when scores are to choose and the overlay's captioner gave none."""
-    by_score = config.keep_fraction < 1 or config.filter.min_score is not None
-    if by_score and "score" in (info := overlays.read_info(data, config.captions)) and info["score"] is None:
+    """Raise InputError when scores are to choose, and the overlay has none, or scores of captions that are replaced."""
+    if config.keep_fraction == 1 and config.filter.min_score is None:
+        return
+    info = overlays.read_info(data, config.captions)
+    if "score" in info and info["score"] is None:
         remedy = f"its captions have no scores; `pipeline score --captions {config.captions}` gives them some"
         raise InputError("--captions", config.captions, remedy)
+    authorship.check_scored(data, config.captions, "--captions")
 
 
 def check_overlay(data: str, name: str, sizes: Mapping[int, int], flag: str, remedy: str) -> None:

@@ -9,9 +9,11 @@ one shard as an Arrow table of one row and returns one. The same steps run on bo
 
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 Step = Callable[[pa.Table], pa.Table]
+FAILURE = "failure"  # column of a row that stands for an error: pickled
 TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
 TASK_MEMORY = (
     512 * 2**20
@@ -100,11 +103,15 @@ def rows(shards: Iterable[int], *steps: Tasks | Actors, in_process: bool) -> Ite
 
     Raises:
         InputError: when GPUs are asked for, there is none here, and it is no cluster that could bring some up.
+        JobError: that a step raised, with the number of shards that were done before.
     """
-    numbers = list(shards)
-    if numbers:
-        for batch in (_in_process if in_process else _on_ray)(numbers, steps):
+    numbers, done = list(shards), 0
+    try:
+        for batch in (_in_process if in_process else _on_ray)(numbers, steps) if numbers else ():
+            done += len(batch)
             yield from batch.to_pylist()
+    except JobError as error:
+        raise JobError(f"{error}; {done} of {len(numbers)} shards were done before that") from None
 
 
 def run_single(
@@ -119,12 +126,19 @@ def run_single(
         with _actor_threads(actor) if actor else nullcontext():
             return function(*arguments)
     import ray
+    import ray.exceptions
 
     _connect()
-    if actor is None:
-        return ray.get(ray.remote(num_cpus=TASK_CPUS, memory=TASK_MEMORY)(function).remote(*arguments))
-    _check_gpus(actor)
-    return ray.get(ray.remote(num_cpus=actor.cpus, num_gpus=actor.gpus)(function).remote(*arguments))
+    needs: dict[str, Any] = {"num_cpus": TASK_CPUS, "memory": TASK_MEMORY}
+    if actor is not None:
+        _check_gpus(actor)
+        needs = {"num_cpus": actor.cpus, "num_gpus": actor.gpus}
+    try:
+        return ray.get(ray.remote(**needs)(function).remote(*arguments))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError | JobError):
+            raise error.cause from None  # without Ray's traceback
+        raise
 
 
 def _in_process(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa.Table]:
@@ -168,11 +182,61 @@ def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa
     for step in steps:
         data = _map_tasks(data, step) if isinstance(step, Tasks) else _map_actors(data, step)
     for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
-        yield pa.table(batch)
+        table = pa.table(batch)
+        if FAILURE in table.column_names:
+            raise pickle.loads(table[FAILURE][0].as_py())  # noqa: S301  # of our own workers
+        yield table
+
+
+class _Caught:
+    """An actor on Ray whose InputError or JobError comes out as a row, also that of its start."""
+
+    def __init__(self, make: Callable[[], Step]) -> None:
+        try:
+            self.step = make()
+        except (InputError, JobError) as error:
+            self.step = partial(_raise, error)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return _guarded(self.step, table)
+
+
+def _raise(error: Exception, _: pa.Table) -> pa.Table:
+    raise error
+
+
+def _guarded(step: Step, table: pa.Table) -> pa.Table:
+    """Return what a step returns, or its InputError or JobError as a row, which the steps that follow pass on.
+
+    Ray would make a traceback of the error, in which its message is lost.
+    """
+    if FAILURE in table.column_names:
+        return table
+    try:
+        return step(table)
+    except (InputError, JobError) as error:
+        return pa.table({FAILURE: [pickle.dumps(error)]})
+
+
+def _guarded_task(step: Step) -> Step:
+    """Return `_guarded` of a step under the name of the step, by which Ray calls its tasks."""
+
+    def task(table: pa.Table) -> pa.Table:
+        return _guarded(step, table)
+
+    function = step.func if isinstance(step, partial) else step
+    task.__name__ = getattr(function, "__name__", type(function).__name__)
+    return task
 
 
 def _map_tasks(data: "ray.data.Dataset", step: Tasks) -> "ray.data.Dataset":
-    return data.map_batches(step.function, batch_size=1, batch_format="pyarrow", num_cpus=TASK_CPUS, memory=TASK_MEMORY)
+    return data.map_batches(
+        _guarded_task(step.function),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=TASK_CPUS,
+        memory=TASK_MEMORY,
+    )
 
 
 def _map_actors(data: "ray.data.Dataset", step: Actors) -> "ray.data.Dataset":
@@ -187,8 +251,8 @@ def _map_actors(data: "ray.data.Dataset", step: Actors) -> "ray.data.Dataset":
         enable_true_multi_threading=True,
     )
     return data.map_batches(
-        step.kind,
-        fn_constructor_args=step.arguments,
+        type(step.kind.__name__, (_Caught,), {}),  # by whose name Ray calls the actor
+        fn_constructor_args=(partial(step.kind, *step.arguments),),
         batch_size=1,
         batch_format="pyarrow",
         compute=pool,

@@ -64,6 +64,8 @@ def caption_for(seconds: float, config: CaptionConfig, shard: Held, trace: bool)
     table = cluster.fetch(shard)
     transfer_s = time.monotonic() - began
     clips = ShardBatch.from_table(table).clips
+    if config.kind == "openai":
+        return _asked_once(config, table, transfer_s / len(clips))
     larger = min(LARGER_BATCH * config.batch_size, sum(clip["status"] == "ready" for clip in clips))
     share_s = seconds / 2 if larger > config.batch_size else seconds
     first = _try(share_s, config, table, trace)
@@ -78,6 +80,37 @@ def caption_for(seconds: float, config: CaptionConfig, shard: Held, trace: bool)
         captioned=first.captioned,
         device=_name(config.actors.torch_device()),
         trace=first.trace,
+    )
+
+
+def _asked_once(config: CaptionConfig, shard: pa.Table, transfer_s: float) -> CaptionRates:
+    """Caption the first clips of a shard once, as many as --max-requests allows: an endpoint's requests may cost.
+
+    Raises:
+        JobError: when the requests do not suffice for one clip, or the endpoint refuses.
+    """
+    batch, each = ShardBatch.from_table(shard), len(config.guidance) * len(config.decodings)
+    ready = [index for index, clip in enumerate(batch.clips) if clip["status"] == "ready"][
+        : config.max_requests // each
+    ]
+    if not ready:
+        raise JobError(f"--max-requests {config.max_requests}: one clip takes {each}")
+    config = replace(config, actors=replace(config.actors, min=1, max=1))  # which has the whole budget
+    table = replace(batch, clips=batch.clips[: ready[-1] + 1]).to_table()
+    made_at = time.monotonic()
+    actor = CaptionActor(config)
+    cpu_s, began = time.process_time(), time.monotonic()
+    captioned = actor(table)
+    wall_s, cpu_s = time.monotonic() - began, time.process_time() - cpu_s
+    rate = BatchRate(core_s=cpu_s / len(ready), wall_s=wall_s / len(ready), model_s=wall_s / len(ready))
+    return CaptionRates(
+        timing=Timing(clips=len(ready), cpu_s=cpu_s, wall_s=wall_s),
+        batches={config.batch_size: rate},
+        start_s=time.monotonic() - made_at,
+        transfer_s=transfer_s,
+        captioned=captioned,
+        device="served",
+        trace={},
     )
 
 

@@ -1,17 +1,18 @@
 """The dataset card, in the Hugging Face format: what a dataset of shards holds, where it came from, what was left out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import run_dir, storage
-from pipeline.dataset import shards
+from pipeline.dataset import overlays, shards
 from pipeline.dataset.statistics import Statistics, quantile
 from pipeline.planning.plan import MatchedSets, Plan
 from pipeline.quality.audio_filter import OFF, AudioFilterConfig
 
 CARD_FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("dataset_card.md.jinja")
+CAPTIONERS_BEGIN, CAPTIONERS_END = "<!-- captioners -->", "<!-- end of captioners -->"  # of a part that overlays renew
 SHOWN_TAGS, SHOWN_WORDS, SHOWN_CAPTIONS = 50, 30, 12
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
@@ -48,6 +49,7 @@ def render(
         retries=_retries(plan),
         evaluation_clips=_decontamination(plan.matched_sets, reasons),
         captions=_captions(found),
+        captioners=_captioners(data, found.clips, found.captions),
         samples=_table(("key", "tags", "caption"), _samples(data)),
         words=found.words.most_common(SHOWN_WORDS),
         tags=_table(("tag", "clips"), found.tags.most_common(SHOWN_TAGS)),
@@ -55,6 +57,45 @@ def render(
         tar="00000.tar" if num_shards == 1 else f"{{00000..{num_shards - 1:05d}}}.tar",
     )
     return str(card)
+
+
+def name_captioners(data: str) -> None:
+    """Renew the part of a published card that names the captioners, as an overlay has come to the dataset."""
+    uri = storage.join(data, CARD_FILE)
+    if not storage.exists(uri):
+        return
+    card = storage.read_text(uri)
+    if CAPTIONERS_BEGIN in card:
+        before, _, rest = card.partition(CAPTIONERS_BEGIN)
+        after = rest.partition(CAPTIONERS_END)[2]
+    else:  # of an earlier version
+        before, tags, after = card.partition("## Tags\n")
+        before, after = before + "## Captioners\n\n", f"\n\n{tags}{after}"
+    sizes = shards.sizes(data)
+    ledgers = (overlays.read_clips(data, shard) for shard in sizes)
+    captions = sum(len(row["text"]) for rows in ledgers for row in rows)
+    storage.publish(uri, f"{before}{_captioners(data, sum(sizes.values()), captions)}{after}".encode())
+
+
+def _captioners(data: str, clips: int, captions: int) -> str:
+    """Return the table of who wrote the captions: the shards' own, then those of every overlay."""
+    made = storage.read_json(storage.join(data, run_dir.RUN_FILE))
+    own = made["captioner"].rstrip("/").rpartition("/")[2], *(f"{number:,}" for number in (clips, captions, clips)), ""
+    head = ("captions", "captioner", "clips", "captions of it", "clips whose first is of it", "example")
+    table = _table(head, [("the shards'", *own), *_overlay_captioners(data)])
+    return f"{CAPTIONERS_BEGIN}\n{table}{CAPTIONERS_END}"
+
+
+def _overlay_captioners(data: str) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each captioner of each complete overlay of captions; early overlays have no counts."""
+    for name in storage.list_names(storage.join(data, overlays.FOLDER)):
+        try:
+            info = overlays.read_info(data, name)
+        except FileNotFoundError:
+            continue
+        for captioner, counts in info.get("captioners", {}).items():
+            numbers = (f"{counts[each]:,}" for each in ("clips", "captions", "first"))
+            yield f"overlay `{name}`", captioner, *numbers, counts["example"]
 
 
 def _provenance(run_config: dict[str, Any], plan: Plan, decoding: str) -> str:

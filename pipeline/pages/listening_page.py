@@ -50,6 +50,7 @@ class Facts(NamedTuple):
     tags: dict[str, int]  # tag -> clips
     lengths: dict[int, int]  # words -> captions
     durations: dict[int, int]  # whole seconds -> clips
+    captioners: dict[str, int] = {}  # captioner -> clips whose first caption is of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +64,20 @@ class ClipView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagChart:
-    """The most frequent tags."""
+class CountChart:
+    """How many clips each name has, such as the most frequent tags."""
 
+    title: str
     note: str
     rows: list[tuple[str, int, float]]
-    """Tag, clips, and its bar's width in per cent."""
+    """Name, clips, and its bar's width in per cent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Charts:
-    """What is in the dataset; without a tag there is no chart of tags."""
+    """What is in the dataset; there is no chart of nothing."""
 
-    tags: TagChart | None
+    counts: list[CountChart]
     histograms: list[Histogram]
 
 
@@ -92,7 +94,7 @@ def render(facts: Facts, sections: Sequence[Section]) -> str:
         for section in sections
     ]
     charts = _charts(facts)
-    if charts.tags or charts.histograms:
+    if charts.counts or charts.histograms:
         parts.append(Part(title="What is in it", kind="charts", content=charts))
     return html.render(
         TEMPLATE,
@@ -118,11 +120,18 @@ def _charts(facts: Facts) -> Charts:
     histograms = [histogram.build("Caption length", facts.lengths, "words", "captions")] if facts.lengths else []
     if len(facts.durations) > 1:
         histograms.append(histogram.build("Clip duration", facts.durations, "s", "clips"))
-    return Charts(tags=_tag_chart(facts.tags) if facts.tags else None, histograms=histograms)
+    counts = []
+    if facts.tags:
+        top = sorted(facts.tags.items(), key=lambda item: (-item[1], item[0]))[:NUM_TAGS]
+        number = len(facts.tags)
+        shown = f"the {len(top)} most frequent of {number:,} tags" if len(top) < number else f"{number} tags"
+        counts.append(_count_chart("Tags", f"Clips with each of {shown}", top))
+    if facts.captioners:
+        ranked = sorted(facts.captioners.items(), key=lambda item: (-item[1], item[0]))
+        counts.append(_count_chart("Captioners", "Clips whose first caption each of them wrote", ranked))
+    return Charts(counts=counts, histograms=histograms)
 
 
-def _tag_chart(tags: dict[str, int]) -> TagChart:
-    top = sorted(tags.items(), key=lambda item: (-item[1], item[0]))[:NUM_TAGS]
-    shown = f"the {len(top)} most frequent of {len(tags):,} tags" if len(top) < len(tags) else f"{len(tags)} tags"
-    rows = [(tag, count, max(0.5, 100 * count / top[0][1])) for tag, count in top]
-    return TagChart(note=f"Clips with each of {shown}", rows=rows)
+def _count_chart(title: str, note: str, counts: Sequence[tuple[str, int]]) -> CountChart:
+    rows = [(name, count, max(0.5, 100 * count / max(1, counts[0][1]))) for name, count in counts]
+    return CountChart(title=title, note=note, rows=rows)

@@ -18,16 +18,18 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from pipeline import run_dir, storage
-from pipeline.dataset import ledgers, overlays, shards
+from pipeline.dataset import authorship, ledgers, overlays, shards
+from pipeline.dataset.authorship import OWN
 from pipeline.errors import InputError
 from pipeline.graph import engine
+from pipeline.graph.captioner_name import CaptionerName
 from pipeline.graph.finalize import read_finished_plan
+from pipeline.pages import dataset_card
 from pipeline.planning.plan import Plan
 from pipeline.progress import Progress
 from pipeline.quality.agreement import Agreement
 
 log = logging.getLogger(__name__)
-OWN = "shards"  # in --overlays: the shards' own captions
 LIST_FILE, LISTED = "disagreement.csv", 200
 SHOWN_TAGS = 50
 
@@ -54,6 +56,9 @@ class ChooseConfig:
     """Work in this process, without Ray: it starts at once, suits one machine, and breakpoints work."""
 
 
+Captioners = Mapping[str, Mapping[str, str]]  # overlay -> model and revision of captions without a record
+
+
 class Candidate(NamedTuple):
     """One caption of a clip."""
 
@@ -76,31 +81,35 @@ def run(config: ChooseConfig) -> None:
         return
     done = set(storage.list_names(folder))
     todo = [shard for shard in plan.shards if shards.ledger_name(shard) not in done]
+    candidates = {name: authorship.origin(data, name) for name in config.overlays}
     agreement = Agreement(_captions(config, data, plan.shards))
-    task = partial(choose_shard, config=config, data=data, folder=folder, agreement=agreement)
+    task = partial(
+        choose_shard, config=config, data=data, folder=folder, agreement=agreement, captioners=_captioners(candidates)
+    )
     progress = Progress("choose", "clips")
     for row in engine.rows(todo, engine.Tasks(task), in_process=config.in_process):
         progress.add(row["clips"])
     report = _report(config, data, folder, plan)
     scores = "of the choice" if config.by != "audit" else None
     made_by = {"model": f"{config.by} among {', '.join(config.overlays)}", "revision": "", "by": config.by}
-    candidates = [_origin(data, name) for name in config.overlays]
-    storage.publish_json(
-        marker, {"stage": "pipeline choose", **made_by, "score": scores, "candidates": candidates, **report}
-    )
+    report |= {"candidates": list(candidates.values()), **authorship.describe(data, config.name)}
+    storage.publish_json(marker, {"stage": "pipeline choose", **made_by, "score": scores, **report})
+    dataset_card.name_captioners(data)
     log.info("choose: %s: %s", folder, ", ".join(f"{name} wins {n:,}" for name, n in report["wins"].items()))
 
 
-def choose_shard(table: pa.Table, config: ChooseConfig, data: str, folder: str, agreement: Agreement) -> pa.Table:
+def choose_shard(
+    table: pa.Table, config: ChooseConfig, data: str, folder: str, agreement: Agreement, captioners: Captioners
+) -> pa.Table:
     """Choose for the clips of one shard and publish the part."""
     (shard,) = table["shard"].to_pylist()
-    made = {name: _read(data, name, shard) for name in config.overlays}
+    made = {name: authorship.read(data, _overlay(name), shard) for name in config.overlays}
     audits = [overlays.read_part(data, name, shard) for name in config.audits]
     rows: list[overlays.CaptionsRow] = []
     for key in dict.fromkeys(chain.from_iterable(made.values())):
         found = [made[name].get(key) for name in config.overlays]
         verdicts = [part.get(key) for part in audits] or [None] * len(found)
-        candidates = _candidates(config, found, verdicts, agreement)
+        candidates = _candidates(config, found, verdicts, agreement, captioners)
         first = [row["text"][:1] if row else [] for row in found]
         rows.append(_row(key, candidates, _mutual(first, agreement)))
     part = pa.Table.from_pylist(rows, schema=overlays.CAPTIONS_SCHEMA)
@@ -113,6 +122,7 @@ def _candidates(
     found: Sequence[overlays.CaptionsRow | None],
     verdicts: Sequence[overlays.AuditRow | None],
     agreement: Agreement,
+    captioners: Captioners,
 ) -> list[Candidate]:
     """Return the captions of a clip, the best first, each text once."""
     candidates: list[Candidate] = []
@@ -125,7 +135,8 @@ def _candidates(
             if config.by == "agreement":
                 value = agreement.consensus(text, others)
             order = (foreign, omitted) if config.by == "audit" else (bool(foreign), -(value or 0.0))
-            candidates.append(Candidate(name, text, value, records.get(text, {"text": text}), order))
+            record = {"text": text, **captioners.get(name, {}), **records.get(text, {})}
+            candidates.append(Candidate(name, text, value, record, order))
     best: dict[str, Candidate] = {}
     for candidate in sorted(candidates, key=lambda one: one.order):
         best.setdefault(candidate.text, candidate)
@@ -184,31 +195,24 @@ def _report(config: ChooseConfig, data: str, folder: str, plan: Plan) -> dict[st
     return {"wins": named, "wins_by_tag": {tag: dict(by_tag[tag].most_common()) for tag in largest}}
 
 
-def _origin(data: str, name: str) -> dict[str, str]:
-    """Return which stage and model made an overlay, or the shards' own captions."""
-    if name != OWN:
-        info = overlays.read_info(data, name)
-        return {"overlay": name, **{key: info.get(key, "") for key in ("stage", "model", "revision")}}
-    made = storage.read_json(storage.join(data, run_dir.RUN_FILE))
+def _captioners(candidates: Mapping[str, Mapping[str, Any]]) -> Captioners:
+    """Return the model of captions that have no record: the shards' own, and those that an overlay only scores."""
+    made = {name: one.get("scored", one) for name, one in candidates.items()}
     return {
-        "overlay": name, "stage": "pipeline caption", "model": made["captioner"], "revision": made["captioner_revision"],
-    }  # fmt: skip
+        name: {"model": CaptionerName.parse(one["model"]).title, "revision": one["revision"]}
+        for name, one in made.items()
+        if one["model"] and one["stage"] == "pipeline caption"
+    }
+
+
+def _overlay(name: str) -> str:
+    """Return the overlay that --overlays names; '' for the shards' own captions."""
+    return "" if name == OWN else name
 
 
 def _captions(config: ChooseConfig, data: str, numbers: Sequence[int]) -> Iterator[str]:
-    rows = (_read(data, name, shard) for shard in numbers for name in config.overlays)
+    rows = (authorship.read(data, _overlay(name), shard) for shard in numbers for name in config.overlays)
     yield from chain.from_iterable(row["text"] for part in rows for row in part.values())
-
-
-def _read(data: str, name: str, shard: int) -> dict[str, overlays.CaptionsRow]:
-    """Return the captions of a shard by key: of an overlay, or its own."""
-    if name != OWN:
-        part: dict[str, overlays.CaptionsRow] = overlays.read_part(data, name, shard)
-        return part
-    own = overlays.read_clips(data, shard)
-    return {
-        one["key"]: {"key": one["key"], "text": one["text"], "score": one["score"], "captions": None} for one in own
-    }
 
 
 def _check(config: ChooseConfig) -> Plan:
@@ -244,6 +248,7 @@ def _check_scores(config: ChooseConfig) -> None:
             captions = "" if name == OWN else f" --captions {name}"
             remedy = f"its scores are not comparable; `pipeline score{captions}` writes an overlay to name here"
             raise InputError("--overlays", name, remedy)
+        authorship.check_scored(config.data, name, "--overlays")
         revisions.add(info["revision"])
     if len(revisions) > 1:
         raise InputError("--overlays", config.overlays, "were scored by different models; score them with one")

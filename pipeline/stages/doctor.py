@@ -67,6 +67,8 @@ def run(config: DoctorConfig) -> None:
 
 def _check_captioning(config: DoctorConfig, out: str) -> None:
     info, draft = captioners.check_command(dataclasses.replace(config, out=""))
+    if config.kind == "openai":
+        _announce(config)
     todo = _todo(draft.plan, out, config.out)
     audio_filter = dataclasses.replace(config.audio_filter, drop_copies=False)  # which a job finds before it reads
     config = dataclasses.replace(captioners.resolved(config, info), audio_filter=audio_filter)
@@ -86,6 +88,15 @@ def _check_captioning(config: DoctorConfig, out: str) -> None:
     storage.publish_json(storage.join(out, RATES_FILE), rates)
     log.info("doctor: %s", storage.join(out, RATES_FILE))
     print(diagnosis.describe(rates, found, config.max_bad_fraction))
+
+
+def _announce(config: DoctorConfig) -> None:
+    """Log how many requests may be sent, which cost. Raises InputError where the command sets no bound."""
+    url, bound = config.captioner_url, config.max_requests
+    if not bound:
+        remedy = f"to measure, it sends real requests to {url}; give how many it may send, such as 16"
+        raise InputError("--max-requests", bound, f"doctor sends nothing unasked: {remedy}")
+    log.info("doctor: sends up to %d requests to %s, each with one clip or its tags", bound, url)
 
 
 def _todo(plan: Plan, out: str, flag_value: str) -> int:

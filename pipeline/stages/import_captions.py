@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline import run_dir, storage
-from pipeline.dataset import ledgers, overlays, shards
+from pipeline.dataset import authorship, ledgers, overlays, shards
 from pipeline.errors import InputError
 from pipeline.graph.finalize import read_finished_plan
+from pipeline.pages import dataset_card
 from pipeline.planning.plan import Plan
 from pipeline.sources import published_captions
 from pipeline.sources.listing_stats import ListingStats
@@ -94,7 +95,8 @@ def run(config: ImportCaptionsConfig) -> None:
     clips = _write_parts(data, folder, plan, matcher, made_by)
     counts = {"clips": clips, "rows": matcher.counts()}
     marked = {"stage": "pipeline import-captions", **made_by, **identity, **counts, "score": None}
-    storage.publish_json(marker, marked)
+    storage.publish_json(marker, {**marked, **authorship.describe(data, config.name)})
+    dataset_card.name_captioners(data)
     rows = ", ".join(f"{count:,} {reason}" for reason, count in counts["rows"].items())
     log.info("import-captions: %s: %s of %s clips got captions; rows: %s", folder, *clips.values(), rows)
 

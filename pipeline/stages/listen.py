@@ -1,18 +1,21 @@
 """The listening page of a dataset: `python -m pipeline listen --data <dataset>` writes `<dataset>/listen.html`.
 
-Random clips, those with the lowest scores, and those that an audit flagged, so that a person can judge the captions.
+Random clips, those with the lowest scores, those that an audit flagged, and, where several captioners wrote an overlay,
+clips of each, so that a person can judge the captions.
 """
 
 import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.dataset import overlays, shards
+from pipeline.dataset import authorship, overlays
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.pages import listening_page
@@ -64,17 +67,42 @@ def render(index: ClipIndex, config: ListenConfig, captions: CaptionRows, audit:
     kind = "score" if captions else "captioner's score"
     flagged = {key for key, verdicts in audit.items() if any(verdicts["foreign"])}
     flagged_rows = [row for row in shuffled if index.keys[row] in flagged]
+    records = {key: _records(row) for key, row in captions.items()}
+    wins = {name: found["first"] for name, found in authorship.count(records.values()).items()}
     parts = [
         ("Random clips", "Drawn by a hash of their names.", shuffled),
         ("Worst-scored clips", f"Lowest {kind} of the first caption.", sorted(scores, key=lambda row: scores[row])),
         ("Flagged clips", "A caption mentions an event outside the clip's tags.", flagged_rows),
+        *_parts_by_captioner(index, shuffled, records, wins),
     ]
     sections = [
         Section(title, note, [_sample(index, row, captions, audit) for row in rows[: config.clips]])
         for title, note, rows in parts
         if rows
     ]
-    return listening_page.render(_facts(index), sections)
+    return listening_page.render(_facts(index, captions, wins), sections)
+
+
+def _parts_by_captioner(
+    index: ClipIndex, shuffled: list[int], records: Mapping[str, list[dict[str, Any]]], wins: Mapping[str, int]
+) -> list[tuple[str, str, list[int]]]:
+    """Return a part for each captioner of an overlay of several: clips whose first caption it wrote."""
+    first = {key: authorship.title(of_clip[0]) for key, of_clip in records.items() if of_clip}
+    return [
+        (
+            f"First caption by {name}",
+            f"{count:,} of {len(first):,} clips.",
+            [row for row in shuffled if first.get(index.keys[row]) == name],
+        )
+        for name, count in wins.items()
+        if len(wins) > 1
+    ]
+
+
+def _records(row: overlays.CaptionsRow) -> list[dict[str, Any]]:
+    """Return the records of a clip's captions in an overlay, best first; none where the overlay keeps none."""
+    records = {record["text"]: record for record in json.loads(row["captions"] or "[]")}
+    return [records[text] for text in row["text"] if text in records]
 
 
 def _first_scores(index: ClipIndex, rows: list[int], captions: CaptionRows) -> dict[int, float]:
@@ -85,8 +113,10 @@ def _first_scores(index: ClipIndex, rows: list[int], captions: CaptionRows) -> d
     return {row: found[0] for row, found in scores.items() if found and found[0] is not None}
 
 
-def _facts(index: ClipIndex) -> Facts:
-    texts = [text for captions in index.texts() for text in captions]
+def _facts(index: ClipIndex, captions: CaptionRows, wins: Mapping[str, int]) -> Facts:
+    """Return the numbers of the page; captions are those of the overlay where there is one."""
+    by_clip = [row["text"] for row in captions.values()] if captions else index.texts()
+    texts = [text for of_clip in by_clip for text in of_clip]
     seconds = index.written["duration_s"].to_pylist()
     return Facts(
         title=index.data.rstrip("/").rpartition("/")[2],
@@ -99,13 +129,15 @@ def _facts(index: ClipIndex) -> Facts:
         tags=dict(Counter(tag for tags in index.tags() for tag in tags).most_common()),
         lengths=dict(Counter(len(text.split()) for text in texts)),
         durations=dict(Counter(round(s) for s in seconds)),
+        captioners=dict(wins),
     )
 
 
 def _sample(index: ClipIndex, row: int, captions: CaptionRows, audit: AuditRows) -> Sample:
     meta, key = index.meta(row), index.keys[row]
-    records = {record["text"]: record for record in meta["captions"]}
+    records: dict[str, Mapping[str, Any]] = {record["text"]: record for record in meta["captions"]}
     overlay, verdicts = captions.get(key), audit.get(key)
+    records |= {record["text"]: record for record in (_records(overlay) if overlay else ())}
     texts = overlay["text"] if overlay else meta["text"]
     scores = dict(zip(overlay["text"], overlay["score"], strict=True)) if overlay else {}
     return Sample(
@@ -118,13 +150,13 @@ def _sample(index: ClipIndex, row: int, captions: CaptionRows, audit: AuditRows)
 
 
 def _caption(
-    text: str, record: shards.CaptionRecord | None, score: float | None, verdicts: overlays.AuditRow | None
+    text: str, record: Mapping[str, Any] | None, score: float | None, verdicts: overlays.AuditRow | None
 ) -> Caption:
     """Return a caption with how it was made, its score, and the verdicts of the audit."""
     notes, flags = [], []
     if record:
-        notes += [record["model"], _guidance(record), record["decoding"]]
-        if record["score"] is not None:
+        notes += [authorship.title(record), *([_guidance(record), record["decoding"]] if "decoding" in record else [])]
+        if record.get("score") is not None:
             notes.append(f"captioner's score {record['score']:.2f}")
     if score is not None:
         notes.append(f"score {score:.2f}")
@@ -137,7 +169,7 @@ def _caption(
     return Caption(text, notes, flags)
 
 
-def _guidance(record: shards.CaptionRecord) -> str:
+def _guidance(record: Mapping[str, Any]) -> str:
     """Return which tags guided the captioner."""
     if record["tags_given"]:
         return "with tags"

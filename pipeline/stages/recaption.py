@@ -13,7 +13,7 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline import audio, run_dir, storage
-from pipeline.dataset import commit, overlays, shards
+from pipeline.dataset import authorship, commit, overlays, shards
 from pipeline.graph import captioners, engine, run_config
 from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionActorConfig
@@ -22,6 +22,7 @@ from pipeline.graph.finalize import read_finished_plan
 from pipeline.graph.reader import READERS
 from pipeline.graph.shard_batch import ClipRow, ShardBatch, Waveforms
 from pipeline.graph.write_shard import caption_record
+from pipeline.pages import dataset_card
 from pipeline.planning.plan import Plan
 from pipeline.progress import Progress
 
@@ -57,7 +58,9 @@ def run(config: RecaptionConfig) -> None:
     score = "of the captioner" if info.has_score else None
     counts = _count(folder)
     marked = {"stage": "pipeline recaption", **made, "decodings": decodings, "score": score}
-    storage.publish_json(marker, {**marked, **({"captioning": counts} if counts else {})})
+    counted = {"captioning": counts} if counts else {}
+    storage.publish_json(marker, {**marked, **counted, **authorship.describe(data, config.name)})
+    dataset_card.name_captioners(data)
     commit.clean_up(folder)
     log.info("recaption: wrote %s", folder)
 

@@ -7,15 +7,16 @@ are. Round 2 of the loop trains on such an overlay; where to cut by score is the
 import dataclasses
 import logging
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, run_dir, storage
-from pipeline.dataset import overlays, shards
+from pipeline.dataset import authorship, overlays, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError
 from pipeline.graph import engine
@@ -66,8 +67,9 @@ def run(config: ScoreConfig) -> None:
     _fill(dataclasses.replace(config, model=model), index.data, folder, todo)
     scores = np.array(_best_scores(folder))
     quantiles = {f"p{q}": round(float(np.percentile(scores, q)), 4) for q in (5, 25, 50, 75, 95)}
-    made_by = {"stage": "pipeline score", "model": model, "revision": checkpoint_info.revision}
-    storage.publish_json(marker, {**made_by, "num_clips": len(scores), "best_score": quantiles})
+    made_by = {"stage": authorship.SCORES, "model": model, "revision": checkpoint_info.revision}
+    scored = _scored(index, config.captions, folder)
+    storage.publish_json(marker, {**made_by, **scored, "num_clips": len(scores), "best_score": quantiles})
     log.info("score: %s: %d clips, best scores %s", folder, len(scores), quantiles)
 
 
@@ -88,14 +90,19 @@ class Scorer:
         (shard,) = batch["shard"].to_pylist()
         tar = storage.read(storage.join(self.data, shards.tar_name(shard)))
         rows = [row for row in overlays.read_clips(self.data, shard, self.config.captions) if row["text"]]
+        records = overlays.read_part(self.data, self.config.captions, shard) if self.config.captions else {}
         parts = [
-            self._score(rows[i : i + self.config.batch_size], tar) for i in range(0, len(rows), self.config.batch_size)
+            self._score(rows[i : i + self.config.batch_size], tar, records)
+            for i in range(0, len(rows), self.config.batch_size)
         ]
         table = pa.Table.from_pylist([row for part in parts for row in part], schema=overlays.CAPTIONS_SCHEMA)
+        table = table.replace_schema_metadata({authorship.DIGEST: authorship.digest(rows)})
         storage.publish_table(storage.join(self.folder, shards.ledger_name(shard)), table)
         return pa.table({"shard": [shard], "clips": [len(rows)]})
 
-    def _score(self, rows: list[shards.ClipRow], tar: bytes) -> list[overlays.CaptionsRow]:
+    def _score(
+        self, rows: list[shards.ClipRow], tar: bytes, records: Mapping[str, overlays.CaptionsRow]
+    ) -> list[overlays.CaptionsRow]:
         flacs = [shards.member(tar, row, "flac") for row in rows]
         decoded = list(self.decoders.map(audio.decode, flacs))
         texts = [text for row in rows for text in row["text"]]
@@ -107,7 +114,12 @@ class Scorer:
         for i, text, cosine in zip(clip_index, texts, cosines, strict=True):
             scored[i].append((cosine, text))
         return [
-            {"key": row["key"], "text": [t for _, t in best], "score": [s for s, _ in best], "captions": None}
+            {
+                "key": row["key"],
+                "text": [text for _, text in best],
+                "score": [score for score, _ in best],
+                "captions": records[row["key"]]["captions"] if records else None,  # which are found by their texts
+            }
             for row, best in zip(rows, map(_best_first, scored), strict=True)
         ]
 
@@ -136,6 +148,19 @@ def _fill(config: ScoreConfig, data: str, folder: str, todo: list[int]) -> None:
     scorers = engine.Actors(Scorer, (config, data, folder), config.actors)
     for row in engine.rows(todo, scorers, in_process=config.actors.in_process):
         progress.add(1, f"{row['clips']} clips in the last")
+
+
+def _scored(index: ClipIndex, captions: str, folder: str) -> dict[str, Any]:
+    """Return which captions were scored: their overlay, who wrote them, and their hash, but for parts of before it was."""
+    scored = {"captions": captions, "scored": authorship.origin(index.data, captions or authorship.OWN)}
+    digests: dict[int, str] = {}
+    for shard in index.shards:
+        with storage.open_parquet(storage.join(folder, shards.ledger_name(shard))) as file:
+            metadata = file.schema_arrow.metadata or {}
+        if (digest := metadata.get(authorship.DIGEST.encode())) is None:
+            return scored
+        digests[shard] = digest.decode()
+    return {**scored, authorship.DIGEST: authorship.joined(digests)}
 
 
 def _best_scores(folder: str) -> list[float]:
