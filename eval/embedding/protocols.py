@@ -28,9 +28,9 @@ class Protocol:
     """Where the protocol could be read."""
 
     @property
-    def changes_audio(self) -> bool:
-        """Return whether the model may get other samples than by ours."""
-        return bool(self.crop or self.fill or self.through_hz)
+    def changes_audio_alone(self) -> bool:
+        """Return whether the texts are ours, and the samples may not be."""
+        return self.prompts == PROMPTS and self.names == "words" and bool(self.crop or self.fill or self.through_hz)
 
 
 OURS = Protocol()

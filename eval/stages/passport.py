@@ -80,9 +80,7 @@ class Measurement:
                 number, difference = self._number(scores), compare.plain(self._difference(ours, scores))
                 source = {"source": protocol.source} if protocol.source else {}
                 found[factor][name] = {"number": number, "difference": difference, **source}
-                if protocol.changes_audio and np.array_equal(
-                    self.embedded[self._view(protocol)], self.embedded[View()]
-                ):
+                if protocol.changes_audio_alone and np.array_equal(scores, ours):
                     found[factor][name]["changes_no_clip"] = True
                 log.info("passport: %s, %s: %.1f", factor, name, 100 * number["value"])
         if self.task.folds:
