@@ -9,7 +9,6 @@ one shard as an Arrow table of one row and returns one. The same steps run on bo
 
 import logging
 import os
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from pipeline import ray_noise
 from pipeline.errors import InputError, JobError
+from pipeline.graph import failures
 from pipeline.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 Step = Callable[[pa.Table], pa.Table]
-FAILURE = "failure"  # column of a row that stands for an error: pickled
 TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
 TASK_MEMORY = (
     512 * 2**20
@@ -182,56 +181,12 @@ def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa
     for step in steps:
         data = _map_tasks(data, step) if isinstance(step, Tasks) else _map_actors(data, step)
     for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
-        table = pa.table(batch)
-        if FAILURE in table.column_names:
-            raise pickle.loads(table[FAILURE][0].as_py())  # noqa: S301  # of our own workers
-        yield table
-
-
-class _Caught:
-    """An actor on Ray whose InputError or JobError comes out as a row, also that of its start."""
-
-    def __init__(self, make: Callable[[], Step]) -> None:
-        try:
-            self.step = make()
-        except (InputError, JobError) as error:
-            self.step = partial(_raise, error)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        return _guarded(self.step, table)
-
-
-def _raise(error: Exception, _: pa.Table) -> pa.Table:
-    raise error
-
-
-def _guarded(step: Step, table: pa.Table) -> pa.Table:
-    """Return what a step returns, or its InputError or JobError as a row, which the steps that follow pass on.
-
-    Ray would make a traceback of the error, in which its message is lost.
-    """
-    if FAILURE in table.column_names:
-        return table
-    try:
-        return step(table)
-    except (InputError, JobError) as error:
-        return pa.table({FAILURE: [pickle.dumps(error)]})
-
-
-def _guarded_task(step: Step) -> Step:
-    """Return `_guarded` of a step under the name of the step, by which Ray calls its tasks."""
-
-    def task(table: pa.Table) -> pa.Table:
-        return _guarded(step, table)
-
-    function = step.func if isinstance(step, partial) else step
-    task.__name__ = getattr(function, "__name__", type(function).__name__)
-    return task
+        yield failures.raised(pa.table(batch))
 
 
 def _map_tasks(data: "ray.data.Dataset", step: Tasks) -> "ray.data.Dataset":
     return data.map_batches(
-        _guarded_task(step.function),
+        failures.task(step.function),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=TASK_CPUS,
@@ -251,7 +206,7 @@ def _map_actors(data: "ray.data.Dataset", step: Actors) -> "ray.data.Dataset":
         enable_true_multi_threading=True,
     )
     return data.map_batches(
-        type(step.kind.__name__, (_Caught,), {}),  # by whose name Ray calls the actor
+        type(step.kind.__name__, (failures.GuardedActor,), {}),  # by whose name Ray calls the actor
         fn_constructor_args=(partial(step.kind, *step.arguments),),
         batch_size=1,
         batch_format="pyarrow",
