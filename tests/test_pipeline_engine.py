@@ -177,8 +177,11 @@ def test_on_ray_the_error_of_a_step_comes_without_a_traceback_of_ray(
 
 
 def test_on_ray_a_single_call_raises_its_error_without_a_traceback_of_ray(ray_session: None) -> None:
+    def fail(shards: pa.Table) -> pa.Table:  # Ray takes functions, no other callables
+        return Failing(1, WRONG)(shards)
+
     with pytest.raises(InputError) as caught:
-        engine.run_single(Failing(1, WRONG), pa.table({"shard": [1]}), in_process=False)
+        engine.run_single(fail, pa.table({"shard": [1]}), in_process=False)
     assert type(caught.value) is InputError and str(caught.value) == str(WRONG)
 
 
