@@ -54,8 +54,7 @@ def test_two_workers_learn_what_is_easy_to_hear(ray_session: None, config: Finet
     outputs = best.model.encode_clips([sources.read_samples(clip) for clip in clips]).outputs
     assert torch.allclose(outputs.sum(dim=1), torch.ones(len(clips)), atol=1e-5)
     right = [best.model.labels[guess] in clip.tags for guess, clip in zip(outputs.argmax(dim=1), clips, strict=True)]
-    # Each worker validates its share with BatchNorm statistics of its own; the saved ones may differ by a clip or two.
-    assert np.mean(right) > 0.8
+    assert np.mean(right) > 0.9
     assert {c.key for c in clips} == checkpoint.selected_on(str(tmp_path / "out" / "best"))
     assert not {c.key for c in clips} & checkpoint.trained_on(str(tmp_path / "out"))
     assert (tmp_path / "out" / "report.html").exists()

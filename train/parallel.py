@@ -133,6 +133,16 @@ def from_leader(value: int, device: torch.device) -> int:
     return int(shared)
 
 
+def share_buffers(network: nn.Module) -> None:
+    """Give every rank the buffers of rank 0, as a training step of DDP does at its start: those that are saved."""
+    if not _several():
+        return
+    for buffer in network.buffers():
+        shared = buffer.contiguous()
+        distributed.broadcast(shared, src=0)
+        buffer.copy_(shared)
+
+
 def agree(value: int) -> bool:
     """Return whether every rank has the same value."""
     return len(set(gather_objects(value))) == 1

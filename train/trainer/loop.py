@@ -214,6 +214,7 @@ class _Run:
 
     def _measured(self, network: nn.Module) -> dict[str, float]:
         assert self.hooks.validate is not None
+        parallel.share_buffers(network)  # or each rank measures with BatchNorm statistics of its own
         network.eval()
         metrics = {name: round(value, 6) for name, value in self.hooks.validate(network).items()}
         network.train()
