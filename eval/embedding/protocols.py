@@ -1,9 +1,9 @@
 """How others evaluate zero-shot classification: their prompts, and what they do to the audio. Each names its source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from eval.embedding.view import Crop, Fill
+from eval.embedding.view import AS_IT_IS, Crop, View
 from train.metrics.zero_shot import PROMPTS
 
 CROPS: tuple[Crop, ...] = ("first", "middle", "random")
@@ -18,33 +18,31 @@ class Protocol:
     """Templates with {} for the class; the embeddings of several are averaged."""
     names: Literal["words", "labels"] = "words"
     """What stands in the prompt: the class in words ("sea waves"), or its label as it is written ("sea_waves")."""
-    crop: Crop = ""
-    """What is left of a clip longer than the model's; empty averages windows."""
-    fill: Fill = ""
-    """How a clip shorter than the model's is brought to its length; empty is the model's own way."""
-    through_hz: int = 0
-    """Rate that the audio goes through before the model's."""
+    view: View = AS_IT_IS
+    """How the audio is read; its length is the model's."""
     source: str = ""
     """Where the protocol could be read."""
+
+    def view_of(self, clip_s: float) -> View:
+        """Return the view for a model that takes so many seconds; without crop or fill it is the same for all models."""
+        return replace(self.view, length_s=clip_s) if self.view.crop or self.view.fill else self.view
 
     @property
     def changes_audio_alone(self) -> bool:
         """Return whether the texts are ours, and the samples may not be."""
-        return self.prompts == PROMPTS and self.names == "words" and bool(self.crop or self.fill or self.through_hz)
+        return self.view != AS_IT_IS and (self.prompts, self.names) == (PROMPTS, "words")
 
 
 OURS = Protocol()
 PUBLISHED = {
     "LAION-CLAP": Protocol(
         prompts=("This is a sound of {}.",),
-        crop="random",
-        fill="repeat",
+        view=View(crop="random", fill="repeat"),
         source="Wu et al. 2022, arXiv 2211.06687; the defaults of transformers' ClapFeatureExtractor and zero-shot pipeline",
     ),
     "MS CLAP": Protocol(
         prompts=("this is the sound of {}",),
-        crop="random",
-        fill="repeat",
+        view=View(crop="random", fill="repeat"),
         source="github.com/microsoft/CLAP, examples/zero_shot_classification.py and msclap/CLAPWrapper.py",
     ),
     "MTEB": Protocol(
@@ -64,11 +62,11 @@ ONE_AT_A_TIME: dict[str, dict[str, Protocol]] = {
         "this is the sound of {}": Protocol(prompts=("this is the sound of {}",)),
         "labels as they are written": Protocol(names="labels"),
     },
-    "crop": {f"{crop} part of longer clips": Protocol(crop=crop) for crop in CROPS},
+    "crop": {f"{crop} part of longer clips": Protocol(view=View(crop=crop)) for crop in CROPS},
     "padding": {
-        "zeros that count as sound": Protocol(fill="zeros"),
-        "the clip repeated": Protocol(fill="repeat"),
+        "zeros that count as sound": Protocol(view=View(fill="zeros")),
+        "the clip repeated": Protocol(view=View(fill="repeat")),
     },
-    "rate": {f"through {rate_hz / 1000:g} kHz": Protocol(through_hz=rate_hz) for rate_hz in RATES_HZ},
+    "rate": {f"through {rate_hz / 1000:g} kHz": Protocol(view=View(through_hz=rate_hz)) for rate_hz in RATES_HZ},
 }
 """By what differs: protocols that differ from ours in that alone."""

@@ -15,7 +15,7 @@ from eval.embedding.cache import Embeddings, embed
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
 from eval.embedding.protocols import ONE_AT_A_TIME, OURS, PUBLISHED, Protocol
-from eval.embedding.view import View
+from eval.embedding.view import AS_IT_IS
 from eval.report import passport as pages
 from eval.results import compare, scoring
 from eval.results.compare import Difference
@@ -63,7 +63,7 @@ class Measurement:
         """Take what our own protocol embeds, `ours`; the other protocols embed the same clips."""
         self.config, self.loaded, self.task, self.names = config, loaded, task, names
         self.clips = ours.clips
-        self.embedded = {View(): ours.outputs}
+        self.embedded = {AS_IT_IS: ours.outputs}
         self.truth = scoring.truth(self.clips, names)
         one_label = scoring.one_label(self.truth) if task.labels == "one" else np.zeros(0, int)
         self.exclusive = len(one_label) > 0
@@ -89,19 +89,13 @@ class Measurement:
 
     def _scores(self, protocol: Protocol) -> np.ndarray:
         """Return the similarities (N, C) of the clips to the classes."""
-        view = self._view(protocol)
+        view = protocol.view_of(self.loaded.model.config.clip_s)
         if view not in self.embedded:
             found = embed(self.config, self.loaded, self.clips, view)
             if found.missing:
                 raise JobError(f"{len(found.missing)} clips can be read no more, such as {next(iter(found.missing))}")
             self.embedded[view] = found.outputs
         return np.asarray(self.embedded[view] @ self._class_vectors(protocol).T)
-
-    def _view(self, protocol: Protocol) -> View:
-        if not (protocol.crop or protocol.fill):  # no length: the same embeddings serve models of any length
-            return View(through_hz=protocol.through_hz)
-        length_s = self.loaded.model.config.clip_s
-        return View(length_s=length_s, crop=protocol.crop, fill=protocol.fill, through_hz=protocol.through_hz)
 
     def _class_vectors(self, protocol: Protocol) -> np.ndarray:
         """Return the unit vectors (C, D) of the classes: the means over the prompts."""

@@ -20,10 +20,7 @@ CAPTIONS_SCHEMA = pa.schema(
         ("key", pa.string()),
         ("text", pa.list_(pa.string())),  # captions, best first
         ("score", pa.list_(pa.float64())),  # in the same order; overlay.json names what they are scores of; may be null
-        (
-            "captions",
-            pa.string(),
-        ),  # JSON: the `CaptionRecord` of each, in any order; null where they are the shard's own
+        ("captions", pa.string()),  # JSON: `CaptionRecord` of each, in any order; null where they are the shard's own
     ]
 )
 AUDIT_SCHEMA = pa.schema(  # lists in the order of `text`

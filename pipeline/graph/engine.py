@@ -20,13 +20,13 @@ import pyarrow as pa
 from pipeline import ray_noise
 from pipeline.errors import InputError, JobError
 from pipeline.graph import failures
+from pipeline.graph.failures import Step
 from pipeline.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     import ray.data
     import torch
 
-Step = Callable[[pa.Table], pa.Table]
 TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
 TASK_MEMORY = (
     512 * 2**20
