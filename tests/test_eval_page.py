@@ -54,12 +54,12 @@ GENERATION = {"out": "s3://b/guided", "captioner": "build/writer", "captioner_re
 PRETRAINED = {
     "stage": "train pretrain", "data": ["s3://b/guided"], "num_clips": 40, "init": "s3://b/stage1/",
     "init_audio": "build/mn04", "generation": GENERATION, "keep_fraction": 0.5, "best_only": True,
-    "overlay": {"model": "build/scorer", "revision": "d" * 64},
+    "overlay": {"stage": "pipeline score", "model": "build/scorer", "revision": "d" * 64},
 }  # fmt: skip
 SEVERAL = {
     "stage": "train pretrain", "data": ["build/one", "build/two"], "num_clips": 7, "init": "", "init_audio": "",
     "origins": [{"generation": {"out": "build/one", "captioner": "build/x"}}, {}], "keep_fraction": 1.0,
-    "best_only": False, "overlay": [{"model": "build/s", "revision": "e" * 64}] * 2,
+    "best_only": False, "overlay": [{"stage": "pipeline score", "model": "build/s", "revision": "e" * 64}] * 2,
 }  # fmt: skip
 TUNED = {"stage": "train finetune", "data": "build/esc50/metadata.csv", "init_audio": "build/mn04", "num_clips": 9}
 
