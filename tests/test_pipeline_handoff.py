@@ -38,7 +38,7 @@ class Recording:
     def __init__(self, config: CaptionActorConfig) -> None:
         self.batches: list[ClipBatch] = []
 
-    def reject(self, tags: list[str]) -> tuple[str, str] | None:
+    def reject(self, tags: list[str], texts: list[str]) -> tuple[str, str] | None:
         return ("unknown_tags", "by this test") if "no" in tags else None
 
     def caption(self, clips: ClipBatch) -> CaptionedBatch:

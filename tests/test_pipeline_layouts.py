@@ -208,6 +208,7 @@ def test_nemo_and_lhotse_cut_clips_out_of_recordings(tmp_path: Path) -> None:
 def test_wavcaps_finds_audio_by_id(tmp_path: Path) -> None:
     write(tmp_path / "waveforms" / "FreeSound_flac" / "180256.flac")
     row = {"id": "180256", "caption": "Rain falls.", "duration": 9.5, "href": "/people/x/sounds/180256/", "author": "x",
+           "description": "Recorded at night.",
            "download_link": "https://freesound.org/people/x/sounds/180256/download"}  # fmt: skip
     youtube = {"id": "Yb0RFKhbpFJA.wav", "caption": "Wind blows.", "duration": 10.0}
     document = json.dumps({"num_captions_per_audio": 1, "data": [row, youtube]})
@@ -215,6 +216,9 @@ def test_wavcaps_finds_audio_by_id(tmp_path: Path) -> None:
     assert one.uri == str(tmp_path / "waveforms" / "FreeSound_flac" / "180256.flac")
     assert (one.recording_id, one.captions, one.key) == ("freesound:180256", ("Rain falls.",), "180256")
     assert two.recording_id == "youtube:b0RFKhbpFJA"
+    file = str(tmp_path / "json_files" / "FreeSound" / "fsd_final.json")
+    raw = list(sources.list_clips(file, column_names="captions=description"))
+    assert [clip.captions for clip in raw] == [("Recorded at night.",), ()]
 
 
 # Packed audio

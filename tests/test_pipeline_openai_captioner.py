@@ -21,7 +21,7 @@ from pipeline.dataset import overlays, selection, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import FilterConfig, SelectionConfig
 from pipeline.errors import InputError, JobError
-from pipeline.graph import captioners, endpoint, prompts
+from pipeline.graph import captioners, endpoint
 from pipeline.graph.caption_config import CaptionActorConfig, CaptionConfig, CaptionSpeedConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.stages import caption, listen, recaption
@@ -103,23 +103,6 @@ def test_the_requests_hold_clip_instruction_and_decoding(job: CaptionConfig, ser
     assert texts == {f"Tags: {', '.join(tags)}. Go." for tags in index.tags()}
     assert {(b["model"], b["temperature"], b["top_p"], b["n"]) for b in server.bodies} == {("acme/earwig", 0.7, 0.8, 2)}
     assert len({body["seed"] for body in server.bodies}) == 24
-
-
-def test_a_text_model_writes_from_tags_and_captions_without_audio(job: CaptionConfig, server: ChatServer) -> None:
-    server.fault_every = 0
-    caption.run(dataclasses.replace(job, rewrite="tags"))
-    index = ClipIndex(job.out)
-    wanted = {prompts.TEMPLATES["from-tags"].replace("{tags}", ", ".join(tags)) for tags in index.tags()}
-    assert {body["messages"][0]["content"] for body in server.bodies} == wanted
-    server.bodies.clear()
-    again = RecaptionConfig(
-        captioner="openai:text", captioner_url=server.url, decoding=GREEDY, rewrite="captions", guidance=("none",),
-        data=job.out, name="rewritten", actors=ActorConfig(max=0), prompt="Shorter: {captions}",
-    )  # fmt: skip
-    recaption.run(again)
-    assert {body["messages"][0]["content"] for body in server.bodies} == {f"Shorter: {t[0]}" for t in index.texts()}
-    with pytest.raises(InputError, match="--rewrite 'captions': new clips have no captions; use `pipeline recaption`"):
-        caption.run(dataclasses.replace(job, rewrite="captions", out=f"{job.out}-new"))
 
 
 COMMAND = """

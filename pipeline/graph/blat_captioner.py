@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline import audio, storage
 from pipeline.errors import InputError
 from pipeline.graph.caption_config import CaptionActorConfig, Guidance
-from pipeline.graph.captioner import CaptionedBatch, CaptionerInfo, ClipBatch, TagFilter, distinct
+from pipeline.graph.captioner import CaptionedBatch, CaptionerInfo, ClipBatch, ClipFilter, distinct
 from pipeline.graph.shard_batch import CaptionRow
 from train.models.captioner.decoding import Decoding
 
@@ -41,13 +41,13 @@ def describe(config: CaptionActorConfig) -> CaptionerInfo:
     )
 
 
-def tag_filter(config: CaptionActorConfig) -> TagFilter:
+def clip_filter(config: CaptionActorConfig) -> ClipFilter:
     """Return which clips would be captioned, by their tags."""
     from train import checkpoint
 
     if config.guidance != ("tags",):
-        return TagFilter()
-    return TagFilter(any_of=frozenset(storage.read_json(storage.join(config.captioner, checkpoint.TAGS_FILE))))
+        return ClipFilter()
+    return ClipFilter(any_of=frozenset(storage.read_json(storage.join(config.captioner, checkpoint.TAGS_FILE))))
 
 
 class GenerationSpec(NamedTuple):
@@ -79,7 +79,7 @@ class BlatCaptioner:
         ]
         self.model_lock = threading.Lock()  # one batch at a time on the model
 
-    def reject(self, tags: Sequence[str]) -> tuple[str, str] | None:
+    def reject(self, tags: Sequence[str], texts: Sequence[str]) -> tuple[str, str] | None:
         """See `Captioner.reject`: guidance by given tags needs one that the captioner knows."""
         if self.config.guidance not in (("tags",), ("shuffled",)) or self.known & set(tags):
             return None

@@ -83,7 +83,7 @@ class CaptionActor:
             if row["status"] != "ready":
                 continue
             last = first + min(row["num_samples"], self.captioner.clip_samples)
-            if rejected := self.captioner.reject(row["tags"]):
+            if rejected := self.captioner.reject(row["tags"], row.get("texts") or ()):
                 batch.clips[index] = end_clip(row, "filtered", "caption", *rejected)
             else:
                 ready.append(ReadyClip(row, others[index], first, last))

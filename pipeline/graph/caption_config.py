@@ -62,8 +62,9 @@ class CaptionActorConfig:
     """Instruction to an LLM: guided, unguided, or a text of your own, with {tags} where the tags belong. Empty takes guided
     for clips with tags and unguided for others."""
     rewrite: Literal["", "tags", "captions"] = field(default="", metadata={KINDS: ("openai",)})
-    """Let a text LLM write the captions from the clip's tags, or in `recaption` from the dataset's captions, which
-    --prompt names {captions}. No audio is sent. Empty: the model gets the audio."""
+    """Let a text LLM write the captions from the clip's tags, or from the captions that it has: in `caption` those of the
+    source, or another text that --columns captions=title names, in `recaption` those of the dataset. --prompt names them
+    {captions}. No audio is sent. Empty: the model gets the audio."""
     clip_s: float = field(default=30.0, metadata=LLM)
     """Seconds of each clip, from its start, that an LLM gets."""
     max_words: int = field(default=40, metadata=LLM)

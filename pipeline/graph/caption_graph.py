@@ -54,7 +54,7 @@ def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> 
         return 0
     in_process = config.actors.in_process
     if config.audio_filter.drop_copies:
-        task = Fingerprinter(make_reader(config, out, plan, clip_s), captioners.tag_filter(config))
+        task = Fingerprinter(make_reader(config, out, plan, clip_s), captioners.clip_filter(config))
         fingerprint_pass.run(out, num_shards, task, in_process)
     num_clips = sum(plan.count_clips(out, todo))
     progress = ProgressReporter(num_clips, config.actors, plan.made_from.max_shard_mb or 0)

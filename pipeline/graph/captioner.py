@@ -20,7 +20,7 @@ class ClipBatch(NamedTuple):
     num_samples: list[int]  # true lengths, at most T
     rate_hz: int
     shard: int  # number of the shard that the clips are of
-    texts: list[list[str]]  # captions that the clips have already, where they are captioned again
+    texts: list[list[str]]  # captions or titles that the clips have already, where captions are written from them
 
 
 class CaptionedBatch(NamedTuple):
@@ -56,14 +56,17 @@ def distinct(captions: Sequence[CaptionRow]) -> list[CaptionRow]:
     return list(first.values())
 
 
-class TagFilter(NamedTuple):
-    """Which clips a captioner takes, by their tags."""
+class ClipFilter(NamedTuple):
+    """Which clips a captioner takes, by their tags and texts."""
 
     needs_tag: bool = False
     any_of: frozenset[str] | None = None  # a clip needs one of these; None: it needs none of them
+    needs_text: bool = False
 
-    def passes(self, tags: Sequence[str]) -> bool:
-        """Return whether a clip with these tags is taken."""
+    def passes(self, tags: Sequence[str], texts: Sequence[str]) -> bool:
+        """Return whether a clip with these tags and texts is taken."""
+        if self.needs_text and not texts:
+            return False
         return (bool(tags) or not self.needs_tag) and (self.any_of is None or not self.any_of.isdisjoint(tags))
 
 
@@ -72,8 +75,8 @@ class Captioner(Protocol):
 
     clip_samples: int  # T
 
-    def reject(self, tags: Sequence[str]) -> tuple[str, str] | None:
-        """Return why a clip with these tags cannot be captioned, as a reason and its detail, or None."""
+    def reject(self, tags: Sequence[str], texts: Sequence[str]) -> tuple[str, str] | None:
+        """Return why a clip with these tags and texts cannot be captioned, as a reason and its detail, or None."""
         ...
 
     def caption(self, clips: ClipBatch) -> CaptionedBatch:

@@ -7,7 +7,7 @@ from pipeline import sources, storage
 from pipeline.errors import InputError
 from pipeline.graph import blat_captioner, hf_captioner, openai_captioner, prompts
 from pipeline.graph.caption_config import CaptionActorConfig, CaptionConfig, check_fields
-from pipeline.graph.captioner import Captioner, CaptionerInfo, TagFilter
+from pipeline.graph.captioner import Captioner, CaptionerInfo, ClipFilter
 from pipeline.planning.draft import PlanDraft, draft_plan
 
 ConfigT = TypeVar("ConfigT", bound=CaptionActorConfig)
@@ -36,9 +36,9 @@ def make(config: CaptionActorConfig, folder: str = "") -> Captioner:
     return hf_captioner.HfCaptioner(config) if config.kind == "hf" else blat_captioner.BlatCaptioner(config)
 
 
-def tag_filter(config: CaptionActorConfig) -> TagFilter:
-    """Return which clips would be captioned, by their tags."""
-    return blat_captioner.tag_filter(config) if config.kind == "blat" else prompts.tag_filter(config)
+def clip_filter(config: CaptionActorConfig) -> ClipFilter:
+    """Return which clips would be captioned, by their tags and texts."""
+    return blat_captioner.clip_filter(config) if config.kind == "blat" else prompts.clip_filter(config)
 
 
 def check_command(config: CaptionConfig) -> tuple[CaptionerInfo, PlanDraft]:
@@ -47,7 +47,7 @@ def check_command(config: CaptionConfig) -> tuple[CaptionerInfo, PlanDraft]:
         raise InputError("--source", config.source, sources.SOURCE_HINT)
     info = describe(config)
     check_fields(config)
-    if config.rewrite == "captions":
-        raise InputError("--rewrite", config.rewrite, "new clips have no captions; use `pipeline recaption`")
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return info, draft_plan(config.out, config.source, config.folds, *bounds, config.columns)
+    return info, draft_plan(
+        config.out, config.source, config.folds, *bounds, config.columns, config.rewrite == "captions"
+    )

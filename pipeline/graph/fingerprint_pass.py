@@ -7,7 +7,7 @@ import pyarrow as pa
 from pipeline import audio
 from pipeline.audio import fingerprint
 from pipeline.graph import engine
-from pipeline.graph.captioner import TagFilter
+from pipeline.graph.captioner import ClipFilter
 from pipeline.graph.reader import READERS, Reader
 from pipeline.planning.tables import PlanRow
 from pipeline.progress import Progress
@@ -17,15 +17,15 @@ from pipeline.quality import deduplication
 class Fingerprinter:
     """What a task of the pass does; pickled to each."""
 
-    def __init__(self, reader: Reader, tag_filter: TagFilter) -> None:
+    def __init__(self, reader: Reader, clip_filter: ClipFilter) -> None:
         """Take the job's reader, and which clips would be captioned."""
-        self.reader, self.tag_filter = reader, tag_filter
+        self.reader, self.clip_filter = reader, clip_filter
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Publish the fingerprints of the clips of one shard that would be captioned: others must not be the kept ones."""
         (shard,) = batch["shard"].to_pylist()
         rows = self.reader.plan.read_shard(self.reader.out, shard)
-        rows = [row for row in rows if self.tag_filter.passes(row["tags"])]
+        rows = [row for row in rows if self.clip_filter.passes(row["tags"], row.get("texts") or ())]
         with ThreadPoolExecutor(READERS) as pool:
             words = list(filter(None, pool.map(self._words, rows)))
         deduplication.write_words(self.reader.out, shard, words)

@@ -56,9 +56,9 @@ class HfCaptioner:
         self.batch_size = config.batch_size  # smaller once the GPU's memory was short
         self.model_lock = threading.Lock()  # one batch at a time on the model
 
-    def reject(self, tags: Sequence[str]) -> tuple[str, str] | None:
+    def reject(self, tags: Sequence[str], texts: Sequence[str]) -> tuple[str, str] | None:
         """See `Captioner.reject`."""
-        return prompts.reject(self.config, tags)
+        return prompts.reject(self.config, tags, texts)
 
     def caption(self, clips: ClipBatch) -> CaptionedBatch:
         """See `Captioner.caption`."""

@@ -101,9 +101,9 @@ class OpenAiCaptioner:
         self.tagger = TagPredictor(config) if config.tagger else None
         self.tagger_lock = threading.Lock()  # one batch at a time
 
-    def reject(self, tags: Sequence[str]) -> tuple[str, str] | None:
+    def reject(self, tags: Sequence[str], texts: Sequence[str]) -> tuple[str, str] | None:
         """See `Captioner.reject`."""
-        return prompts.reject(self.config, tags)
+        return prompts.reject(self.config, tags, texts)
 
     def caption(self, clips: ClipBatch) -> CaptionedBatch:
         """See `Captioner.caption`."""

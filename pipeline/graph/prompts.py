@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.graph.caption_config import CaptionActorConfig, Guidance
-from pipeline.graph.captioner import ClipBatch, TagFilter
+from pipeline.graph.captioner import ClipBatch, ClipFilter
 
 TAGS, CAPTIONS = "{tags}", "{captions}"
 TEMPLATES = {
@@ -96,11 +96,16 @@ def instructions(
     return found
 
 
-def tag_filter(config: CaptionActorConfig) -> TagFilter:
-    """Return which clips are captioned, by their tags: guidance by given tags alone needs one."""
-    return TagFilter(needs_tag=set(config.guidance) <= {"tags", "shuffled"})
+def clip_filter(config: CaptionActorConfig) -> ClipFilter:
+    """Return which clips are captioned: guidance by given tags alone needs a tag, and texts to rewrite are needed."""
+    needs_tag = set(config.guidance) <= {"tags", "shuffled"}
+    return ClipFilter(needs_tag=needs_tag, needs_text=config.rewrite == "captions")
 
 
-def reject(config: CaptionActorConfig, tags: Sequence[str]) -> tuple[str, str] | None:
+def reject(config: CaptionActorConfig, tags: Sequence[str], texts: Sequence[str]) -> tuple[str, str] | None:
     """See `Captioner.reject`."""
-    return None if tag_filter(config).passes(tags) else ("no_tags", "guidance needs a tag")
+    if clip_filter(config).passes(tags, texts):
+        return None
+    if config.rewrite == "captions" and not texts:
+        return "no_text", "the source gives no caption or title to rewrite; --columns captions=<column> names one"
+    return "no_tags", "guidance needs a tag"

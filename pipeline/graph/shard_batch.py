@@ -34,7 +34,6 @@ CLIP = pa.struct(
         ("flac_offset", pa.int64()),
         ("flac_size", pa.int64()),
         ("captions", pa.list_(CAPTION)),
-        ("texts", pa.list_(pa.string())),
     ]
 )
 SHARD = pa.schema(
@@ -72,7 +71,6 @@ class ClipRow(PlanRow, total=False):
     flac_offset: int  # in the file that `ShardBatch.audio` names
     flac_size: int
     captions: list[CaptionRow] | None
-    texts: list[str] | None  # captions that it has already, where it is captioned again
 
 
 @dataclass(kw_only=True)

@@ -26,9 +26,14 @@ from pipeline.progress import Progress
 from pipeline.sources.clip import Clip
 
 COMPARED_FIELDS = (  # in which two plans may differ
-    "source", "folds", "clips_per_shard", "max_shard_mb", "columns", "lists", "allow", "fingerprints",
+    "source", "folds", "clips_per_shard", "max_shard_mb", "columns", "texts", "lists", "allow", "fingerprints",
 )  # fmt: skip
-LATER = ("cut_start_s", "cut_end_s", "note")  # hashed where a clip has one: plans of before December 2026 have none
+LATER = (
+    "cut_start_s",
+    "cut_end_s",
+    "note",
+    "texts",
+)  # hashed where a clip has one: plans of before December 2026 have none
 CLIP_FIELDS = {"origin": "recording_id"}  # column -> field of `Clip`, where they differ
 HASHED = ("key", "source_id", "origin", "fault", "start_s", "end_s", "tags", "mids")
 
@@ -48,8 +53,11 @@ def draft_plan(
     decontamination: DecontaminationConfig,
     max_shard_mb: float = MAX_SHARD_MB,
     columns: str = "",
+    texts: bool = False,
 ) -> PlanDraft:
     """Return the plan of a source, from the published one where nothing has changed since; writes nothing to `out`.
+
+    With `texts` the plan holds the captions or titles that the source gives.
 
     Raises:
         InputError: when the source cannot be listed, two clips share a key, or `out` has another plan.
@@ -66,6 +74,7 @@ def draft_plan(
         clips_per_shard=clips_per_shard,
         max_shard_mb=max_shard_mb,
         columns=columns,
+        texts=texts,
     )
     published = read_plan(storage.resolve(out)) if out else None
     if published and published.made_from.max_shard_mb is None:
@@ -140,6 +149,7 @@ def _fill_tables(
     for clips in listing:
         sets = [matcher.match(clip) for clip in clips]
         columns = {name: [getattr(clip, CLIP_FIELDS.get(name, name)) for clip in clips] for name in _LISTED}
+        columns["texts"] = [clip.captions if made_from.texts else () for clip in clips]
         tables.add({**columns, "excluded": sets})
         hashed = [*HASHED, *(name for name in LATER if any(columns[name]))]
         digest.update(json.dumps([[columns[name] for name in hashed], sets]).encode())
@@ -148,11 +158,17 @@ def _fill_tables(
         excluded.update(filter(None, sets))
         seconds += sum(max(0.0, clip.end_s - clip.start_s) for clip in clips)
         counts.update(
-            clips=len(clips), untagged=sum(not c.tags for c in clips), faults=sum(bool(c.fault) for c in clips)
+            clips=len(clips),
+            untagged=sum(not c.tags for c in clips),
+            faults=sum(bool(c.fault) for c in clips),
+            with_text=sum(map(bool, columns["texts"])),
         )
         progress.add(len(clips))
     if not counts["clips"]:
         raise errors.InputError("--source", made_from.source, sources.no_clip(made_from.folds))
+    if made_from.texts and not counts["with_text"]:
+        remedy = "gives no clip a caption or title to rewrite; --columns captions=<column> names the column"
+        raise errors.InputError("--source", made_from.source, remedy)
     plan = Plan(
         hash=digest.hexdigest(),
         num_clips=counts["clips"],
@@ -168,7 +184,7 @@ def _fill_tables(
     return plan, tables, _same_key(np.concatenate(key_hashes), tables)
 
 
-_LISTED = [name for name in SCHEMA.names if name != "excluded"]
+_LISTED = [name for name in SCHEMA.names if name not in ("excluded", "texts")]
 
 
 def _same_key(key_hashes: np.ndarray, tables: TableWriter) -> str:

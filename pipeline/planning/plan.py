@@ -37,6 +37,8 @@ class MadeFrom:
     """Megabytes in a shard at most; 0 and None bound by clips alone. None: planned before there was this bound."""
     columns: str = ""
     """Columns of a table that are named otherwise."""
+    texts: bool = False
+    """Whether the captions or titles that the source gives are planned."""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "MadeFrom":
@@ -51,11 +53,13 @@ class MadeFrom:
             clips_per_shard=content["clips_per_shard"],
             max_shard_mb=content.get("max_shard_mb"),
             columns=content.get("columns", ""),
+            texts=content.get("texts", False),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return what plan.json holds: fields that were added later are left out where they are empty."""
-        omitted = {name for name, empty in (("max_shard_mb", None), ("columns", "")) if getattr(self, name) == empty}
+        later = {"max_shard_mb": None, "columns": "", "texts": False}
+        omitted = {name for name, empty in later.items() if getattr(self, name) == empty}
         return {name: value for name, value in vars(self).items() if name not in omitted}
 
 

@@ -42,12 +42,13 @@ SCHEMA = pa.schema(
         ("end_s", pa.float64()),
         ("tags", pa.list_(pa.string())),
         ("mids", pa.list_(pa.string())),
+        ("texts", pa.list_(pa.string())),  # the source's own captions or titles, where they are planned
     ]
 )
 
 
 class PlanRow(TypedDict):
-    """A row of SCHEMA: a planned clip. Tables of early datasets lack `cut_start_s`, `cut_end_s` and `note`."""
+    """A row of SCHEMA: a planned clip. Tables of early datasets lack the fields that are not required."""
 
     key: str
     uri: str
@@ -64,6 +65,7 @@ class PlanRow(TypedDict):
     end_s: float
     tags: list[str]
     mids: list[str]
+    texts: NotRequired[list[str] | None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,7 @@ def _json(uri: str, stats: ListingStats, options: Options) -> Iterator[Clip]:
     if lhotse.is_lhotse(first[1]):
         lines = ((line, lhotse.from_lhotse(fields)) for line, fields in lines)
     if published_tables.is_wavcaps(first[1]):
-        yield from published_tables.list_wavcaps(uri, lines, stats)
+        yield from published_tables.list_wavcaps(uri, lines, stats, options.columns.get("captions", "caption"))
     elif youtube.is_youtube(columns.choose(uri, first[1], options.columns)):
         yield from _headed(uri, list(first[1]), lines, stats, options)
     else:

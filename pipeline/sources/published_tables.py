@@ -48,11 +48,14 @@ def is_wavcaps(fields: Mapping[str, Any]) -> bool:
     return {"id", "caption", "duration"} <= set(fields) and not {"audio", "file", "path"} & set(fields)
 
 
-def list_wavcaps(uri: str, rows: Iterable[Row], stats: ListingStats) -> Iterator[Clip]:
-    """Yield the clips of one of WavCaps' JSON files; the audio lies beside it or in its `<part>_flac` folder."""
+def list_wavcaps(uri: str, rows: Iterable[Row], stats: ListingStats, captions: str = "caption") -> Iterator[Clip]:
+    """Yield the clips of one of WavCaps' JSON files; the audio lies beside it or in its `<part>_flac` folder.
+
+    `captions` names the field with the texts: Freesound's and BBC's parts also have the raw `description`.
+    """
     folder, _, table = uri.rpartition("/")
     files = AudioFolder(folder, table)
-    stats.columns |= {"file": "id", "captions": "caption", "source": "href"}
+    stats.columns |= {"file": "id", "captions": captions, "source": "href"}
     for line, fields in rows:
         stats.read["rows"] += 1
         name = text_of(fields["id"])
@@ -65,7 +68,7 @@ def list_wavcaps(uri: str, rows: Iterable[Row], stats: ListingStats) -> Iterator
             uri=files.locate(stem(name)),
             source_id=name,
             recording_id=f"youtube:{youtube[1]}" if youtube else find_recording_id(links),
-            captions=tuple(texts(fields.get("caption"), CAPTION_SEPARATOR)),
+            captions=tuple(texts(fields.get(captions), CAPTION_SEPARATOR)),
         )
 
 

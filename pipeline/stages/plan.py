@@ -21,6 +21,8 @@ class PlanConfig:
     """Keep only rows with one of these values in the fold column; empty keeps all."""
     columns: str = ""
     """Columns of a table that are named otherwise, as in file=path,labels=tags."""
+    texts: bool = False
+    """Plan the captions or titles that the source gives, for `caption --rewrite captions`."""
     out: str = ""
     """Folder or URI of the dataset; `caption` with the same --out fills the plan."""
     clips_per_shard: int = 512
@@ -67,4 +69,4 @@ def _estimate(config: PlanConfig) -> str:
 
 def _draft(config: PlanConfig) -> PlanDraft:
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return draft_plan(config.out, config.source, config.folds, *bounds, config.columns)
+    return draft_plan(config.out, config.source, config.folds, *bounds, config.columns, config.texts)

@@ -33,7 +33,7 @@ class NoOpCaptioner:
     def __init__(self, _config: CaptionActorConfig) -> None:
         self.clip_samples = round(self.clip_s * audio.SAMPLE_RATE_HZ)
 
-    def reject(self, tags: Sequence[str]) -> tuple[str, str] | None:
+    def reject(self, tags: Sequence[str], texts: Sequence[str]) -> tuple[str, str] | None:
         """See `Captioner.reject`."""
         return None
 
