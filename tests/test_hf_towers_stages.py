@@ -21,9 +21,11 @@ from tests.support import hf_claps, sounds50
 from tests.support.interrupted import launch_interrupted
 from train import checkpoint
 from train.configs import PRETRAIN
+from train.models.encoders.configs import Cnn14Config
 from train.models.hf_towers import HfTowers
 from train.pretrained import Embedder
-from train.stages import training
+from train.stages import finetune, training
+from train.stages.finetune import FinetuneConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.trainer.optim import OptimConfig
 
@@ -122,6 +124,29 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     call(pretrain(dataset, folder, out))
     whole, resumed = weights(str(tuned)), weights(str(out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("kind", hf_claps.KINDS)
+def test_its_audio_tower_learns_labels_and_is_a_classifier_of_ours(kind: str, tmp_path: Path) -> None:
+    """By `eval finetune`, which trains on every fold: the front end goes on with the network."""
+    folder = hf_claps.save(tmp_path / kind, kind)
+    esc50 = sounds50.write(tmp_path / "esc50", per_fold=1)
+    recipe = "--recipe.optim.epochs 1 --recipe.optim.batch-size 3 --recipe.clip-s 2"
+    call(f"eval finetune tiny --model hf:{folder} --task esc50 --task-dir {esc50} {recipe} --out {tmp_path}/out")
+    (made,) = {str(path.parent) for path in tmp_path.glob("out/finetune-esc50/*1/config.json")}
+    learned, start = checkpoint.load(made), checkpoint.load(f"hf:{folder}").model.audio_encoder
+    encoder = learned.model.encoder
+    assert learned.info.network.audio == encoder.config == start.config and encoder.sample_rate_hz == 48_000
+    with torch.no_grad():
+        wave, lengths = torch.randn(2, 30_000), torch.tensor([30_000, 20_000])
+        torch.testing.assert_close(encoder.mel(wave), start.mel(wave), rtol=0, atol=0)
+        one, other = encoder.encode(wave, lengths).clip, start.encode(wave, lengths).clip
+    assert one.shape == other.shape == (2, 16) and not torch.equal(one, other), "it was trained"
+    with pytest.raises(InputError, match=r"--init-audio .* \(encoder is 'htsat', wanted 'cnn14'"):
+        checkpoint.describe_audio(made, "--init-audio", Cnn14Config())
+    with pytest.raises(InputError, match=r"--clip-s 11.0: the encoder takes 10 s of a clip; use this or less"):
+        data = f"{esc50}/meta/esc50.csv"
+        finetune.run(FinetuneConfig(data=data, init_audio=f"hf:{folder}", clip_s=11.0, out=str(tmp_path / "long")))
 
 
 def test_frames_of_its_audio_tower_are_for_x_ares(tuned: Path) -> None:

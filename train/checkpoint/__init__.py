@@ -6,7 +6,7 @@ driver of a job on Ray describes its checkpoints and loads none.
 
 from typing import TYPE_CHECKING, Any
 
-from train.checkpoint.description import audio_config, describe, describe_audio, exists, lineage, resolve, title
+from train.checkpoint.description import describe, describe_audio, exists, lineage, resolve, title
 from train.checkpoint.info import (
     CONFIG_FILE,
     KINDS,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from train.checkpoint.format import (
         Checkpoint,
         Network,
+        encoder_config,
         load,
         save,
         selected_on,
@@ -51,9 +52,9 @@ __all__ = [
     "Lineage",
     "Network",
     "NetworkConfig",
-    "audio_config",
     "describe",
     "describe_audio",
+    "encoder_config",
     "exists",
     "lineage",
     "load",

@@ -102,16 +102,6 @@ def describe(uri: str, flag: str, /, *kinds: Kind) -> CheckpointInfo[Any]:
         raise InputError(flag, uri, f"its {CONFIG_FILE} describes no network of ours ({error}); {remedy}") from None
 
 
-def audio_config(checkpoint_info: CheckpointInfo[NetworkConfig], uri: str, flag: str) -> AudioConfig:
-    """Return the config of a checkpoint's audio encoder. Raises InputError when it is one of transformers."""
-    if isinstance(checkpoint_info.network, HfTowersConfig):
-        remedy = "`train pretrain --init` trains both towers"
-        raise InputError(
-            flag, uri, f"is two towers of transformers, whose audio tower fits no network of ours; {remedy}"
-        )
-    return checkpoint_info.network.audio
-
-
 def describe_audio(uri: str, flag: str, wanted: AudioConfig) -> str:
     """Check that the audio encoder of a checkpoint of any kind has the wanted shape; return the checkpoint's revision.
 
@@ -119,8 +109,10 @@ def describe_audio(uri: str, flag: str, wanted: AudioConfig) -> str:
         InputError: naming the flag, and what differs.
     """
     checkpoint_info = describe(uri, flag, *KINDS)
-    audio = audio_config(checkpoint_info, uri, flag)
-    held, needed = (storage.plain(dataclasses.asdict(each)) for each in (audio, wanted))
+    if isinstance(checkpoint_info.network, HfTowersConfig):
+        what = "is two towers of transformers, whose audio tower fits no network of ours"
+        raise InputError(flag, uri, f"{what}; `train pretrain --init` trains both towers")
+    held, needed = (storage.plain(dataclasses.asdict(each)) for each in (checkpoint_info.network.audio, wanted))
     differing = [
         f"{name} is {held.get(name)!r}, wanted {value!r}"
         for name, value in needed.items()

@@ -27,8 +27,8 @@ from torch import nn
 
 from pipeline import storage
 from pipeline.storage import hf as hf_names
-from train.checkpoint import hf
-from train.checkpoint.info import CONFIG_FILE, TAGS_FILE, CheckpointInfo, Kind, Lineage, NetworkConfig
+from train.checkpoint import description, hf
+from train.checkpoint.info import CONFIG_FILE, KINDS, TAGS_FILE, CheckpointInfo, Kind, Lineage, NetworkConfig
 from train.checkpoint.tokens import publish_tokenizer, publish_vocabulary, read_tokenizer, read_vocabulary
 from train.models import text
 from train.models.captioner.config import CaptionerConfig
@@ -36,6 +36,7 @@ from train.models.captioner.model import TagGuidedCaptioner
 from train.models.clap import Clap, TwoTowers
 from train.models.classifier import Classifier
 from train.models.configs import ClapConfig, ClassifierConfig, HfTowersConfig, TaggerConfig
+from train.models.encoders.configs import EncoderConfig
 from train.models.encoders.encoder import AudioEncoder
 from train.models.hf_towers import HfTowers
 from train.models.tagger import Tagger
@@ -122,6 +123,15 @@ def load(uri: str) -> Checkpoint:
     model = _build(info.network, folder)
     model.load_state_dict(load_tensors(weights))
     return Checkpoint(model=model.eval(), info=info)
+
+
+def encoder_config(uri: str) -> EncoderConfig:
+    """Return the config of the audio encoder of a checkpoint of any kind; two towers of transformers are loaded for it."""
+    network = description.describe(uri, "--init-audio", *KINDS).network
+    if not isinstance(network, HfTowersConfig):
+        return network.audio
+    config: EncoderConfig = load(uri).model.audio_encoder.config
+    return config
 
 
 def start_audio(encoder: AudioEncoder, uri: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from train.models.encoders.configs import AudioConfig, Cnn14Config, MobileNetConfig
+from train.models.encoders.configs import AudioConfig, Cnn14Config, EncoderConfig, MobileNetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class TaggerConfig:
 class ClassifierConfig:
     """A classifier."""
 
-    audio: AudioConfig = field(default_factory=MobileNetConfig)
+    audio: EncoderConfig = field(default_factory=MobileNetConfig)
     """The encoder."""
     exclusive: bool = True
     """Every clip has exactly one label (softmax); otherwise any number of them (sigmoid)."""

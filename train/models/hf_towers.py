@@ -59,9 +59,9 @@ class HfTowers(TwoTowers):
     def __init__(self, config: HfTowersConfig, model: Any, processor: Any) -> None:
         super().__init__()
         self.config, self.architecture, self.processor = config, model.config, processor
-        widths = [each.linear1.in_features for each in (model.audio_projection, model.text_projection)]
-        self.audio_encoder = Htsat(model.audio_model, processor.feature_extractor, widths[0])
-        self.text_encoder = HfTextTower(model.text_model, processor.tokenizer, config.max_tokens, widths[1])
+        text_dim = model.text_projection.linear1.in_features
+        self.audio_encoder = Htsat(model.audio_model, processor.feature_extractor)
+        self.text_encoder = HfTextTower(model.text_model, processor.tokenizer, config.max_tokens, text_dim)
         self.audio_proj, self.text_proj = model.audio_projection, model.text_projection
         self.logit_scale, self.logit_bias = model.logit_scale_a, None
         self.logit_scale_t = model.logit_scale_t.requires_grad_(False)  # one scale is trained, as in LAION's loss

@@ -6,6 +6,7 @@ Fine-tuning for retrieval is `train pretrain` with --init, for captions `train c
 import dataclasses
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pipeline.errors import InputError, JobError
 from pipeline.run_dir import NOT_IDENTITY
 from pipeline.sources.clip import Clip
 from train import checkpoint, parallel
+from train.checkpoint import NetworkConfig
 from train.data import augment, clip_sets
 from train.data.clip_sets import ClipSubset, ListedClips
 from train.data.loader import Batch, Collate
@@ -29,8 +31,8 @@ from train.launch import Worker, check
 from train.models import linear
 from train.models.blocks import blocks
 from train.models.classifier import Classifier
-from train.models.configs import ClassifierConfig
-from train.models.encoders.configs import MobileNetConfig
+from train.models.configs import ClassifierConfig, HfTowersConfig
+from train.models.encoders.configs import HtsatConfig, MobileNetConfig
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
 from train.trainer.context import Context
@@ -148,8 +150,7 @@ def train(config: FinetuneConfig, out: str, labelled: Labelled, context: Context
 def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
     """Return the classifier to be trained: the encoder of the checkpoint, a fresh linear layer."""
     torch.manual_seed(config.optim.seed)
-    described = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
-    encoder = checkpoint.audio_config(described, config.init_audio, "--init-audio")
+    encoder = checkpoint.encoder_config(config.init_audio)
     if isinstance(encoder, MobileNetConfig):
         encoder = dataclasses.replace(encoder, num_classes=0)
     exclusive = not config.several_labels
@@ -246,10 +247,16 @@ def _objective(exclusive: bool) -> Backward:
     return add
 
 
+def _longest_clip_s(network: NetworkConfig) -> float:
+    """Return how many seconds of a clip the audio encoder of a checkpoint takes; no bound for encoders of ours."""
+    if isinstance(network, HfTowersConfig):
+        return network.clip_s
+    return network.audio.clip_s if isinstance(network.audio, HtsatConfig) else math.inf
+
+
 def _check(config: FinetuneConfig, labelled: Labelled) -> None:
     """Find out what is wrong with the command before any work."""
-    described = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS)
-    checkpoint.audio_config(described, config.init_audio, "--init-audio")
+    network = checkpoint.describe(config.init_audio, "--init-audio", *checkpoint.KINDS).network
     if len(labelled.labels) < 2:
         raise InputError("--data", config.data, f"its clips have {len(labelled.labels)} labels; at least 2 are needed")
     trained = [clip.key for clip in labelled.training]
@@ -266,4 +273,7 @@ def _check(config: FinetuneConfig, labelled: Labelled) -> None:
         raise InputError("--layer-decay", config.layer_decay, "use a number above 0, at most 1")
     if not config.clip_s > 0:
         raise InputError("--clip-s", config.clip_s, "use a number above 0")
+    longest = _longest_clip_s(network)
+    if config.clip_s > longest:
+        raise InputError("--clip-s", config.clip_s, f"the encoder takes {longest:g} s of a clip; use this or less")
     config.check_common()

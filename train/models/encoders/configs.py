@@ -69,13 +69,31 @@ class TransformerConfig:
     """Dropout of states and attention."""
 
 
-AudioConfig = Cnn14Config | MobileNetConfig | TransformerConfig
-CONFIGS: dict[str, type[AudioConfig]] = {  # by the name in config.json
-    config.encoder: config for config in (Cnn14Config, MobileNetConfig, TransformerConfig)
+@dataclass(frozen=True, kw_only=True)
+class HtsatConfig:
+    """The audio tower of a ClapModel, as a checkpoint of transformers describes it."""
+
+    encoder: Literal["htsat"] = "htsat"
+    """Architecture."""
+    network: Mapping[str, Any]
+    """transformers' ClapAudioConfig."""
+    extractor: Mapping[str, Any]
+    """transformers' ClapFeatureExtractor: rate, mel, filling of short clips."""
+
+    @property
+    def clip_s(self) -> float:
+        """Return how many seconds of a clip the network takes."""
+        return float(self.extractor["max_length_s"])
+
+
+AudioConfig = Cnn14Config | MobileNetConfig | TransformerConfig  # those that flags can describe
+EncoderConfig = AudioConfig | HtsatConfig
+CONFIGS: dict[str, type[EncoderConfig]] = {  # by the name in config.json
+    config.encoder: config for config in (Cnn14Config, MobileNetConfig, TransformerConfig, HtsatConfig)
 }
 
 
-def restore(fields: Mapping[str, Any]) -> AudioConfig:
+def restore(fields: Mapping[str, Any]) -> EncoderConfig:
     """Return the config whose fields were read from JSON, where tuples are lists."""
     tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     return CONFIGS[fields["encoder"]](**{**fields, **tuples})

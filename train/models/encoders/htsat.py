@@ -3,13 +3,14 @@
 Shapes: B = clips, T = samples, M = mel bins, F = mel frames, C = mels of a clip, S = frame embeddings, D = embedding size.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from train.models.encoders.configs import HtsatConfig
 from train.models.encoders.encoder import AudioEncoder, AudioFeatures
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -61,9 +62,10 @@ class Htsat(AudioEncoder):
     without longer ones as longer; here none is, as in LAION's own evaluation.
     """
 
-    def __init__(self, model: "ClapAudioModel", extractor: "ClapFeatureExtractor", embedding_dim: int) -> None:
+    def __init__(self, model: "ClapAudioModel", extractor: "ClapFeatureExtractor") -> None:
         super().__init__()
-        self.model, self.embedding_dim = model, embedding_dim
+        self.model, self.embedding_dim = model, model.config.hidden_size
+        self.config = HtsatConfig(network=model.config.to_diff_dict(), extractor=extractor.to_dict())
         self.fusion = bool(model.config.enable_fusion)
         self.mel = ClapMel(extractor, self.fusion)
         self.sample_rate_hz, self.max_samples = extractor.sampling_rate, extractor.nb_max_samples
@@ -73,6 +75,14 @@ class Htsat(AudioEncoder):
             embed = model.audio_encoder.patch_embed
             embed.fusion_model.requires_grad_(False)
             embed.mel_conv2d.requires_grad_(False)
+
+    @classmethod
+    def from_config(cls, config: HtsatConfig) -> Self:
+        """Make one with fresh weights."""
+        from transformers import ClapAudioConfig, ClapFeatureExtractor
+        from transformers.models.clap.modeling_clap import ClapAudioModel
+
+        return cls(ClapAudioModel(ClapAudioConfig(**config.network)), ClapFeatureExtractor(**config.extractor))
 
     @torch.no_grad()
     def front_end(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,19 +14,30 @@ An encoder with a new front end also adds it to `add_spec_augment` in train/data
 project released, add their layout to train/checkpoint/released.py.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from train.models.encoders.cnn14 import Cnn14
-from train.models.encoders.configs import AudioConfig, Cnn14Config, MobileNetConfig, TransformerConfig
+from train.models.encoders.configs import (
+    Cnn14Config,
+    EncoderConfig,
+    HtsatConfig,
+    MobileNetConfig,
+    TransformerConfig,
+)
 from train.models.encoders.encoder import AudioEncoder
+from train.models.encoders.htsat import Htsat
 from train.models.encoders.mobilenet import MobileNet
 from train.models.encoders.transformer import SpectrogramTransformer
 
-ENCODERS: dict[type[AudioConfig], type[AudioEncoder]] = {
+ENCODERS: dict[type[EncoderConfig], Callable[[Any], AudioEncoder]] = {
     Cnn14Config: Cnn14,
+    HtsatConfig: Htsat.from_config,
     MobileNetConfig: MobileNet,
     TransformerConfig: SpectrogramTransformer,
 }
 
 
-def build(config: AudioConfig) -> AudioEncoder:
+def build(config: EncoderConfig) -> AudioEncoder:
     """Make an encoder with fresh weights."""
-    return ENCODERS[type(config)](config)  # type: ignore[call-arg]
+    return ENCODERS[type(config)](config)
