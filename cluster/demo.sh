@@ -20,8 +20,7 @@ python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --capti
 python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --captioner "$D/captioner" \
     --guidance none --out "$D/unguided"
 
-# 5. Language-audio models from those captions. The audio tower is the captioner's and stays as it is: on so few clips,
-# one that is trained on has a mAP 14 points lower, and differs more from seed to seed.
+# 5. Language-audio models from those captions. The audio tower is the captioner's, frozen: eval/studies/encoders.sh.
 python -m train pretrain demo --data "$D/guided" --init-audio "$D/captioner" --freeze-audio \
     --out "$D/models/round1" --optim.seed "$S"
 python -m train pretrain demo --data "$D/unguided" --init-audio "$D/captioner" --freeze-audio \
