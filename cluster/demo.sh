@@ -12,7 +12,7 @@ python -m pipeline synth demo --out "$D/corpus"
 # 2. A captioner that is guided by tags, from 400 captioned clips.
 python -m train captioner demo --source "$D/corpus/captioned_segments.csv" --out "$D/captioner" --optim.seed "$S"
 
-# 3. What tags are worth: captions for new clips with their own tags, none, predicted ones, and those of other clips.
+# 3. Captions for new clips: with their own tags, without tags, with predicted ones, and with those of other clips.
 python -m eval captioning demo --model "$D/captioner" --task-dir "$D/corpus" --out "$D/results/captioner"
 
 # 4. Captions for 640 clips that have only tags: guided by the tags, and without them for comparison.
@@ -20,7 +20,7 @@ python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --capti
 python -m pipeline caption demo --source "$D/corpus/tagged_segments.csv" --captioner "$D/captioner" \
     --guidance none --out "$D/unguided"
 
-# 5. Language-audio models from those captions. The audio tower is the captioner's, frozen: eval/studies/encoders.sh.
+# 5. Language-audio models from those captions. The audio tower is the captioner's, frozen (eval/studies/encoders.sh).
 python -m train pretrain demo --data "$D/guided" --init-audio "$D/captioner" --freeze-audio \
     --out "$D/models/round1" --optim.seed "$S"
 python -m train pretrain demo --data "$D/unguided" --init-audio "$D/captioner" --freeze-audio \

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-MAX_MB = 20  # the code is below one; Ray itself would take 512 and keep them in the memory of the head
+MAX_MB = 20  # the code is two; Ray itself would take 512 and keep them in the memory of the head
 
 
 def refuse(what: str) -> None:

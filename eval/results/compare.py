@@ -29,7 +29,8 @@ METHOD = (
     "10,000 random sign flips for other means over clips (all flips where they are fewer), the normal distribution with "
     "the bootstrap's spread for mAP. Two recipes differ where both intervals exclude 0. With one run of a recipe that is "
     "not known: another seed was not tried. Released weights as they were converted, and what is evaluated of them without "
-    "training, have no seed and one run. Nothing is corrected for the number of comparisons."
+    "training, have no seed and one run. Draws of clips or classes are paired: the second interval and p are of Student's t "
+    "over the differences of the draws. Nothing is corrected for the number of comparisons."
 )
 
 

@@ -29,10 +29,12 @@ class Recipe:
     """Name of a run -> its folder of results."""
     records: Mapping[str, RunRecord]
     """Name of a run -> its results."""
+    draws: bool = False
+    """Whether every run is of clips or classes of its own."""
 
-    def folders_with(self, evaluation: str) -> list[str]:
-        """Return the folders of the runs that have an evaluation."""
-        return [self.folders[name] for name, record in self.records.items() if evaluation in record["results"]]
+    def folders_with(self, evaluation: str) -> dict[str, str]:
+        """Return the folders of the runs that have an evaluation, by name."""
+        return {name: self.folders[name] for name, each in self.records.items() if evaluation in each["results"]}
 
     def is_seedless(self, evaluation: str) -> bool:
         """Return whether no seed of ours is in an evaluation: it does not train, and the weights are released ones."""
@@ -40,8 +42,8 @@ class Recipe:
         return stages <= set(checkpoint.UNKNOWN_CLIPS) and not evaluation.startswith(TRAINS)
 
 
-def read(folder: str, flag: str) -> Recipe:
-    """Return the run that a folder holds, or the runs in its subfolders.
+def read(folder: str, flag: str, draws: bool = False) -> Recipe:
+    """Return the run that a folder holds, or the runs in its subfolders; with `draws` these may be of different clips.
 
     Raises:
         InputError: naming the flag, when there are no results, a file is damaged, or the runs do not belong together.
@@ -54,7 +56,8 @@ def read(folder: str, flag: str) -> Recipe:
         remedy = f"holds results and runs with results ({', '.join(seeds)}); move the results or the runs elsewhere"
         raise InputError(flag, folder, remedy)
     folders = {root.rpartition("/")[2]: folder} if own or not seeds else seeds
-    recipe = Recipe(folders=folders, records={name: store.read(uri, flag) for name, uri in folders.items()})
+    records = {name: store.read(uri, flag) for name, uri in folders.items()}
+    recipe = Recipe(folders=folders, records=records, draws=draws)
     for name, record in recipe.records.items():
         _check_whole(record, recipe.folders[name], flag)
     _check_same(recipe, folder, flag)
@@ -75,14 +78,16 @@ def _check_same(recipe: Recipe, folder: str, flag: str) -> None:
     for run, record in others:
         if record["model"].get("network") != own["model"].get("network"):
             raise InputError(flag, folder, f"its runs {first} and {run} are of different networks; {remedy}")
-    for evaluation in _evaluations(recipe.records):
+    for evaluation in () if recipe.draws else _evaluations(recipe.records):
         with_it = [(run, record) for run, record in recipe.records.items() if evaluation in record["results"]]
         (first, own), *others = with_it
         for run, record in others:
             one, two = own["results"][evaluation], record["results"][evaluation]
             if record["model"]["revision"] == own["model"]["revision"] and not evaluation.startswith(TRAINS):
                 text = f"its runs {first} and {run} are one model: evaluating it twice is no second training run"
-                raise InputError(flag, folder, f"{text}; give --model another one for each seed")
+                raise InputError(
+                    flag, folder, f"{text}; give --model another one for each seed, or --draws to the report"
+                )
             differing = [key for key in SAME if one.get(key) != two.get(key)]
             differing += store.differing(_seedless(one.get("config", {})), _seedless(two.get("config", {})))
             if differing:
@@ -123,12 +128,15 @@ def _merge_evaluation(recipe: Recipe, name: str) -> Entry:
     held = {key: value for entry in reversed(entries) for key, value in entry.items() if key in OF_FIRST_RUN}
     merged = {**_merge([{k: v for k, v in entry.items() if k not in OF_FIRST_RUN} for entry in entries]), **held}
     merged["overlap"] = _merge_overlap([entry["overlap"] for entry in entries])
-    if "confusion" in merged:
+    if recipe.draws:
+        merged.pop("confusion", None)  # of other classes in each draw
+    elif "confusion" in merged:
         merged["confusion"] = np.sum([entry["confusion"] for entry in entries], axis=0).tolist()
     if any(entry.get("chosen") != entries[0].get("chosen") for entry in entries):
         merged.pop("chosen", None)
     merged["evaluated_runs"] = list(runs)
-    for path, interval in outcomes.intervals(recipe.folders_with(name), name, merged).items():
+    folders = [] if recipe.draws else list(recipe.folders_with(name).values())
+    for path, interval in outcomes.intervals(folders, name, merged).items():
         outcomes.lookup(merged, path)["interval95"] = [round(bound, DIGITS) for bound in interval]
     return merged
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from eval import results
 from eval.report import headline, page, tables
 from eval.report.axis import Axis
-from eval.results import compare, recipe
+from eval.results import compare, draws, recipe
 from eval.results.model_results import ModelResults
 from eval.results.recipe import Recipe
 from eval.results.records import Json, RunRecords
@@ -30,6 +30,8 @@ class ReportConfig:
     whose subfolders hold results (seed0, seed1, ...) is one recipe with several runs."""
     captions: tuple[str, ...] = ()
     """Datasets of shards whose captions to show side by side, clip by clip."""
+    draws: bool = False
+    """Each run of a recipe is a draw with clips or classes of its own. Those of two recipes are paired by name."""
     axis: tuple[float, ...] = ()
     """A number above 0 for each folder of results, such as the training clips: draws the headline numbers over it."""
     axis_title: str = ""
@@ -46,7 +48,7 @@ def run(config: ReportConfig) -> None:
     if _holds_results(config.out):
         raise InputError("--out", config.out, "holds the results of a model; give the report a folder of its own")
     _check_axis(config)
-    recipes = _read_recipes(config.results)
+    recipes = _read_recipes(config.results, config.draws)
     clips = _read_captions(config.captions, config.num_captions)
     runs = {name: recipe.merge(found) for name, found in recipes.items()}
     _add_differences(recipes, runs)
@@ -87,7 +89,8 @@ def _check_axis(config: ReportConfig) -> None:
 def _labels(recipes: Mapping[str, Recipe], config: ReportConfig) -> list[str]:
     """Return the names of models as tables show them, such as 'small (3 runs, training clips 32)'."""
     counts = [len(found.records) for found in recipes.values()]
-    runs = [f"{count} run{'s' * (count > 1)}" for count in counts]
+    what = "draw" if config.draws else "run"
+    runs = [f"{count} {what}{'s' * (count > 1)}" for count in counts]
     places = [f", {config.axis_title} {value:g}" for value in config.axis] or [""] * len(runs)
     return [f"{name} ({count}{place})" for name, count, place in zip(recipes, runs, places, strict=True)]
 
@@ -103,10 +106,13 @@ def _add_differences(recipes: Mapping[str, Recipe], runs: RunRecords) -> None:
 
 def _compare(first: Recipe, other: Recipe, evaluation: str) -> Json:
     folders = first.folders_with(evaluation), other.folders_with(evaluation)
-    return compare.recipes(*folders, evaluation, (first.is_seedless(evaluation), other.is_seedless(evaluation)))
+    if first.draws:
+        return draws.recipes(*folders, evaluation)
+    one, two = (list(each.values()) for each in folders)
+    return compare.recipes(one, two, evaluation, (first.is_seedless(evaluation), other.is_seedless(evaluation)))
 
 
-def _read_recipes(folders: Sequence[str]) -> dict[str, Recipe]:
+def _read_recipes(folders: Sequence[str], draws: bool) -> dict[str, Recipe]:
     if not folders:
         raise InputError("--results", folders, "give one or more folders that `python -m eval` wrote")
     found: dict[str, Recipe] = {}
@@ -114,7 +120,7 @@ def _read_recipes(folders: Sequence[str]) -> dict[str, Recipe]:
         name = storage.resolve(folder).rpartition("/")[2]
         if name in found:
             raise InputError("--results", folder, f"two folders are named {name}; rename one, names label the rows")
-        found[name] = recipe.read(folder, "--results")
+        found[name] = recipe.read(folder, "--results", draws)
     return found
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Which captioner writes the best captions, and is a choice among several better than each? On clips that have people's
 # captions and that nothing was trained on: a captioner guided by the clips' tags, one that never had tags, and an LLM;
-# and the best caption of each clip by a model's score, by the captioners' agreement, both without and with the veto of an
-# audit against tags, and by the audit alone.
+# and the best caption of each clip by a model's score, by the captioners' agreement, both without and with what an audit
+# against tags rejects left out, and by the audit alone.
 #
 # In the small form a rule on localhost stands for the LLM (rule_captioner.py): it writes from the tags alone, for all
 # seeds the same. It is a baseline, and no measure of what an LLM can do. Variables name a real one:

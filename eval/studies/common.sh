@@ -4,8 +4,9 @@
 #
 #   eval/studies/<study>.sh [--seeds 3] [--out build/studies/<study>] [--size small]
 #
-# small is the procedural corpus in this process; tiny is the same in seconds, for tests; full is for a cluster and real
-# data. Stop a study at any time: the same command continues, and steps that are done return at once.
+# small is the procedural corpus, or ESC-50 where a study says so, in this process; tiny is the same in seconds, for
+# tests; full is for a cluster and real data. Stop a study at any time: the same command continues, and steps that are
+# done return at once.
 #
 # --size full reads these variables. Paths are absolute or URIs, seen by every node:
 #   SOURCE     tagged clips to caption: AudioSet's unbalanced_train_segments.csv, its class labels and audio beside it

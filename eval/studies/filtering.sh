@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Which captions should be left out before training? None, those that a model scores low, those that do not fit their
 # clips' tags, or both; at three strengths. On the procedural corpus 0, 20 and 50 % of the tags are wrong on purpose.
-# The weak and the strong filter are tried on 20 % alone, for time. All models take the same number of steps, whatever a
-# filter leaves; seventeen models a seed are many, so that the small form takes half the batch of the other studies.
+# All models take the same number of steps, whatever a filter leaves. For time, the small form tries the weak and the
+# strong filter on 20 % alone, and its eighteen models a seed take half the batch of the other studies.
 # shellcheck source=eval/studies/common.sh
 source "$(dirname "$0")/common.sh"
 

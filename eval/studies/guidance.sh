@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does it help to give the captioner the clips' tags? Captions, and models of them, from the clips' own tags, from none,
-# from those that the captioner predicts, and from those of other clips, a control that must hurt.
+# from those that the captioner predicts, and from those of other clips, a control.
 #
 # The small form also captions real clips where three variables name them: REAL_TRAIN and REAL_TEST, tables of captioned
 # clips with labels (train/README.md shows how a tagger writes them), and ENCODER, EfficientAT's mn04 after

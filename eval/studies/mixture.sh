@@ -4,7 +4,7 @@
 # Beside it stand every cluster alike ("uniform") and the clips as they come ("proportional"), for the same number of
 # steps, but for rounding.
 # The clips are skewed on purpose: of those with one of ten rare sounds, one in twelve is left, while validation and
-# evaluation clips have all twenty sounds alike. On balanced clips proportional is hard to beat.
+# evaluation clips have all twenty sounds alike.
 #   --size full takes the captions of base and VALIDATION, a listing of captioned clips like those the model is for.
 # shellcheck source=eval/studies/common.sh
 source "$(dirname "$0")/common.sh"

@@ -2,7 +2,7 @@
 # What can be learned from real audio without a label? ESC-50's folds 1 to 3 are clips without labels; the class names
 # are the texts. A tagger and a sentence encoder say how well each name fits each clip ("tag transfer"). `pipeline
 # assign` makes captions of that: every name gets as many clips as any other ("balanced"), and clips that are close to
-# each other get alike names ("smoothed"). Two towers train on them. In a second round the towers of the first assign
+# each other get similar names ("smoothed"). Two towers train on them. In a second round the towers of the first assign
 # the names anew ("round2"). Fold 4 is tested, zero-shot. Labels are read by the test alone.
 # That the names are equally frequent is taken as known: it is so in ESC-50.
 #   TASK_DIR   folder with esc50/metadata.csv (columns file, split, fold and labels in this order) and its audio
