@@ -16,6 +16,12 @@ STAGES = {
     "finetune": Stage(
         "train.stages.finetune", "Labelled clips -> a classifier over any audio encoder.", configs.FINETUNE
     ),
+    "publish": Stage(
+        "train.stages.publish",
+        "Two towers -> a folder for transformers and ONNX Runtime, with a model card.",
+        configs.PUBLISH,
+        no_seeds="a publication is of one model: name it in --model",
+    ),
 }
 
 if __name__ == "__main__":

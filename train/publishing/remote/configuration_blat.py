@@ -15,6 +15,8 @@ class BlatConfig(PreTrainedConfig):
 
     model_type = "blat"
 
-    def __init__(self, network: dict[str, Any] | None = None, text: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, network: dict[str, Any] | None = None, text: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         self.network, self.text = network or {}, text or {}
         super().__init__(**kwargs)

@@ -54,9 +54,7 @@ class BlatModel(PreTrainedModel):
             features: Tensor = network.audio_encoder(waveform.to(self.device), lengths.to(self.device)).clip
             return features
 
-        windows, features = network.encode_windows(
-            clips, round(network.config.clip_s * network.sample_rate_hz), encode
-        )
+        windows, features = network.encode_windows(clips, round(network.config.clip_s * network.sample_rate_hz), encode)
         vectors = network.unit(windows.mean(network.unit(network.audio_proj(features))))
         return BaseModelOutputWithPooling(pooler_output=vectors)
 
@@ -94,9 +92,7 @@ class BlatModel(PreTrainedModel):
 
 def _build(config: BlatConfig) -> Clap:
     fields = config.network
-    described = ClapConfig(
-        **{**fields, "audio": restore_audio(fields["audio"]), "text": TextConfig(**fields["text"])}
-    )
+    described = ClapConfig(**{**fields, "audio": restore_audio(fields["audio"]), "text": TextConfig(**fields["text"])})
     # The words belong to the processor: the network needs no tokenizer.
     text = restore_text(described.text, config.text, Tokenizer(models.WordPiece()))
     with torch.device("cpu"):  # transformers builds models on meta, where mel banks cannot be computed
