@@ -1,6 +1,5 @@
 """The model card, in the Hugging Face format: what a model is, how it is loaded, where it comes from, what it reaches."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

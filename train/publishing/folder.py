@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from pipeline import storage
 from train.models.clap import Clap
 from train.publishing import source
@@ -29,7 +31,11 @@ def write(folder: Path, network: Clap) -> None:
         text=json.loads(text.architecture.to_json_string()),
         auto_map={"AutoConfig": CONFIG, "AutoModel": MODEL},
     )
-    BlatModel(config, network).save_pretrained(folder)
+    model = BlatModel(config)
+    buffers = {f"audio_encoder.{name}": tensor for name, tensor in network.audio_encoder.named_buffers()}
+    model.network.load_state_dict(buffers | network.state_dict())
+    logging.disable_progress_bar()
+    model.save_pretrained(folder)
     text.tokenizer.save(str(folder / "tokenizer.json"))
     files = {
         "processor_config.json": _processor(network.sample_rate_hz),

@@ -99,10 +99,22 @@ def write(folder: Path, network: Clap) -> Described:
     windows, tokens = next(_windows(described)), next(_texts(network))
     _export(audio, windows, folder / AUDIO, "audio_embeds", free_width=described.samples is None)
     _export(text, tokens, folder / TEXT, "text_embeds", free_width=False)
-    _compare(folder / AUDIO, _windows(described), lambda x: network.encode_audio(x["waveform"], x["num_samples"]))
-    _compare(folder / TEXT, _texts(network), lambda x: network.encode_text(x["input_ids"], x["attention_mask"]))
+    compare_audio(folder, network, described)
+    compare_text(folder, network)
     (folder / DESCRIBED).write_bytes(storage.json_bytes(dataclasses.asdict(described)))
     return described
+
+
+def compare_audio(folder: Path, network: Clap, described: Described) -> None:
+    """Compare audio.onnx with torch. Raises JobError when it differs."""
+    batches = _windows(described)
+    _compare(folder / AUDIO, batches, lambda given: network.encode_audio(given["waveform"], given["num_samples"]))
+
+
+def compare_text(folder: Path, network: Clap) -> None:
+    """Compare text.onnx with torch. Raises JobError when it differs."""
+    batches = _texts(network)
+    _compare(folder / TEXT, batches, lambda given: network.encode_text(given["input_ids"], given["attention_mask"]))
 
 
 class AudioTower(nn.Module):

@@ -27,9 +27,9 @@ class BlatModel(PreTrainedModel):
     main_input_name = "input_values"
     _supports_sdpa = True
 
-    def __init__(self, config: BlatConfig, network: Clap | None = None) -> None:
+    def __init__(self, config: BlatConfig) -> None:
         super().__init__(config)
-        self.network = network or _build(config)
+        self.network = _build(config)
         _keep_buffers(self.network.audio_encoder)
         self.post_init()
 
