@@ -179,7 +179,8 @@ from train.__main__ import STAGES
 assert main("train", "", STAGES, ["publish", *sys.argv[1:], "--push", "team/model"]) == 0
 from transformers import AutoModel, AutoTokenizer
 model = AutoModel.from_pretrained("team/model", trust_remote_code=True)
-tokens = AutoTokenizer.from_pretrained("team/model")(["a dog barks"], padding="max_length", return_tensors="pt")
+tokenizer = AutoTokenizer.from_pretrained("team/model", trust_remote_code=True)
+tokens = tokenizer(["a dog barks"], padding="max_length", return_tensors="pt")
 print(model.get_text_features(**tokens).pooler_output[0].tolist())
 """
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 import torch
 
 from pipeline.errors import InputError, JobError
+from tests.bench import onnx as bench
 from tests.support.published import run_alone
 from train import checkpoint
 from train.configs import TINY_CLAP, TINY_CNN
@@ -152,7 +154,18 @@ def test_an_encoder_without_a_front_end_for_onnx_is_named() -> None:
 def test_onnx_without_its_packages_is_an_error_of_the_command(
     monkeypatch: pytest.MonkeyPatch, clap: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"--onnx True: pip install -e '.\[onnx\]' brings"):
         publish.run(PublishConfig(model=clap, out=str(tmp_path / "out"), onnx=True))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_bench_measures_all_three(
+    clap: str, corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    publish.run(PublishConfig(model=clap, out=out, onnx=True, int8=True))
+    bench.main(["--model", clap, "--published", out, "--task-dir", corpus])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == ["torch", "ONNX", "ONNX, int8"]
+    assert float(rows[2][3]) < 1e-4 < float(rows[3][3]) < 0.2

@@ -39,7 +39,7 @@ def render(published: Published) -> str:
     from huggingface_hub import ModelCard, ModelCardData  # its import takes most of a second
 
     title = published.name.rpartition("/")[2]
-    ours = isinstance(published.info.network, ClapConfig)
+    network = published.info.network
     card = ModelCard.from_template(
         ModelCardData(
             license=published.licence,
@@ -52,9 +52,9 @@ def render(published: Published) -> str:
         template_str=TEMPLATE.read_text(),
         title=title,
         name=published.name,
-        ours=ours,
+        ours=isinstance(network, ClapConfig),
         rate_hz=published.model.sample_rate_hz,
-        dim=published.info.network.joint_dim,
+        dim=network.joint_dim,
         facts=_table(_facts(published)),
         lineage=_table(zip(ancestry.COLUMNS, ancestry.columns(published.info.lineage), strict=True)),
         onnx=published.onnx,
@@ -63,7 +63,7 @@ def render(published: Published) -> str:
         notes=published.results.notes,
         licence=published.licence,
         known=published.licence != UNKNOWN,
-        max_tokens=published.info.network.max_tokens if not ours else published.info.network.text.max_tokens,
+        max_tokens=network.text.max_tokens if isinstance(network, ClapConfig) else network.max_tokens,
     )
     return str(card)
 
@@ -71,7 +71,7 @@ def render(published: Published) -> str:
 def _facts(published: Published) -> list[tuple[str, str]]:
     network, model = published.info.network, published.model
     if isinstance(network, ClapConfig):
-        audio, text = network.audio.encoder, network.text.name or f"BERT of {network.text.layers} layers"
+        audio, text = str(network.audio.encoder), network.text.name or f"BERT of {network.text.layers} layers"
         policy = "zero-padded to it" if network.padding == "clip" else "taken at their true length"
     else:
         audio = text = f"that of a {network.transformers} of transformers"

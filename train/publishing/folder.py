@@ -62,6 +62,7 @@ def _processor(sample_rate_hz: int) -> dict[str, Any]:
 
 def _tokenizer(network: Clap) -> dict[str, Any]:
     padding = network.text_encoder.tokenizer.padding
+    assert padding is not None, "the tokenizer of a text tower pads to one length"
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": padding["pad_token"],

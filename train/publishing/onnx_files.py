@@ -176,12 +176,13 @@ def _windows(described: Described) -> Iterator[Inputs]:
 def _texts(network: Clap) -> Iterator[Inputs]:
     """Yield batches of random token ids of several lengths."""
     tokenizer, width = network.text_encoder.tokenizer, network.config.text.max_tokens
-    rng = np.random.default_rng(0)
+    padding, rng = tokenizer.padding, np.random.default_rng(0)
+    assert padding is not None, "the tokenizer of a text tower pads to one length"
     for rows in (2, 1, 5):
         lengths = rng.integers(2, width + 1, rows)
         mask = (np.arange(width) < lengths[:, None]).astype(np.int64)
         ids = rng.integers(0, tokenizer.get_vocab_size(), (rows, width))
-        yield {"input_ids": np.where(mask, ids, tokenizer.padding["pad_id"]), "attention_mask": mask}
+        yield {"input_ids": np.where(mask, ids, padding["pad_id"]), "attention_mask": mask}
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from pipeline.errors import InputError, JobError
 from train import checkpoint
 from train.checkpoint import Checkpoint, CheckpointInfo
 from train.models.clap import Clap
-from train.models.configs import TowersConfig
+from train.models.configs import HfTowersConfig, TowersConfig
 from train.models.hf_towers import HfTowers
 from train.publishing import card, onnx_files, quantized, results
 from train.publishing.results import Results
@@ -74,7 +74,7 @@ def _check(config: PublishConfig) -> tuple[CheckpointInfo[TowersConfig], str]:
 
 
 def _check_onnx(config: PublishConfig, info: CheckpointInfo[TowersConfig]) -> None:
-    if not hasattr(info.network, "audio"):
+    if isinstance(info.network, HfTowersConfig):
         raise InputError("--onnx", True, f"{config.model} is a model of transformers; export it with Optimum")
     onnx_files.require("--onnx")
 

@@ -77,6 +77,7 @@ class BlatModel(PreTrainedModel):
         audio = self.get_audio_features(input_values, num_samples)
         text = self.get_text_features(input_ids, attention_mask)
         network = self.network
+        assert audio.pooler_output is not None and text.pooler_output is not None
         logits = network.logit_scale.exp() * network.similarity(audio.pooler_output, text.pooler_output)
         if network.logit_bias is not None:
             logits = logits + network.logit_bias
