@@ -27,6 +27,7 @@ ENTRY: dict[str, Any] = {
     "num_captions": 1600,
     "classes": ["a|b"],
     "n": 320,
+    "n_single_label": 130,
     "num_listed": 321,
     "overlap": {"model": 0, "captioner": 12, "init": None},
     "config": {"model": "x"},
@@ -61,6 +62,7 @@ def test_the_hub_reads_the_card(clap: str, tmp_path: Path) -> None:
         ("retrieval", "synth", "accuracy"): 0.9,
     }
     assert "| retrieval synth | text to audio R@1 | 0.250*? | [0.200, 0.300] | 0.003 | 320 |" in card.text
+    assert "| retrieval synth | accuracy | 0.900*? |  |  | 130 |" in card.text
     assert "* retrieval synth: `captioner` was trained or selected on 12 of the 320 clips." in card.text
     assert "? retrieval synth: which clips `init` was trained on is not known." in card.text
 

@@ -65,7 +65,7 @@ def render(published: Published) -> str:
         known=published.licence != UNKNOWN,
         max_tokens=network.text.max_tokens if isinstance(network, ClapConfig) else network.max_tokens,
     )
-    return str(card)
+    return str(card) + "\n"
 
 
 def _facts(published: Published) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from pipeline.errors import InputError
 
 FOLDER, EARLIER_FILE = "results", "results.json"
 PARTS = ("per_fold", "per_class", "config", "versions")  # of an entry, that hold no number over all clips
+SINGLE_LABEL = ("accuracy", "top5")  # numbers over the clips with one label
 ENSEMBLE = "ensemble"  # of the prompts: beside it, those of single prompts are left out
 
 
@@ -87,7 +88,7 @@ def _numbers(evaluation: str, entry: Any) -> Iterator[Number]:
             float(metric["value"]),
             (float(interval[0]), float(interval[1])) if interval else None,
             metric.get("chance"),
-            int(entry["n"]),
+            int((path[0] in SINGLE_LABEL and entry.get("n_single_label")) or entry["n"]),
             mark,
         )
 
