@@ -48,6 +48,12 @@ for name in names:
         alone = [model.get_audio_features(**processor(audio=clip, sampling_rate=rate)) for clip in clips]
         words = [model.get_text_features(**processor(text=one)) for one in texts]
     assert not model.training and torch.equal(outputs.logits_per_text, outputs.logits_per_audio.T)
+    trained = model(**processor(text=texts, audio=clips, sampling_rate=rate)).logits_per_audio
+    trained.logsumexp(dim=1).sum().backward()
+    assert model.network.audio_proj.weight.grad.any() and model.network.text_proj.weight.grad.any()
+    model.save_pretrained(f"{name}-again")
+    again = AutoModel.from_pretrained(f"{name}-again", trust_remote_code=True).state_dict()
+    assert all(torch.equal(tensor, again[key]) for key, tensor in model.state_dict().items())
     np.savez(
         f"{name}.npz", audio=outputs.audio_embeds, text=outputs.text_embeds, logits=outputs.logits_per_audio,
         alone=torch.cat([one.pooler_output for one in alone]), words=torch.cat([one.pooler_output for one in words]),
@@ -91,7 +97,10 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_transformers_alone_gives_the_embeddings(kind: str, elsewhere: Path) -> None:
-    """Long and short clips, one by one and together; no encoder is looked up by name."""
+    """Long and short clips, one by one and together; no encoder is looked up by name.
+
+    The process also checks that both towers get gradients, and that what transformers saves loads again.
+    """
     embedder, found = Embedder.from_pretrained(str(elsewhere / "models" / kind)), np.load(elsewhere / f"{kind}.npz")
     audio = embedder.embed_audio([str(elsewhere / f"{kind}{number}.wav") for number in range(4)])
     words = embedder.embed_text(TEXTS)
