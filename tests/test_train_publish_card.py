@@ -141,7 +141,6 @@ def test_wrong_commands_are_refused_before_anything_is_written(
         ("--model", clap, "--out", out, "--license", "my own"): "--license 'my own': write the hub's identifier",
         ("--model", clap, "--out", out, "--int8"): "--int8 True: is of the ONNX files; add --onnx",
         ("--model", clap, "--out", out, "--push", "model"): "--push 'model': write namespace/name",
-        ("--model", clap, "--out", out, "--seeds", "2"): "a publication is of one model",
     }.items():
         assert wanted in refusal(capsys, *arguments)
     assert not Path(out).exists() and [file.name for file in occupied.iterdir()] == ["notes.txt"]

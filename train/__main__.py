@@ -20,7 +20,6 @@ STAGES = {
         "train.stages.publish",
         "Two towers -> a folder for transformers and ONNX Runtime, with a model card.",
         configs.PUBLISH,
-        no_seeds="a publication is of one model: name it in --model",
     ),
 }
 
