@@ -16,6 +16,11 @@ STAGES = {
     "finetune": Stage(
         "train.stages.finetune", "Labelled clips -> a classifier over any audio encoder.", configs.FINETUNE
     ),
+    "publish": Stage(
+        "train.stages.publish",
+        "Two towers -> a folder for transformers and ONNX Runtime, with a model card.",
+        configs.PUBLISH,
+    ),
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from pipeline.cli import ONLY
 from train.data.augment import AugmentConfig
 from train.data.loader import LoaderConfig
 from train.launch import ScaleConfig
@@ -14,6 +15,7 @@ from train.stages.doctor import DoctorConfig
 from train.stages.finetune import FinetuneConfig
 from train.stages.mixture import MixtureConfig
 from train.stages.pretrain import PretrainConfig
+from train.stages.publish import PublishConfig
 from train.trainer.optim import OptimConfig
 from train.trainer.performance import PerformanceConfig
 
@@ -286,3 +288,4 @@ FINETUNE: dict[str, tuple[str, FinetuneConfig]] = {
         FinetuneConfig(clip_s=2.0, optim=OptimConfig(epochs=2, batch_size=8, lr=1e-2), scale=IN_PROCESS),
     ),
 }
+PUBLISH = {ONLY: ("", PublishConfig())}

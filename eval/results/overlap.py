@@ -12,6 +12,7 @@ from pipeline.dataset.authorship import SCORES
 from pipeline.sources.clip import Clip
 from train import checkpoint
 from train.checkpoint import Lineage
+from train.checkpoint.ancestry import makers
 
 READERS = 4
 AUDIOSET_KEY = re.compile(r"Y([\w-]{11})_\d+_\d+")
@@ -67,17 +68,6 @@ def _starts(lineage: Lineage) -> Iterator[tuple[str, str]]:
             yield "scorer" if each.get("stage") == SCORES else "captioner", each.get("model", "")
     yield "init", lineage.get("init", "")
     yield "init_audio", lineage.get("init_audio", "")
-
-
-def makers(overlay: Lineage) -> Iterator[Lineage]:
-    """Yield who made an overlay: of a choice its candidates, of scores the scorer and who wrote the captions."""
-    if candidates := overlay.get("candidates"):
-        for each in candidates:
-            yield from makers(each)
-        return
-    yield overlay
-    if scored := overlay.get("scored"):
-        yield from makers(scored)
 
 
 def _lineage(uri: str) -> Lineage | None:

@@ -1,0 +1,1 @@
+"""Checkpoints for others: folders that transformers and ONNX Runtime load without this repository."""
