@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Does it help to give the captioner the clips' tags? Captions, and models of them, from the clips' own tags, from none,
-# from those that the captioner predicts, and from those of other clips, a control.
+# from those that the captioner predicts, and from those of other clips, a control; and from a captioner that was trained
+# without tags.
 #
 # The small form also captions real clips where three variables name them: REAL_TRAIN and REAL_TEST, tables of captioned
 # clips with labels (train/README.md shows how a tagger writes them), and ENCODER, EfficientAT's mn04 after
@@ -23,7 +24,18 @@ for guidance in none predicted shuffled; do
     evaluate "$OUT/models/$guidance" "$OUT/results/$guidance"
 done
 
-# 3. Captions of real clips.
+# 3. The same of a captioner that was trained without tags; the audio towers start as those of the others.
+python -m train captioner "${captioner[@]}" --seeds "$SEEDS" --source "$CAPTIONED" --network.no-guided \
+    --out "$OUT/captioner-no-tags"
+python -m eval captioning "${captioning[@]}" --guidance none --seeds "$SEEDS" \
+    --model "$OUT/captioner-no-tags/seed{seed}" --out "$OUT/results/captioner-no-tags"
+python -m pipeline caption "${caption[@]}" --seeds "$SEEDS" --source "$SOURCE" --guidance none \
+    --captioner "$OUT/captioner-no-tags/seed{seed}" --out "$OUT/captions/no-tags"
+python -m train pretrain "${pretrain[@]}" --seeds "$SEEDS" --data "$OUT/captions/no-tags/seed{seed}" \
+    --init-audio "$BASE/captioner/seed{seed}" --out "$OUT/models/no-tags"
+evaluate "$OUT/models/no-tags" "$OUT/results/no-tags"
+
+# 4. Captions of real clips.
 real=()
 if [ "$SIZE" != full ] && [ -n "${REAL_TRAIN:-}" ]; then
     require REAL_TEST ENCODER
@@ -34,6 +46,7 @@ if [ "$SIZE" != full ] && [ -n "${REAL_TRAIN:-}" ]; then
     real=("$OUT/results/captioner-real")
 fi
 
-# 4. The table.
+# 5. The table.
 python -m eval report demo --results "$BASE/results/guided" "$OUT/results/none" "$OUT/results/predicted" \
-    "$OUT/results/shuffled" "$OUT/results/captioner" ${real[@]+"${real[@]}"} --out "$OUT/report"
+    "$OUT/results/shuffled" "$OUT/results/no-tags" "$OUT/results/captioner" "$OUT/results/captioner-no-tags" \
+    ${real[@]+"${real[@]}"} --out "$OUT/report"
