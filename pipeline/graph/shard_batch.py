@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.planning.tables import SCHEMA, PlanRow
+from pipeline.dataset import phrases
+from pipeline.dataset.phrases import Phrase
+from pipeline.planning.tables import TIMED_SCHEMA, PlanRow
 
 Samples = npt.NDArray[np.int16]
 CAPTION = pa.struct(
@@ -25,7 +27,7 @@ CAPTION = pa.struct(
 )
 CLIP = pa.struct(
     [
-        *SCHEMA,
+        *TIMED_SCHEMA,
         ("status", pa.string()),
         ("stage", pa.string()),
         ("reason", pa.string()),
@@ -35,6 +37,7 @@ CLIP = pa.struct(
         ("flac_size", pa.int64()),
         ("captions", pa.list_(CAPTION)),
         ("texts", pa.list_(pa.string())),
+        ("phrases", phrases.TYPE),
     ]
 )
 SHARD = pa.schema(
@@ -73,6 +76,7 @@ class ClipRow(PlanRow, total=False):
     flac_size: int
     captions: list[CaptionRow] | None
     texts: list[str] | None  # captions that it has already, where it is captioned again
+    phrases: list[Phrase] | None  # that a tagger found, with their times
 
 
 @dataclass(kw_only=True)

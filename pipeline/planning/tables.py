@@ -46,8 +46,22 @@ SCHEMA = pa.schema(
 )
 
 
+EVENTS = "events"
+TIMED_SCHEMA = SCHEMA.append(  # of a plan with --timed
+    pa.field(EVENTS, pa.list_(pa.struct([("label", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())])))
+)
+
+
+class EventRow(TypedDict):
+    """A strong label of a clip; see `pipeline.sources.clip.Event`."""
+
+    label: str
+    start_s: float
+    end_s: float
+
+
 class PlanRow(TypedDict):
-    """A row of SCHEMA: a planned clip. Tables of early datasets lack `cut_start_s`, `cut_end_s` and `note`."""
+    """A row of SCHEMA or TIMED_SCHEMA: a planned clip. Early tables lack `cut_start_s`, `cut_end_s` and `note`."""
 
     key: str
     uri: str
@@ -64,6 +78,7 @@ class PlanRow(TypedDict):
     end_s: float
     tags: list[str]
     mids: list[str]
+    events: NotRequired[list[EventRow] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +103,9 @@ class Part:
 class TableWriter:
     """Makes the tables of a plan shard by shard; one of them is in memory at a time, and nothing is published."""
 
-    def __init__(self) -> None:
-        self.num_shards = 0
+    def __init__(self, timed: bool = False) -> None:
+        """Take whether the rows have their events."""
+        self.num_shards, self.schema = 0, TIMED_SCHEMA if timed else SCHEMA
         self._spool = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 it goes when the writer does
         self._ends = [0]  # bytes; of each table in the spool
         self._sink: pa.BufferOutputStream | None = None
@@ -100,8 +116,8 @@ class TableWriter:
         if self._writer is None:
             self._sink = pa.BufferOutputStream()
             # Statistics would double the footer, and nobody searches in a plan.
-            self._writer = pq.ParquetWriter(self._sink, SCHEMA, compression="zstd", write_statistics=False)
-        self._writer.write_table(pa.table(columns, schema=SCHEMA))
+            self._writer = pq.ParquetWriter(self._sink, self.schema, compression="zstd", write_statistics=False)
+        self._writer.write_table(pa.table(columns, schema=self.schema))
         self.num_shards += 1
         if self.num_shards % SHARDS_PER_TABLE == 0:
             self._finish_table()

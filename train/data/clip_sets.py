@@ -34,7 +34,7 @@ SPARSE = 4  # a range of more than so many times the bytes of its clips is not r
 TARS = b"tars"  # in the metadata of a schema: their URIs, as JSON
 CLIPS = pa.schema([("key", pa.string()), ("text", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
 LOCATION = ("tar", "offset", "size")  # columns
-UNREAD = ("key", "tags", "mids", "captions")  # fields of a Clip that the reading of its audio does not need
+UNREAD = ("key", "tags", "mids", "captions", "events")  # fields of a Clip that the reading of its audio does not need
 
 
 class TableClips:
