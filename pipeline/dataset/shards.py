@@ -236,6 +236,12 @@ def finished(data: str) -> bool:
     return all(storage.exists(storage.join(data, name)) for name in ("plan.json", "run.json", "sizes.json"))
 
 
+def is_timed(data: str) -> bool:
+    """Return whether a dataset was made with --timed."""
+    run = storage.join(data, "run.json")
+    return storage.exists(run) and bool(storage.read_json(run).get("timed"))
+
+
 def provenance(data: str) -> dict[str, Any]:
     """Return the provenance of a dataset: its plan hash, and the resolved config and captioner revision that made it."""
     return {

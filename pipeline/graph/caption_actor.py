@@ -117,7 +117,7 @@ class CaptionActor:
         untimed = [index for index, clip in enumerate(clips) if not clip.row.get("events")]
         if self.frame_tagger is None or not untimed:
             return
-        lengths, tags = ([values[index] for index in untimed] for values in (batch.num_samples, batch.tags))
+        lengths, tags = [batch.num_samples[index] for index in untimed], [batch.tags[index] for index in untimed]
         found = self.frame_tagger.tag(batch.waveform[untimed], lengths, batch.rate_hz, tags)
         for index, phrases in zip(untimed, found, strict=True):
             clips[index].row["phrases"] = phrases

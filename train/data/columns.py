@@ -55,6 +55,19 @@ class Column(Values[Value]):
         return found
 
 
+class Absent(Values[None]):
+    """A column that a table lacks: every value is None."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def value(self, row: int) -> None:
+        """Return None."""
+
+
 class Picked(Values[Value]):
     """Some rows of a sequence, in any order."""
 
