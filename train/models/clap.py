@@ -45,6 +45,13 @@ class FrameTowers(NamedTuple):
     bias: Tensor  # added to their logits, a scalar
 
 
+class ClipFrames(NamedTuple):
+    """The frames of a whole clip."""
+
+    vectors: Tensor  # (S, D) unit vectors of the shared space
+    edges_s: Tensor  # (S + 1,) where the frames begin and end, seconds
+
+
 class TwoTowers(nn.Module):
     """Audio and text -> unit vectors whose dot product is their similarity."""
 
@@ -122,6 +129,25 @@ class TwoTowers(nn.Module):
         return ClipEmbeddings(
             windows.mean(features.float()), self.unit(windows.mean(self.unit(self.audio_proj(features))))
         )
+
+    @torch.no_grad()
+    def encode_frames(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> list[ClipFrames]:
+        """Embed the frames of clips of any length in the shared space, each as that of a clip of one frame.
+
+        A clip is cut into windows of the fixed length, the last one zero-padded; frames beyond its end are left out. The
+        arguments are those of `encode_clips`.
+        """
+        rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
+        windows = Windows(clips, round(self.config.clip_s * rate_hz))
+        lengths = torch.tensor(windows.lengths, device=device)
+        features = self.audio_encoder(windows.padded().to(device), lengths, rate_hz)
+        vectors = self.unit(self.audio_proj(self.audio_encoder.embed_frames(features.frames)))
+        edges_s = self.audio_encoder.frame_edges_s(vectors.shape[1]).to(device)
+        found: list[list[ClipFrames]] = [[] for _ in clips]
+        for window, (clip, count) in enumerate(zip(windows.clip_index, features.num_frames.tolist(), strict=True)):
+            start_s = len(found[clip]) * windows.size / rate_hz
+            found[clip].append(ClipFrames(vectors[window, :count], start_s + edges_s[: count + 1]))
+        return [_joined(own) for own in found]
 
     def encode_windows(self, clips: Sequence[Waveform], size: int, encode: Encode) -> tuple[Windows, Tensor]:
         """Return the windows of clips and their embeddings (W, E).
@@ -208,3 +234,9 @@ class Clap(TwoTowers):
             return super().encode_windows(clips, size, encode)
         windows = Windows(clips, size)
         return windows, windows.unpadded(encode, self.logit_scale.device)
+
+
+def _joined(windows: Sequence[ClipFrames]) -> ClipFrames:
+    """Return the windows of a clip as one; a frame lasts until the next one begins."""
+    starts = [window.edges_s[:-1] for window in windows]
+    return ClipFrames(torch.cat([window.vectors for window in windows]), torch.cat([*starts, windows[-1].edges_s[-1:]]))
