@@ -14,7 +14,7 @@ if [ "$SIZE" = full ]; then
     timed+=(--timed.tagger "$TAGGER")
     grounding=(any --task strong-labels --task-dir "$TASK_DIR/audioset-strong" --device "${DEVICE:-cuda}")
 else
-    grounding=(demo --task-dir "$BASE/corpus")
+    grounding=(demo --task-dir "$BASE/corpus" --class-texts "$BASE/corpus/class_texts.json")
 fi
 
 base
