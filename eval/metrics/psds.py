@@ -43,7 +43,7 @@ class Scenario(NamedTuple):
 
 SCENARIOS = {  # of DCASE's task on sound event detection
     "psds1": Scenario(dtc=0.7, gtc=0.7, cttc=0.3, alpha_ct=0.0, alpha_st=1.0),  # exact times
-    "psds2": Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0),  # the right class, at about the time
+    "psds2": Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0),  # the right class, near its time
 }
 
 

@@ -1,6 +1,6 @@
 """When does what is named sound? Frame scores of a model against strong labels: `python -m eval grounding <config>`.
 
-    psds1, psds2   the Polyphonic Sound Detection Score over all classes: exact times, and the right class at about the time
+    psds1, psds2   the Polyphonic Sound Detection Score over all classes: exact times, and the right class near its time
     frame_auroc    of a phrase in a clip that has it: frames in which it sounds against the others; chance is 50 %
     onset_error_s  median distance from the onset of the best segment to the nearest true one
     order          of two events one after the other: is the mass of the first one's phrase first? "A then B" against
