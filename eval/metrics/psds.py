@@ -84,8 +84,11 @@ def count(tracks: Sequence[Track], levels: np.ndarray, scenario: Scenario) -> Co
                     np.column_stack([level * num_classes + found[:, 0], np.full(len(found), clip), found[:, 1]])
                 )
     length = [track.event_s[:, 1] - track.event_s[:, 0] for track in tracks]
+    found, false, crossed = (Counted(*np.concatenate(kind).T) for kind in rows)
     return Counts(
-        *(Counted(*np.concatenate(kind).T) for kind in rows),
+        found=found,
+        false=false,
+        crossed=crossed,
         num_events=np.stack([np.bincount(track.event_class, minlength=num_classes) for track in tracks]),
         event_s=np.stack([np.bincount(t.event_class, s, num_classes) for t, s in zip(tracks, length, strict=True)]),
         duration_s=np.array([track.duration_s for track in tracks]),

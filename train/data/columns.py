@@ -58,11 +58,11 @@ class Column(Values[Value]):
 class Absent(Values[None]):
     """A column that a table lacks: every value is None."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
 
     def __len__(self) -> int:
-        return self.count
+        return self.rows
 
     def value(self, row: int) -> None:
         """Return None."""
