@@ -16,6 +16,9 @@ STAGES = {
         "Right captions against wrong ones: order, presence, negation.",
         configs.COMPOSITIONAL,
     ),
+    "grounding": Stage(
+        "eval.stages.grounding", "When what is named sounds: frame scores against strong labels.", configs.GROUNDING
+    ),
     "captioning": Stage(
         "eval.stages.captioning", "Caption clips and score it; the ablation of tags.", configs.CAPTIONING
     ),

@@ -3,6 +3,7 @@
 from eval.stages.captioning import CaptioningConfig, Guidance
 from eval.stages.compositional import CompositionalConfig
 from eval.stages.finetune import FinetuneTaskConfig
+from eval.stages.grounding import GroundingConfig
 from eval.stages.index_search import IndexSearchConfig
 from eval.stages.linear_probe import LinearProbeConfig
 from eval.stages.passport import PassportConfig
@@ -36,6 +37,10 @@ RETRIEVAL: dict[str, tuple[str, RetrievalConfig]] = {
 COMPOSITIONAL: dict[str, tuple[str, CompositionalConfig]] = {
     "demo": ("the procedural corpus, on CPU", CompositionalConfig(task="synth")),
     "any": ("any --task, on CPU: all clips, or the test split", CompositionalConfig()),
+}
+GROUNDING: dict[str, tuple[str, GroundingConfig]] = {
+    "demo": ("the procedural corpus, on CPU", GroundingConfig(task="synth")),
+    "any": ("any --task with strong labels, on CPU: all clips, or the test split", GroundingConfig()),
 }
 ABLATION: tuple[Guidance, ...] = ("tags", "none", "predicted", "shuffled")
 CAPTIONING: dict[str, tuple[str, CaptioningConfig]] = {

@@ -19,7 +19,7 @@ from tests.support.commands import ROOMS
 SCRIPTS = sorted(path for path in Path("eval/studies").glob("*.sh"))
 STUDIES = [path for path in SCRIPTS if path.stem != "common"]
 LISTING = ("mixture", "real-audio", "synthetic-first", "unseen-classes")  # a list of their commands has no files
-GIVEN = ("SOURCE", "CAPTIONED", "ENCODER", "TASK_DIR", "LISTS", "REAL", "REAL_TRAIN", "REAL_TEST", "LLM")
+GIVEN = ("SOURCE", "CAPTIONED", "ENCODER", "TASK_DIR", "LISTS", "REAL", "REAL_TRAIN", "REAL_TEST", "LLM", "TAGGER")
 FULL = {name: f"/data/{name.lower()}" for name in GIVEN}
 
 

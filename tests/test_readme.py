@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
 
@@ -230,8 +230,11 @@ def test_names_in_where_does_a_new_go_are_in_the_linked_files(room: str) -> None
 
 def fields_of(config: Any, prefix: str = "") -> Iterator[str]:
     """Yield the flags of a config, as the command line writes them."""
+    hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
-        name, value = field.name.replace("_", "-"), getattr(config, field.name)
+        marks = getattr(hints[field.name], "__metadata__", ())
+        named = [mark.name for mark in marks if getattr(mark, "name", None)]  # by tyro.conf.arg
+        name, value = (named or [field.name])[0].replace("_", "-"), getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             kinds = [value, *(kind() for kind in get_args(AudioConfig))] if field.name == "audio" else [value]
             for each in kinds:

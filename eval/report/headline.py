@@ -12,6 +12,7 @@ from eval.results.references import Reference
 NOT_MEASURED = "-"
 GUIDANCE = ("tags", "none", "predicted", "shuffled", "written")  # the last: captions that a dataset has
 FOILS = ("order", "presence", "negation")
+ONSET_ERROR = "onset error, s"
 CLASSIFIED = (("accuracy", ("accuracy",)), ("mAP", ("map",)))
 Runs = Mapping[str, ModelResults]  # name of a model or recipe as it is shown -> its results
 Titles = Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]
@@ -29,6 +30,13 @@ TITLES: Titles = {  # stage -> (title, path inside the entry)
         (title, (kind, name))
         for kind in FOILS
         for title, name in ((kind, "accuracy"), (f"{kind}, shuffled clips", "shuffled"))
+    ),
+    "grounding": (
+        ("PSDS 1", ("psds1",)),
+        ("PSDS 2", ("psds2",)),
+        ("frame AUROC", ("frame_auroc",)),
+        ("order", ("order",)),
+        (ONSET_ERROR, ("onset_error_s",)),
     ),
 }
 FOLD_MEAN = ("mean over folds", ("over_folds",))
@@ -70,7 +78,8 @@ class Number(NamedTuple):
     @property
     def percent(self) -> bool:
         """Return whether it is shown times 100."""
-        return not (self.evaluation.startswith("captioning ") or self.title == "d'" or self.title.endswith(RANKS))
+        as_it_is = (*RANKS, "d'", ONSET_ERROR)
+        return not (self.evaluation.startswith("captioning ") or self.title.endswith(as_it_is))
 
     @property
     def digits(self) -> int:

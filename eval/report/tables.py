@@ -12,9 +12,9 @@ from eval.results.compare import Difference
 
 Rows = Sequence[Sequence[str]]  # header first
 EXPLAINED = (
-    "Per cent, CIDEr-D as it is. Of several runs, the number is their mean, and after ± stands the standard deviation of a "
-    "run. In brackets: 95 % bootstrap interval over the evaluated clips, of the mean where there are several runs. It does "
-    "not cover another training run."
+    "Per cent, CIDEr-D and the onset error as they are. Of several runs, the number is their mean, and after ± stands the "
+    "standard deviation of a run. In brackets: 95 % bootstrap interval over the evaluated clips, of the mean where "
+    "there are several runs. It does not cover another training run."
 )
 MORE = (
     "Per cent, but ranks (MedR, MeanR), d' and captioning scores as they are. After ±: the standard deviation of a run, and "

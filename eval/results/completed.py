@@ -46,10 +46,12 @@ def source(
 
 
 def _as_listed(clip: Clip) -> str:
-    """Return all fields of a clip as text. A field keeps the name that it had when hashes were first stored."""
-    fields = (FIRST_NAMES.get(field.name, field.name) for field in dataclasses.fields(clip))
-    values = (getattr(clip, field.name) for field in dataclasses.fields(clip))
-    return f"Clip({', '.join(f'{name}={value!r}' for name, value in zip(fields, values, strict=True))})"
+    """Return all fields of a clip as text, but for its events, which one stage reads.
+
+    A field keeps the name that it had when hashes were first stored.
+    """
+    names = [field.name for field in dataclasses.fields(clip) if field.name != "events"]
+    return f"Clip({', '.join(f'{FIRST_NAMES.get(name, name)}={getattr(clip, name)!r}' for name in names)})"
 
 
 def done(out: str, name: str, config: Any, source: str) -> bool:

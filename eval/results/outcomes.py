@@ -75,7 +75,7 @@ def title(key: str) -> str:
     if key.startswith("guidance "):
         _, guidance, score = key.split(" ")
         return f"{'CIDEr-D' if score == 'cider_d' else score}, {guidance}"
-    return "mAP" if key == "scores" else key.replace("_", " ")
+    return {"scores": "mAP", "frame_auroc": "frame AUROC"}.get(key, key.replace("_", " "))
 
 
 def mean_precisions(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ TYPES: dict[object, pa.DataType] = {
     float: pa.float64(),
     tuple[str, ...]: pa.list_(pa.string()),
 }
-SCHEMA = pa.schema([(field.name, TYPES[field.type]) for field in dataclasses.fields(Clip)])
+NOT_KEPT = "events"  # field of a Clip
+SCHEMA = pa.schema([(each.name, TYPES[each.type]) for each in dataclasses.fields(Clip) if each.name != NOT_KEPT])
 
 
 def exists(uri: str) -> bool:

@@ -22,7 +22,8 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.dataset import commit, tar
+from pipeline.dataset import commit, phrases, tar
+from pipeline.dataset.phrases import Phrase
 from pipeline.dataset.shard_stats import ShardStats
 from pipeline.dataset.tar import Buffer
 
@@ -47,6 +48,12 @@ LEDGER = pa.schema(
 )
 
 
+PHRASES = "phrases"
+TIMED_LEDGER = LEDGER.append(
+    pa.field(PHRASES, phrases.TYPE)
+)  # of a dataset with --timed; null where no times are known
+
+
 class ClipRow(TypedDict):
     """A row of the ledger: what became of one planned clip, and where it lies in the tar."""
 
@@ -64,6 +71,7 @@ class ClipRow(TypedDict):
     text: list[str]
     score: list[float | None]
     tags: list[str]
+    phrases: NotRequired[list[Phrase] | None]
 
 
 class CaptionRecord(TypedDict):
@@ -94,6 +102,8 @@ class SampleMeta(TypedDict, total=False):
     sample_rate_hz: int
     num_samples: int
     captions: list[CaptionRecord]  # one for each text
+    phrases: list[Phrase]  # what sounds when, with --timed, where it is known
+    phrases_from: str  # `labels` of the source, or the revision of the tagger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +160,12 @@ def stats_name(shard: int) -> str:
 
 
 def write(
-    data: str, shard: int, outcomes: Sequence[Outcome], plan_hash: str, captioning: Mapping[str, int] | None = None
+    data: str,
+    shard: int,
+    outcomes: Sequence[Outcome],
+    plan_hash: str,
+    captioning: Mapping[str, int] | None = None,
+    timed: bool = False,
 ) -> ShardStats:
     """Publish one shard: tar, ledger and commit mark. Does nothing where another writer has published it.
 
@@ -160,12 +175,14 @@ def write(
         outcomes: what became of its clips, in plan order.
         plan_hash: of the plan or retry that the shard belongs to.
         captioning: what the captioner counted.
+        timed: whether the ledger has a column of phrases.
 
     Returns:
         The stats of this call.
     """
     packed = pack([(o.key, o.flac, o.meta) for o in outcomes if o.status == "written"])
     positions = iter(packed.positions)
+    schema = TIMED_LEDGER if timed else LEDGER
     rows = [_ledger_row(o, next(positions) if o.status == "written" else NOWHERE) for o in outcomes]
     counts = Counter(outcome.status for outcome in outcomes)
     stats = ShardStats(
@@ -181,7 +198,7 @@ def write(
         tar_sha256=packed.tar.sha256(),
         captioning=dict(sorted((captioning or {}).items())),
     )
-    ledger = storage.table_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
+    ledger = storage.table_bytes(pa.Table.from_pylist(rows, schema=schema))
     mark = storage.json_bytes(stats.to_json())
     names = tar_name(shard), ledger_name(shard), stats_name(shard)
     files: list[list[Buffer]] = [packed.tar.parts, [ledger], [mark]]
@@ -217,6 +234,12 @@ def read_stats(data: str, shard: int) -> ShardStats:
 def finished(data: str) -> bool:
     """Return whether a folder is a dataset that `pipeline caption` finished."""
     return all(storage.exists(storage.join(data, name)) for name in ("plan.json", "run.json", "sizes.json"))
+
+
+def is_timed(data: str) -> bool:
+    """Return whether a dataset was made with --timed."""
+    run = storage.join(data, "run.json")
+    return storage.exists(run) and bool(storage.read_json(run).get("timed"))
 
 
 def provenance(data: str) -> dict[str, Any]:
@@ -273,4 +296,5 @@ def _ledger_row(outcome: Outcome, position: Position) -> ClipRow:
         "text": outcome.meta.get("text", []),
         "score": [caption["score"] for caption in outcome.meta.get("captions", [])],
         "tags": outcome.meta.get("tag", []),
+        "phrases": outcome.meta.get("phrases"),
     }

@@ -19,6 +19,8 @@ from pipeline.dataset import staging
 from pipeline.graph import captioners
 from pipeline.graph.caption_config import CaptionActorConfig
 from pipeline.graph.captioner import Captioner, ClipBatch
+from pipeline.graph.frame_tagger import FrameTagger
+from pipeline.graph.frame_tagger_config import FrameTaggerConfig
 from pipeline.graph.shard_batch import ClipRow, Samples, ShardBatch, end_clip
 from pipeline.storage.read_ahead import read_ahead
 
@@ -38,11 +40,15 @@ class CaptionActor:
     """The actor. Ray calls it from two threads, so that one shard is prepared while the model works on another."""
 
     def __init__(
-        self, config: CaptionActorConfig, make_captioner: Callable[[CaptionActorConfig], Captioner] = captioners.make
+        self,
+        config: CaptionActorConfig,
+        make_captioner: Callable[[CaptionActorConfig], Captioner] = captioners.make,
+        timed_by: FrameTaggerConfig | None = None,
     ) -> None:
-        """Make the captioner. The arguments are pickled on their way to the actor."""
+        """Make the captioner, and the tagger where one is to find times. The arguments are pickled on their way here."""
         self.config = config
         self.captioner = make_captioner(config)
+        self.frame_tagger = FrameTagger(timed_by, config.actors) if timed_by else None
         self.decoders = ThreadPoolExecutor(DECODERS)
         self.name = f"{os.uname().nodename}-{os.getpid()}"
 
@@ -60,7 +66,9 @@ class CaptionActor:
         for clips, waveform in (
             self._padded_batches(batch, ready) if flac is None else self._decoded_batches(flac, ready)
         ):
-            made = self.captioner.caption(self._batch(batch.shard, clips, waveform))
+            clip_batch = self._batch(batch.shard, clips, waveform)
+            made = self.captioner.caption(clip_batch)
+            self._find_phrases(clips, clip_batch)
             busy_s += made.busy_s
             counts.update(made.counts)
             failed.update(made.failed)
@@ -103,6 +111,16 @@ class CaptionActor:
             shard=shard,
             texts=[row.get("texts") or [] for row in rows],
         )
+
+    def _find_phrases(self, clips: Sequence[ReadyClip], batch: ClipBatch) -> None:
+        """Tag the frames of the clips of a batch that have no strong labels."""
+        untimed = [index for index, clip in enumerate(clips) if not clip.row.get("events")]
+        if self.frame_tagger is None or not untimed:
+            return
+        lengths, tags = [batch.num_samples[index] for index in untimed], [batch.tags[index] for index in untimed]
+        found = self.frame_tagger.tag(batch.waveform[untimed], lengths, batch.rate_hz, tags)
+        for index, phrases in zip(untimed, found, strict=True):
+            clips[index].row["phrases"] = phrases
 
     def _groups(self, ready: list[ReadyClip]) -> list[list[ReadyClip]]:
         size = self.config.batch_size

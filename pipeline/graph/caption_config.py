@@ -1,12 +1,15 @@
 """How a caption job is configured, and which values of its fields cannot be."""
 
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+import tyro
 
 from pipeline import run_dir
 from pipeline.errors import InputError
 from pipeline.graph.captioner_name import CaptionerName, Kind
 from pipeline.graph.engine import ActorConfig
+from pipeline.graph.frame_tagger_config import FrameTaggerConfig
 from pipeline.planning.cut import MAX_SHARD_MB
 from pipeline.planning.decontamination import DecontaminationConfig
 from pipeline.quality import audio_filter
@@ -179,6 +182,10 @@ class CaptionConfig(CaptionActorConfig):
     """Licence of the audio and captions, as the dataset card states it; an identifier of the Hugging Face hub."""
     firewall: DecontaminationConfig = field(default_factory=DecontaminationConfig, metadata=run_dir.NOT_IDENTITY)
     """Which evaluation clips are left out."""
+    timed: bool = False
+    """Write `phrases` beside the captions: what sounds when, by the strong labels of the source, else by --timed.tagger."""
+    timed_by: Annotated[FrameTaggerConfig, tyro.conf.arg(name="timed")] = field(default_factory=FrameTaggerConfig)
+    """Times of clips without strong labels."""
     audio_filter: AudioFilterConfig = audio_filter.OFF
     """Which clips are left out for their sound. The named configs leave out silence; jobs that began before there was
     this field go on without."""
@@ -187,5 +194,8 @@ class CaptionConfig(CaptionActorConfig):
 def check_fields(config: CaptionConfig) -> None:
     """Raise InputError for a field of a caption job that cannot be, beside those of its captioner."""
     config.audio_filter.check()
+    config.timed_by.check()
+    if config.timed_by != FrameTaggerConfig() and not config.timed:
+        raise InputError("--timed", False, "the flags --timed.tagger and --timed.threshold need it; add --timed")
     if not 0 <= config.max_bad_fraction <= 1:
         raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")

@@ -65,11 +65,11 @@ def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> 
 
 def build_graph(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> list[engine.Tasks | engine.Actors]:
     """Return the steps of the graph; every row that comes out reports one committed shard."""
+    make_captioner = partial(captioners.make, folder=out)
+    timed_by = config.timed_by if config.timed and config.timed_by.tagger else None
     return [
         engine.Tasks(make_reader(config, out, plan, clip_s)),
-        engine.Actors(
-            CaptionActor, (config.sized(plan.num_clips), partial(captioners.make, folder=out)), config.actors
-        ),
+        engine.Actors(CaptionActor, (config.sized(plan.num_clips), make_captioner, timed_by), config.actors),
         engine.Tasks(partial(write_shard, out=out, plan=plan)),
     ]
 

@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from pipeline import sources, storage
 from pipeline.errors import InputError
-from pipeline.graph import blat_captioner, hf_captioner, openai_captioner, prompts
+from pipeline.graph import blat_captioner, frame_tagger, hf_captioner, openai_captioner, prompts
 from pipeline.graph.caption_config import CaptionActorConfig, CaptionConfig, check_fields
 from pipeline.graph.captioner import Captioner, CaptionerInfo, ClipFilter
+from pipeline.graph.frame_tagger_config import FLAG as TIMED_FLAG
 from pipeline.planning.draft import PlanDraft, draft_plan
 
 ConfigT = TypeVar("ConfigT", bound=CaptionActorConfig)
@@ -47,7 +48,23 @@ def check_command(config: CaptionConfig) -> tuple[CaptionerInfo, PlanDraft]:
         raise InputError("--source", config.source, sources.SOURCE_HINT)
     info = describe(config)
     check_fields(config)
+    info = _with_frame_tagger(config, info)
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return info, draft_plan(
-        config.out, config.source, config.folds, *bounds, config.columns, config.rewrite == "captions"
+    rewritten = config.rewrite == "captions"
+    draft = draft_plan(
+        config.out, config.source, config.folds, *bounds, config.columns, timed=config.timed, texts=rewritten
     )
+    if config.timed and not (draft.plan.num_timed or config.timed_by.tagger):
+        remedy = "the source has no strong labels: name a checkpoint with a tagging head, or leave out --timed"
+        raise InputError(TIMED_FLAG, "", remedy)
+    return info, draft
+
+
+def _with_frame_tagger(config: CaptionConfig, info: CaptionerInfo) -> CaptionerInfo:
+    """Return what decides the dataset, the tagger of --timed.tagger included."""
+    revision = frame_tagger.revision(config.timed_by)
+    if not revision:
+        return info
+    if not info.clip_s:
+        raise InputError(TIMED_FLAG, config.timed_by.tagger, "this captioner takes no audio to tag; leave it out")
+    return replace(info, identity={**info.identity, "frame_tagger_revision": revision})

@@ -20,6 +20,8 @@ class RunConfig(Generic[ConfigT]):
     """Hash of the captioner's weights, or what else fixes them."""
     arithmetic: str
     """What `precision` comes to: float32 or bfloat16; served where an endpoint decides."""
+    frame_tagger_revision: str = ""
+    """Hash of the weights of --timed.tagger; '' without one."""
     others: Mapping[str, object] = field(default_factory=dict)
     """What else decides the captions, as the captioner names it."""
 
@@ -49,4 +51,5 @@ def read_run_config(folder: str, kind: type[ConfigT]) -> RunConfig[ConfigT]:
         config=run_dir.restore(kind, content),
         captioner_revision=content["captioner_revision"],
         arithmetic=content.get("arithmetic", "float32"),
+        frame_tagger_revision=content.get("frame_tagger_revision", ""),
     )

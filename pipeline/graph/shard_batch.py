@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.planning.tables import SCHEMA, PlanRow
+from pipeline.dataset import phrases
+from pipeline.dataset.phrases import Phrase
+from pipeline.planning.tables import FULL_SCHEMA, PlanRow
 
 Samples = npt.NDArray[np.int16]
 CAPTION = pa.struct(
@@ -25,7 +27,7 @@ CAPTION = pa.struct(
 )
 CLIP = pa.struct(
     [
-        *SCHEMA,
+        *FULL_SCHEMA,
         ("status", pa.string()),
         ("stage", pa.string()),
         ("reason", pa.string()),
@@ -34,6 +36,7 @@ CLIP = pa.struct(
         ("flac_offset", pa.int64()),
         ("flac_size", pa.int64()),
         ("captions", pa.list_(CAPTION)),
+        ("phrases", phrases.TYPE),
     ]
 )
 SHARD = pa.schema(
@@ -71,6 +74,7 @@ class ClipRow(PlanRow, total=False):
     flac_offset: int  # in the file that `ShardBatch.audio` names
     flac_size: int
     captions: list[CaptionRow] | None
+    phrases: list[Phrase] | None  # that a tagger found, with their times
 
 
 @dataclass(kw_only=True)

@@ -1,11 +1,15 @@
 """Tags that a checkpoint with a tagging head predicts, to guide a captioner that has none of its own."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.graph.caption_config import CaptionActorConfig
 from pipeline.graph.shard_batch import Samples
+
+if TYPE_CHECKING:
+    from train.checkpoint import CheckpointInfo
 
 FLAG = "--tagger"
 
@@ -16,20 +20,25 @@ def check(config: CaptionActorConfig) -> dict[str, object]:
     Raises:
         InputError: where tags are to be predicted and there is no tagger, or the other way round.
     """
-    from train import checkpoint
-
     if "predicted" not in config.guidance:
         if config.tagger:
             raise InputError(FLAG, config.tagger, "predicts tags for --guidance predicted; add that, or leave it out")
         return {}
     if not config.tagger:
         raise InputError(FLAG, "", "--guidance predicted needs a checkpoint with a tagging head")
-    info = checkpoint.describe(config.tagger, FLAG, "captioner", "tagger")
+    return {"tagger_revision": describe(FLAG, config.tagger).revision}
+
+
+def describe(flag: str, tagger: str) -> "CheckpointInfo[Any]":
+    """Describe a checkpoint that tags. Raises InputError, naming the flag, for one without a tagging head."""
+    from train import checkpoint
+
+    info = checkpoint.describe(tagger, flag, "captioner", "tagger")
     if info.kind == "captioner" and not getattr(info.network, "tagger", False):
-        raise InputError(FLAG, config.tagger, "has no tagging head (tagger is false in its config.json)")
-    if not storage.read_json(storage.join(storage.resolve(config.tagger), checkpoint.TAGS_FILE)):
-        raise InputError(FLAG, config.tagger, "has no tagging head (its tags.json names no tag)")
-    return {"tagger_revision": info.revision}
+        raise InputError(flag, tagger, "has no tagging head (tagger is false in its config.json)")
+    if not storage.read_json(storage.join(storage.resolve(tagger), checkpoint.TAGS_FILE)):
+        raise InputError(flag, tagger, "has no tagging head (its tags.json names no tag)")
+    return info
 
 
 class TagPredictor:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from pipeline import audio
-from pipeline.dataset import answers, shards, staging
+from pipeline.dataset import answers, phrases, shards, staging
 from pipeline.dataset.shard_stats import ShardStats
 from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.captioner_name import CaptionerName
@@ -11,6 +11,7 @@ from pipeline.graph.job_stats import ShardReport
 from pipeline.graph.run_config import ConfigT, RunConfig, read_run_config
 from pipeline.graph.shard_batch import CaptionRow, ClipRow, ShardBatch
 from pipeline.planning.plan import Plan
+from pipeline.sources.clip import Event
 from pipeline.sources.tables import LABEL_SEPARATOR
 
 
@@ -41,7 +42,8 @@ def _publish(batch: ShardBatch, out: str, plan: Plan) -> ShardStats:
     run_config = read_run_config(out, CaptionConfig)
     audio_bytes = staging.read(batch.audio)
     outcomes = [_outcome(clip, audio_bytes, run_config) for clip in batch.clips]
-    return shards.write(out, batch.shard, outcomes, plan.part_of(batch.shard).hash, batch.captioning)
+    plan_hash = plan.part_of(batch.shard).hash
+    return shards.write(out, batch.shard, outcomes, plan_hash, batch.captioning, run_config.config.timed)
 
 
 def _outcome(clip: ClipRow, audio_bytes: memoryview, run_config: RunConfig[CaptionConfig]) -> shards.Outcome:
@@ -66,6 +68,7 @@ def _outcome(clip: ClipRow, audio_bytes: memoryview, run_config: RunConfig[Capti
         "num_samples": clip["num_samples"],
         "sample_rate_hz": audio.SAMPLE_RATE_HZ,
         "captions": [caption_record(caption, run_config) for caption in captions],
+        **(_timed(clip, run_config) if run_config.config.timed else {}),
     }
     return shards.Outcome(
         key=clip["key"],
@@ -76,6 +79,16 @@ def _outcome(clip: ClipRow, audio_bytes: memoryview, run_config: RunConfig[Capti
         flac=audio_bytes[clip["flac_offset"] :][: clip["flac_size"]],
         meta=meta,
     )
+
+
+def _timed(clip: ClipRow, run_config: RunConfig[CaptionConfig]) -> shards.SampleMeta:
+    """Return when what sounds, and by what that is known; nothing where it is not."""
+    if events := clip.get("events"):
+        found = phrases.of_events([Event(**event) for event in events], clip["num_samples"] / audio.SAMPLE_RATE_HZ)
+        return {"phrases": found, "phrases_from": "labels"}
+    if (tagged := clip.get("phrases")) is not None:
+        return {"phrases": tagged, "phrases_from": run_config.frame_tagger_revision}
+    return {}
 
 
 def caption_record(caption: CaptionRow, run_config: RunConfig[ConfigT]) -> shards.CaptionRecord:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pipeline import audio, html
 from pipeline.audio import spectrogram
+from pipeline.dataset.phrases import Phrase
 from pipeline.html import Part
 from pipeline.pages import histogram
 from pipeline.pages.histogram import Histogram
@@ -32,6 +33,7 @@ class Sample(NamedTuple):
     tags: list[str]
     flac: bytes
     captions: list[Caption]
+    phrases: Sequence[Phrase] = ()  # with their times, where they are known
 
 
 class Section(NamedTuple):

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,20 +21,15 @@ from pipeline.audio import fingerprint_table
 from pipeline.planning.cut import MAX_SHARD_MB, cut, cut_as
 from pipeline.planning.decontamination import Decontamination, DecontaminationConfig
 from pipeline.planning.plan import MadeFrom, Plan, read_plan
-from pipeline.planning.tables import SCHEMA, TableWriter
+from pipeline.planning.tables import EXTRA, TableWriter
 from pipeline.progress import Progress
 from pipeline.sources.clip import Clip
 
 COMPARED_FIELDS = (  # in which two plans may differ
-    "source", "folds", "clips_per_shard", "max_shard_mb", "columns", "texts", "lists", "allow", "fingerprints",
+    "source", "folds", "clips_per_shard", "max_shard_mb", "columns", "timed", "texts", "lists", "allow", "fingerprints",
 )  # fmt: skip
-LATER = (
-    "cut_start_s",
-    "cut_end_s",
-    "note",
-    "texts",
-)  # hashed where a clip has one: plans of before December 2026 have none
-CLIP_FIELDS = {"origin": "recording_id"}  # column -> field of `Clip`, where they differ
+LATER = ("cut_start_s", "cut_end_s", "note", *EXTRA)  # hashed where a clip has one: early plans have none
+CLIP_FIELDS = {"origin": "recording_id", "texts": "captions"}  # column -> field of `Clip`, where they differ
 HASHED = ("key", "source_id", "origin", "fault", "start_s", "end_s", "tags", "mids")
 
 
@@ -53,11 +48,12 @@ def draft_plan(
     decontamination: DecontaminationConfig,
     max_shard_mb: float = MAX_SHARD_MB,
     columns: str = "",
+    timed: bool = False,
     texts: bool = False,
 ) -> PlanDraft:
     """Return the plan of a source, from the published one where nothing has changed since; writes nothing to `out`.
 
-    With `texts` the plan holds the captions or titles that the source gives.
+    With `timed` it holds the events of the clips, with `texts` the captions or titles that the source gives.
 
     Raises:
         InputError: when the source cannot be listed, two clips share a key, or `out` has another plan.
@@ -67,13 +63,14 @@ def draft_plan(
     made_from = MadeFrom(
         source=storage.resolve(source),
         folds=list(folds),
-        stamp=sources.stamp(source),
+        stamp=sources.stamp(source, events=timed),
         lists=storage.plain([storage.stamps([one.list]) for one in matcher.lists]),
         allow=list(decontamination.allow),
         fingerprints=[fingerprint_table.revision(uri) for uri in decontamination.fingerprints],
         clips_per_shard=clips_per_shard,
         max_shard_mb=max_shard_mb,
         columns=columns,
+        timed=timed,
         texts=texts,
     )
     published = read_plan(storage.resolve(out)) if out else None
@@ -101,12 +98,8 @@ def _check(source: str, clips_per_shard: int, max_shard_mb: float) -> None:
 
 def _difference(published: Plan, made_from: MadeFrom) -> str:
     """Return what differs between the settings of this plan and of the published one."""
-    before, now = published.made_from.to_json(), made_from.to_json()
-    changes = [
-        f"{name} was {before.get(name)}, now {now.get(name)}"
-        for name in COMPARED_FIELDS
-        if before.get(name) != now.get(name)
-    ]
+    before, now = vars(published.made_from), vars(made_from)
+    changes = [f"{name} was {before[name]}, now {now[name]}" for name in COMPARED_FIELDS if before[name] != now[name]]
     difference = "; ".join(changes) or f"the source lists other clips than the {published.num_clips} of its plan"
     return f"is planned otherwise: {difference}; choose another folder or delete it"
 
@@ -145,13 +138,12 @@ def _fill_tables(
     excluded: Counter[str] = Counter()
     key_hashes: list[np.ndarray] = []
     seconds = 0.0
-    tables, progress = TableWriter(), Progress("plan", "clips")
+    tables, progress = TableWriter(made_from.extra), Progress("plan", "clips")
     for clips in listing:
         sets = [matcher.match(clip) for clip in clips]
-        columns = {name: [getattr(clip, CLIP_FIELDS.get(name, name)) for clip in clips] for name in _LISTED}
-        columns["texts"] = [clip.captions if made_from.texts else () for clip in clips]
+        columns = {name: [_value(clip, name) for clip in clips] for name in tables.schema.names if name != "excluded"}
         tables.add({**columns, "excluded": sets})
-        hashed = [*HASHED, *(name for name in LATER if any(columns[name]))]
+        hashed = [*HASHED, *(name for name in LATER if any(columns.get(name, ())))]
         digest.update(json.dumps([[columns[name] for name in hashed], sets]).encode())
         key_hashes.append(np.fromiter(map(hash, columns["key"]), np.int64, len(clips)))
         tags.update(tag for clip in clips for tag in clip.tags)
@@ -161,7 +153,8 @@ def _fill_tables(
             clips=len(clips),
             untagged=sum(not c.tags for c in clips),
             faults=sum(bool(c.fault) for c in clips),
-            with_text=sum(map(bool, columns["texts"])),
+            timed=sum(bool(c.events) for c in clips),
+            with_text=sum(map(bool, columns.get("texts", ()))),
         )
         progress.add(len(clips))
     if not counts["clips"]:
@@ -180,11 +173,16 @@ def _fill_tables(
         matched_sets=matcher.summary(dict(excluded.most_common())),
         tags=dict(tags.most_common()),
         made_from=made_from,
+        num_timed=counts["timed"] if made_from.timed else None,
     )
     return plan, tables, _same_key(np.concatenate(key_hashes), tables)
 
 
-_LISTED = [name for name in SCHEMA.names if name not in ("excluded", "texts")]
+def _value(clip: Clip, column: str) -> Any:
+    """Return what a table holds of a clip in a column."""
+    if column == "events":
+        return [event._asdict() for event in clip.events]
+    return getattr(clip, CLIP_FIELDS.get(column, column))
 
 
 def _same_key(key_hashes: np.ndarray, tables: TableWriter) -> str:

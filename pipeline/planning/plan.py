@@ -37,8 +37,15 @@ class MadeFrom:
     """Megabytes in a shard at most; 0 and None bound by clips alone. None: planned before there was this bound."""
     columns: str = ""
     """Columns of a table that are named otherwise."""
+    timed: bool = False
+    """Whether the tables hold the events of the clips."""
     texts: bool = False
-    """Whether the captions or titles that the source gives are planned."""
+    """Whether the tables hold the captions or titles that the source gives."""
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Return which columns of EXTRA the tables have."""
+        return (*(["events"] if self.timed else []), *(["texts"] if self.texts else []))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "MadeFrom":
@@ -53,12 +60,13 @@ class MadeFrom:
             clips_per_shard=content["clips_per_shard"],
             max_shard_mb=content.get("max_shard_mb"),
             columns=content.get("columns", ""),
+            timed=content.get("timed", False),
             texts=content.get("texts", False),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return what plan.json holds: fields that were added later are left out where they are empty."""
-        later = {"max_shard_mb": None, "columns": "", "texts": False}
+        later = {"max_shard_mb": None, "columns": "", "timed": False, "texts": False}
         omitted = {name for name, empty in later.items() if getattr(self, name) == empty}
         return {name: value for name, value in vars(self).items() if name not in omitted}
 
@@ -141,6 +149,8 @@ class Plan(Part):
     retries: tuple[Retry, ...] = ()
     listing: ListingStats | None = None
     """Counts of the listing; None in plans of before December 2026."""
+    num_timed: int | None = None
+    """Clips with events; None where the plan does not hold these."""
     listed_all: bool = False
     """Whether the whole listing had to be held, to give its clips keys of their own; `retry` lists in the same way."""
 
@@ -159,6 +169,7 @@ class Plan(Part):
             made_from=MadeFrom.from_json(content["made_from"]),
             retries=tuple(map(Retry.from_json, content["retries"])),
             listing=listing and ListingStats.from_json(listing),
+            num_timed=content.get("num_timed"),
             listed_all=(listing or {}).get("holds_all", False),
         )
 
@@ -174,6 +185,7 @@ class Plan(Part):
             "duration_s": self.duration_s,
             "num_without_tags": self.num_without_tags,
             "num_faults": self.num_faults,
+            **({} if self.num_timed is None else {"num_timed": self.num_timed}),
             "firewall": self.matched_sets.to_json(),
             "tags": self.tags,
             "made_from": self.made_from.to_json(),

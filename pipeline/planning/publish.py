@@ -11,7 +11,7 @@ from pipeline.planning import tables as plan_tables
 from pipeline.planning.cut import WEIGHED, cut
 from pipeline.planning.draft import PlanDraft
 from pipeline.planning.plan import PLAN_FILE, Plan, Retry
-from pipeline.planning.tables import SCHEMA, PlanRow, TableWriter
+from pipeline.planning.tables import PlanRow, TableWriter
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def extend_plan(data: str, plan: Plan, rows: list[PlanRow], reasons: dict[str, i
         num_clips=len(rows),
         hash=hashlib.sha256(json.dumps([plan.hash, number, keys]).encode()).hexdigest(),
     )
-    tables = TableWriter()
+    tables = TableWriter(plan.made_from.extra)
     for shard in new_shards:
-        tables.add({name: [row.get(name) for row in shard] for name in SCHEMA.names})
+        tables.add({name: [row.get(name) for row in shard] for name in tables.schema.names})
     tables.publish(data, retry.hash)
     plan = dataclasses.replace(plan, retries=(*plan.retries, retry))
     storage.publish_json(storage.join(data, PLAN_FILE), plan.to_json())

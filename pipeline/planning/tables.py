@@ -42,13 +42,27 @@ SCHEMA = pa.schema(
         ("end_s", pa.float64()),
         ("tags", pa.list_(pa.string())),
         ("mids", pa.list_(pa.string())),
-        ("texts", pa.list_(pa.string())),  # the source's own captions or titles, where they are planned
     ]
 )
 
 
+EXTRA = {  # columns of plans that were asked for them
+    "events": pa.list_(pa.struct([("label", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())])),
+    "texts": pa.list_(pa.string()),  # the source's own captions or titles
+}
+FULL_SCHEMA = pa.schema([*SCHEMA, *EXTRA.items()])
+
+
+class EventRow(TypedDict):
+    """A strong label of a clip; see `pipeline.sources.clip.Event`."""
+
+    label: str
+    start_s: float
+    end_s: float
+
+
 class PlanRow(TypedDict):
-    """A row of SCHEMA: a planned clip. Tables of early datasets lack the fields that are not required."""
+    """A row of SCHEMA and EXTRA: a planned clip. Tables lack what is not required."""
 
     key: str
     uri: str
@@ -65,6 +79,7 @@ class PlanRow(TypedDict):
     end_s: float
     tags: list[str]
     mids: list[str]
+    events: NotRequired[list[EventRow] | None]
     texts: NotRequired[list[str] | None]
 
 
@@ -90,8 +105,10 @@ class Part:
 class TableWriter:
     """Makes the tables of a plan shard by shard; one of them is in memory at a time, and nothing is published."""
 
-    def __init__(self) -> None:
+    def __init__(self, extra: Sequence[str] = ()) -> None:
+        """Take which columns of EXTRA the rows have."""
         self.num_shards = 0
+        self.schema = pa.schema([*SCHEMA, *((name, EXTRA[name]) for name in extra)])
         self._spool = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 it goes when the writer does
         self._ends = [0]  # bytes; of each table in the spool
         self._sink: pa.BufferOutputStream | None = None
@@ -102,8 +119,8 @@ class TableWriter:
         if self._writer is None:
             self._sink = pa.BufferOutputStream()
             # Statistics would double the footer, and nobody searches in a plan.
-            self._writer = pq.ParquetWriter(self._sink, SCHEMA, compression="zstd", write_statistics=False)
-        self._writer.write_table(pa.table(columns, schema=SCHEMA))
+            self._writer = pq.ParquetWriter(self._sink, self.schema, compression="zstd", write_statistics=False)
+        self._writer.write_table(pa.table(columns, schema=self.schema))
         self.num_shards += 1
         if self.num_shards % SHARDS_PER_TABLE == 0:
             self._finish_table()

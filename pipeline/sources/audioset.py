@@ -73,6 +73,11 @@ def write_segments(segments: Iterable[Segment]) -> str:
     return head + "".join(lines)
 
 
+def label_text(label: str) -> str:
+    """Return the words of a label in a text: its first name, in lower case."""
+    return label.partition(",")[0].lower()
+
+
 def read_labels(text: str) -> dict[str, str]:
     """Return {mid: display name} in index order."""
     return {row["mid"]: row["display_name"] for row in csv.DictReader(io.StringIO(text))}

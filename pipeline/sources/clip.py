@@ -37,6 +37,14 @@ class AudioLocation(NamedTuple):
         return Span(self.cut_start_s, self.cut_end_s).whole
 
 
+class Event(NamedTuple):
+    """A strong label: when a sound of a clip is there."""
+
+    label: str  # display name
+    start_s: float  # from the start of the clip
+    end_s: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """One listed clip. Its audio may be missing or broken, which shows when it is read."""
@@ -57,6 +65,7 @@ class Clip:
     captions: tuple[str, ...] = ()  # human captions
     fold: str = ""
     note: str = ""  # for the ledger: a peculiarity of how the clip was listed
+    events: tuple[Event, ...] = ()  # strong labels, where the source has them
 
     @property
     def location(self) -> AudioLocation:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sources import audioset, columns, formats, parts, youtube
+from pipeline.sources import audioset, columns, formats, parts, strong_labels, youtube
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import MAX_KEY, Clip
 from pipeline.sources.listing_stats import ListingStats
@@ -98,8 +98,10 @@ def read_listing(source: str, folds: Iterable[str] = (), flag: str = "--source",
     raise InputError(flag, source, same_key(first, second, doubled.key))
 
 
-def stamp(source: str, flag: str = "--source") -> str:
+def stamp(source: str, flag: str = "--source", events: bool = False) -> str:
     """Return a hash that changes with the files that list a source, and with the files that tables use beside them.
+
+    The strong labels beside a table count with `events` alone.
 
     On disk it also changes when files are added to `audio/` or removed. Object stores would have to list all files for
     that; there, `pipeline retry --reason missing` finds the clips whose audio came after the plan.
@@ -114,7 +116,7 @@ def stamp(source: str, flag: str = "--source") -> str:
         files = [uri for uri in uris if uri not in folders]
         marks: list[object] = [name for folder in folders for name in storage.list_names(folder)]
         if files and found[0].kind not in formats.PACKED:
-            files += _read_beside(files[0])
+            files += _read_beside(files[0], events)
         marks += storage.stamps(files)
         return hashlib.sha256(repr((uris, marks)).encode()).hexdigest()
 
@@ -153,10 +155,11 @@ def readable(source: str, flag: str) -> Iterator[None]:
         raise InputError(flag, source, f"cannot be read: {error}") from None
 
 
-def _read_beside(uri: str) -> list[str]:
+def _read_beside(uri: str, events: bool) -> list[str]:
     """Return the files and folders that the listing of a table uses beside it, present or not."""
     folder, _, name = uri.rpartition("/")
-    beside = (audioset.LABELS_FILE, name.split(".")[0] + youtube.CAPTIONS_OF_SEGMENTS)
+    endings = (youtube.CAPTIONS_OF_SEGMENTS, *([strong_labels.OF_SEGMENTS] if events else []))
+    beside = (audioset.LABELS_FILE, *(name.split(".")[0] + ending for ending in endings))
     return [*(storage.join(folder, file) for file in beside), *AudioFolder.candidates(folder, name)]
 
 

@@ -149,7 +149,7 @@ def merge(rows: Iterable[tuple[Hashable, int, Clip]], uri: str, stats: ListingSt
 
 
 def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
-    """Return a clip with the captions, labels and ids of a further row of it.
+    """Return a clip with the captions, labels, ids and events of a further row of it.
 
     Raises:
         ListingError: naming the line, when the row puts the clip into another fold.
@@ -160,7 +160,7 @@ def merged(clip: Clip, second: Clip, uri: str, line: int) -> Clip:
     mids = tuple(dict.fromkeys((*clip.mids, *second.mids)))
     adds_labels_only = tags != clip.tags and set(second.captions) <= set(clip.captions)  # a row for each label
     captions = clip.captions if adds_labels_only else clip.captions + second.captions  # two people may write the same
-    return dataclasses.replace(clip, captions=captions, tags=tags, mids=mids)
+    return dataclasses.replace(clip, captions=captions, tags=tags, mids=mids, events=clip.events + second.events)
 
 
 def distinct(clips: Iterable[Clip]) -> Iterator[Clip]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline import storage
-from pipeline.sources import audioset, columns
+from pipeline.sources import audioset, columns, strong_labels
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import Clip
 from pipeline.sources.listing_stats import ListingStats
@@ -29,7 +29,7 @@ from pipeline.sources.tables import (
 CLIP_S = 10.0  # length of a clip whose end is not listed
 CAPTIONS_OF_SEGMENTS = "_captions.csv"
 SEGMENT_COLUMNS = ("ytid", "start_seconds", "end_seconds", "positive_labels")
-STRONG_COLUMNS = {"segment_id", "start_time_seconds", "end_time_seconds", "label"}
+STRONG_COLUMNS = set(strong_labels.COLUMNS)
 STRONG_NAMES = "mid_to_display_name.tsv"
 ID = re.compile(r"[\w-]{11}")
 TEST_NAME = re.compile(r"([\w-]{11})_(\d{6})\.\w+")  # VGGSound's list of test clips
@@ -73,6 +73,7 @@ class YoutubeTable:
         """Yield the clips of an official segments file, whose header is a comment."""
         self.names = self._class_names(required=True)
         captions = self._captions()
+        events = strong_labels.read(self._beside(strong_labels.OF_SEGMENTS), self.names)
         self.stats.columns |= {
             "youtube": "ytid",
             "start": "start_seconds",
@@ -84,7 +85,11 @@ class YoutubeTable:
             if len(cells) != len(SEGMENT_COLUMNS):
                 raise ListingError(self.uri, line, f"want {', '.join(SEGMENT_COLUMNS)}; got {cells}")
             segment = self._segment(line, *cells)
-            yield self.clip(segment, captions=tuple(captions.get((segment.ytid, segment.start_s), ())))
+            yield self.clip(
+                segment,
+                captions=tuple(captions.get((segment.ytid, segment.start_s), ())),
+                events=tuple(events.get((segment.ytid, round(segment.start_s * 1000)), ())),
+            )
 
     def rows(self, rows: Iterable[Row], chosen: Mapping[str, str]) -> Iterator[Clip]:
         """Yield the clips of a table with a header, all captions of a clip together; {role: column} are given."""
@@ -113,13 +118,12 @@ class YoutubeTable:
         yield from merge(((clip.key, line, clip) for line, clip in clips), self.uri, self.stats, holds_all=True)
 
     def _event(self, line: int, fields: Mapping[str, Any]) -> Clip:
-        """Return the clip of a row of strong labels, with the one label of the row."""
+        """Return the clip of a row of strong labels, with the one event of the row."""
         self.stats.read["rows"] += 1
-        ytid, sign, start = text_of(fields["segment_id"]).rpartition("_")
-        if not sign or not start.isdigit():
-            raise ListingError(self.uri, line, f"segment_id is {fields['segment_id']!r}, want <ytid>_<start in ms>")
-        start_s = int(start) / 1000
-        return self.clip(audioset.Segment(ytid, start_s, start_s + CLIP_S, (text_of(fields["label"]),)))
+        row = strong_labels.parse(self.uri, line, fields)
+        start_s = row.clip_ms / 1000
+        segment = audioset.Segment(row.ytid, start_s, start_s + CLIP_S, (row.mid,))
+        return self.clip(segment, events=row.events(self.names))
 
     def vggsound(self, records: Iterable[Record]) -> Iterator[Clip]:
         """Yield the clips of VGGSound's tables: `ytid,start,label,split`, or `<ytid>_<start>.mp4,label` of test clips."""
@@ -167,8 +171,11 @@ class YoutubeTable:
             raise ListingError(self.uri, 0, problem)
         return {}
 
+    def _beside(self, ending: str) -> str:
+        return storage.join(self.folder, self.name.split(".")[0] + ending)
+
     def _captions(self) -> dict[tuple[str, float], list[str]]:
-        uri = storage.join(self.folder, self.name.split(".")[0] + CAPTIONS_OF_SEGMENTS)
+        uri = self._beside(CAPTIONS_OF_SEGMENTS)
         found: dict[tuple[str, float], list[str]] = defaultdict(list)
         if storage.exists(uri):
             with delimited(uri, ListingStats()) as table:

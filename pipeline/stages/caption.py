@@ -18,6 +18,9 @@ def run(config: CaptionConfig) -> None:
     """Fill the plan: shards that are committed are skipped, and their inputs are not opened again."""
     info, draft = captioners.check_command(config)
     config = dataclasses.replace(captioners.resolved(config, info), source=storage.resolve(config.source))
+    if config.timed_by.tagger:
+        timed_by = dataclasses.replace(config.timed_by, tagger=storage.resolve(config.timed_by.tagger))
+        config = dataclasses.replace(config, timed_by=timed_by)
     config = _as_begun(config)
     out = run_dir.claim(config.out, config, run_config.begin(config, info).identity)
     caption_graph.fill(config, out, publish_plan(out, draft), info.clip_s)

@@ -146,6 +146,7 @@ def _sample(index: ClipIndex, row: int, captions: CaptionRows, audit: AuditRows)
         tags=meta["tag"],
         flac=index.flac(row),
         captions=[_caption(text, records.get(text), scores.get(text), verdicts) for text in texts],
+        phrases=meta.get("phrases", ()),
     )
 
 

@@ -30,6 +30,8 @@ class PlanConfig:
     max_shard_mb: float = MAX_SHARD_MB
     """Megabytes in each tar at most, by what the listing gives: 64 kB for each second of a clip, else the size of its file.
     Clips of neither count nothing; 0 bounds by clips alone."""
+    timed: bool = False
+    """Keep the strong labels of the clips, for `caption --timed`."""
     dry_run: bool = False
     """Print the plan without writing it."""
     firewall: DecontaminationConfig = field(default_factory=DecontaminationConfig)
@@ -69,4 +71,5 @@ def _estimate(config: PlanConfig) -> str:
 
 def _draft(config: PlanConfig) -> PlanDraft:
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    return draft_plan(config.out, config.source, config.folds, *bounds, config.columns, config.texts)
+    extra = {"timed": config.timed, "texts": config.texts}
+    return draft_plan(config.out, config.source, config.folds, *bounds, config.columns, **extra)

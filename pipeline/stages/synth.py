@@ -4,6 +4,7 @@
 <out>/captioned_segments.csv   + captioned_segments_captions.csv    the AudioCaps role: tags and one human-style caption
 <out>/tagged_segments.csv                                           the AudioSet role: tags only
 <out>/evaluation_segments.csv  + evaluation_segments_captions.csv   tags and five captions, never trained on
+<out>/<split>_segments_strong.tsv                               when each event sounds, AudioSet's strong layout
 <out>/class_texts.json                                              {class: texts}, the words that captions use for it
 <out>/audio/Y<id>.flac                                              32 kHz mono FLAC
 <out>/config.json                                                   written last: its presence means complete
@@ -23,7 +24,8 @@ import numpy as np
 from pipeline import audio, run_dir, storage
 from pipeline.corpus import phrases, sounds
 from pipeline.errors import InputError
-from pipeline.sources import audioset
+from pipeline.sources import audioset, strong_labels
+from pipeline.sources.strong_labels import StrongLabel
 
 log = logging.getLogger(__name__)
 SPLITS = ("captioned", "tagged", "evaluation")
@@ -69,21 +71,21 @@ def run(config: SynthConfig) -> None:
     if not storage.exists(texts):  # as in a corpus of an earlier version, which is complete otherwise
         storage.publish_json(texts, phrases.class_texts())
     marker = storage.join(out, "config.json")
-    if storage.exists(marker):
+    complete, lacking = (
+        storage.exists(marker),
+        [split for split in SPLITS if not storage.exists(_strong_uri(out, split))],
+    )
+    if complete and not lacking:
         log.info("synth: %s is complete already", out)
         return
-    names = {phrases.WORDINGS[name].mid: name for name in sounds.SOUNDS}
-    counts = {"captioned": config.num_captioned, "tagged": config.num_tagged, "evaluation": config.num_evaluation}
-    storage.publish(storage.join(out, audioset.LABELS_FILE), audioset.write_labels(names).encode())
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for split, count in counts.items():
-            scenes = list(_write_clips(pool, out, split, count, config))
-            labels = [scene.names for scene in scenes]
-            if split == "tagged":
-                labels = with_noise(labels, config.tag_noise, config.seed)
-            _write_tables(out, split, scenes, labels, config.clip_s)
-    storage.publish_json(marker, dataclasses.asdict(config))
-    log.info("synth: wrote %d clips of %g s, %d classes, to %s", sum(counts.values()), config.clip_s, len(names), out)
+        if not complete:
+            _write_corpus(pool, out, config)
+        for split in lacking:
+            _write_strong(pool, out, split, config)
+    if not complete:
+        storage.publish_json(marker, dataclasses.asdict(config))
+    log.info("synth: wrote %s", out)
 
 
 def _check(config: SynthConfig) -> None:
@@ -94,6 +96,46 @@ def _check(config: SynthConfig) -> None:
         raise InputError("--tag-noise", config.tag_noise, "use a share from 0 to 1")
     if not 2 <= config.clip_s <= audio.MAX_DURATION_S:
         raise InputError("--clip-s", config.clip_s, f"events need room: use 2 to {audio.MAX_DURATION_S} seconds")
+
+
+def _counts(config: SynthConfig) -> dict[str, int]:
+    return {"captioned": config.num_captioned, "tagged": config.num_tagged, "evaluation": config.num_evaluation}
+
+
+def _write_corpus(pool: Executor, out: str, config: SynthConfig) -> None:
+    names, counts = {phrases.WORDINGS[name].mid: name for name in sounds.SOUNDS}, _counts(config)
+    storage.publish(storage.join(out, audioset.LABELS_FILE), audioset.write_labels(names).encode())
+    for split, count in counts.items():
+        scenes = list(_write_clips(pool, out, split, count, config))
+        _write_tables(out, split, scenes, _labels(split, scenes, config), config.clip_s)
+    log.info("synth: %d clips of %g s, %d classes", sum(counts.values()), config.clip_s, len(names))
+
+
+def _labels(split: str, scenes: Sequence[Scene], config: SynthConfig) -> list[tuple[str, ...]]:
+    """Return the labels of clips by onset, some of them wrong where the config says so."""
+    labels = [scene.names for scene in scenes]
+    return with_noise(labels, config.tag_noise, config.seed) if split == "tagged" else labels
+
+
+def _write_strong(pool: Executor, out: str, split: str, config: SynthConfig) -> None:
+    """Publish when each event of a split sounds; nothing is rendered, so that a corpus of an earlier version gets it too."""
+    timed = list(pool.map(partial(_draw_times, split, config), range(_counts(config)[split]), chunksize=16))
+    labels = _labels(split, [scene for scene, _ in timed], config)
+    rows = [
+        StrongLabel(scene.ytid, 0, phrases.WORDINGS[name].mid, *time)
+        for (scene, times), names in zip(timed, labels, strict=True)
+        for name, time in zip(names, times, strict=True)
+    ]
+    storage.publish(_strong_uri(out, split), strong_labels.write(rows).encode())
+
+
+def _strong_uri(out: str, split: str) -> str:
+    return storage.join(out, f"{split}_segments{strong_labels.OF_SEGMENTS}")
+
+
+def _draw_times(split: str, config: SynthConfig, index: int) -> tuple[Scene, list[tuple[float, float]]]:
+    rng, scene = _draw(split, config, index)
+    return scene, event_times(rng, scene, config.clip_s)
 
 
 def _write_clips(pool: Executor, out: str, split: str, count: int, config: SynthConfig) -> Iterator[Scene]:
@@ -128,12 +170,17 @@ def _write_tables(
 
 
 def _write_clip(out: str, split: str, config: SynthConfig, index: int) -> Scene:
-    rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
-    first = list(sounds.SOUNDS)[index % len(sounds.SOUNDS)]  # in turn: all classes occur equally often
-    scene = draw_scene(rng, f"syn{split[:3]}{index:05d}", first, CAPTIONS_PER_CLIP[split])
+    rng, scene = _draw(split, config, index)
     samples = audio.to_int16(mix(rng, scene, config.clip_s))
     storage.publish(storage.join(out, "audio", f"Y{scene.ytid}.flac"), audio.encode_flac(samples))
     return scene
+
+
+def _draw(split: str, config: SynthConfig, index: int) -> tuple[np.random.Generator, Scene]:
+    """Return the scene of a clip, and the generator that goes on to render it."""
+    rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
+    first = list(sounds.SOUNDS)[index % len(sounds.SOUNDS)]  # in turn: all classes occur equally often
+    return rng, draw_scene(rng, f"syn{split[:3]}{index:05d}", first, CAPTIONS_PER_CLIP[split])
 
 
 def draw_scene(rng: np.random.Generator, ytid: str, first: str, num_captions: int) -> Scene:
@@ -148,12 +195,22 @@ def draw_scene(rng: np.random.Generator, ytid: str, first: str, num_captions: in
 
 def mix(rng: np.random.Generator, scene: Scene, clip_s: float) -> np.ndarray:
     """Render a scene; float64 (T,) with |peak| <= 0.9, over a faint noise floor."""
-    wave = 1e-4 * rng.standard_normal(round(clip_s * audio.SAMPLE_RATE_HZ))
+    wave = _noise_floor(rng, clip_s)
     for name, (onset_s, duration_s) in zip(scene.names, _spans(rng, scene, clip_s), strict=True):
         event = sounds.render(name, rng, duration_s) * 10 ** (rng.uniform(-4, 4) / 20)
         start = round(onset_s * audio.SAMPLE_RATE_HZ)
         wave[start : start + len(event)] += event[: len(wave) - start]
     return wave * min(1.0, 0.9 / float(np.abs(wave).max()))
+
+
+def event_times(rng: np.random.Generator, scene: Scene, clip_s: float) -> list[tuple[float, float]]:
+    """Return when each event begins and ends, seconds, as `mix` renders it with a generator in the same state."""
+    _noise_floor(rng, clip_s)  # which `mix` draws first
+    return [(onset_s, min(onset_s + duration_s, clip_s)) for onset_s, duration_s in _spans(rng, scene, clip_s)]
+
+
+def _noise_floor(rng: np.random.Generator, clip_s: float) -> np.ndarray:
+    return 1e-4 * rng.standard_normal(round(clip_s * audio.SAMPLE_RATE_HZ))
 
 
 def _spans(rng: np.random.Generator, scene: Scene, clip_s: float) -> list[tuple[float, float]]:

@@ -177,5 +177,6 @@ def _check_clip(row: shards.ClipRow, tar: bytes) -> Iterator[str]:
         yield f"{row['key']}: {error}"
         return
     meta = json.loads(text)
-    if len(samples) != meta["num_samples"] or meta["text"] != row["text"] or not meta["text"]:
+    agrees = meta["text"] == row["text"] and meta.get("phrases") == row.get("phrases")
+    if len(samples) != meta["num_samples"] or not agrees or not meta["text"]:
         yield f"{row['key']}: its JSON does not agree with its audio or the ledger"

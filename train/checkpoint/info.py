@@ -34,6 +34,9 @@ CONFIGS: dict[Kind, type[NetworkConfig]] = {
 }
 
 
+LATER = (("frames", False),)  # fields of a network and their defaults
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo(Generic[ConfigT]):
     """What config.json states. The order of the fields is their order in the file."""
@@ -50,8 +53,10 @@ class CheckpointInfo(Generic[ConfigT]):
     """Versions of the libraries that wrote the weights, by name."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of config.json."""
-        return dataclasses.asdict(self)
+        """Return the content of config.json. A later field is left out at its default, so that earlier versions read it."""
+        content = dataclasses.asdict(self)
+        content["network"] = {name: value for name, value in content["network"].items() if (name, value) not in LATER}
+        return content
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "CheckpointInfo[NetworkConfig]":

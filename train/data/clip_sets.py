@@ -18,11 +18,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import audio, sources
+from pipeline.dataset.phrases import Phrase
+from pipeline.dataset.shards import PHRASES
 from pipeline.errors import InputError
 from pipeline.sources.clip import Clip
 from train.data import clip_file
 from train.data.clip_file import ROWS
-from train.data.columns import Column, Joined, Picked
+from train.data.columns import Absent, Column, Joined, Picked
 from train.data.loader import Clips
 from train.data.order import BLOCK
 from train.data.reading import Location, Samples, TarMember
@@ -34,7 +36,7 @@ SPARSE = 4  # a range of more than so many times the bytes of its clips is not r
 TARS = b"tars"  # in the metadata of a schema: their URIs, as JSON
 CLIPS = pa.schema([("key", pa.string()), ("text", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
 LOCATION = ("tar", "offset", "size")  # columns
-UNREAD = ("key", "tags", "mids", "captions")  # fields of a Clip that the reading of its audio does not need
+UNREAD = ("key", "tags", "mids", "captions", "events")  # fields of a Clip that the reading of its audio does not need
 
 
 class TableClips:
@@ -46,6 +48,8 @@ class TableClips:
         self.keys: Sequence[str] = Column(table["key"])
         self.texts: Sequence[list[str]] = Column(table["text"])
         self.tags: Sequence[list[str]] = Column(table["tags"])
+        has_phrases = PHRASES in table.column_names
+        self.phrases: Sequence[list[Phrase] | None] = Column(table[PHRASES]) if has_phrases else Absent(len(table))
         self.tars: list[str] = json.loads((table.schema.metadata or {}).get(TARS, b"[]"))
         batches = table.to_batches() if self.tars else []
         self.locations = [[batch[name].to_numpy() for name in LOCATION] for batch in batches]
@@ -113,6 +117,7 @@ class Mixture:
         self.keys: Sequence[str] = Joined([dataset.keys for dataset in datasets], self.starts)
         self.texts: Sequence[list[str]] = Joined([dataset.texts for dataset in datasets], self.starts)
         self.tags: Sequence[list[str]] = Joined([dataset.tags for dataset in datasets], self.starts)
+        self.phrases: Sequence[list[Phrase] | None] = Joined([dataset.phrases for dataset in datasets], self.starts)
 
     def location(self, index: int) -> Location:
         """Return where the audio of a clip is stored."""
@@ -128,6 +133,7 @@ class ClipSubset:
         self.keys: Sequence[str] = Picked(clips.keys, self.rows)
         self.texts: Sequence[list[str]] = Picked(clips.texts, self.rows)
         self.tags: Sequence[list[str]] = Picked(clips.tags, self.rows)
+        self.phrases: Sequence[list[Phrase] | None] = Picked(clips.phrases, self.rows)
 
     def location(self, index: int) -> Location:
         """Return where the audio of a clip is stored."""

@@ -55,6 +55,19 @@ class Column(Values[Value]):
         return found
 
 
+class Absent(Values[None]):
+    """A column that a table lacks: every value is None."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def value(self, row: int) -> None:
+        """Return None."""
+
+
 class Picked(Values[Value]):
     """Some rows of a sequence, in any order."""
 

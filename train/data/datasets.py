@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import sources, storage
-from pipeline.dataset import assigned, external_index, shards
+from pipeline.dataset import assigned, external_index, phrases, shards
 from pipeline.dataset.selection import SelectionConfig, select
 from pipeline.errors import InputError
 from train.data import clip_file
@@ -30,6 +30,7 @@ def open_data(
     label_phrases: Sequence[str] = (),
     names: Sequence[str] = (),
     columns: str = "",
+    timed: bool = False,
 ) -> list[TableClips]:
     """Open datasets for training, each one clips that have a caption.
 
@@ -39,6 +40,7 @@ def open_data(
         selection: which clips and captions of shards.
         label_phrases: captions for clips of a listing that have only tags.
         columns: of listings, where they are named otherwise, as in file=path.
+        timed: read what sounds when, too, of shards that state it.
         names: of the files (train/data/clip_file.py) that another process wrote of these datasets, on any machine.
 
     Raises:
@@ -48,7 +50,7 @@ def open_data(
     if not data:
         raise InputError("--data", "", "give the --out of a finished `python -m pipeline caption`")
     return [
-        _open(uri, selection, label_phrases, name, columns)
+        _open(uri, selection, label_phrases, name, columns, timed)
         for uri, name in zip(data, names or [""] * len(data), strict=True)
     ]
 
@@ -71,9 +73,11 @@ def check_present(clips: Sequence[Clips]) -> None:
             raise InputError("--data", short[0], f"{len(short)} of {len(read)} tars are missing or cut short")
 
 
-def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str, columns: str) -> TableClips:
+def _open(
+    data: str, selection: SelectionConfig, label_phrases: Sequence[str], name: str, columns: str, timed: bool
+) -> TableClips:
     def build() -> str:
-        name = clip_file.write(*_tables(data, selection, label_phrases, columns))
+        name = clip_file.write(*_tables(data, selection, label_phrases, columns, timed))
         pa.default_memory_pool().release_unused()  # reading the ledgers took it
         return name
 
@@ -85,7 +89,7 @@ def _open(data: str, selection: SelectionConfig, label_phrases: Sequence[str], n
 
 
 def _tables(
-    data: str, selection: SelectionConfig, label_phrases: Sequence[str], columns: str
+    data: str, selection: SelectionConfig, label_phrases: Sequence[str], columns: str, timed: bool
 ) -> tuple[pa.Schema, Iterable[pa.Table]]:
     """Return the schema of the clips of a dataset, and tables of them."""
     uri = storage.resolve(data)
@@ -93,7 +97,7 @@ def _tables(
         _refuse_selection(data, selection)
         return _indexed(uri)
     if storage.exists(storage.join(uri, "sizes.json")):
-        return _shards(data, selection)
+        return _shards(data, selection, timed and shards.is_timed(uri))
     _refuse_selection(data, selection)
     if assigned.exists(uri):
         clips = ListedClips(assigned.read(uri), ())
@@ -117,16 +121,18 @@ def _refuse_selection(data: str, selection: SelectionConfig) -> None:
         raise InputError("--sample-fraction", selection.sample_fraction, f"is for datasets of shards; {data} is none")
 
 
-def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.Table]]:
+def _shards(data: str, config: SelectionConfig, timed: bool) -> tuple[pa.Schema, Iterable[pa.Table]]:
+    more = (shards.PHRASES,) if timed else ()
     try:
         sizes = shards.sizes(data)
-        chosen = select(data, config, ("tags", "shard", "flac_offset", "flac_size", "sha256"))
+        chosen = select(data, config, ("tags", "shard", "flac_offset", "flac_size", "sha256", *more))
     except FileNotFoundError as error:
         remedy = f"{error}; index tars of other programs first, with `python -m pipeline index`"
         raise InputError("--data", data, remedy) from None
     numbers = list(sizes)
     tars = [storage.join(storage.resolve(data), shards.tar_name(number)) for number in numbers]
-    schema = MEMBERS.append(pa.field("sha256", pa.binary(DIGEST_BYTES))).with_metadata({TARS: json.dumps(tars)})
+    fields = [pa.field("sha256", pa.binary(DIGEST_BYTES)), *(pa.field(name, phrases.TYPE) for name in more)]
+    schema = pa.schema([*MEMBERS, *fields]).with_metadata({TARS: json.dumps(tars)})
 
     def tables() -> Iterator[pa.Table]:
         used, written = 0, sum(sizes.values())
@@ -136,7 +142,8 @@ def _shards(data: str, config: SelectionConfig) -> tuple[pa.Schema, Iterable[pa.
                 tar = np.searchsorted(numbers, rows["shard"].to_numpy())
                 digest = [bytes.fromhex(each)[:DIGEST_BYTES] for each in rows["sha256"].to_pylist()]
                 columns = [rows[name] for name in ("key", "text", "tags")]
-                yield _table(schema, [*columns, tar, rows["flac_offset"], rows["flac_size"], digest])
+                located = [tar, rows["flac_offset"], rows["flac_size"], digest]
+                yield _table(schema, [*columns, *located, *(rows[name] for name in more)])
         except FileNotFoundError as error:
             remedy = f"the dataset is not whole, it lacks {error}; see `python -m pipeline verify --data {data}`"
             raise InputError("--data", data, remedy) from None

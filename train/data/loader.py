@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.dataset.phrases import Phrase
 from pipeline.errors import InputError, JobError
 from train.data import reading
 from train.data.order import Order, Step
@@ -54,6 +55,7 @@ class Clips(Protocol):
     keys: Sequence[str]
     texts: Sequence[list[str]]
     tags: Sequence[list[str]]
+    phrases: Sequence[list[Phrase] | None]  # what sounds when; None where that is not known
 
     def location(self, index: int) -> Location:
         """Return where the audio of a clip is stored."""
@@ -68,6 +70,8 @@ class Batch(NamedTuple):
     num_samples: Tensor  # (B,) true lengths
     texts: list[str]  # one caption each
     tags: list[list[str]]
+    indices: list[int]  # numbers of the clips
+    starts: list[int]  # samples of each clip that were cropped before its row
     valid: Tensor  # (B,) bool; False for a clip that cannot be read: it is silent, and losses leave it out
     inputs: tuple[Tensor, ...] = ()  # what the stage's `Collate` made of it
 
@@ -208,9 +212,11 @@ class Loader:
 
     def _collate(self, read: _Reading) -> tuple[Batch, dict[str, str]]:
         num_samples, faults = torch.empty(len(read.indices), dtype=torch.int64), [""] * len(read.indices)
+        starts = [0] * len(read.indices)
         for i, wait in enumerate(read.waits):
             filled = wait()
             num_samples[i :: len(read.waits)] = torch.from_numpy(filled.num_samples)
+            starts[i :: len(read.waits)] = filled.starts
             faults[i :: len(read.waits)] = filled.faults
         keys = [self.clips.keys[index] for index in read.indices]
         batch = Batch(
@@ -219,6 +225,8 @@ class Loader:
             num_samples=self._pinned(num_samples),
             texts=read.texts,
             tags=[self.clips.tags[index] for index in read.indices],
+            indices=read.indices,
+            starts=starts,
             valid=self._pinned(torch.tensor([not fault for fault in faults])),
         )
         if self.collate is not None:

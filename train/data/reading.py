@@ -59,6 +59,7 @@ class Filled(NamedTuple):
 
     num_samples: npt.NDArray[np.int64]  # (B,) true lengths
     faults: list[str]  # '' or the reason
+    starts: list[int]  # samples of each clip that were cropped before its row
 
 
 class Loaded(NamedTuple):
@@ -77,7 +78,8 @@ def load(requests: list[ClipRequest], num_samples: int, cache: CacheConfig) -> L
 def fill(rows: Rows, requests: list[ClipRequest], cache: CacheConfig) -> Filled:
     """Read, decode and crop clips into rows, in threads; a clip that cannot be read is silence and a fault."""
     filled = list(_threads(os.getpid()).map(lambda row, request: _fill(row, request, cache), rows, requests))
-    return Filled(np.array([length for length, _ in filled]), [fault for _, fault in filled])
+    lengths, faults, starts = zip(*filled, strict=True)
+    return Filled(np.array(lengths), list(faults), list(starts))
 
 
 def read(location: Location, cache: CacheConfig) -> Samples:
@@ -102,8 +104,8 @@ def drop_neighbours(location: Location) -> Location:
     return location._replace(first=location.offset, last=location.offset + location.size)
 
 
-def _fill(row: Samples, request: ClipRequest, cache: CacheConfig) -> tuple[int, str]:
-    """Put a clip into a row, zero-padded; return its true length, at least 1, and its fault."""
+def _fill(row: Samples, request: ClipRequest, cache: CacheConfig) -> tuple[int, str, int]:
+    """Put a clip into a row, zero-padded; return its true length, at least 1, its fault, and where the row begins."""
     try:
         samples, fault = read(request.location, cache), ""
     except audio.AudioError as error:
@@ -111,7 +113,7 @@ def _fill(row: Samples, request: ClipRequest, cache: CacheConfig) -> tuple[int, 
     start = int(request.crop * (max(0, len(samples) - len(row)) + 1))
     cut = samples[start : start + len(row)]
     row[: len(cut)], row[len(cut) :] = cut, 0
-    return max(1, len(cut)), fault
+    return max(1, len(cut)), fault, start
 
 
 def _bytes(location: TarMember, cache: CacheConfig) -> bytes:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.sources.audioset import label_text as label_text
+
 _THEN = r",?\s+(?:and\s+|but\s+)?(?:then|finally|afterwards|subsequently|later)\s+"
 _FOLLOWED = r",?\s+(?:and\s+|is\s+|are\s+)?followed\s+(?:closely\s+|shortly\s+|quickly\s+)?by\s+"
 _JOINED = re.compile(f"({_THEN}|{_FOLLOWED})", re.IGNORECASE)
@@ -84,11 +86,6 @@ def _differ(first: str, second: str) -> bool:
 def content_words(text: str) -> frozenset[str]:
     """Return the words of a text without articles, prepositions and the like, in lower case."""
     return frozenset(re.findall(r"[\w']+", text.lower())) - _FUNCTION_WORDS
-
-
-def label_text(label: str) -> str:
-    """Return the words of an AudioSet label in a text: its first name, in lower case."""
-    return label.partition(",")[0].lower()
 
 
 def is_absent(label: str, tags: Iterable[str]) -> bool:

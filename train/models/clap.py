@@ -6,6 +6,7 @@ Layout and numerics: the released BLAT code.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from train.models.configs import ClapConfig, TowersConfig
 from train.models.encoders import registry
-from train.models.encoders.encoder import AudioEncoder, ClipEmbeddings, Waveform, Windows
+from train.models.encoders.encoder import AudioEncoder, AudioFeatures, ClipEmbeddings, Waveform, Windows
 from train.models.text import TextEncoder, TextTower
 
 INITIAL_TEMPERATURE = 0.07
@@ -30,6 +31,25 @@ class Towers(NamedTuple):
     text: Tensor  # (B, D) unit vectors; (B, R, D) of R texts for each clip
     scale: Tensor  # exp of the logit scale, a scalar
     bias: Tensor  # added to the logits, a scalar; 0 where the model has none
+    frames: "FrameTowers | None" = None  # where phrases are given
+
+
+class FrameTowers(NamedTuple):
+    """Frames of a batch of clips, and phrases to compare them with."""
+
+    audio: Tensor  # (B, S, D) unit vectors
+    num_frames: Tensor  # (B,) valid frames of each clip
+    edges_s: Tensor  # (S + 1,) see `AudioEncoder.frame_edges_s`
+    phrase: Tensor  # (P, D) unit vectors
+    scale: Tensor  # exp of the logit scale of frames, a scalar
+    bias: Tensor  # added to their logits, a scalar
+
+
+class ClipFrames(NamedTuple):
+    """The frames of a whole clip."""
+
+    vectors: Tensor  # (S, D) unit vectors of the shared space
+    edges_s: Tensor  # (S + 1,) where the frames begin and end, seconds
 
 
 class TwoTowers(nn.Module):
@@ -42,6 +62,8 @@ class TwoTowers(nn.Module):
     text_proj: nn.Module
     logit_scale: nn.Parameter  # a scalar, the natural logarithm of the scale
     logit_bias: nn.Parameter | None
+    frame_scale: nn.Parameter | None  # of the logits of frames, likewise
+    frame_bias: nn.Parameter | None
 
     @property
     def sample_rate_hz(self) -> int:
@@ -49,16 +71,32 @@ class TwoTowers(nn.Module):
         return self.audio_encoder.sample_rate_hz
 
     def forward(
-        self, waveform: Tensor, num_samples: Tensor, tokens: Tensor, mask: Tensor, sample_rate_hz: int | None = None
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        sample_rate_hz: int | None = None,
+        phrases: tuple[Tensor, Tensor] | None = None,
     ) -> Towers:
         """Embed pairs: zero-padded clips (B, T) with true lengths (B,), and token ids (B, L) with their mask.
 
-        Of several texts for each clip, ids and mask are (B, R, L).
+        Of several texts for each clip, ids and mask are (B, R, L). With `phrases`, ids and mask (P, L), the frames too.
         """
-        audio = self.encode_audio(waveform, num_samples, sample_rate_hz)
+        features = self.audio_encoder(waveform, num_samples, sample_rate_hz)
+        audio = self.unit(self.audio_proj(features.clip))
         scale = self.logit_scale.exp()
         bias = torch.zeros_like(scale) if self.logit_bias is None else self.logit_bias * 1.0
-        return Towers(audio, self.encode_text(tokens, mask), scale, bias)
+        towers = Towers(audio, self.encode_text(tokens, mask), scale, bias)
+        return towers if phrases is None else towers._replace(frames=self._frames(features, *phrases))
+
+    def _frames(self, features: AudioFeatures, tokens: Tensor, mask: Tensor) -> FrameTowers:
+        assert self.frame_scale is not None and self.frame_bias is not None, "frames is false in this model's config"
+        frames = self.unit(self.audio_proj(self.audio_encoder.embed_frames(features.frames)))
+        edges_s = self.audio_encoder.frame_edges_s(frames.shape[1]).to(frames.device)
+        phrase = self.encode_text(tokens, mask)
+        scale, bias = self.frame_scale.exp(), self.frame_bias * 1.0
+        return FrameTowers(frames, features.num_frames, edges_s, phrase, scale, bias)
 
     def encode_audio(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> Tensor:
         """Embed clips (B, T), zero-padded, with true lengths (B,); see `AudioEncoder.forward`."""
@@ -91,6 +129,25 @@ class TwoTowers(nn.Module):
         return ClipEmbeddings(
             windows.mean(features.float()), self.unit(windows.mean(self.unit(self.audio_proj(features))))
         )
+
+    @torch.no_grad()
+    def encode_frames(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> list[ClipFrames]:
+        """Embed the frames of clips of any length in the shared space, each as that of a clip of one frame.
+
+        A clip is cut into windows of the fixed length, the last one zero-padded; frames beyond its end are left out. The
+        arguments are those of `encode_clips`.
+        """
+        rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
+        windows = Windows(clips, round(self.config.clip_s * rate_hz))
+        lengths = torch.tensor(windows.lengths, device=device)
+        features = self.audio_encoder(windows.padded().to(device), lengths, rate_hz)
+        vectors = self.unit(self.audio_proj(self.audio_encoder.embed_frames(features.frames)))
+        edges_s = self.audio_encoder.frame_edges_s(vectors.shape[1]).to(device)
+        found: list[list[ClipFrames]] = [[] for _ in clips]
+        for window, (clip, count) in enumerate(zip(windows.clip_index, features.num_frames.tolist(), strict=True)):
+            start_s = len(found[clip]) * windows.size / rate_hz
+            found[clip].append(ClipFrames(vectors[window, :count], start_s + edges_s[: count + 1]))
+        return [_joined(own) for own in found]
 
     def encode_windows(self, clips: Sequence[Waveform], size: int, encode: Encode) -> tuple[Windows, Tensor]:
         """Return the windows of clips and their embeddings (W, E).
@@ -156,6 +213,16 @@ class Clap(TwoTowers):
         scale = SIGMOID_SCALE if config.sigmoid else 1 / INITIAL_TEMPERATURE
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS)) if config.sigmoid else None
+        for name in ("frame_scale", "frame_bias"):
+            self.register_parameter(name, None)
+        if config.frames:
+            self.learn_frames()
+
+    def learn_frames(self) -> None:
+        """Add scale and bias of the logits of frames."""
+        self.config = replace(self.config, frames=True)
+        self.frame_scale = nn.Parameter(torch.tensor(math.log(SIGMOID_SCALE)))
+        self.frame_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
 
     def encode_windows(self, clips: Sequence[Waveform], size: int, encode: Encode) -> tuple[Windows, Tensor]:
         """See `TwoTowers`.
@@ -167,3 +234,9 @@ class Clap(TwoTowers):
             return super().encode_windows(clips, size, encode)
         windows = Windows(clips, size)
         return windows, windows.unpadded(encode, self.logit_scale.device)
+
+
+def _joined(windows: Sequence[ClipFrames]) -> ClipFrames:
+    """Return the windows of a clip as one; a frame lasts until the next one begins."""
+    starts = [window.edges_s[:-1] for window in windows]
+    return ClipFrames(torch.cat([window.vectors for window in windows]), torch.cat([*starts, windows[-1].edges_s[-1:]]))

@@ -47,6 +47,8 @@ class ClapConfig:
     true length as BLAT's released inference does."""
     sigmoid: bool = False
     """Learn a bias of the logits beside their scale, for the sigmoid loss."""
+    frames: bool = False
+    """Learn scale and bias of the logits of frames; `train pretrain --frame-weight` sets it."""
 
 
 @dataclass(frozen=True, kw_only=True)

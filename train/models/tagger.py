@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from train.models.configs import TaggerConfig
 from train.models.encoders import registry
 from train.models.encoders.configs import MobileNetConfig
-from train.models.encoders.encoder import ClipEmbeddings, Waveform, Windows
+from train.models.encoders.encoder import ClipEmbeddings, FrameProbabilities, Waveform, Windows
 from train.models.encoders.mobilenet import MobileNet
 
 WINDOW_S = 10.0  # of longer clips; AudioSet's taggers are trained on clips of this length
@@ -42,6 +42,19 @@ class Tagger(nn.Module):
         if not isinstance(self.encoder, MobileNet) or not self.tags:
             raise ValueError("this encoder has no tagging head")
         return self.encoder.tag_logits(self.encoder(waveform, num_samples, sample_rate_hz)).sigmoid()
+
+    @torch.no_grad()
+    def tag_frames(
+        self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None
+    ) -> FrameProbabilities:
+        """Return the probabilities of the tags in each frame; see `tag`."""
+        if not isinstance(self.encoder, MobileNet) or not self.tags:
+            raise ValueError("this encoder has no tagging head")
+        features = self.encoder(waveform, num_samples, sample_rate_hz)
+        each = features._replace(clip=self.encoder.embed_frames(features.frames))  # the head takes them like clips
+        probabilities = self.encoder.tag_logits(each).sigmoid()
+        edges_s = self.encoder.frame_edges_s(features.frames.shape[1])
+        return FrameProbabilities(probabilities, features.num_frames, edges_s)
 
     @torch.no_grad()
     def encode_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> ClipEmbeddings:

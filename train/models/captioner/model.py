@@ -18,7 +18,7 @@ from train.models.captioner.decoding import Decoding
 from train.models.captioner.encoder import EncodedAudio, RecurrentEncoder, TagEncoder
 from train.models.captioner.graphs import Inputs, Searches
 from train.models.captioner.vocabulary import END, Vocabulary
-from train.models.encoders.encoder import Waveform
+from train.models.encoders.encoder import FrameProbabilities, Waveform
 from train.models.encoders.frontend import send
 
 
@@ -126,6 +126,18 @@ class TagGuidedCaptioner(nn.Module):
         if self.tagger is None:
             raise ValueError("this captioner has no tagging head: it was trained or released without one")
         return (self.tagger(encoded.features.clip).sigmoid() >= threshold).float()
+
+    @torch.no_grad()
+    def tag_frames(
+        self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None
+    ) -> FrameProbabilities:
+        """Return the probabilities of the tags in each frame; see `predict_tags`, and `forward` for the arguments."""
+        if self.tagger is None:
+            raise ValueError("this captioner has no tagging head: it was trained or released without one")
+        cnn = self.encoder.cnn
+        features = cnn(waveform, num_samples, sample_rate_hz)
+        probabilities = self.tagger(cnn.embed_frames(features.frames)).sigmoid()
+        return FrameProbabilities(probabilities, features.num_frames, cnn.frame_edges_s(features.frames.shape[1]))
 
     @torch.no_grad()
     def generate(

@@ -4,6 +4,7 @@ Shapes: B = clips, T = samples, F = mel frames, M = mel bins, S = frame embeddin
 Architecture and constants: Kong et al., arXiv 1912.10211, and the released BLAT code; parameter names are BLAT's.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
@@ -82,9 +83,20 @@ class Cnn14(AudioEncoder):
         num_frames = num_frames.clamp(max=frames.shape[1])
         return AudioFeatures(frames, num_frames, self._pool(frames, num_frames))
 
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """See `AudioEncoder.embed_frames`; mean and maximum of one frame are the frame."""
+        return self._embed(2 * frames)
+
+    def frame_edges_s(self, count: int) -> Tensor:
+        """See `AudioEncoder.frame_edges_s`."""
+        return torch.arange(count + 1) * (self.downsampling * self.config.hop_samples / self.sample_rate_hz)
+
     def _pool(self, frames: Tensor, num_frames: Tensor) -> Tensor:
         valid = frame_mask(num_frames, frames.shape[1])[..., None]  # (B, S, 1)
         mean = (frames * valid).sum(dim=1) / num_frames[:, None]
         peak = frames.masked_fill(~valid, float("-inf")).amax(dim=1)
-        x = nnf.dropout(mean + peak, self.config.clip_dropout, self.training)
+        return self._embed(mean + peak)
+
+    def _embed(self, pooled: Tensor) -> Tensor:
+        x = nnf.dropout(pooled, self.config.clip_dropout, self.training)
         return nnf.dropout(nnf.relu_(self.fc1(x)), self.config.clip_dropout, self.training)

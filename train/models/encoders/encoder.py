@@ -30,6 +30,14 @@ class AudioFeatures(NamedTuple):
         return frame_mask(self.num_frames, self.frames.shape[1])
 
 
+class FrameProbabilities(NamedTuple):
+    """What a tagger finds in the frames of clips."""
+
+    probabilities: Tensor  # (B, S, K) of each tag
+    num_frames: Tensor  # (B,) valid frames of each clip
+    edges_s: Tensor  # (S + 1,) see `AudioEncoder.frame_edges_s`
+
+
 class ClipEmbeddings(NamedTuple):
     """Vectors of whole clips, averaged over their windows."""
 
@@ -104,6 +112,14 @@ class AudioEncoder(nn.Module):
 
     def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
         """Embed the features of a front end."""
+        raise NotImplementedError
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """Return frame embeddings (B, S, D) in the space of clip embeddings: each as that of a clip of one frame."""
+        return frames
+
+    def frame_edges_s(self, count: int) -> Tensor:
+        """Return where the frame embeddings of a clip begin and end, (count + 1,) seconds from its start."""
         raise NotImplementedError
 
     def compile_network(self, backend: str = "inductor") -> Self:

@@ -97,6 +97,10 @@ class Htsat(AudioEncoder):
                 mels[row] = self._fused(waveform[row : row + 1, : int(num_samples[row])])
         return mels, num_frames
 
+    def frame_edges_s(self, count: int) -> Tensor:
+        """See `AudioEncoder.frame_edges_s`; of a window, since the mels of a fused clip have no time of their own."""
+        return torch.arange(count + 1) * (self.max_samples / count / self.sample_rate_hz)
+
     def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
         """Embed the mels of the front end."""
         longer = num_frames > self.max_frames

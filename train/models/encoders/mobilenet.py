@@ -6,6 +6,7 @@ time, in squeeze-excitation and in the clip embedding, leave out the padding of 
 nearly keeps its embedding. For an unpadded clip the result is that of the reference.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class Row(NamedTuple):
     stride: int
 
 
-STEM, LAST_EXPANSION, HIDDEN = 16, 6, 1280
+STEM, STEM_STRIDE, LAST_EXPANSION, HIDDEN = 16, 2, 6, 1280
 ROWS = (
     Row(3, 16, 16, False, False, 1),
     Row(3, 64, 24, False, False, 2),
@@ -59,7 +60,7 @@ class MobileNet(AudioEncoder):
         self.sample_rate_hz = config.sample_rate_hz
         self.mel = EfficientLogMel(config.sample_rate_hz, config.hop_samples, config.num_mels, config.jitter)
         channels = scaled(STEM, config.width)
-        blocks: list[nn.Module] = [ConvNorm(1, channels, 3, stride=2, activation=nn.Hardswish)]
+        blocks: list[nn.Module] = [ConvNorm(1, channels, 3, stride=STEM_STRIDE, activation=nn.Hardswish)]
         for row in ROWS:
             blocks.append(InvertedResidual(channels, row, config.width))
             channels = scaled(row.out, config.width)
@@ -89,6 +90,11 @@ class MobileNet(AudioEncoder):
             x, num_frames = block(x, num_frames)
         frames = x.mean(dim=2).transpose(1, 2)  # (B, S, C)
         return AudioFeatures(frames, num_frames, masked_mean(x, num_frames))
+
+    def frame_edges_s(self, count: int) -> Tensor:
+        """See `AudioEncoder.frame_edges_s`; the first frame is centred on the start of the clip."""
+        step_s = math.prod((STEM_STRIDE, *(row.stride for row in ROWS))) * self.config.hop_samples / self.sample_rate_hz
+        return ((torch.arange(count + 1) - 0.5) * step_s).clamp(min=0)
 
     def tag_logits(self, features: AudioFeatures) -> Tensor:
         """Return the head's logits (B, num_classes); a sigmoid makes probabilities of them."""

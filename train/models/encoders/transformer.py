@@ -51,6 +51,11 @@ class SpectrogramTransformer(AudioEncoder):
         valid = frame_mask(num_frames, size)[..., None]
         return torch.where(valid, fbank, PAD), num_frames
 
+    def frame_edges_s(self, count: int) -> Tensor:
+        """See `AudioEncoder.frame_edges_s`; patches overlap, and a frame is the middle of one."""
+        hop_s = KaldiFbank.HOP_SAMPLES / self.sample_rate_hz
+        return (torch.arange(count + 1) * STRIDE + (PATCH - STRIDE) / 2) * hop_s
+
     def network(self, features: Tensor, num_frames: Tensor) -> AudioFeatures:
         """See `AudioEncoder.network`."""
         state = self.model(features).last_hidden_state  # (B, 2 + M' * S, D): classes, then patches, mel by mel

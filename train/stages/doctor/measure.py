@@ -50,7 +50,8 @@ def measure(
     mixture = Mixture(found.datasets)
     network = towers.build(config, trial, mixture)
     order, num_samples = clips.order(config, found), round(network.config.clip_s * audio.SAMPLE_RATE_HZ)
-    collate = towers.collate(config, network, towers.labels(config, mixture))
+    phrases = towers.phrases(config, mixture, order)
+    collate = towers.collate(config, network, towers.labels(config, mixture), phrases)
 
     def make_loader(processes: int) -> Loader:
         pin, flags = context.device.type == "cuda", dataclasses.replace(config.loader, processes=processes)

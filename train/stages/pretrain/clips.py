@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline import sources
 from pipeline.errors import InputError
-from train.data import clip_sets, datasets, mixing
+from train.data import clip_sets, datasets, mixing, timed
 from train.data.clip_sets import ClipSubset, ListedClips, Mixture
 from train.data.loader import Clips
 from train.data.order import Order
@@ -27,7 +27,11 @@ class PretrainClips(NamedTuple):
 
 def read(config: PretrainConfig, clip_files: Sequence[str] = ()) -> PretrainClips:
     """Open the datasets and the validation clips; `clip_files` as `names` of `datasets.open_data`."""
-    opened: list[Clips] = [*datasets.open_data(config.data, config, config.label_phrases, clip_files, config.columns)]
+    opened: list[Clips] = [
+        *datasets.open_data(
+            config.data, config, config.label_phrases, clip_files, config.columns, timed=config.frame_weight > 0
+        )
+    ]
     validation: Clips | None = None
     if config.hold_out:
         opened, validation = _hold_out(config, opened)
@@ -72,6 +76,9 @@ def check_enough(config: PretrainConfig, clips: PretrainClips) -> None:
         raise InputError("--optim.batch-size", 1, "a clip is compared with the others of its batch; use 2 or more")
     check(config.scale, config.optim, sum(order(config, clips).draws))
     _check_hard_negatives(config, clips)
+    if config.frame_weight and not any(map(timed.has_phrases, clips.datasets)):
+        remedy = "no clip of --data has phrases with times: write them with `pipeline caption --timed`, or leave it out"
+        raise InputError("--frame-weight", config.frame_weight, remedy)
     validation = clips.validation
     if validation is not None and any(validation.texts) and len(validation.keys) < 2:
         flag, value = ("--hold-out", config.hold_out) if config.hold_out else ("--validation", config.validation)

@@ -48,6 +48,9 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
     hard_negatives: tuple[HardNegativeKind, ...] = ()
     """Wrong texts that each clip is compared with as well: `order` swaps the events of its caption; `absence` replaces half
     of the captions of clips with tags by "rain without siren" and the like, with a wrong one of the same form."""
+    frame_weight: float = 0.0
+    """Weight of the loss of frames against phrases, beside that of clips against captions: what sounds when, in datasets of
+    `pipeline caption --timed`; 0 leaves it out."""
     grad_cache_chunks: int = field(default=1, metadata={"was": "parts"})
     """Chunks that each rank takes its share of a batch in, one after the other (GradCache); all pairs still meet."""
     validation: str = field(default="", metadata=NOT_IDENTITY)
@@ -78,8 +81,21 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
         if self.hard_negatives and self.augment.mix_fraction:
             remedy = "they belong to one clip and not to a mixture; leave out one of the two flags"
             raise InputError("--hard-negatives", self.hard_negatives, f"with --augment.mix-fraction: {remedy}")
+        self._check_frames()
         self.augment.check()
         self.check_common()
+
+    def _check_frames(self) -> None:
+        if self.frame_weight < 0:
+            raise InputError("--frame-weight", self.frame_weight, "use 0 or more")
+        if self.network.frames and not self.frame_weight:
+            raise InputError("--network.frames", True, "is learned with --frame-weight above 0: set that alone")
+        if self.frame_weight and self.grad_cache_chunks > 1:
+            remedy = "the loss of frames takes a batch whole: leave out one of the two flags"
+            raise InputError("--grad-cache-chunks", self.grad_cache_chunks, f"with --frame-weight: {remedy}")
+        if self.frame_weight and self.augment.mix_fraction:
+            remedy = "times belong to one clip and not to a mixture; leave out one of the two flags"
+            raise InputError("--augment.mix-fraction", self.augment.mix_fraction, f"with --frame-weight: {remedy}")
 
     def _check_clips(self) -> None:
         if self.weights and (len(self.weights) != len(self.data) or min(self.weights) <= 0):

@@ -58,7 +58,7 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
     """Train on one worker; rank 0 publishes the checkpoint. `clip_files` are names of the files of opened datasets."""
     parts, validation, _ = found = clips.read(config, clip_files)
     mixture = Mixture(parts)
-    network = towers.build(config, out, mixture)
+    network, order = towers.build(config, out, mixture), clips.order(config, found)
     hooks = Hooks(
         groups=lambda: towers.groups(network, config),
         validate=pairs.measure(validation, context) if validation else None,
@@ -70,9 +70,9 @@ def train(config: PretrainConfig, out: str, clip_files: Sequence[str], context: 
     task = TrainingTask(
         network=network,
         clips=mixture,
-        order=clips.order(config, found),
+        order=order,
         clip_s=network.config.clip_s,
-        collate=towers.collate(config, network, towers.labels(config, mixture)),
+        collate=towers.collate(config, network, towers.labels(config, mixture), towers.phrases(config, mixture, order)),
         backward=towers.objective(config),
         hooks=hooks,
         lineage=_lineage(config, len(mixture.keys)),
@@ -103,6 +103,8 @@ def _lineage(config: PretrainConfig, num_clips: int) -> dict[str, object]:
     }
     if config.hard_negatives:
         lineage["hard_negatives"] = list(config.hard_negatives)
+    if config.frame_weight:
+        lineage["frame_weight"] = config.frame_weight
     for name, overlay in (("overlay", config.captions), ("audit", config.filter.audit)):
         if overlay:
             summaries = [overlays.read_info(uri, overlay) for uri in config.data]

@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from tokenizers import Tokenizer
@@ -14,12 +15,14 @@ from pipeline import audio, storage
 from pipeline.errors import InputError
 from train import checkpoint, parallel
 from train.checkpoint import tokens
-from train.data import augment, hard_negatives
+from train.data import augment, hard_negatives, timed
 from train.data.augment import Mixture
 from train.data.loader import Batch, Clips, Collate
-from train.data.order import Step
-from train.losses import contrastive
+from train.data.order import Order, Step
+from train.data.timed import StepPhrases
+from train.losses import contrastive, frames
 from train.losses.contrastive import HardNegatives, Pairs
+from train.losses.frames import Events, Frames
 from train.losses.grad_cache import backward
 from train.models import former_pieces, pieces, text
 from train.models.clap import Clap, Towers, TwoTowers
@@ -30,6 +33,8 @@ from train.trainer.hooks import Backward
 from train.trainer.optim import Group
 
 log = logging.getLogger(__name__)
+Phrases = Callable[[Batch, Step], StepPhrases]
+TIMED = 2 + len(StepPhrases._fields[1:])  # inputs of a step that the loss of frames takes
 
 
 def init_revision(config: PretrainConfig) -> str | None:
@@ -43,10 +48,14 @@ def init_revision(config: PretrainConfig) -> str | None:
         return None
     checkpoint_info = checkpoint.describe(config.init, "--init", "clap")
     if isinstance(checkpoint_info.network, HfTowersConfig):
+        if config.frame_weight:
+            raise InputError(
+                "--frame-weight", config.frame_weight, "a CLAP of transformers learns no frames; leave it out"
+            )
         log.info("pretrain: the network is that of --init; --network does not apply")
         return checkpoint_info.revision
     held, wanted = (storage.plain(dataclasses.asdict(each)) for each in (checkpoint_info.network, config.network))
-    del wanted["padding"]  # no weight depends on it: the run's own holds
+    del wanted["padding"], wanted["frames"]  # what they decide is the run's own
     if differing := [f"{name} is {held[name]!r}" for name in wanted if held[name] != wanted[name]]:
         remedy = "use the config that matches"
         raise InputError("--init", config.init, f"is another network ({'; '.join(differing)}); {remedy}")
@@ -70,7 +79,8 @@ def tokenizer(config: PretrainConfig, out: str, clips: Clips) -> Tokenizer | Non
 
     def build() -> Tokenizer:
         captions = (caption for captions in clips.texts for caption in captions)
-        texts = itertools.chain(captions, hard_negatives.statement_words(labels(config, clips)))
+        words = hard_negatives.statement_words(labels(config, clips))
+        texts = itertools.chain(captions, words, timed.phrases(clips) if config.frame_weight else ())
         train_pieces = former_pieces.frequent_words if state.exists(out) else pieces.train_pieces
         return text.build_tokenizer(texts, config.network.text, train_pieces)
 
@@ -86,6 +96,8 @@ def build(config: PretrainConfig, out: str, clips: Clips) -> TwoTowers:
             network.config = dataclasses.replace(network.config, padding=config.network.padding)
     else:
         network = Clap(config.network, text.build(config.network.text, tokenizer=tokenizer(config, out, clips)))
+    if isinstance(network, Clap):
+        _prepare_frames(network, config)
     if config.init_audio:
         checkpoint.start_audio(network.audio_encoder, config.init_audio)
     if config.freeze_audio:
@@ -95,6 +107,15 @@ def build(config: PretrainConfig, out: str, clips: Clips) -> TwoTowers:
     if config.augment.spec_augment:
         augment.add_spec_augment(network)
     return network
+
+
+def _prepare_frames(network: Clap, config: PretrainConfig) -> None:
+    """Let scale and bias of frames learn where their loss does; DDP would wait for gradients of those that are left."""
+    if config.frame_weight and network.frame_scale is None:
+        network.learn_frames()
+    for parameter in (network.frame_scale, network.frame_bias):
+        if parameter is not None:
+            parameter.requires_grad_(config.frame_weight > 0)
 
 
 def groups(network: TwoTowers, config: PretrainConfig) -> tuple[Group, ...]:
@@ -120,12 +141,26 @@ def labels(config: PretrainConfig, clips: Clips) -> list[str]:
     return sorted({tag for tags in clips.tags for tag in tags}) if "absence" in config.hard_negatives else []
 
 
-def collate(config: PretrainConfig, network: TwoTowers, absent_from: Sequence[str] = ()) -> Collate:
+def phrases(config: PretrainConfig, clips: Clips, order: Order) -> Phrases | None:
+    """Return what gives the phrases with times of a step; None where no loss takes them."""
+    return partial(timed.of_step, clips, order) if config.frame_weight else None
+
+
+def collate(
+    config: PretrainConfig, network: TwoTowers, absent_from: Sequence[str] = (), phrases: Phrases | None = None
+) -> Collate:
     """Return what makes the inputs of a step beside the clips.
 
     These are tokens, mask, numbers of clips and captions; then the mixture, or for which clips there is a hard negative,
-    whose tokens lie beside those of the caption. `absent_from` are the `labels` of the clips.
+    whose tokens lie beside those of the caption; last, with a loss of frames, tokens and mask of the step's phrases and
+    the tensors of `StepPhrases`. `absent_from` are the `labels` of the clips; `phrases` as the function of this name gives.
     """
+
+    def with_times(batch: Batch, step: Step) -> tuple[Tensor, ...]:
+        if phrases is None:
+            return ()
+        found = phrases(batch, step)
+        return (*network.text_encoder.tokenize(found.texts), *found[1:])
 
     def make(batch: Batch, step: Step) -> tuple[Tensor, ...]:
         texts, share = batch.texts, config.augment.mix_fraction
@@ -133,11 +168,12 @@ def collate(config: PretrainConfig, network: TwoTowers, absent_from: Sequence[st
         if mixture:
             texts = augment.mix_texts(texts, mixture.chosen)
         if not config.hard_negatives:
-            return (*network.text_encoder.tokenize(texts), _numbers(batch.keys), _numbers(texts), *(mixture or ()))
+            tokens = network.text_encoder.tokenize(texts)
+            return (*tokens, _numbers(batch.keys), _numbers(texts), *(mixture or ()), *with_times(batch, step))
         drawn = hard_negatives.draw(texts, batch.tags, config.hard_negatives, absent_from, step.seed)
         tokens = network.text_encoder.tokenize([text for pair in zip(*drawn[:2], strict=True) for text in pair])
         beside = (each.unflatten(0, (len(texts), 2)) for each in tokens)  # (B, 2, L)
-        return (*beside, _numbers(batch.keys), _numbers(drawn.texts), drawn.made)
+        return (*beside, _numbers(batch.keys), _numbers(drawn.texts), drawn.made, *with_times(batch, step))
 
     return make
 
@@ -149,6 +185,7 @@ def objective(config: PretrainConfig) -> Backward:
     def add(model: nn.Module, batch: Batch, step: Step) -> Tensor:
         waveform, num_samples = batch.waveform, batch.num_samples
         tokens, mask, clip, caption, *more = batch.inputs
+        more, with_times = (more[:-TIMED], more[-TIMED:]) if config.frame_weight else (more, [])
         if more and not config.hard_negatives:
             waveform, num_samples = augment.mix(waveform, num_samples, Mixture(*more))
 
@@ -157,13 +194,18 @@ def objective(config: PretrainConfig) -> Backward:
             if config.hard_negatives:
                 text, negatives = text[:, 0], HardNegatives(text[:, 1], *more)
             pairs = Pairs(towers.audio, text, clip, caption, batch.valid)
-            return contrastive.loss(
+            value = contrastive.loss(
                 config.loss, pairs, towers.scale, towers.bias, ranks, config.mask_duplicates, negatives
             )
+            if towers.frames is None:
+                return value
+            compared, events = Frames(*towers.frames), Events(*with_times[2:])
+            return value + config.frame_weight * frames.loss(compared, events, batch.valid, ranks)
 
         inputs = (waveform, num_samples, tokens, mask)
         chunks = list(zip(*(tensor.tensor_split(config.grad_cache_chunks) for tensor in inputs), strict=True))
-        return backward(model, chunks, loss, step.seed, sample_rate_hz=audio.SAMPLE_RATE_HZ)
+        given = {"phrases": tuple(with_times[:2])} if with_times else {}
+        return backward(model, chunks, loss, step.seed, sample_rate_hz=audio.SAMPLE_RATE_HZ, **given)
 
     return add
 

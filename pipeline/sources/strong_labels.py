@@ -1,0 +1,71 @@
+"""AudioSet's strong labels: tables of events, each with its clip, its times and its label; read and written.
+
+    segment_id             start_time_seconds  end_time_seconds  label
+    <ytid>_<start in ms>   0.12                2.5               /m/06mb1
+
+Times are seconds from the start of the clip. Described at research.google.com/audioset/download_strong.html. Such a table is
+a source of its own. `<name>_strong.tsv` beside a segments file `<name>.csv` gives its clips their events.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pipeline import storage
+from pipeline.sources import columns
+from pipeline.sources.clip import Event
+from pipeline.sources.listing_stats import ListingStats
+from pipeline.sources.rows import ListingError, Record, delimited
+from pipeline.sources.tables import number, text_of
+
+OF_SEGMENTS = "_strong.tsv"
+COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
+
+
+class StrongLabel(NamedTuple):
+    """One row: an event of a clip."""
+
+    ytid: str
+    clip_ms: int  # where the clip begins in its recording
+    mid: str
+    start_s: float  # from the start of the clip
+    end_s: float
+
+    def events(self, names: Mapping[str, str]) -> tuple[Event, ...]:
+        """Return the event under its display name; nothing where it has none."""
+        return (Event(names[self.mid], self.start_s, self.end_s),) if self.mid in names else ()
+
+
+def parse(uri: str, line: int, fields: Mapping[str, Any]) -> StrongLabel:
+    """Return a row. Raises ListingError for an id without a start, and for times that cannot be."""
+    ytid, sign, clip_ms = text_of(fields["segment_id"]).rpartition("_")
+    if not sign or not clip_ms.isdigit():
+        raise ListingError(uri, line, f"segment_id is {fields['segment_id']!r}, want <ytid>_<start in ms>")
+    start_s, end_s = (number(uri, line, name, fields[name]) for name in COLUMNS[1:3])
+    if not 0 <= start_s <= end_s:
+        raise ListingError(uri, line, f"an event from {start_s} s to {end_s} s cannot be")
+    return StrongLabel(ytid, int(clip_ms), text_of(fields["label"]), start_s, end_s)
+
+
+def read(uri: str, names: Mapping[str, str]) -> dict[tuple[str, int], list[Event]]:
+    """Return {(YouTube id, start in ms): events} of a table, {} where there is none; `names` are display names by mid.
+
+    Raises:
+        ListingError: for another table, and as `parse` does.
+    """
+    found: dict[tuple[str, int], list[Event]] = {}
+    if not storage.exists(uri):
+        return found
+    with delimited(uri, ListingStats()) as table:
+        header = [columns.normalise(cell) for cell in next(table.records, Record(0, [])).cells]
+        if missing := [name for name in COLUMNS if name not in header]:
+            raise ListingError(uri, 1, f"has no column {', '.join(missing)}")
+        for line, cells in table.records:
+            row = parse(uri, line, dict(zip(header, cells, strict=False)))
+            found.setdefault((row.ytid, row.clip_ms), []).extend(row.events(names))
+    return found
+
+
+def write(labels: Iterable[StrongLabel]) -> str:
+    """Return the text of a table."""
+    rows = (f"{row.ytid}_{row.clip_ms}\t{row.start_s:.3f}\t{row.end_s:.3f}\t{row.mid}\n" for row in labels)
+    return "\t".join(COLUMNS) + "\n" + "".join(rows)
