@@ -71,5 +71,6 @@ def _estimate(config: PlanConfig) -> str:
 
 def _draft(config: PlanConfig) -> PlanDraft:
     bounds = config.clips_per_shard, config.firewall, config.max_shard_mb
-    extra = {"timed": config.timed, "texts": config.texts}
-    return draft_plan(config.out, config.source, config.folds, *bounds, config.columns, **extra)
+    return draft_plan(
+        config.out, config.source, config.folds, *bounds, config.columns, timed=config.timed, texts=config.texts
+    )
