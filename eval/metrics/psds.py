@@ -84,9 +84,9 @@ def count(tracks: Sequence[Track], levels: np.ndarray, scenario: Scenario) -> Co
                     np.column_stack([level * num_classes + found[:, 0], np.full(len(found), clip), found[:, 1]])
                 )
     length = [track.event_s[:, 1] - track.event_s[:, 0] for track in tracks]
-    found, false, crossed = (Counted(*np.concatenate(kind).T) for kind in rows)
+    events, false, crossed = (Counted(*np.concatenate(kind).T) for kind in rows)
     return Counts(
-        found=found,
+        found=events,
         false=false,
         crossed=crossed,
         num_events=np.stack([np.bincount(track.event_class, minlength=num_classes) for track in tracks]),
