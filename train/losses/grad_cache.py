@@ -62,8 +62,10 @@ def _embed(
             torch.manual_seed(seed + i)
             embedded.append(parallel.unwrap(model)(*chunk, **arguments))
     audio, text = (torch.cat([getattr(each, name) for each in embedded]) for name in ("audio", "text"))
-    whole = audio, text, embedded[0].scale, embedded[0].bias
-    return Towers(*(each.detach().requires_grad_() for each in whole))
+    audio, text, scale, bias = (
+        each.detach().requires_grad_() for each in (audio, text, embedded[0].scale, embedded[0].bias)
+    )
+    return Towers(audio, text, scale, bias)
 
 
 def _gradient(tensor: Tensor) -> Tensor:
