@@ -20,7 +20,7 @@ from train.configs import PRETRAIN
 
 PACKAGES = {"pipeline": pipeline_commands.STAGES, "train": train_commands.STAGES, "eval": eval_commands.STAGES}
 STAGES = [(package, stage) for package, stages in PACKAGES.items() for stage in stages]
-FLAGS = {"without_tags": "--not"}  # of fields whose flag has another name
+FLAGS = {"without_tags": "--not", "timed_by": "--timed.tagger"}  # of fields whose flag has another name
 
 
 def call(package: str, *words: str) -> int:
