@@ -131,7 +131,7 @@ def test_similarity_is_the_cosine_of_every_pair() -> None:
 def test_training_reaches_every_trainable_weight(model: Clap) -> None:
     size = 2 * model.sample_rate_hz
     model.train()
-    audio, texts, scale, _ = model(
+    audio, texts, scale, *_ = model(
         torch.randn(3, size), torch.tensor([size, size, 900]), *model.text_encoder.tokenize(CAPTIONS)
     )
     (scale * audio @ texts.T).logsumexp(dim=1).sum().backward()

@@ -163,7 +163,7 @@ def test_training_step(place: Place) -> None:
     def step(device: torch.device, context: contextlib.AbstractContextManager) -> tuple[float, Tensor]:
         model.to(device).zero_grad()
         with context:
-            audio, text, scale, _ = model(*(tensor.to(device) for tensor in inputs), sample_rate_hz=RATE_HZ)
+            audio, text, scale, *_ = model(*(tensor.to(device) for tensor in inputs), sample_rate_hz=RATE_HZ)
             loss = nnf.cross_entropy(scale * audio @ text.T, torch.arange(4, device=device))
         loss.backward()
         return loss.item(), torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])

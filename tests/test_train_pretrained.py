@@ -131,7 +131,7 @@ def test_the_lines_of_the_readme_run(clap: str, captioner: str, tmp_path: Path, 
     found: dict = {}
     exec(block, found)
     assert found["similarity"].shape == (2, 3)
-    assert [len(captions) for captions in found["captions"]] == [1, 1]
+    assert [len(captions) for captions in found["captions"]] == [1]
 
 
 PUSH = """

@@ -226,7 +226,7 @@ def contrastive_step(model: Clap) -> Callable[[Inputs], None]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step(inputs: Inputs) -> None:
-        audio, words, scale, _ = model(*inputs, sample_rate_hz=RATE_HZ)
+        audio, words, scale, *_ = model(*inputs, sample_rate_hz=RATE_HZ)
         logits = scale * audio @ words.T
         target = torch.arange(len(logits), device=logits.device)
         loss = (nnf.cross_entropy(logits, target) + nnf.cross_entropy(logits.T, target)) / 2
