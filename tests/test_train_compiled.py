@@ -13,8 +13,8 @@ from tests.support.simulated import FakeTensorMode, move_to_cuda
 from train.configs import SMALL_CNN
 from train.models.encoders import registry as encoders
 from train.models.encoders.cnn14 import Cnn14
+from train.models.encoders.configs import AudioConfig
 from train.models.encoders.mobilenet import MobileNetConfig
-from train.models.encoders.registry import AudioConfig
 from train.models.encoders.transformer import SpectrogramTransformer, TransformerConfig
 
 SMALL: list[AudioConfig] = [
