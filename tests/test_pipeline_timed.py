@@ -173,6 +173,47 @@ def test_a_tagger_finds_times_where_the_source_has_none(caption_config: CaptionC
     verify.run(VerifyConfig(data=config.out, in_process=True))
 
 
+def test_a_clip_longer_than_the_captioner_takes_gets_no_times_from_a_tagger(
+    caption_config: CaptionConfig, tmp_path: Path
+) -> None:
+    """Times of its beginning alone would say that nothing sounds in the rest."""
+    folder = Path(shutil.copytree(Path(caption_config.source).parent, tmp_path / "corpus"))
+    (folder / "tagged_segments_strong.tsv").unlink()
+    source = str(folder / "tagged_segments.csv")
+    long = sources.read_clips(source)[0]
+    samples = audio.decode(Path(long.uri).read_bytes())
+    Path(long.uri).write_bytes(audio.encode_flac(np.concatenate([samples, samples])))
+    by = FrameTaggerConfig(tagger=caption_config.captioner, threshold=0.01)
+    run = dataclasses.replace(caption_config, source=source, out=str(tmp_path / "out"), timed=True, timed_by=by)
+    caption.run(run)
+    index = ClipIndex(run.out)
+    assert [key for row, key in enumerate(index.keys) if "phrases" not in index.meta(row)] == [long.key]
+
+
+def test_a_retry_wants_the_tagger_that_the_dataset_was_made_with(caption_config: CaptionConfig, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(Path(caption_config.source).parent, tmp_path / "corpus"))
+    (folder / "tagged_segments_strong.tsv").unlink()
+    source = str(folder / "tagged_segments.csv")
+    clip = sources.read_clips(source)[3]
+    held_back = shutil.move(clip.uri, tmp_path / "held_back")
+    tagger = str(shutil.copytree(caption_config.captioner, tmp_path / "tagger"))
+    by = FrameTaggerConfig(tagger=tagger, threshold=0.01)
+    run = dataclasses.replace(caption_config, source=source, out=str(tmp_path / "out"), timed=True, timed_by=by)
+    caption.run(run)
+    shutil.move(held_back, clip.uri)
+    moved = str(shutil.move(tagger, tmp_path / "moved"))
+    again = RetryConfig(data=run.out, reason=("missing",), actors=IN_PROCESS, timed_tagger=moved)
+    config_file = Path(moved, "config.json")
+    as_made = config_file.read_text()
+    config_file.write_text(as_made.replace('"revision": "', '"revision": "0'))
+    with pytest.raises(InputError, match=r"--timed-tagger .*: the dataset was made with revision"):
+        retry.run(again)
+    config_file.write_text(as_made)
+    retry.run(again)
+    index = ClipIndex(run.out)
+    assert "phrases" in index.meta(index.keys.index(clip.key))
+
+
 def test_flags_of_the_tagger_need_the_flag_itself(caption_config: CaptionConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(caption_config, out=str(tmp_path), timed_by=FrameTaggerConfig(threshold=0.2))
     with pytest.raises(InputError, match=r"--timed False.*add --timed"):

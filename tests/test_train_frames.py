@@ -36,9 +36,12 @@ def frames(audio: Tensor, phrase: Tensor, scale: float = 2.0, bias: float = -1.0
     return Frames(audio, counts, EDGES, phrase, torch.tensor(scale), torch.tensor(bias))
 
 
-def events(*rows: tuple[int, int, float, float], known: list[bool]) -> Events:
+def events(
+    *rows: tuple[int, int, float, float], known: list[bool], unclear: list[tuple[int, int]] | None = None
+) -> Events:
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
-    return Events(table[:, :2].long(), table[:, 2:], torch.tensor(known))
+    pairs = torch.tensor(unclear or [], dtype=torch.int64).reshape(-1, 2)
+    return Events(table[:, :2].long(), table[:, 2:], torch.tensor(known), pairs)
 
 
 def test_a_phrase_sounds_in_frames_whose_middle_a_segment_covers() -> None:
@@ -77,6 +80,15 @@ def test_clips_of_unknown_times_and_broken_ones_do_not_count() -> None:
     assert float(loss(frames(audio, phrase), nothing, torch.ones(4, dtype=torch.bool), parallel.Ranks(4))) == 0
 
 
+def test_a_tag_without_times_is_no_negative_of_its_clip() -> None:
+    """The pair is left out: the loss is that of the other phrase alone."""
+    random = torch.Generator().manual_seed(2)
+    audio, phrase = torch.randn(1, 4, 3, generator=random), torch.randn(2, 3, generator=random)
+    own, valid = events((0, 0, 0.0, 1.0), known=[True], unclear=[(0, 1)]), torch.tensor([True])
+    alone = loss(frames(audio, phrase[:1]), events((0, 0, 0.0, 1.0), known=[True]), valid, parallel.Ranks(1))
+    torch.testing.assert_close(loss(frames(audio, phrase), own, valid, parallel.Ranks(1)), alone)
+
+
 def gradients(rows: slice) -> dict[str, Tensor]:
     """Return the gradients of a batch of five clips, of which this rank takes some rows."""
     random = torch.Generator().manual_seed(1)
@@ -112,7 +124,7 @@ class Timed:
     """Three clips: rain and a bell, a bell, and one of unknown times."""
 
     keys = ["a", "b", "c"]
-    texts, tags = [["x"], ["y"], ["z"]], [[], [], []]
+    texts, tags = [["x"], ["y"], ["z"]], [["Rain, falling"], ["Bell", "Rain"], ["Bell"]]
     phrases = [
         [{"phrase": "rain", "segments": [[0.0, 1.0]]}, {"phrase": "bell", "segments": [[1.0, 1.5], [2.0, 3.0]]}],
         [{"phrase": "bell", "segments": [[0.5, 1.0]]}],
@@ -128,10 +140,15 @@ def test_a_rank_gets_the_phrases_of_the_whole_batch_and_the_times_of_its_rows() 
     _, indices = order.step(0)
     for rank in range(2):
         own = [int(index) for index in indices[rank::2]]
-        batch = Batch([], torch.empty(0), torch.empty(0), [], [], own, [16_000] * len(own), torch.empty(0))
+        tags = [Timed.tags[index] for index in own]
+        batch = Batch([], torch.empty(0), torch.empty(0), [], tags, own, [16_000] * len(own), torch.empty(0))
         found = of_step(Timed(), order, batch, Step(0, 0))
         assert found.texts == ["bell", "rain"]
         assert found.known.tolist() == [index != 2 for index in own]
+        without_times = {1: "rain", 2: "bell"}  # tags of clips that no time belongs to
+        assert {(own[row], found.texts[phrase]) for row, phrase in found.unclear.tolist()} == {
+            (index, without_times[index]) for index in own if index in without_times
+        }
         sizes = {0: 3, 1: 1, 2: 0}
         assert len(found.place) == sum(sizes[index] for index in own)
         for (row, phrase), (start_s, end_s) in zip(found.place.tolist(), found.segment_s.tolist(), strict=True):

@@ -109,7 +109,7 @@ def _track(clip: Clip, classes: Sequence[str], scores: np.ndarray, edges_s: np.n
             sorted(
                 (max(0.0, event.start_s), min(event.end_s, duration_s))
                 for event in clip.events
-                if event.label == name and event.start_s < duration_s
+                if event.label == name and max(0.0, event.start_s) < min(event.end_s, duration_s)
             )
         )
         for name in classes
@@ -131,7 +131,8 @@ def measure(tracks: Sequence[Track]) -> tuple[Entry, dict[str, np.ndarray]]:
             entry[name] = results.metric(float(counted.mean()), interval, chance=0.5)
     errors, clips = _onset_errors(tracks)
     entry["onset_error_s"] = results.metric(float(np.median(errors)), metrics.bootstrap_median(errors, clips))
-    return {**entry, "n_order": int(np.isfinite(outcomes["order"]).sum())}, outcomes
+    counts = {f"n_{name}": int(np.isfinite(values).sum()) for name, values in outcomes.items()}
+    return {**entry, **counts}, outcomes
 
 
 def _psds(tracks: Sequence[Track], scenario: psds.Scenario) -> MetricRecord:

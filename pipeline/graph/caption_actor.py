@@ -113,8 +113,13 @@ class CaptionActor:
         )
 
     def _find_phrases(self, clips: Sequence[ReadyClip], batch: ClipBatch) -> None:
-        """Tag the frames of the clips of a batch that have no strong labels."""
-        untimed = [index for index, clip in enumerate(clips) if not clip.row.get("events")]
+        """Tag the frames of the clips of a batch that have no strong labels, where all of a clip is at hand."""
+        longest = self.captioner.clip_samples
+        untimed = [
+            index
+            for index, clip in enumerate(clips)
+            if not clip.row.get("events") and clip.row["num_samples"] <= longest
+        ]
         if self.frame_tagger is None or not untimed:
             return
         lengths, tags = [batch.num_samples[index] for index in untimed], [batch.tags[index] for index in untimed]

@@ -191,6 +191,11 @@ class CaptionConfig(CaptionActorConfig):
     this field go on without."""
 
 
+def frame_tagger_of(config: CaptionConfig) -> FrameTaggerConfig | None:
+    """Return the config of the tagger that finds times in the actors, or None where none does."""
+    return config.timed_by if config.timed and config.timed_by.tagger else None
+
+
 def check_fields(config: CaptionConfig) -> None:
     """Raise InputError for a field of a caption job that cannot be, beside those of its captioner."""
     config.audio_filter.check()

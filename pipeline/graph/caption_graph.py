@@ -16,7 +16,7 @@ from pipeline import audio, storage
 from pipeline.dataset import commit, staging
 from pipeline.graph import captioners, engine, fingerprint_pass
 from pipeline.graph.caption_actor import CaptionActor
-from pipeline.graph.caption_config import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig, frame_tagger_of
 from pipeline.graph.finalize import finalize, is_finalized
 from pipeline.graph.fingerprint_pass import Fingerprinter
 from pipeline.graph.job_stats import ProgressReporter, ShardReport
@@ -66,10 +66,11 @@ def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> 
 def build_graph(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> list[engine.Tasks | engine.Actors]:
     """Return the steps of the graph; every row that comes out reports one committed shard."""
     make_captioner = partial(captioners.make, folder=out)
-    timed_by = config.timed_by if config.timed and config.timed_by.tagger else None
     return [
         engine.Tasks(make_reader(config, out, plan, clip_s)),
-        engine.Actors(CaptionActor, (config.sized(plan.num_clips), make_captioner, timed_by), config.actors),
+        engine.Actors(
+            CaptionActor, (config.sized(plan.num_clips), make_captioner, frame_tagger_of(config)), config.actors
+        ),
         engine.Tasks(partial(write_shard, out=out, plan=plan)),
     ]
 

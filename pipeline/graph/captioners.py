@@ -65,6 +65,4 @@ def _with_frame_tagger(config: CaptionConfig, info: CaptionerInfo) -> CaptionerI
     revision = frame_tagger.revision(config.timed_by)
     if not revision:
         return info
-    if not info.clip_s:
-        raise InputError(TIMED_FLAG, config.timed_by.tagger, "this captioner takes no audio to tag; leave it out")
     return replace(info, identity={**info.identity, "frame_tagger_revision": revision})

@@ -14,7 +14,8 @@ class FrameTaggerConfig:
 
     tagger: str = field(default="", metadata=run_dir.NOT_IDENTITY)
     """Checkpoint with a tagging head, such as one of `train convert mn10`, or a captioner that has one. It looks for the
-    tags of the clip that it knows, and for all tags where it knows none of them."""
+    tags of the clip that it knows, and for all tags where it knows none of them. A clip that is longer than the captioner
+    takes gets no phrases from it."""
     threshold: float = 0.5
     """Probability of a tag from which a frame has it, above 0 up to 1."""
     max_gap_s: float = 0.2

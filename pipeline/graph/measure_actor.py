@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline.errors import JobError
 from pipeline.graph import cluster, engine
 from pipeline.graph.caption_actor import CaptionActor
-from pipeline.graph.caption_config import CaptionConfig
+from pipeline.graph.caption_config import CaptionConfig, frame_tagger_of
 from pipeline.graph.cluster import Held
 from pipeline.graph.shard_batch import ShardBatch
 from pipeline.planning.workload import BatchRate
@@ -98,7 +98,7 @@ def _asked_once(config: CaptionConfig, shard: pa.Table, transfer_s: float) -> Ca
     config = replace(config, actors=replace(config.actors, min=1, max=1))  # which has the whole budget
     table = replace(batch, clips=batch.clips[: ready[-1] + 1]).to_table()
     made_at = time.monotonic()
-    actor = CaptionActor(config)
+    actor = CaptionActor(config, timed_by=frame_tagger_of(config))
     cpu_s, began = time.process_time(), time.monotonic()
     captioned = actor(table)
     wall_s, cpu_s = time.monotonic() - began, time.process_time() - cpu_s
@@ -129,7 +129,7 @@ def _try(seconds: float, config: CaptionConfig, shard: pa.Table, trace: bool) ->
     if on_gpu:
         _forget_memory()
     began = time.monotonic()
-    actor = CaptionActor(config)
+    actor = CaptionActor(config, timed_by=frame_tagger_of(config))
     captioned = actor(shard)  # a first time: kernels are chosen, memory is taken
     start_s = time.monotonic() - began
     ready = sum(clip["status"] == "ready" for clip in ShardBatch.from_table(captioned).clips)

@@ -16,7 +16,7 @@ from pipeline import run_dir, sources, storage
 from pipeline.audio import fingerprint_table
 from pipeline.dataset import ledgers
 from pipeline.errors import InputError
-from pipeline.graph import caption_graph, captioner_name, captioners
+from pipeline.graph import caption_graph, captioner_name, captioners, frame_tagger
 from pipeline.graph.caption_config import CaptionConfig, check_fields
 from pipeline.graph.engine import ActorConfig
 from pipeline.graph.run_config import RunConfig, read_run_config
@@ -41,6 +41,8 @@ class RetryConfig:
     """Where the captioner lies now; empty where it was."""
     captioner_url: str = ""
     """Endpoint of an openai: captioner; empty where it was."""
+    timed_tagger: str = ""
+    """Where the tagger of --timed.tagger lies now; empty where it was."""
     max_bad_fraction: float = 0.05
     """The job fails when a larger share of all clips has failed still, from 0 to 1."""
     fingerprints: tuple[str, ...] = ()
@@ -71,6 +73,9 @@ def run(config: RetryConfig) -> None:
         remedy = f"the dataset was made with revision {run_config.captioner_revision[:12]}; give that captioner"
         raise InputError("--captioner", caption_config.captioner, f"is revision {info.revision[:12]}; {remedy}")
     check_fields(caption_config)
+    if frame_tagger.revision(caption_config.timed_by) != run_config.frame_tagger_revision:
+        remedy = f"the dataset was made with revision {run_config.frame_tagger_revision[:12]}; give that tagger"
+        raise InputError("--timed-tagger", caption_config.timed_by.tagger, remedy)
     if [fingerprint_table.revision(uri) for uri in config.fingerprints] != plan.made_from.fingerprints:
         remedy = "the dataset was made with others; give the same tables"
         raise InputError("--fingerprints", config.fingerprints, remedy)
@@ -97,6 +102,7 @@ def _restore(config: RetryConfig, run_config: RunConfig[CaptionConfig], plan: Pl
         precision=run_config.precision,  # what `auto` came to: the actors may be of another kind now
         captioner=captioner_name.resolve(config.captioner or as_made.captioner),
         captioner_url=config.captioner_url or as_made.captioner_url,
+        timed_by=dataclasses.replace(as_made.timed_by, tagger=config.timed_tagger or as_made.timed_by.tagger),
         actors=config.actors,
         max_bad_fraction=config.max_bad_fraction,
         firewall=dataclasses.replace(as_made.firewall, fingerprints=config.fingerprints),

@@ -148,6 +148,14 @@ def fingerprint(clips: Clips) -> str:
     return digest.hexdigest()
 
 
+def phrases_fingerprint(clips: Clips) -> str:
+    """Return a hash of the phrases and times of clips."""
+    digest = hashlib.sha256()
+    for found in clips.phrases:
+        digest.update(json.dumps(found).encode())
+    return digest.hexdigest()
+
+
 def hold_out(clips: Clips, count: int, seed: int) -> set[str]:
     """Return the keys of `count` clips, the same whatever the order of the clips."""
     digests = (hashlib.sha256(f"{seed} {key}".encode()).digest()[:8] for key in clips.keys)

@@ -1,6 +1,7 @@
 """The phrases with times of a step: those of its global batch, the same on every rank, and when they sound in its own rows.
 
-Shapes: B = clips of this rank, P = phrases of the global batch, E = events, each a phrase of a clip with one segment.
+Shapes: B = clips of this rank, P = phrases of the global batch, E = events, each a phrase of a clip with one segment,
+U = pairs of a clip and a phrase that may sound in it at any time.
 """
 
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline import audio
+from pipeline.sources import audioset
 from train.data.loader import Batch, Clips
 from train.data.order import Order, Step
 
@@ -20,6 +22,7 @@ class StepPhrases(NamedTuple):
     place: Tensor  # (E, 2) int64: row of the clip, and number of the phrase
     segment_s: Tensor  # (E, 2) float32: start and end, from the start of the row
     known: Tensor  # (B,) bool: whether the clip's times are known
+    unclear: Tensor  # (U, 2) int64: row and phrase, of a clip whose tag it is and that has no time for it
 
 
 def has_phrases(clips: Clips) -> bool:
@@ -46,4 +49,8 @@ def of_step(clips: Clips, order: Order, batch: Batch, step: Step) -> StepPhrases
     ]
     table = torch.tensor(events, dtype=torch.float64).reshape(-1, 4)
     known = torch.tensor([found is not None for found in own])
-    return StepPhrases(texts or [""], table[:, :2].long(), table[:, 2:].float(), known)
+    timed = {(row, column) for row, column, *_ in events}
+    tagged = {(row, number.get(audioset.label_text(tag))) for row, tags in enumerate(batch.tags) for tag in tags}
+    unclear = sorted((row, column) for row, column in tagged if column is not None and (row, column) not in timed)
+    pairs = torch.tensor(unclear, dtype=torch.int64).reshape(-1, 2)
+    return StepPhrases(texts or [""], table[:, :2].long(), table[:, 2:].float(), known, pairs)

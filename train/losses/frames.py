@@ -3,7 +3,7 @@
 A frame and a phrase are a pair, right where the phrase sounds in the frame. Like SigLIP's loss (Zhai et al. 2023,
 arXiv 2303.15343), this one takes every pair by itself. Phrases are those of all clips of the global batch, on every rank, so
 that the mean of the gradients over ranks is that of one process. Shapes: B = clips of this rank, S = frames, P = phrases,
-D = embedding size, E = events, each a phrase of a clip with one segment.
+D = embedding size, E = events, each a phrase of a clip with one segment, U = pairs of a clip and a phrase.
 """
 
 from typing import NamedTuple
@@ -32,6 +32,7 @@ class Events(NamedTuple):
     place: Tensor  # (E, 2) int64: row of the clip, and number of the phrase
     segment_s: Tensor  # (E, 2) start and end, from the start of the row
     known: Tensor  # (B,) bool: False for a clip whose times are not known; it does not count
+    unclear: Tensor  # (U, 2) int64: row of the clip and number of the phrase; such a pair does not count
 
 
 def loss(frames: Frames, events: Events, valid: Tensor, ranks: Exchange) -> Tensor:
@@ -47,7 +48,10 @@ def loss(frames: Frames, events: Events, valid: Tensor, ranks: Exchange) -> Tens
         counted = events.known & valid
         target = targets(frames, events)
         logits = frames.scale * frames.audio.float() @ frames.phrase.float().T + frames.bias  # (B, S, P)
-        terms = -nnf.logsigmoid(torch.where(target, logits, -logits)).sum(dim=2)  # (B, S)
+        clear = torch.ones(len(logits), logits.shape[2], device=logits.device)  # (B, P)
+        clear = clear.index_put(events.unclear.unbind(dim=1), torch.zeros((), device=logits.device))
+        pairs = -nnf.logsigmoid(torch.where(target, logits, -logits))
+        terms = (pairs * clear[:, None]).sum(dim=2)  # (B, S)
         inside = torch.arange(terms.shape[1], device=terms.device)[None, :] < frames.num_frames[:, None]
         means = (terms * inside).sum(dim=1) / frames.num_frames
         return (means * counted).sum() * ranks.world_size / ranks.gather(counted).sum().clamp(min=1)

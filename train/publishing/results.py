@@ -88,9 +88,15 @@ def _numbers(evaluation: str, entry: Any) -> Iterator[Number]:
             float(metric["value"]),
             (float(interval[0]), float(interval[1])) if interval else None,
             metric.get("chance"),
-            int((path[0] in SINGLE_LABEL and entry.get("n_single_label")) or entry["n"]),
+            _clips(path[0], entry),
             mark,
         )
+
+
+def _clips(name: str, entry: Any) -> int:
+    """Return over how many clips a number is, where fewer count for it than for others."""
+    counted = entry.get("n_single_label") if name in SINGLE_LABEL else entry.get(f"n_{name}")
+    return int(counted or entry["n"])
 
 
 def _metrics(part: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

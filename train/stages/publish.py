@@ -1,7 +1,7 @@
 """Two towers -> a folder that others load without this repository: `python -m train publish --model <checkpoint>`.
 
-It is built and checked beside the output first: a folder that appears has its card and the checked files. config.json is
-published last, as of a checkpoint.
+It is built beside the output first, and float ONNX files are compared with torch: a folder that appears is whole.
+config.json is published last, as of a checkpoint. Files of 8 bits are not compared: tests/bench/onnx.py measures them.
 """
 
 import logging
@@ -42,7 +42,8 @@ class PublishConfig:
     int8: bool = False
     """With --onnx: write both with weights of 8 bits, too."""
     push: str = ""
-    """Upload the folder to the Hugging Face hub as namespace/name, with the token of `hf auth login`."""
+    """Upload the folder to the Hugging Face hub as namespace/name, public where it is new, with the token of `hf auth
+    login`."""
 
 
 def run(config: PublishConfig) -> None:
@@ -66,11 +67,27 @@ def _check(config: PublishConfig) -> tuple[CheckpointInfo[TowersConfig], str]:
         raise InputError("--int8", True, "is of the ONNX files; add --onnx")
     if config.onnx:
         _check_onnx(config, info)
-    if config.push and not re.fullmatch(r"[\w.-]+/[\w.-]+", config.push):
-        raise InputError("--push", config.push, "write namespace/name")
+    if config.push:
+        _check_push(config.push)
     out = run_dir.writable(config.out)
     _check_free(out, config.out, info.revision)
     return info, out
+
+
+def _check_push(repo_id: str) -> None:
+    """Raise InputError for what is no name on the hub, and where nobody is logged in."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError("--push", repo_id, f"write namespace/name: {error}") from None
+    if "/" not in repo_id:
+        raise InputError("--push", repo_id, "write namespace/name")
+    if not get_token():
+        raise InputError("--push", repo_id, "there is no token of the hub; run `hf auth login`, or set HF_TOKEN")
 
 
 def _check_onnx(config: PublishConfig, info: CheckpointInfo[TowersConfig]) -> None:
@@ -130,6 +147,9 @@ def _publish(made: Path, out: str) -> None:
     order = {LINEAGE_FILE: 0, checkpoint.CONFIG_FILE: 2}
     for name in sorted(names, key=lambda name: order.get(name, 1)):
         storage.publish(storage.join(out, name), (made / name).read_bytes())
+    for name in set(storage.list_names(out)) - set(names):  # of the same model, published with other flags
+        if name == onnx_files.DESCRIBED or name.endswith(".onnx"):
+            storage.remove(storage.join(out, name))
 
 
 def _upload(made: Path, repo_id: str) -> str:

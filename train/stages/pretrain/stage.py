@@ -36,6 +36,7 @@ def run(config: PretrainConfig) -> None:
         "init_audio_revision": training.audio_revision(config.init_audio, config.network.audio),
         "init_revision": towers.init_revision(config),
         "mixture_weights": weights if config.mixture else None,
+        "phrases": clip_sets.phrases_fingerprint(Mixture(parts)) if config.frame_weight else None,
     }
 
     def begin(out: str) -> Worker:
