@@ -78,7 +78,7 @@ def _check_push(repo_id: str) -> None:
     """Raise InputError for what is no name on the hub, and where nobody is logged in."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # as its documentation has it
 
     try:
         validate_repo_id(repo_id)
