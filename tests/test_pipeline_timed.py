@@ -158,8 +158,10 @@ def test_a_tagger_finds_times_where_the_source_has_none(caption_config: CaptionC
     with pytest.raises(InputError, match=r"--timed\.tagger.*no strong labels"):
         caption.run(config)
     assert not Path(config.out).exists()
-    by = FrameTaggerConfig(tagger=config.captioner, threshold=0.01, min_s=0.0)
+    by = FrameTaggerConfig(tagger=os.path.relpath(config.captioner), threshold=0.01, min_s=0.0)
     caption.run(dataclasses.replace(config, timed_by=by))
+    held = storage.read_json(storage.join(config.out, "run.json"))["timed_by"]["tagger"]
+    assert held == storage.resolve(config.captioner), "a name that holds on every node"
     index, listed = ClipIndex(config.out), sources.read_clips(config.source)
     revision = storage.read_json(storage.join(config.captioner, "config.json"))["revision"]
     words = {label: audioset.label_text(label) for clip in listed for label in clip.tags}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.sources import audioset
 from train.data import hard_negatives
 from train.metrics import foils
 
@@ -78,7 +79,7 @@ def test_statements_differ_in_the_second_sound_only() -> None:
     assert foils.presence("bell", "wind") == ("bell", "wind")
     assert foils.negation("bell", "wind", "rain") == ("rain without wind", "rain without bell")
     assert foils.negation("bell", "wind") == ("no wind", "no bell")
-    assert foils.label_text("Heart sounds, heartbeat") == "heart sounds"
+    assert audioset.label_text("Heart sounds, heartbeat") == "heart sounds"
 
 
 def test_order_leaves_captions_as_they_are_and_marks_those_without_a_negative() -> None:
@@ -104,7 +105,7 @@ def test_absence_states_what_is_so_and_denies_it_in_the_same_form() -> None:
 
 def holds(statement: str, tags: list[str]) -> bool:
     """Whether a statement is true of a clip with these tags."""
-    present = {foils.label_text(tag) for tag in tags}
+    present = {audioset.label_text(tag) for tag in tags}
     if " without " in statement or statement.startswith("no "):
         beside, _, absent = statement.removeprefix("no ").rpartition(" without ")
         return absent not in present and (not beside or beside in present)

@@ -21,7 +21,8 @@ from train.data.augment import AugmentConfig
 from train.data.loader import Batch
 from train.data.order import Order, Step
 from train.data.timed import of_step
-from train.losses.frames import Events, Frames, loss, targets
+from train.losses.frames import Events, loss, targets
+from train.models.clap import FrameTowers as Frames
 from train.models.encoders import registry
 from train.models.encoders.configs import Cnn14Config, MobileNetConfig, TransformerConfig
 from train.models.encoders.encoder import AudioEncoder

@@ -39,13 +39,13 @@ def recipes(first: Mapping[str, str], other: Mapping[str, str], name: str) -> Js
 
 def _mean(draws: Sequence[Difference]) -> Difference:
     """Return the mean difference of R draws; its noise over clips is that of independent sets of clips."""
+    if len(draws) == 1:
+        return draws[0]
     values = np.array([draw.value for draw in draws])
-    reach = np.array([np.subtract(*draw.interval95[::-1]) / 2 for draw in draws])  # (R,)
+    reach = np.array([(high - low) / 2 for low, high in (draw.interval95 for draw in draws)])  # (R,)
     value, width = float(values.mean()), float(np.sqrt((reach**2).sum()) / len(draws))
     n, counts = sum(draw.n for draw in draws), (len(draws), len(draws))
     over_clips = (value - width, value + width)
-    if len(draws) == 1:
-        return draws[0]
     if values.std() < 1e-12:
         return Difference(value, over_clips, float(abs(value) < 1e-12), n, (value, value), counts)
     import scipy.stats  # here: its import takes two seconds

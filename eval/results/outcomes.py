@@ -94,7 +94,7 @@ def intervals(folders: Sequence[str], name: str, entry: dict[str, Any]) -> dict[
         entry: the means over these runs, each with the number of every run in `runs`.
     """
     held = [read(folder, name) for folder in folders]
-    if not held or not all(held):
+    if not all(held):
         return {}
     aligned = align(held)
     found = {}

@@ -135,7 +135,9 @@ def _merge_evaluation(recipe: Recipe, name: str) -> Entry:
     if any(entry.get("chosen") != entries[0].get("chosen") for entry in entries):
         merged.pop("chosen", None)
     merged["evaluated_runs"] = list(runs)
-    folders = [] if recipe.draws else list(recipe.folders_with(name).values())
+    if recipe.draws:  # no resample of the clips is of all runs
+        return merged
+    folders = list(recipe.folders_with(name).values())
     for path, interval in outcomes.intervals(folders, name, merged).items():
         outcomes.lookup(merged, path)["interval95"] = [round(bound, DIGITS) for bound in interval]
     return merged

@@ -104,15 +104,9 @@ def track(
 def _track(clip: Clip, classes: Sequence[str], scores: np.ndarray, edges_s: np.ndarray, duration_s: float) -> Track:
     edges_s = np.minimum(edges_s.astype(np.float64), duration_s)
     inside = np.diff(edges_s) > 0
+    parts = phrases.clipped(clip.events, duration_s)
     spans = {
-        name: phrases.merged(
-            sorted(
-                (max(0.0, event.start_s), min(event.end_s, duration_s))
-                for event in clip.events
-                if event.label == name and max(0.0, event.start_s) < min(event.end_s, duration_s)
-            )
-        )
-        for name in classes
+        name: phrases.merged([(part.start_s, part.end_s) for part in parts if part.label == name]) for name in classes
     }
     events = [(classes.index(name), start_s, end_s) for name, own in spans.items() for start_s, end_s in own]
     table = np.array(events, float).reshape(-1, 3)
@@ -122,7 +116,7 @@ def _track(clip: Clip, classes: Sequence[str], scores: np.ndarray, edges_s: np.n
 
 def measure(tracks: Sequence[Track]) -> tuple[Entry, dict[str, np.ndarray]]:
     """Return the numbers with their intervals, and those that are means over clips (N,), NaN where a clip has none."""
-    entry: dict[str, MetricRecord] = {name: _psds(tracks, scenario) for name, scenario in psds.SCENARIOS.items()}
+    entry = _psds(tracks)
     by_clip = {"frame_auroc": [_auroc(track) for track in tracks], "order": [_order(track) for track in tracks]}
     outcomes = {name: np.array(values) for name, values in by_clip.items()}
     for name, values in outcomes.items():
@@ -135,11 +129,16 @@ def measure(tracks: Sequence[Track]) -> tuple[Entry, dict[str, np.ndarray]]:
     return {**entry, **counts}, outcomes
 
 
-def _psds(tracks: Sequence[Track], scenario: psds.Scenario) -> MetricRecord:
-    counts = psds.count(tracks, psds.thresholds(tracks), scenario)
+def _psds(tracks: Sequence[Track]) -> dict[str, MetricRecord]:
+    """Return the score in each scenario."""
+    levels = psds.thresholds(tracks)
     weights = np.concatenate([np.ones((len(tracks), 1)), metrics.resamples(len(tracks))], axis=1)
-    found = np.array([psds.score(counts, scenario, each) for each in weights.T])
-    return results.metric(*metrics.estimate(found))
+    found: dict[str, MetricRecord] = {}
+    for name, scenario in psds.SCENARIOS.items():
+        counts = psds.count(tracks, levels, scenario)
+        scores = np.array([psds.score(counts, scenario, each) for each in weights.T])
+        found[name] = results.metric(*metrics.estimate(scores))
+    return found
 
 
 def _segments(track: Track) -> dict[int, np.ndarray]:

@@ -13,7 +13,6 @@ from pipeline.errors import InputError
 from pipeline.sources import audioset, official_layouts
 from pipeline.sources.clip import Clip, disambiguated_key
 from pipeline.sources.official_layouts import Listing
-from train.metrics import foils
 
 LISTINGS = {"synth": (Listing(("evaluation_segments.csv",)),)} | official_layouts.LISTINGS
 OWN_TABLE = "metadata.csv"  # what a dataset may bring in place of its official listings, such as a subset of it
@@ -27,7 +26,7 @@ TASKS = {
             labels="one",  # those with one sound are classified, all are tagged
             captioned=True,
             fold_rule="the evaluation split of the procedural corpus",
-            label_text=foils.label_text,
+            label_text=audioset.label_text,
         ),
         Task(
             name="esc50",

@@ -28,14 +28,20 @@ class Phrase(TypedDict):
 def of_events(events: Iterable[Event], duration_s: float) -> list[Phrase]:
     """Return the phrases of a clip in the order of their first onsets; labels with the same phrase become one.
 
-    An event that lies beyond the end of the clip is left out.
+    See `clipped` for those beyond the end of the clip.
     """
     spans: dict[str, list[tuple[float, float]]] = {}
-    for event in sorted(events, key=lambda event: (event.start_s, event.end_s, event.label)):
-        span = max(0.0, event.start_s), min(event.end_s, duration_s)
-        if span[0] < span[1]:
-            spans.setdefault(audioset.label_text(event.label), []).append(span)
+    for event in clipped(events, duration_s):
+        spans.setdefault(audioset.label_text(event.label), []).append((event.start_s, event.end_s))
     return [{"phrase": phrase, "segments": merged(found)} for phrase, found in spans.items()]
+
+
+def clipped(events: Iterable[Event], duration_s: float) -> list[Event]:
+    """Return the parts of events that lie in a clip, by their starts; an event with no part in it is left out."""
+    parts = (Event(event.label, max(0.0, event.start_s), min(event.end_s, duration_s)) for event in events)
+    return sorted(
+        (part for part in parts if part.start_s < part.end_s), key=lambda part: (part.start_s, part.end_s, part.label)
+    )
 
 
 def merged(spans: Sequence[tuple[float, float]]) -> list[list[float]]:

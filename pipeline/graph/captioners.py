@@ -27,7 +27,11 @@ def describe(config: CaptionActorConfig) -> CaptionerInfo:
 
 def resolved(config: ConfigT, info: CaptionerInfo) -> ConfigT:
     """Return the config as actors on any node need it: with names that hold everywhere."""
-    return replace(config, captioner=info.captioner, tagger=storage.resolve(config.tagger) if config.tagger else "")
+    config = replace(config, captioner=info.captioner, tagger=storage.resolve(config.tagger) if config.tagger else "")
+    if isinstance(config, CaptionConfig) and config.timed_by.tagger:
+        timed_by = replace(config.timed_by, tagger=storage.resolve(config.timed_by.tagger))
+        return replace(config, timed_by=timed_by)
+    return config
 
 
 def make(config: CaptionActorConfig, folder: str = "") -> Captioner:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import storage
 from pipeline.dataset import phrases
 from pipeline.dataset.phrases import Phrase
 from pipeline.graph import tag_predictor
@@ -32,7 +31,7 @@ class FrameTagger:
         from train import checkpoint
 
         self.config, self.device = config, actors.torch_device()
-        self.model = checkpoint.load(storage.resolve(config.tagger)).model.to(self.device)
+        self.model = checkpoint.load(config.tagger).model.to(self.device)
         self.model_lock = threading.Lock()
 
     def tag(

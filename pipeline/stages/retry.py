@@ -93,6 +93,7 @@ def _has_begun(data: str, plan: Plan) -> bool:
 def _restore(config: RetryConfig, run_config: RunConfig[CaptionConfig], plan: Plan) -> CaptionConfig:
     """Rebuild the config that the dataset was made with; only what the flags of a retry set is of this run."""
     as_made = run_config.config
+    timed_tagger = storage.resolve(config.timed_tagger) if config.timed_tagger else as_made.timed_by.tagger
     return dataclasses.replace(
         as_made,
         source=storage.resolve(config.source or plan.made_from.source),
@@ -102,7 +103,7 @@ def _restore(config: RetryConfig, run_config: RunConfig[CaptionConfig], plan: Pl
         precision=run_config.precision,  # what `auto` came to: the actors may be of another kind now
         captioner=captioner_name.resolve(config.captioner or as_made.captioner),
         captioner_url=config.captioner_url or as_made.captioner_url,
-        timed_by=dataclasses.replace(as_made.timed_by, tagger=config.timed_tagger or as_made.timed_by.tagger),
+        timed_by=dataclasses.replace(as_made.timed_by, tagger=timed_tagger),
         actors=config.actors,
         max_bad_fraction=config.max_bad_fraction,
         firewall=dataclasses.replace(as_made.firewall, fingerprints=config.fingerprints),

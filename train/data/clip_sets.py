@@ -142,17 +142,18 @@ class ClipSubset:
 
 def fingerprint(clips: Clips) -> str:
     """Return a hash of the keys, captions and tags of clips; it does not depend on where their audio is stored."""
-    digest = hashlib.sha256()
-    for row in zip(clips.keys, clips.texts, clips.tags, strict=True):
-        digest.update(json.dumps(row).encode())
-    return digest.hexdigest()
+    return _hash(zip(clips.keys, clips.texts, clips.tags, strict=True))
 
 
 def phrases_fingerprint(clips: Clips) -> str:
     """Return a hash of the phrases and times of clips."""
+    return _hash(clips.phrases)
+
+
+def _hash(rows: Iterable[object]) -> str:
     digest = hashlib.sha256()
-    for found in clips.phrases:
-        digest.update(json.dumps(found).encode())
+    for row in rows:
+        digest.update(json.dumps(row).encode())
     return digest.hexdigest()
 
 

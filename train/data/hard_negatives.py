@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.sources import audioset
 from train.metrics import foils
 from train.metrics.foils import Statement
 
@@ -55,7 +56,7 @@ def draw(
 def statement_words(labels: Sequence[str]) -> Iterator[str]:
     """Yield texts that hold all words of statements, for a tokenizer that is trained on the texts of a run."""
     for label in labels:
-        text = foils.label_text(label)
+        text = audioset.label_text(label)
         yield from (*foils.presence(text, text, text), *foils.negation(text, text, text), *foils.negation(text, text))
 
 
@@ -64,6 +65,6 @@ def _state(tags: Sequence[str], labels: Sequence[str], rng: np.random.Generator)
     absent = foils.draw_absent(labels, tags, rng)
     if absent is None:
         return None
-    first, *others = (foils.label_text(tags[i]) for i in rng.permutation(len(tags)))
+    first, *others = (audioset.label_text(tags[i]) for i in rng.permutation(len(tags)))
     form = foils.negation if rng.random() < 0.5 else foils.presence
-    return form(first, foils.label_text(absent), others[0] if others else "")
+    return form(first, audioset.label_text(absent), others[0] if others else "")

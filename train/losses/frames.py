@@ -13,17 +13,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from train.losses.contrastive import Exchange
-
-
-class Frames(NamedTuple):
-    """What is compared."""
-
-    audio: Tensor  # (B, S, D) unit vectors
-    num_frames: Tensor  # (B,) valid frames of each clip
-    edges_s: Tensor  # (S + 1,) where the frames begin and end, from the start of the row
-    phrase: Tensor  # (P, D) unit vectors
-    scale: Tensor  # exp of the logit scale, a scalar
-    bias: Tensor  # added to the logits, a scalar
+from train.models.clap import FrameTowers
+from train.models.encoders.encoder import frame_mask
 
 
 class Events(NamedTuple):
@@ -35,7 +26,7 @@ class Events(NamedTuple):
     unclear: Tensor  # (U, 2) int64: row of the clip and number of the phrase; such a pair does not count
 
 
-def loss(frames: Frames, events: Events, valid: Tensor, ranks: Exchange) -> Tensor:
+def loss(frames: FrameTowers, events: Events, valid: Tensor, ranks: Exchange) -> Tensor:
     """Return the loss of this rank, float32: the mean over clips of the sum over phrases of the mean over frames.
 
     Args:
@@ -52,12 +43,12 @@ def loss(frames: Frames, events: Events, valid: Tensor, ranks: Exchange) -> Tens
         clear = clear.index_put(events.unclear.unbind(dim=1), torch.zeros((), device=logits.device))
         pairs = -nnf.logsigmoid(torch.where(target, logits, -logits))
         terms = (pairs * clear[:, None]).sum(dim=2)  # (B, S)
-        inside = torch.arange(terms.shape[1], device=terms.device)[None, :] < frames.num_frames[:, None]
+        inside = frame_mask(frames.num_frames, terms.shape[1])
         means = (terms * inside).sum(dim=1) / frames.num_frames
         return (means * counted).sum() * ranks.world_size / ranks.gather(counted).sum().clamp(min=1)
 
 
-def targets(frames: Frames, events: Events) -> Tensor:
+def targets(frames: FrameTowers, events: Events) -> Tensor:
     """Return which phrase sounds in which frame, (B, S, P) bool.
 
     It sounds in a frame whose middle lies in a segment, and of a segment without such a frame in that of its own middle.

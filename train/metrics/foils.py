@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.sources.audioset import label_text as label_text
-
 _THEN = r",?\s+(?:and\s+|but\s+)?(?:then|finally|afterwards|subsequently|later)\s+"
 _FOLLOWED = r",?\s+(?:and\s+|is\s+|are\s+)?followed\s+(?:closely\s+|shortly\s+|quickly\s+)?by\s+"
 _JOINED = re.compile(f"({_THEN}|{_FOLLOWED})", re.IGNORECASE)

@@ -92,11 +92,15 @@ class TwoTowers(nn.Module):
 
     def _frames(self, features: AudioFeatures, tokens: Tensor, mask: Tensor) -> FrameTowers:
         assert self.frame_scale is not None and self.frame_bias is not None, "frames is false in this model's config"
-        frames = self.unit(self.audio_proj(self.audio_encoder.embed_frames(features.frames)))
+        frames = self._frame_vectors(features)
         edges_s = self.audio_encoder.frame_edges_s(frames.shape[1]).to(frames.device)
         phrase = self.encode_text(tokens, mask)
         scale, bias = self.frame_scale.exp(), self.frame_bias * 1.0
         return FrameTowers(frames, features.num_frames, edges_s, phrase, scale, bias)
+
+    def _frame_vectors(self, features: AudioFeatures) -> Tensor:
+        """Return the unit vectors (B, S, D) of frames in the shared space."""
+        return self.unit(self.audio_proj(self.audio_encoder.embed_frames(features.frames)))
 
     def encode_audio(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int | None = None) -> Tensor:
         """Embed clips (B, T), zero-padded, with true lengths (B,); see `AudioEncoder.forward`."""
@@ -141,7 +145,7 @@ class TwoTowers(nn.Module):
         windows = Windows(clips, round(self.config.clip_s * rate_hz))
         lengths = torch.tensor(windows.lengths, device=device)
         features = self.audio_encoder(windows.padded().to(device), lengths, rate_hz)
-        vectors = self.unit(self.audio_proj(self.audio_encoder.embed_frames(features.frames)))
+        vectors = self._frame_vectors(features)
         edges_s = self.audio_encoder.frame_edges_s(vectors.shape[1]).to(device)
         found: list[list[ClipFrames]] = [[] for _ in clips]
         for window, (clip, count) in enumerate(zip(windows.clip_index, features.num_frames.tolist(), strict=True)):

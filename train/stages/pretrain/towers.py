@@ -22,7 +22,7 @@ from train.data.order import Order, Step
 from train.data.timed import StepPhrases
 from train.losses import contrastive, frames
 from train.losses.contrastive import HardNegatives, Pairs
-from train.losses.frames import Events, Frames
+from train.losses.frames import Events
 from train.losses.grad_cache import backward
 from train.models import former_pieces, pieces, text
 from train.models.clap import Clap, Towers, TwoTowers
@@ -199,8 +199,8 @@ def objective(config: PretrainConfig) -> Backward:
             )
             if towers.frames is None:
                 return value
-            compared, events = Frames(*towers.frames), Events(*with_times[2:])
-            return value + config.frame_weight * frames.loss(compared, events, batch.valid, ranks)
+            events = Events(*with_times[2:])
+            return value + config.frame_weight * frames.loss(towers.frames, events, batch.valid, ranks)
 
         inputs = (waveform, num_samples, tokens, mask)
         chunks = list(zip(*(tensor.tensor_split(config.grad_cache_chunks) for tensor in inputs), strict=True))
