@@ -175,7 +175,6 @@
   const show = async () => {
     if (running) running.abort();
     const own = running = new AbortController();
-    clearTimeout(typing);
     drawFilters();
     document.title = (state.text || (sound && sound.name) || "Search") + " · " + document.body.dataset.name;
     if (!state.text && !state.like && !state.clip && !sound) {
