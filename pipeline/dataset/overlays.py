@@ -83,12 +83,12 @@ def read_info(data: str, name: str) -> dict[str, Any]:
 
 def read_captions(data: str, name: str) -> dict[str, CaptionsRow]:
     """Read all rows of an overlay of captions, by key."""
-    return {row["key"]: row for row in _read_rows(data, name)}
+    return {row["key"]: row for row in read_rows(data, name)}
 
 
 def read_audit(data: str, name: str) -> dict[str, AuditRow]:
     """Read all rows of an audit, by key."""
-    return {row["key"]: row for row in _read_rows(data, name)}
+    return {row["key"]: row for row in read_rows(data, name)}
 
 
 def read_part(data: str, name: str, shard: int) -> Any:
@@ -111,8 +111,8 @@ def read_clips(data: str, shard: int, captions: str = "") -> list[shards.ClipRow
     return [{**row, "text": texts.get(row["key"], [])} for row in rows]
 
 
-def _read_rows(data: str, name: str) -> Iterator[Any]:
-    """Yield the rows of every part."""
+def read_rows(data: str, name: str) -> Iterator[Any]:
+    """Yield all rows of an overlay, one part in memory at a time."""
     where = folder(data, name)
     for part in storage.list_names(where):
         if part.endswith(".parquet"):

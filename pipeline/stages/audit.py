@@ -7,6 +7,7 @@ training or export.
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -89,17 +90,16 @@ class _Repeats:
     """Hashes over the whole dataset: how often each caption is used, and which clip was the first with each audio."""
 
     def __init__(self, data: str, captions: str, numbers: Sequence[int]) -> None:
-        texts: list[int] = []
-        audio: list[int] = []
-        keys: list[int] = []
+        texts, audio, keys = array("q"), array("q"), array("q")
         for ledger in ledgers.read(data, numbers):
             rows = [row for row in ledger.to_pylist() if row["status"] == "written"]
-            texts += [_hash(normalise(text)) for row in rows for text in set(row["text"])]
-            audio += [_hash(row["sha256"]) for row in rows]
-            keys += [_hash(row["key"]) for row in rows]
+            if not captions:
+                texts.extend(_hash(normalise(text)) for row in rows for text in set(row["text"]))
+            audio.extend(_hash(row["sha256"]) for row in rows)
+            keys.extend(_hash(row["key"]) for row in rows)
         if captions:
-            overlay = overlays.read_captions(data, captions)
-            texts = [_hash(normalise(text)) for row in overlay.values() for text in set(row["text"])]
+            overlay = overlays.read_rows(data, captions)
+            texts.extend(_hash(normalise(text)) for row in overlay for text in set(row["text"]))
         self.texts, self.uses = np.unique(np.array(texts, np.int64), return_counts=True)
         self.audio, first = np.unique(np.array(audio, np.int64), return_index=True)
         self.first_keys = np.array(keys, np.int64)[first]  # of the clip that was the first with each audio

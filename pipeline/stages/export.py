@@ -130,11 +130,15 @@ def _samples(tar_uri: str, clips: list[_ListedClip], rate_hz: int) -> Iterator[t
 
 def _list(index: ClipIndex, config: ExportConfig) -> pa.Table:
     """Return the clips and captions to export, rows of `_ListedClip`; a task reads the row group of its tar only."""
-    captions = overlays.read_captions(index.data, config.captions) if config.captions else {}
-    chosen = pa.concat_tables(selection.select(index.data, config, LISTED_COLUMNS))
-    overlay = [json.dumps(captions.get(key)) for key in chosen["key"].to_pylist()]
-    table = chosen.select(LISTED_COLUMNS).append_column("chosen", chosen["text"].cast(pa.list_(pa.string())))
-    return table.append_column("overlay", pa.array(overlay))
+    tables = []
+    for chosen in selection.select(index.data, config, LISTED_COLUMNS):  # of one shard each
+        captions = {}
+        if config.captions and len(chosen):
+            captions = overlays.read_part(index.data, config.captions, chosen["shard"][0].as_py())
+        overlay = [json.dumps(captions.get(key)) for key in chosen["key"].to_pylist()]
+        table = chosen.select(LISTED_COLUMNS).append_column("chosen", chosen["text"].cast(pa.list_(pa.string())))
+        tables.append(table.append_column("overlay", pa.array(overlay, pa.string())))
+    return pa.concat_tables(tables)
 
 
 def _revision(listed: pa.Table) -> str:
