@@ -273,6 +273,14 @@ def test_listing_reads_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert asked == [["label", "audio.path"]]
 
 
+def test_listing_a_tar_on_disk_passes_over_its_audio(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", [(f"{i}.flac", bytes(4_000_000)) for i in range(4)])
+    counters = Path("/proc/self/io")  # its first line counts the bytes that this process has read
+    before = int(counters.read_text().split()[1])
+    assert len(sources.read_clips(path)) == 4
+    assert int(counters.read_text().split()[1]) - before < 4_000_000
+
+
 def test_a_dataset_on_the_hub_is_a_source(tmp_path: Path) -> None:
     """In a process of its own: the hub's address is read when its library is imported."""
     rows = [{"video_id": f"id-{i:08d}", "audio": {"bytes": flac(i), "path": "x.flac"}} for i in range(3)]

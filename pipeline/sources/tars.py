@@ -71,6 +71,8 @@ class _ForwardStream:
 
     def seek(self, position: int, whence: int = 0) -> int:
         assert whence == 0 and position >= self.position, (position, self.position)
+        if self.stream.seekable():  # a file on disk; of an object, requests for many short ranges would take longer
+            self.position = self.stream.seek(position)
         while self.position < position and (skipped := self.stream.read(min(position - self.position, 2**20))):
             self.position += len(skipped)
         return self.position
