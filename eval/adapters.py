@@ -44,31 +44,38 @@ class FrameEncoder(nn.Module):
         self.encoder: AudioEncoder = _encoder(network).eval()
         self.sampling_rate, self.output_dim = sampling_rate or self.encoder.sample_rate_hz, self.encoder.embedding_dim
         self.window = round(WINDOW_S * self.sampling_rate)  # longer sounds are taken in pieces of it
-        frames = self.encoder(torch.zeros(1, self.window), torch.tensor([self.window]), self.sampling_rate).num_frames
-        self.hop_size_in_ms = 1_000 * WINDOW_S / int(frames)
+        _, edges_s = next(self._pieces(torch.zeros(1, self.window)))
+        self.hop_size_in_ms = 1_000 * float(edges_s[-1] - edges_s[-2])
 
     @torch.inference_mode()
     def forward(self, audio: Tensor) -> Tensor:
         """Return the frames (N, S, E) of sounds (N, T), or (T,), at the sampling rate."""
-        return torch.cat([frames for _, _, frames in self._pieces(audio)], dim=1)
+        return torch.cat([frames for frames, _ in self._pieces(audio)], dim=1)
 
     @torch.inference_mode()
     def timed(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Return the frames (N, S, E) of sounds (N, T), and their middles (N, S) in milliseconds."""
-        frames, times = [], []
-        for start, length, found in self._pieces(audio):
-            middles = (torch.arange(found.shape[1]) + 0.5) / found.shape[1]
-            frames.append(found)
-            times.append(1_000 * (start + middles * length) / self.sampling_rate)
-        return torch.cat(frames, dim=1), torch.cat(times).expand(len(frames[0]), -1)
+        pieces = list(self._pieces(audio))
+        frames = torch.cat([found for found, _ in pieces], dim=1)
+        middles_s = torch.cat([(edges_s[:-1] + edges_s[1:]) / 2 for _, edges_s in pieces])
+        return frames, 1_000 * middles_s.expand(len(frames), -1)
 
-    def _pieces(self, audio: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    def _pieces(self, audio: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the frames (N, S, E) of each piece of sounds (N, T), and where they begin and end, (S + 1,) seconds.
+
+        A rest that is shorter than a frame gives none.
+        """
         sounds = torch.atleast_2d(audio).to(next(self.encoder.parameters()).device)
         for start in range(0, sounds.shape[1], self.window):
             piece = sounds[:, start : start + self.window]
-            lengths = torch.full((len(piece),), piece.shape[1], device=piece.device)
-            found = self.encoder(piece, lengths, self.sampling_rate)
-            yield start, piece.shape[1], found.frames[:, : int(found.num_frames[0])]
+            if start and piece.shape[1] < self.hop_size_in_ms * self.sampling_rate / 1_000:
+                return
+            found = self.encoder(
+                piece, torch.full((len(piece),), piece.shape[1], device=piece.device), self.sampling_rate
+            )
+            count = int(found.num_frames[0])
+            edges_s = self.encoder.frame_edges_s(found.frames.shape[1])[: count + 1].cpu()
+            yield found.frames[:, :count], start / self.sampling_rate + edges_s
 
 
 class HearModel(nn.Module):

@@ -41,7 +41,12 @@ def test_hear_gives_a_scene_and_timed_frames(kind: str, request: pytest.FixtureR
     frames, times = adapters.get_timestamp_embeddings(audio, model)
     assert frames.shape == (*times.shape, model.timestamp_embedding_size) and len(times) == 3
     assert bool((times.diff(dim=1) > 0).all()) and float(times.min()) > 0
-    assert 12_000 < float(times.max()) < 12_500
+    edges_s = model.frames.encoder.frame_edges_s(len(times[0]))
+    assert times[0, :4] == pytest.approx(500 * (edges_s[:4] + edges_s[1:5]))
+    second = times[0] >= 10_000
+    assert times[0, second][:4] == pytest.approx(10_000 + times[0, :4])
+    hop_ms = model.frames.hop_size_in_ms
+    assert 12_500 - 1.5 * hop_ms < float(times.max()) < 12_500 + hop_ms
     alone = adapters.get_scene_embeddings(audio[1:2], model)
     size = float(scene.abs().max())  # tiny, with random weights
     assert torch.allclose(alone[0], scene[1], atol=1e-4 * size)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from train.models import text
 from train.models.clap import TEXT_BATCH, Clap
 from train.models.configs import ClapConfig, TextConfig
 from train.models.encoders.configs import Cnn14Config, MobileNetConfig, TransformerConfig
+from train.models.encoders.encoder import MAX_WINDOWS
 
 CAPTIONS = ["a dog barks", "rain falls while a siren wails", "a clock ticks"]
 AUDIO = [
@@ -92,6 +94,19 @@ def test_long_clips_are_windows_averaged_by_length(model: Clap) -> None:
     parts = model.embed_clips([whole]), model.embed_clips([rest])
     expected = torch.nn.functional.normalize(parts[0] * len(whole) + parts[1] * len(rest), dim=-1)
     assert torch.allclose(model.embed_clips([rest, clip])[1:], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["clip", "none"])
+def test_a_long_clip_goes_through_in_parts(model: Clap, padding: Literal["clip", "none"]) -> None:
+    model.config = dataclasses.replace(model.config, padding=padding, clip_s=0.5)
+    size = round(0.5 * model.sample_rate_hz)
+    clip = np.random.default_rng(0).integers(-9_000, 9_000, size * (MAX_WINDOWS + 3)).astype(np.int16)
+    taken: list[int] = []
+    model.audio_encoder.register_forward_pre_hook(lambda _, inputs: taken.append(len(inputs[0])))
+    together = model.embed_clips([clip])
+    assert taken == [MAX_WINDOWS, 3]
+    windows = torch.stack([model.embed_clips([clip[at : at + size]])[0] for at in range(0, len(clip), size)])
+    assert torch.allclose(together, model.unit(windows.mean(dim=0, keepdim=True)), atol=1e-5)
 
 
 def test_without_padding_a_clip_is_embedded_at_its_own_length(model: Clap) -> None:

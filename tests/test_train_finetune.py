@@ -104,6 +104,14 @@ def test_too_few_clips_are_refused(config: FinetuneConfig, tmp_path: Path, rows:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_validation_clip_of_another_label_is_refused(config: FinetuneConfig, tmp_path: Path) -> None:
+    table = tmp_path / "clips.csv"
+    table.write_text("file,labels,fold\na.wav,dog,1\nb.wav,cat,1\nc.wav,bird,2\n")
+    changed = dataclasses.replace(config, data=str(table), folds=("1",), validation_folds=("2",), out=str(tmp_path))
+    with pytest.raises(InputError, match=r"--validation-folds .*'bird'.*no clip to train on has its label"):
+        finetune.run(changed)
+
+
 def test_one_label_too_many_is_refused(config: FinetuneConfig, tmp_path: Path) -> None:
     table = tmp_path / "clips.csv"
     table.write_text("file,labels\na.wav,dog|cat\nb.wav,dog\n")

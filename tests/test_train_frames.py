@@ -138,7 +138,7 @@ class Timed:
 
 def test_a_rank_gets_the_phrases_of_the_whole_batch_and_the_times_of_its_rows() -> None:
     order = Order(sizes=(3,), batch_size=3, seed=0)
-    _, indices = order.step(0)
+    indices = order.step(0).clips
     for rank in range(2):
         own = [int(index) for index in indices[rank::2]]
         tags = [Timed.tags[index] for index in own]

@@ -83,6 +83,16 @@ def test_rows_are_crops_of_their_clips_with_one_of_their_captions(clips: ListedC
     assert starts == {0, 1, 2, 3}
 
 
+def test_a_clip_that_comes_several_times_an_epoch_comes_with_other_captions_and_crops(clips: ListedClips) -> None:
+    order = Order(sizes=(len(clips.keys),), batch_size=4, seed=3, weights=(8.0,))
+    drawn: dict[str, set[tuple[int, str]]] = {}
+    for batch in Loader(clips, order, LENGTH).batches(0, order.steps_per_epoch):
+        for key, row, text in zip(batch.keys, batch.waveform, batch.texts, strict=True):
+            drawn.setdefault(key, set()).add((int(row[0]), text))
+    assert drawn.keys() == set(clips.keys)
+    assert min(map(len, drawn.values())) > 1 and np.mean([*map(len, drawn.values())]) > 4  # of 8 that there can be
+
+
 def test_what_cannot_be_read_is_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = Numbered(tmp_path, 8, broken=(3,)).listed
     loader = Loader(found, order(found, 8), LENGTH, config=LoaderConfig(max_bad_fraction=0.2))

@@ -65,6 +65,26 @@ def test_a_bad_loss_stops_before_it_reaches_weights_or_states(tmp_path: Path, ba
     assert read_later or len(seen) == 111
 
 
+def test_a_gradient_that_is_not_finite_stops_as_a_bad_loss_does(tmp_path: Path, read_later: bool) -> None:
+    """The loss before it is finite: it says nothing of what the gradient is."""
+    clips = Numbered(tmp_path).listed
+    seen: list[dict[str, torch.Tensor]] = []
+    good = backward({}, seen)
+
+    def add(model: nn.Module, batch: Batch, step: Step) -> torch.Tensor:
+        loss = good(model, batch, step)
+        if step.number == 3:
+            model.get_parameter("weight").grad[0, 0] = torch.inf
+        return loss
+
+    net, config = network(), OptimConfig(epochs=4, batch_size=4, save_every_s=1e9, save_every_steps=1)
+    with pytest.raises(JobError, match=r"gradient is not finite, the loss is 5\.0 at step 3; .*--optim\.lr"):
+        loader = Loader(clips, order(clips), LENGTH)
+        fit(prepare(net, torch.device("cpu")), add, loader, config, Context(), str(tmp_path / "out"))
+    assert all(torch.equal(value, seen[3][name]) for name, value in net.state_dict().items())
+    assert max(path.stem for path in (tmp_path / "out" / "training_state").glob("*.json")) == "00000003"
+
+
 def test_a_late_loss_is_read_before_the_next_but_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step after the bad one runs, and changes nothing."""
     monkeypatch.setattr(optim, "fuses", lambda groups: True)
@@ -100,7 +120,7 @@ def test_after_a_bad_loss_the_optimizer_stands_still() -> None:
     states = []
     for value in (5.0, float("nan"), 5.0):
         net(torch.ones(1, LENGTH)).sum().backward()
-        guard.admit(torch.tensor(value), [5.0] * LOSS_WINDOW)
+        guard.admit(torch.tensor(value), torch.tensor(1.0), [5.0] * LOSS_WINDOW)
         optimizer.step()
         state = optimizer.state[net.weight]
         states.append(

@@ -25,6 +25,7 @@ from train.data.clip_sets import ListedClips
 from train.data.loader import Loader
 from train.data.order import Order, Step
 from train.losses import contrastive
+from train.models.clap import SIGMOID_BIAS
 from train.models.configs import ClapConfig, TextConfig
 from train.stages.pretrain import PretrainConfig, run
 from train.stages.pretrain.stage import train
@@ -121,6 +122,7 @@ def test_frozen_towers_stay_and_projections_learn(dataset: str, clap: str, tmp_p
         ({"hold_out": -1}, r"--hold-out -1"),
         ({"hold_out": 24}, r"--hold-out 24: leaves nothing"),
         ({"grad_cache_chunks": 0}, r"--grad-cache-chunks 0"),
+        ({"grad_cache_chunks": 9}, r"--grad-cache-chunks 9: a worker has 8 clips"),
         ({"loss": "sigmoid"}, r"--network.sigmoid False"),
         ({"freeze_audio": True}, r"--init-audio is missing"),
         ({"label_phrases": ("no braces",)}, r"--label-phrases 'no braces'"),
@@ -245,6 +247,17 @@ def test_two_workers_with_all_options_publish_one_model(dataset: str, tmp_path: 
     assert all(math.isfinite(value) for value in history(tmp_path / "out")["loss"])
     vectors = made.model.embed_texts(["a bell", "rain"])
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_two_workers_train_a_model_with_a_bias_by_a_loss_without(
+    dataset: str, kind: contrastive.Kind, tmp_path: Path
+) -> None:
+    network = dataclasses.replace(TINY.network, sigmoid=True)
+    config = tiny(dataset, tmp_path / "out", loss=kind, network=network)
+    clip_files = datasets.names(datasets.open_data(config.data, config))
+    mp.spawn(worker, args=(str(tmp_path), config, clip_files), nprocs=2)
+    assert float(checkpoint.load(str(tmp_path / "out")).model.logit_bias) == SIGMOID_BIAS
 
 
 @pytest.mark.parametrize("kind", ["global", "local", "sigmoid"])

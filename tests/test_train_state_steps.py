@@ -65,3 +65,26 @@ def test_wherever_it_stops_it_goes_on_from_a_whole_state(clips: ListedClips, tmp
         assert found_losses == losses and all(torch.equal(found[name], weights[name]) for name in weights)
         assert storage.list_names(out) == ["history.json"]
     assert stopped_after > 30
+
+
+def test_moments_come_back_in_the_layout_of_their_parameters(tmp_path: Path) -> None:
+    """Fused kernels of a GPU refuse any other; those of a CPU compute something else."""
+    made = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+        made.append((network, optimizer, state.TrainingState(network, optimizer, str(tmp_path), keep=1)))
+    (network, optimizer, saved), (resumed, other, loaded) = made
+    for step in range(4):
+        if step == 2:
+            saved.step = step
+            saved.save()
+            saved.wait()
+            loaded.load()
+        for net, optim in ((network, optimizer), (resumed, other))[: 1 if step < 2 else 2]:
+            optim.zero_grad()
+            net(torch.arange(50.0).view(1, 2, 5, 5)).square().mean().backward()
+            optim.step()
+    assert other.state[resumed.weight]["exp_avg"].stride() == resumed.weight.stride() != (18, 9, 3, 1)
+    assert torch.equal(resumed.weight, network.weight)

@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 
 Outcomes = dict[str, np.ndarray]
 ENSEMBLE = "ensemble"
-MAX_ROUNDING = 1e-3  # scores are stored as float16
+MAX_ROUNDING = 1e-3  # earlier results hold scores as float16
 
 
 def read(folder: str, name: str) -> Outcomes:

@@ -98,7 +98,7 @@ def outcomes(clips: Sequence[Clip], scores: np.ndarray, truth: np.ndarray, rows:
         found["accuracy"] = np.full(len(clips), np.nan, np.float32)
         found["accuracy"][rows] = metrics.top_k(scores[rows], truth[rows].argmax(axis=1), 1)
     if len(rows) < len(clips):
-        found |= {"scores": scores.astype(np.float16), "truth": truth}
+        found |= {"scores": scores.astype(np.float32), "truth": truth}
     return found
 
 

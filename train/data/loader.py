@@ -197,11 +197,11 @@ class Loader:
 
     def _request(self, step: int, readers: Sequence[Reader]) -> _Reading:
         """Request the rows of a step."""
-        epoch, clips = self.order.step(step)
-        indices = [int(i) for i in clips[self.rank :: self.world_size]]
+        own = slice(self.rank, None, self.world_size)
+        passes, indices = (each[own].tolist() for each in self.order.step(step))
         requests, texts = [], []
-        for index in indices:
-            rng = np.random.default_rng([self.order.seed, epoch, index])
+        for number, index in zip(passes, indices, strict=True):
+            rng = np.random.default_rng([self.order.seed, number, index])
             captions = self.clips.texts[index]
             texts.append(captions[rng.integers(len(captions))])
             requests.append(ClipRequest(self.clips.location(index), rng.random()))
@@ -243,7 +243,8 @@ class Loader:
             if key not in self.skipped:
                 log.warning("skips clip %s: %s", key, fault)
         self.skipped |= faults
-        if len(self.skipped) > max(1, int(self.config.max_bad_fraction * len(self.clips.keys))):
+        fraction = self.config.max_bad_fraction
+        if len(self.skipped) > (max(1, int(fraction * len(self.clips.keys))) if fraction else 0):
             message = f"{len(self.skipped)} of {len(self.clips.keys)} clips cannot be read, such as {faults}"
             raise JobError(f"{message}; mend them and run again, it goes on from the saved state, or allow more with "
                            "--loader.max-bad-fraction")  # fmt: skip

@@ -9,6 +9,7 @@ every n-th slot from r.
 The state of the data is one number, the step: a run can go on with another number of workers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Clips = npt.NDArray[np.int32]  # numbers of clips
+Numbers = npt.NDArray[np.int32]
 BLOCK = 16  # clips read at a time: some 5 MB of FLAC at 10 s
+
+
+class StepClips(NamedTuple):
+    """The clips of the global batch of a step."""
+
+    passes: Numbers  # (batch_size,) over the dataset, from 0: the how manieth time that a clip is drawn
+    clips: Numbers  # (batch_size,)
 
 
 class Step(NamedTuple):
@@ -47,10 +55,10 @@ class Order:
         """Whole batches in an epoch; the last few clips of its order wait for another epoch's."""
         return sum(self.draws) // self.batch_size
 
-    def step(self, step: int) -> tuple[int, Clips]:
-        """Return the epoch of a step and the clips (batch_size,) of its global batch."""
+    def step(self, step: int) -> StepClips:
+        """Return the clips of the global batch of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        return epoch, _slots(self, epoch)[:, position]
+        return StepClips(*(each[:, position] for each in _slots(self, epoch)))
 
     def keyed(self, step: int, rank: int) -> Step:
         """Return a step with its seed on a rank: a function of (seed, step, rank), so that a resumed run draws the same."""
@@ -58,16 +66,15 @@ class Order:
 
 
 @lru_cache(maxsize=1)  # steps are asked for in order, and each rank holds this by itself
-def _slots(order: Order, epoch: int) -> Clips:
-    """Return the clips of an epoch, (batch_size, steps) int32."""
+def _slots(order: Order, epoch: int) -> StepClips:
+    """Return passes and clips of an epoch, each (batch_size, steps)."""
     offsets = np.cumsum([0, *order.sizes])
-    streams = [
-        offsets[dataset] + _take(order, dataset, epoch * count, (epoch + 1) * count)
-        for dataset, count in enumerate(order.draws)
-    ]
-    steps = order.steps_per_epoch
-    whole = np.concatenate(streams)[: steps * order.batch_size].astype(np.int32)
-    return whole.reshape(order.batch_size, steps)
+    draws = [range(epoch * count, (epoch + 1) * count) for count in order.draws]
+    passes = [np.array(drawn, np.int64) // size for drawn, size in zip(draws, order.sizes, strict=True)]
+    clips = [offsets[i] + _take(order, i, drawn.start, drawn.stop) for i, drawn in enumerate(draws)]
+    shape = order.batch_size, order.steps_per_epoch
+    whole = (np.concatenate(each)[: math.prod(shape)].astype(np.int32) for each in (passes, clips))
+    return StepClips(*(each.reshape(shape) for each in whole))
 
 
 def _take(order: Order, dataset: int, first: int, last: int) -> npt.NDArray[np.int64]:

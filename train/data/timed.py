@@ -37,8 +37,9 @@ def phrases(clips: Clips) -> list[str]:
 
 def of_step(clips: Clips, order: Order, batch: Batch, step: Step) -> StepPhrases:
     """Return the phrases of a step; `batch` is this rank's share of it."""
-    _, indices = order.step(step.number)
-    texts = sorted({each["phrase"] for index in indices for each in clips.phrases[int(index)] or ()})
+    texts = sorted(
+        {each["phrase"] for index in order.step(step.number).clips for each in clips.phrases[int(index)] or ()}
+    )
     number = {text: column for column, text in enumerate(texts)}
     own = [clips.phrases[index] for index in batch.indices]
     events = [

@@ -143,14 +143,16 @@ class TwoTowers(nn.Module):
         """
         rate_hz, device = sample_rate_hz or self.sample_rate_hz, self.logit_scale.device
         windows = Windows(clips, round(self.config.clip_s * rate_hz))
-        lengths = torch.tensor(windows.lengths, device=device)
-        features = self.audio_encoder(windows.padded().to(device), lengths, rate_hz)
-        vectors = self._frame_vectors(features)
-        edges_s = self.audio_encoder.frame_edges_s(vectors.shape[1]).to(device)
         found: list[list[ClipFrames]] = [[] for _ in clips]
-        for window, (clip, count) in enumerate(zip(windows.clip_index, features.num_frames.tolist(), strict=True)):
-            start_s = len(found[clip]) * windows.size / rate_hz
-            found[clip].append(ClipFrames(vectors[window, :count], start_s + edges_s[: count + 1]))
+        clip_index = iter(windows.clip_index)
+        for waveform, lengths in windows.batches():
+            features = self.audio_encoder(waveform.to(device), lengths.to(device), rate_hz)
+            vectors = self._frame_vectors(features)
+            edges_s = self.audio_encoder.frame_edges_s(vectors.shape[1]).to(device)
+            for own, count in zip(vectors, features.num_frames.tolist(), strict=True):
+                frames = found[next(clip_index)]
+                start_s = len(frames) * windows.size / rate_hz
+                frames.append(ClipFrames(own[:count], start_s + edges_s[: count + 1]))
         return [_joined(own) for own in found]
 
     def encode_windows(self, clips: Sequence[Waveform], size: int, encode: Encode) -> tuple[Windows, Tensor]:
@@ -162,7 +164,7 @@ class TwoTowers(nn.Module):
             encode: from waveforms (B, T) and true lengths (B,) to embeddings (B, E).
         """
         windows = Windows(clips, size)
-        return windows, encode(windows.padded(), torch.tensor(windows.lengths))
+        return windows, windows.padded(encode, self.logit_scale.device)
 
     def embed_clips(self, clips: Sequence[Waveform], sample_rate_hz: int | None = None) -> Tensor:
         """Return the unit vectors (N, D) of clips of any length; see `encode_clips`."""

@@ -267,6 +267,10 @@ def _check(config: FinetuneConfig, labelled: Labelled) -> None:
         raise InputError("--data", config.data, f"clips such as {several[0]} have several labels; use --several-labels")
     validated = (clip.key for clip in labelled.validation)
     splits.refuse_shared(validated, trained, "--validation-folds", config.validation_folds)
+    unknown = (clip for clip in labelled.validation if not {*clip.tags} & {*labelled.labels})
+    if not config.several_labels and (clip := next(unknown, None)):
+        remedy = "no clip to train on has its label; name other folds"
+        raise InputError("--validation-folds", config.validation_folds, f"hold {clip.key}, {clip.tags}: {remedy}")
     if config.mixup < 0:
         raise InputError("--mixup", config.mixup, "use 0, or a number above it such as 0.3")
     if not 0 < config.layer_decay <= 1:

@@ -27,7 +27,7 @@ from train.trainer.loss_guard import Guarded, LossGuard
 from train.trainer.monitor import Monitor, ThroughputSpec
 from train.trainer.optim import Group, OptimConfig
 from train.trainer.performance import Prepared
-from train.trainer.state import TrainingState
+from train.trainer.state import TrainingState, whole
 from train.trainer.step_clock import Laps, StepClock
 
 log = logging.getLogger(__name__)
@@ -153,10 +153,10 @@ class _Run:
         optim.set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         value = parallel.mean(self.backward(self.prepared.model, batch, step))
-        loss = self.guard.admit(value, self.state.history.loss[: max(0, step.number - self.late)])
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
+        loss = self.guard.admit(value, norm, self.state.history.loss[: max(0, step.number - self.late)])
         if not self.guard.on_device:
             self._value(step.number, loss, batch.keys, batch.texts)  # a bad one ends the run here
-        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
         self.state.step = step.number + 1
         if self.config.ema_decay:

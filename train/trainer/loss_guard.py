@@ -1,10 +1,11 @@
-"""A loss that is not finite, or that explodes, never reaches the weights.
+"""A loss that explodes, or a loss or gradient that is not finite, never reaches the weights.
 
 Where the optimizer is fused, the GPU itself decides: its step does nothing after a bad loss, by the mechanism of torch's
 GradScaler (`found_inf`), and nothing does after it. The host reads the loss while the next step runs, and stops the run
 before it publishes anything. Elsewhere the host reads the loss before the optimizer's step.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,13 +41,16 @@ class LossGuard:
         self.optimizer, self.explosion, self.on_device = optimizer, explosion, on_device
         self.bad: Tensor | None = None  # 1 from the first bad loss on; float32, on the device
 
-    def admit(self, loss: Tensor, history: Sequence[float]) -> Guarded:
-        """Judge a loss before the optimizer's step; `history` are the losses that the host has read."""
+    def admit(self, loss: Tensor, gradient_norm: Tensor, history: Sequence[float]) -> Guarded:
+        """Judge a loss and the norm of its gradient, both scalars, before the optimizer's step.
+
+        `history` are the losses that the host has read.
+        """
         before = history[-LOSS_WINDOW:]
         usual = sum(before) / max(1, len(before))
         limit = max(1.0, self.explosion * usual) if len(before) == LOSS_WINDOW else MAX_FLOAT32
         loss = loss.float()
-        bad = (~(loss.isfinite() & (loss <= limit))).float()
+        bad = (~(loss.isfinite() & (loss <= limit) & gradient_norm.isfinite())).float()
         if self.on_device:
             self.bad = bad if self.bad is None else torch.maximum(self.bad, bad)
             self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
@@ -68,5 +72,6 @@ def read(guarded: Guarded, step: int, keys: Sequence[str], texts: Sequence[str],
     pairs = dict(zip(keys, texts, strict=True))
     storage.publish_json(uri, {"step": step, "loss": str(value), "mean_loss_before": guarded.usual, "clips": pairs})
     explodes = value > guarded.explodes_above and guarded.explodes_above < MAX_FLOAT32
-    what = f"loss is {value} at step {step}" + (f", {guarded.usual:.3f} in the mean before" if explodes else "")
+    name = "loss" if explodes or not math.isfinite(value) else "gradient is not finite, the loss"
+    what = f"{name} is {value} at step {step}" + (f", {guarded.usual:.3f} in the mean before" if explodes else "")
     raise JobError(f"{what}; the clips were {keys}, see {uri}; try a lower --optim.lr")

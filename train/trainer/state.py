@@ -146,14 +146,16 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def _like(tensor: Tensor, example: Tensor) -> Tensor:
-    """Return a whole tensor on the device of an example, cut into pieces as that is."""
-    on_device = tensor.to(example.device)
+    """Return a whole tensor on the device of an example, cut into pieces and laid out in memory as that is.
+
+    Fused optimizers take moments in the layout of their parameters only.
+    """
     sharded = parallel.as_sharded(example)
     if sharded is None:
-        return on_device
+        return torch.empty_like(example, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(on_device, sharded.device_mesh, sharded.placements)
+    return distribute_tensor(tensor.to(example.device), sharded.device_mesh, sharded.placements)
 
 
 def _local(tensors: Iterable[Tensor]) -> list[Tensor]:

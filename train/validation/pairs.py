@@ -91,8 +91,8 @@ def retrieval(audio_vectors: Tensor, network: TwoTowers, texts: Sequence[Sequenc
 def zero_shot(audio_vectors: Tensor, network: TwoTowers, tags: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return how well the mean of three prompts finds the tags of clips (N, D)."""
     names = sorted({tag for own in tags for tag in own})
-    classes = sum(network.embed_texts([p.format(name.lower()) for name in names]) for p in PROMPTS)
-    scores = audio_vectors @ classes.T  # type: ignore[union-attr]  # (N, C)
+    prompts = [network.embed_texts([prompt.format(name.lower()) for name in names]) for prompt in PROMPTS]
+    scores = audio_vectors @ network.unit(torch.stack(prompts).mean(dim=0)).T  # (N, C)
     exclusive = all(len(set(own)) == 1 for own in tags)
     return _classification(scores, names, tags, exclusive, ("zeroshot_top1", "zeroshot_mAP"))
 

@@ -3,7 +3,7 @@
 Shapes: B = clips, T = samples, S = frame embeddings in time, D = embedding size; N = whole clips, W = their windows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from train.models.encoders import frontend
 
+MAX_WINDOWS = 64  # in one pass of a network: long clips take no more memory than short ones
 Waveform = npt.NDArray[np.int16] | npt.NDArray[np.floating[Any]]  # (T,)
 
 
@@ -55,18 +56,27 @@ class Windows:
         self.clip_index, self.windows = [i for i, _ in cut], [window for _, window in cut]
         self.lengths = [len(window) for window in self.windows]
 
-    def padded(self) -> Tensor:
-        """Return the windows (W, size), zero-padded."""
-        return torch.from_numpy(np.stack([np.pad(each, (0, self.size - len(each))) for each in self.windows]))
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the windows in order, zero-padded (B, size), and their true lengths (B,)."""
+        for first in range(0, len(self.windows), MAX_WINDOWS):
+            rows = slice(first, first + MAX_WINDOWS)
+            padded = np.stack([np.pad(each, (0, self.size - len(each))) for each in self.windows[rows]])
+            yield torch.from_numpy(padded), torch.tensor(self.lengths[rows])
+
+    def padded(self, network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> Tensor:
+        """Return the outputs (W, D) of a network of waveforms (B, size), zero-padded, and true lengths (B,)."""
+        return torch.cat([network(waveform.to(device), lengths.to(device)) for waveform, lengths in self.batches()])
 
     def unpadded(self, network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> Tensor:
         """Return the outputs (W, D) of a network of waveforms (B, T) and lengths (B,), windows of one length at a time."""
         lengths = np.array(self.lengths)
         found: dict[int, Tensor] = {}
         for length in np.unique(lengths).tolist():
-            rows = np.flatnonzero(lengths == length).tolist()
-            waveform = torch.from_numpy(np.stack([self.windows[row] for row in rows])).to(device)
-            found |= dict(zip(rows, network(waveform, torch.full((len(rows),), length, device=device)), strict=True))
+            alike = np.flatnonzero(lengths == length).tolist()
+            for rows in (alike[first : first + MAX_WINDOWS] for first in range(0, len(alike), MAX_WINDOWS)):
+                waveform = torch.from_numpy(np.stack([self.windows[row] for row in rows])).to(device)
+                outputs = network(waveform, torch.full((len(rows),), length, device=device))
+                found |= dict(zip(rows, outputs, strict=True))
         return torch.stack([found[row] for row in range(len(lengths))])
 
     def mean(self, vectors: Tensor) -> Tensor:

@@ -75,6 +75,9 @@ def check_enough(config: PretrainConfig, clips: PretrainClips) -> None:
     if config.optim.batch_size == 1:
         raise InputError("--optim.batch-size", 1, "a clip is compared with the others of its batch; use 2 or more")
     check(config.scale, config.optim, sum(order(config, clips).draws))
+    share = config.optim.batch_size // max(1, config.scale.num_workers)
+    if config.grad_cache_chunks > share:
+        raise InputError("--grad-cache-chunks", config.grad_cache_chunks, f"a worker has {share} clips of a batch")
     _check_hard_negatives(config, clips)
     if config.frame_weight and not any(map(timed.has_phrases, clips.datasets)):
         remedy = "no clip of --data has phrases with times: write them with `pipeline caption --timed`, or leave it out"

@@ -73,7 +73,7 @@ class PretrainConfig(SelectionConfig, TrainingConfig):
             raise InputError("--init-audio", self.init_audio, "--init brings both towers; leave out one of the two")
         if self.freeze_audio and not (self.init or self.init_audio):
             raise InputError("--init-audio", "", "a frozen audio encoder needs weights to start from")
-        if self.loss == "sigmoid" and not self.network.sigmoid and not self.init:
+        if self.loss == "sigmoid" and not self.network.sigmoid and not self.init.startswith("hf:"):
             raise InputError("--network.sigmoid", False, "the sigmoid loss learns a bias: set it to True")
         if min(self.audio_lr_scale, self.text_lr_scale) <= 0:
             remedy = "use numbers above 0; --freeze-audio stops learning"

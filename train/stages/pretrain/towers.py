@@ -98,6 +98,8 @@ def build(config: PretrainConfig, out: str, clips: Clips) -> TwoTowers:
         network = Clap(config.network, text.build(config.network.text, tokenizer=tokenizer(config, out, clips)))
     if isinstance(network, Clap):
         _prepare_frames(network, config)
+    if network.logit_bias is not None:  # DDP would wait for a gradient that no other loss gives
+        network.logit_bias.requires_grad_(config.loss == "sigmoid")
     if config.init_audio:
         checkpoint.start_audio(network.audio_encoder, config.init_audio)
     if config.freeze_audio:
