@@ -7,7 +7,8 @@
 3. The first sentence stays. Counted as `cut_sentences`.
 4. At most `max_words` words stay. Counted as `cut_words`.
 
-An answer that ended at --max-tokens is counted as `cut_tokens`. It gives a caption only where a sentence of it has ended.
+An answer that an endpoint ended at --max-tokens is counted as `cut_tokens`. It gives a caption only where a sentence of it
+has ended.
 """
 
 import re

@@ -75,8 +75,7 @@ class HfCaptioner:
                     answers += self._answers(of_kind, [waveforms[one.clip] for one in of_kind], clips.keys, decoding)
             busy_s = time.monotonic() - started
         found = llm.captions(answers, len(clips.keys), self.config.max_words)
-        failed = llm.cut_off(found, clips.keys, self.config.max_tokens)
-        return CaptionedBatch(found.rows, busy_s, failed, found.counts)
+        return CaptionedBatch(found.rows, busy_s, counts=found.counts)
 
     def _resampled(self, clip: npt.NDArray[np.int16], rate_hz: int) -> Waveform:
         samples: Waveform = clip.astype(np.float32) / audio.INT16_FULL_SCALE
@@ -119,26 +118,21 @@ class HfCaptioner:
                 samples = [self._choose(inputs, asked, keys, decoding, n) for n in range(decoding.num_captions)]
                 found = [one for of_clip in zip(*samples, strict=True) for one in of_clip]
         repeated = [one for one in asked for _ in range(decoding.num_captions)]
-        return [
-            Answer(one, text, score, str(decoding), at_limit)
-            for one, (text, score, at_limit) in zip(repeated, found, strict=True)
-        ]
+        return [Answer(one, text, score, str(decoding)) for one, (text, score) in zip(repeated, found, strict=True)]
 
-    def _search(self, inputs: Any, decoding: Decoding) -> list[tuple[str, float, bool]]:
+    def _search(self, inputs: Any, decoding: Decoding) -> list[tuple[str, float]]:
         made = self.model.generate(
             **inputs, do_sample=False, num_beams=decoding.beams, num_return_sequences=decoding.num_captions,
             length_penalty=1.0, max_new_tokens=self.config.max_tokens, return_dict_in_generate=True,
             output_scores=True,
         )  # fmt: skip
-        tokens = made.sequences[:, inputs["input_ids"].shape[1] :]
-        scores = made.sequences_scores.tolist()
-        return list(zip(self._decoded(tokens), scores, self._at_limit(tokens), strict=True))
+        texts = self._decoded(made.sequences[:, inputs["input_ids"].shape[1] :])
+        return list(zip(texts, made.sequences_scores.tolist(), strict=True))
 
     def _choose(
         self, inputs: Any, asked: Sequence[Instruction], keys: Sequence[str], decoding: Decoding, sample: int
-    ) -> list[tuple[str, float, bool]]:
-        """Return an answer to each instruction with its mean log-probability, chosen token by token, and whether it ended
-        at the limit of its tokens."""
+    ) -> list[tuple[str, float]]:
+        """Return an answer to each instruction with its mean log-probability, chosen token by token."""
         from pipeline.graph.word_choice import WordChoice
         from train.models.captioner.search import uniform
 
@@ -151,8 +145,7 @@ class HfCaptioner:
             **inputs, do_sample=False, num_beams=1, max_new_tokens=self.config.max_tokens, logits_processor=[choice]
         )
         tokens = made[:, inputs["input_ids"].shape[1] :]
-        scores = choice.scores(self._lengths(tokens))
-        return list(zip(self._decoded(tokens), scores, self._at_limit(tokens), strict=True))
+        return list(zip(self._decoded(tokens), choice.scores(self._lengths(tokens)), strict=True))
 
     def _decoded(self, tokens: "torch.Tensor") -> list[str]:
         texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -160,18 +153,11 @@ class HfCaptioner:
 
     def _lengths(self, tokens: "torch.Tensor") -> list[int]:
         """Count the tokens of each row up to the one that ends the answer, with it."""
-        return [int(row.int().argmax()) + 1 if bool(row.any()) else len(row) for row in self._ends(tokens)]
-
-    def _at_limit(self, tokens: "torch.Tensor") -> list[bool]:
-        """Return whether each row has all the tokens that an answer may have, and none that ends it."""
-        return [len(row) >= self.config.max_tokens and not bool(row.any()) for row in self._ends(tokens)]
-
-    def _ends(self, tokens: "torch.Tensor") -> "torch.Tensor":
-        """Return (B, M) which tokens end an answer."""
         import torch
 
         ends = self.model.generation_config.eos_token_id
-        return torch.isin(tokens, torch.tensor([] if ends is None else ends, dtype=tokens.dtype, device=tokens.device))
+        ended = torch.isin(tokens, torch.tensor([] if ends is None else ends, dtype=tokens.dtype, device=tokens.device))
+        return [int(row.int().argmax()) + 1 if bool(row.any()) else len(row) for row in ended]
 
     def _text(self, instruction: str) -> str:
         """Return the text of a chat with one clip and an instruction, up to where the answer begins."""
