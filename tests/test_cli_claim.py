@@ -155,7 +155,7 @@ FREE_FIELDS = {
         "max_bad_fraction", "actors", "source", "folds", "captioner", "decode", "speed", "firewall", "precision",
         "max_shard_mb", "columns",
     },
-    RecaptionConfig: LLM | {"data", "captioner", "actors", "speed"},
+    RecaptionConfig: LLM | {"data", "captioner", "actors", "speed", "max_bad_fraction"},
     ScoreConfig: {"data", "model", "batch_size", "actors"},
     AuditConfig: {"data", "labels", "in_process"},
     ExportConfig: {"data", "in_process"},

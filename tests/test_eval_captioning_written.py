@@ -95,6 +95,21 @@ def test_a_budget_ends_it_and_kept_answers_are_not_paid_again(config: Captioning
     assert not list(Path(config.out).rglob("attempts/*"))
 
 
+def test_all_kinds_of_guidance_share_one_budget(config: CaptioningConfig, server: ChatServer) -> None:
+    with pytest.raises(JobError, match="--max-requests 30: used up"):
+        run(dataclasses.replace(config, guidance=("tags", "none"), max_requests=30))
+    assert server.requests == 30
+
+
+def test_an_llm_that_refuses_everything_gets_no_result(config: CaptioningConfig, server: ChatServer) -> None:
+    server.always = {"": 400}
+    with pytest.raises(JobError, match=r"guidance tags: 24 of 24 clips got no caption \(refused; .*: answers 400"):
+        run(config)
+    server.always = {}
+    run(config)
+    assert "refused" not in entry_of(config)["captioning"]
+
+
 @pytest.fixture(scope="module")
 def written(corpus: str, captioner: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dataset of the evaluation clips with the captions of a checkpoint, an LLM's overlay, and a choice."""

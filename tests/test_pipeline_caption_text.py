@@ -41,3 +41,28 @@ def test_rules(answer: str, text: str, cuts: set[str]) -> None:
     found = caption_text.clean(answer, max_words=5 if "three" in answer else 40)
     assert (found.text, set(found.cuts)) == (text, cuts)
     assert caption_text.clean(found.text, max_words=40).text == found.text or not found.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "cuts"),
+    [
+        ("<think>A dog?</think>Rain falls.", "Rain falls.", {"cut_thoughts"}),
+        ("A dog? No.</think> Rain falls.", "Rain falls.", {"cut_thoughts"}),  # the server left out the first of the two
+        ("[THINK]A dog?[/THINK] Rain falls.", "Rain falls.", {"cut_thoughts"}),
+        ("<think>A dog barks. It is loud.", "", {"cut_thoughts"}),
+        ("<think>A dog?</think><think>Or rain. It", "", {"cut_thoughts"}),
+        ("A man is thinking aloud.", "A man is thinking aloud.", set()),
+    ],
+)
+def test_thoughts_are_no_captions(answer: str, text: str, cuts: set[str]) -> None:
+    found = caption_text.clean(answer, max_words=40)
+    assert (found.text, set(found.cuts)) == (text, cuts)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [("A dog barks.", "A dog barks."), ("A dog barks. A ca", "A dog barks."), ("Rain, e.g. on a ro", ""), ("A do", "")],
+)
+def test_a_sentence_that_the_limit_cut_is_no_caption(answer: str, text: str) -> None:
+    found = caption_text.clean(answer, max_words=40, at_limit=True)
+    assert found.text == text and found.cuts["cut_tokens"] == 1

@@ -172,8 +172,9 @@ def test_a_refused_clip_is_a_row_and_a_poisonous_one_too(job: CaptionConfig, ser
     ],
 )
 def test_an_endpoint_that_refuses_everything_ends_the_job(
-    job: CaptionConfig, server: ChatServer, status: int, message: str
+    job: CaptionConfig, server: ChatServer, status: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(endpoint, "MAX_SILENCE_S", 0.5)
     server.always = {"": status}
     with pytest.raises(JobError, match=message) as caught:
         caption.run(job)

@@ -15,14 +15,17 @@ from eval.results.records import ModelRecord
 from pipeline import audio, storage
 from pipeline.dataset import answers
 from pipeline.errors import InputError
-from pipeline.graph import captioners
+from pipeline.graph import caption_failures, captioners
+from pipeline.graph.budget import LocalBudget
 from pipeline.graph.caption_config import CaptionActorConfig
+from pipeline.graph.caption_failures import NO_CAPTION
 from pipeline.graph.captioner import ClipBatch
 from pipeline.graph.captioner_name import CaptionerName
 from pipeline.graph.engine import ActorConfig
 from pipeline.sources.clip import Clip
 from train import checkpoint
 
+REMEDY = "the same command goes on once that is mended"
 SHARD = 0  # that answers are kept for: the clips of a task are no shards
 
 
@@ -51,7 +54,7 @@ class LlmConfig:
     concurrency: int = 8
     """Requests under way."""
     max_requests: int = 0
-    """Requests that the command may send; each kind of guidance has an equal share. 0: no bound."""
+    """Requests that the command may send. 0: no bound."""
 
 
 FIELDS = tuple(each.name for each in dataclasses.fields(LlmConfig))
@@ -69,13 +72,14 @@ class LlmMaker:
         if name.kind == "blat":
             raise InputError("--captioner", config.captioner, "a checkpoint goes to --model; give hf:... or openai:...")
         self.name = config.captioner
-        info, *_ = [captioners.describe(self._actor(kind, len(guidance), making)) for kind in guidance]
+        self.budget = LocalBudget(config.max_requests) if config.max_requests else None
+        info, *_ = [captioners.describe(self._actor(kind, making)) for kind in guidance]
         self.name = info.captioner  # with the commit of the hub
         lineage = {"stage": checkpoint.RELEASED, "captioner": info.captioner, **info.identity}
         self.record: ModelRecord = {"name": name.title, "revision": info.revision, "lineage": lineage}
 
-    def _actor(self, guidance: str, num_kinds: int, making: Making) -> CaptionActorConfig:
-        """Return the config of the captioner for one kind of guidance, which has its share of the requests."""
+    def _actor(self, guidance: str, making: Making) -> CaptionActorConfig:
+        """Return the config of the captioner for one kind of guidance."""
         on_gpu = making.device != "cpu" and CaptionerName.parse(self.config.captioner).kind == "hf"
         return CaptionActorConfig(
             **{name: getattr(self.config, name) for name in FIELDS} | {"captioner": self.name},
@@ -83,7 +87,7 @@ class LlmMaker:
             decoding=making.decoding,
             tag_threshold=making.tag_threshold,
             batch_size=making.batch_size,
-            actors=ActorConfig(max=num_kinds, gpus=float(on_gpu)),
+            actors=ActorConfig(gpus=float(on_gpu)),
         )
 
     def write(self, clips: Sequence[Clip], given: GivenTags, making: Making) -> Judged:
@@ -95,7 +99,7 @@ class LlmMaker:
         found = Written({name: [] for name in given}, {name: [] for name in given}, [], {})
         counts: Counter[str] = Counter()
         for kind, tags in given.items():
-            counts += self._write(kind, tags or [()] * len(clips), clips, found, self._actor(kind, len(given), making))
+            counts += self._write(kind, tags or [()] * len(clips), clips, found, self._actor(kind, making))
         kept = {clip.key: clip for clip in clips if clip.key not in found.missing}
         facts = {"num_tagged": sum(bool(clip.tags) for clip in kept.values()), "notes": [], "captioning": dict(counts)}
         return Judged(found._replace(clips=list(kept.values())), facts=facts)
@@ -108,18 +112,26 @@ class LlmMaker:
         found: Written,
         config: CaptionActorConfig,
     ) -> Counter[str]:
-        """Add the captions of one kind of guidance; return what was counted. The model is loaded for this alone."""
-        captioner = captioners.make(config, self.out)
+        """Add the captions of one kind of guidance; return what was counted. The model is loaded for this alone.
+
+        Raises:
+            JobError: when almost all clips got none, for one reason.
+        """
+        captioner = captioners.make(config, self.out, self.budget)
         counts: Counter[str] = Counter()
+        failed: dict[str, tuple[str, str]] = {}
         for rows, samples in in_process.batches(clips, audio.SAMPLE_RATE_HZ, config.batch_size, found.missing):
             batch = _batch([clips[row] for row in rows], [tags[row] for row in rows], samples, captioner.clip_samples)
             made = captioner.caption(batch)
             counts.update(made.counts)
-            counts["refused"] += len(made.failed)
-            for captions in made.captions:
+            for row, captions in zip(rows, made.captions, strict=True):
+                if not captions:
+                    failed[clips[row].key] = made.failed.get(clips[row].key, (NO_CAPTION, "the caption was empty"))
                 found.texts[kind].append(captions[0]["text"] if captions else "")
                 found.tags[kind].append((captions[0]["tags"] if captions else None) or [])
-        return +counts
+        counts.update(reason for reason, _ in failed.values())
+        caption_failures.check_clips(f"guidance {kind}", failed, len(found.texts[kind]), 0.0, REMEDY)
+        return counts
 
     def forget(self) -> None:
         """Remove the kept answers, as the results are there."""

@@ -16,14 +16,16 @@ import pyarrow as pa
 
 from pipeline import audio
 from pipeline.dataset import staging
-from pipeline.graph import captioners
+from pipeline.graph import caption_failures, captioners
 from pipeline.graph.caption_config import CaptionActorConfig
+from pipeline.graph.caption_failures import NO_CAPTION
 from pipeline.graph.captioner import Captioner, ClipBatch
 from pipeline.graph.frame_tagger import FrameTagger
 from pipeline.graph.frame_tagger_config import FrameTaggerConfig
 from pipeline.graph.shard_batch import ClipRow, Samples, ShardBatch, end_clip
 from pipeline.storage.read_ahead import read_ahead
 
+REMEDY = "the same command goes on once that is mended; --max-bad-fraction 1 writes such clips as failed"
 DECODERS = 2  # threads beside each model, where the actor decodes
 
 
@@ -53,7 +55,11 @@ class CaptionActor:
         self.name = f"{os.uname().nodename}-{os.getpid()}"
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Add captions to the clips of one shard; neither audio nor waveforms leave the actor."""
+        """Add captions to the clips of one shard; neither audio nor waveforms leave the actor.
+
+        Raises:
+            JobError: when almost all of them got none, for one reason.
+        """
         batch = ShardBatch.from_table(table)
         ready = self._ready(batch)
         try:
@@ -61,7 +67,7 @@ class CaptionActor:
         except FileNotFoundError:  # another writer has committed the shard, which the writing task will find
             return batch.to_table()
         busy_s = 0.0
-        counts: Counter[str] = Counter()
+        counts = Counter(batch.captioning)  # of an earlier part, where only some of its clips are captioned again
         failed: dict[str, tuple[str, str]] = {}
         for clips, waveform in (
             self._padded_batches(batch, ready) if flac is None else self._decoded_batches(flac, ready)
@@ -74,9 +80,11 @@ class CaptionActor:
             failed.update(made.failed)
             for clip, captions in zip(clips, made.captions, strict=True):
                 clip.row["captions"] = captions
+        ended = [_ended(row, failed) for row in batch.clips]
+        self._check(batch.shard, ready, ended)
         captioned = ShardBatch(
             shard=batch.shard,
-            clips=[_ended(row, failed) for row in batch.clips],
+            clips=ended,
             audio=batch.audio,
             actor=self.name,
             busy_s=busy_s,
@@ -97,6 +105,16 @@ class CaptionActor:
                 ready.append(ReadyClip(row, others[index], first, last))
             first = last
         return ready
+
+    def _check(self, shard: int, ready: list[ReadyClip], clips: Sequence[ClipRow]) -> None:
+        """Raise JobError when almost all clips that could be captioned failed for one reason."""
+        given = {clip.row["key"] for clip in ready}
+        failed = {
+            row["key"]: (row["reason"], row["detail"])
+            for row in clips
+            if row["status"] == "failed" and row["key"] in given
+        }
+        caption_failures.check_clips(f"shard {shard:05d}", failed, len(given), self.config.max_bad_fraction, REMEDY)
 
     def _batch(self, shard: int, clips: Sequence[ReadyClip], waveform: Samples) -> ClipBatch:
         rows = [clip.row for clip in clips]
@@ -172,5 +190,5 @@ def _ended(row: ClipRow, failed: Mapping[str, tuple[str, str]]) -> ClipRow:
     """Return a clip after captioning; one that is ready and has no caption has failed, by the captioner's reason."""
     if row["status"] != "ready" or row["captions"]:
         return row
-    reason, detail = failed.get(row["key"], ("no_caption", "every caption was empty"))
+    reason, detail = failed.get(row["key"], (NO_CAPTION, "every caption was empty"))
     return end_clip(row, "failed", "caption", reason, detail)

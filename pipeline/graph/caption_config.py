@@ -85,7 +85,9 @@ class CaptionActorConfig:
     concurrency: int = field(default=8, metadata=ENDPOINT)
     """Requests that each actor has under way."""
     max_requests: int = field(default=0, metadata=ENDPOINT)
-    """Requests that a run of the command may send, repeated ones included; each actor has an equal share. 0: no bound."""
+    """Requests that a run of the command may send, of all actors together and repeated ones included. 0: no bound."""
+    max_bad_fraction: float = field(default=0.05, metadata=run_dir.NOT_IDENTITY)
+    """The job fails when a larger share of the clips failed, from 0 to 1. Filtered clips do not count."""
     precision: Precision = field(default="auto", metadata=LOCAL)
     """Arithmetic of the model; auto is bfloat16 on a GPU and float32 on a CPU."""
     speed: CaptionSpeedConfig = field(
@@ -112,6 +114,8 @@ class CaptionActorConfig:
             raise InputError("--decoding", str(self.decoding), str(error)) from None
         if self.batch_size < 1:
             raise InputError("--batch-size", self.batch_size, "use 1 or more")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise InputError("--max-bad-fraction", self.max_bad_fraction, "use a share from 0 to 1")
         self.actors.check()
 
     def _check_kind(self, each: "Field[Any]") -> None:
@@ -173,8 +177,6 @@ class CaptionConfig(CaptionActorConfig):
     max_shard_mb: float = field(default=MAX_SHARD_MB, metadata=run_dir.NOT_IDENTITY)
     """Megabytes in each tar at most, by what the listing gives: 64 kB for each second of a clip, else the size of its file.
     Clips of neither count nothing; 0 bounds by clips alone."""
-    max_bad_fraction: float = field(default=0.05, metadata=run_dir.NOT_IDENTITY)
-    """The job fails when a larger share of the clips failed, from 0 to 1. Filtered clips do not count."""
     decode: Literal["reader", "actor"] = field(default="reader", metadata=run_dir.NOT_IDENTITY)
     """Where the captioner gets its samples from: from the tasks that read, which decode each clip anyway, or decoded once
     more beside the model. The second saves a third of the bytes that travel to GPU nodes, for a slow network."""
@@ -202,5 +204,3 @@ def check_fields(config: CaptionConfig) -> None:
     config.timed_by.check()
     if config.timed_by != FrameTaggerConfig() and not config.timed:
         raise InputError("--timed", False, "the flags --timed.tagger and --timed.threshold need it; add --timed")
-    if not 0 <= config.max_bad_fraction <= 1:
-        raise InputError("--max-bad-fraction", config.max_bad_fraction, "use a share from 0 to 1")

@@ -14,7 +14,7 @@ from functools import partial
 
 from pipeline import audio, storage
 from pipeline.dataset import commit, staging
-from pipeline.graph import captioners, engine, fingerprint_pass
+from pipeline.graph import budget, caption_failures, captioners, engine, fingerprint_pass
 from pipeline.graph.caption_actor import CaptionActor
 from pipeline.graph.caption_config import CaptionConfig, frame_tagger_of
 from pipeline.graph.finalize import finalize, is_finalized
@@ -25,6 +25,7 @@ from pipeline.graph.write_shard import write_shard
 from pipeline.planning.plan import Plan
 
 log = logging.getLogger(__name__)
+REMEDY = "the shards are kept: the same command goes on with the others, and `pipeline retry` does failed clips again"
 
 
 def fill(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> None:
@@ -44,7 +45,11 @@ def fill(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> None:
 
 
 def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> int:
-    """Write the shards that are not committed; return how many there were. The arguments are those of `fill`."""
+    """Write the shards that are not committed; return how many there were. The arguments are those of `fill`.
+
+    Raises:
+        JobError: when so many clips got no caption in this run that the dataset cannot be published.
+    """
     commit.recover(out)
     todo = plan.missing(out)
     staging.clean_up(out, set(plan.shards) - set(todo))
@@ -60,12 +65,13 @@ def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> 
     progress = ProgressReporter(num_clips, config.actors, plan.made_from.max_shard_mb or 0)
     for row in engine.rows(todo, *build_graph(config, out, plan, clip_s), in_process=in_process):
         progress.add(ShardReport.from_row(row))
+        caption_failures.check_run(progress.reasons, plan.num_clips, config.max_bad_fraction, REMEDY)
     return len(todo)
 
 
 def build_graph(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> list[engine.Tasks | engine.Actors]:
     """Return the steps of the graph; every row that comes out reports one committed shard."""
-    make_captioner = partial(captioners.make, folder=out)
+    make_captioner = partial(captioners.make, folder=out, budget=budget.of_run(config))
     return [
         engine.Tasks(make_reader(config, out, plan, clip_s)),
         engine.Actors(

@@ -1,9 +1,14 @@
 """From the answer of a language model to a caption, by rules. What they cut is counted.
 
+0. Thoughts go: <think>...</think>, also where the server has left out the first of these. Thoughts without an end have no
+   caption after them. Counted as `cut_thoughts`.
 1. Markdown, quotation marks around the whole, and repeated blanks go; they are not counted.
 2. An opening goes: "Sure, here is a caption:", "The audio contains", "In this clip, ". Counted as `cut_openings`.
 3. The first sentence stays. Counted as `cut_sentences`.
 4. At most `max_words` words stay. Counted as `cut_words`.
+
+An answer that an endpoint ended at --max-tokens is counted as `cut_tokens`. It gives a caption only where a sentence of it
+has ended.
 """
 
 import re
@@ -23,6 +28,8 @@ OPENINGS = (
     re.compile(r"(?i)^the\s+sounds?\s+of\s+"),
 )
 SENTENCE_END = re.compile(r"[.!?](?=\s+[\"'(]?[A-Z0-9])|\n")
+THOUGHTS = re.compile(r"(?is)^.*[<\[]/think(?:ing)?[>\]]")
+OPEN_THOUGHT = re.compile(r"(?i)[<\[]think(?:ing)?[>\]]")
 MARKDOWN = re.compile(r"[*_`#]+")
 QUOTES = "\"'“”«» "
 
@@ -34,10 +41,21 @@ class CleanText(NamedTuple):
     cuts: Counter[str]
 
 
-def clean(answer: str, max_words: int) -> CleanText:
-    """Return the caption in an answer; '' where there is none."""
-    cuts: Counter[str] = Counter()
-    text = MARKDOWN.sub("", answer).strip(QUOTES + "\n\t")
+def clean(answer: str, max_words: int, at_limit: bool = False) -> CleanText:
+    """Return the caption in an answer; '' where there is none.
+
+    Args:
+        answer: of the model.
+        max_words: that stay.
+        at_limit: whether the answer ended at the limit of its tokens.
+    """
+    cuts = Counter({"cut_tokens": 1} if at_limit else {})
+    text = THOUGHTS.sub("", answer)
+    if text != answer or OPEN_THOUGHT.search(text):
+        cuts["cut_thoughts"] = 1
+    if OPEN_THOUGHT.search(text):
+        return CleanText("", cuts)
+    text = MARKDOWN.sub("", text).strip(QUOTES + "\n\t")
     for opening in OPENINGS:
         if (rest := opening.sub("", text, count=1)) != text and rest.strip():
             text = rest
@@ -45,6 +63,8 @@ def clean(answer: str, max_words: int) -> CleanText:
     if end := SENTENCE_END.search(text):
         text = text[: end.end()]
         cuts["cut_sentences"] = 1
+    elif at_limit and not text.endswith((".", "!", "?")):
+        return CleanText("", cuts)
     words = text.split()
     if len(words) > max_words:
         words = words[:max_words]

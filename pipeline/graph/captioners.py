@@ -6,6 +6,7 @@ from typing import TypeVar
 from pipeline import sources, storage
 from pipeline.errors import InputError
 from pipeline.graph import blat_captioner, frame_tagger, hf_captioner, openai_captioner, prompts
+from pipeline.graph.budget import Budget
 from pipeline.graph.caption_config import CaptionActorConfig, CaptionConfig, check_fields
 from pipeline.graph.captioner import Captioner, CaptionerInfo, ClipFilter
 from pipeline.graph.frame_tagger_config import FLAG as TIMED_FLAG
@@ -34,10 +35,16 @@ def resolved(config: ConfigT, info: CaptionerInfo) -> ConfigT:
     return config
 
 
-def make(config: CaptionActorConfig, folder: str = "") -> Captioner:
-    """Load the captioner, in the actor. `folder` is the dataset or overlay that it captions for; '' is none."""
+def make(config: CaptionActorConfig, folder: str = "", budget: Budget | None = None) -> Captioner:
+    """Load the captioner, in the actor.
+
+    Args:
+        config: of the captioner.
+        folder: the dataset or overlay that it captions for; '' is none.
+        budget: requests of the run to an endpoint; without one, --max-requests bounds this captioner alone.
+    """
     if config.kind == "openai":
-        return openai_captioner.OpenAiCaptioner(config, folder)
+        return openai_captioner.OpenAiCaptioner(config, folder, budget)
     return hf_captioner.HfCaptioner(config) if config.kind == "hf" else blat_captioner.BlatCaptioner(config)
 
 

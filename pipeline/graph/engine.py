@@ -127,7 +127,7 @@ def run_single(
     import ray
     import ray.exceptions
 
-    _connect()
+    connect()
     needs: dict[str, Any] = {"num_cpus": TASK_CPUS, "memory": TASK_MEMORY}
     if actor is not None:
         _check_gpus(actor)
@@ -175,7 +175,7 @@ def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa
     """Yield the results as they are done."""
     import ray.data
 
-    _connect()
+    connect()
     numbers = [{"shard": shard} for shard in shards]
     data: ray.data.Dataset = ray.data.from_items(numbers, override_num_blocks=len(shards))
     for step in steps:
@@ -216,7 +216,7 @@ def _map_actors(data: "ray.data.Dataset", step: Actors) -> "ray.data.Dataset":
     )
 
 
-def _connect() -> None:
+def connect() -> None:
     """Connect to the running cluster where there is one (RAY_ADDRESS, or a local `ray start`), else start one in place."""
     import ray
     import ray.data

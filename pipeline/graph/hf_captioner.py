@@ -74,8 +74,8 @@ class HfCaptioner:
                 for decoding in self.config.decodings:
                     answers += self._answers(of_kind, [waveforms[one.clip] for one in of_kind], clips.keys, decoding)
             busy_s = time.monotonic() - started
-        rows, counts = llm.captions(answers, len(clips.keys), self.config.max_words)
-        return CaptionedBatch(rows, busy_s, counts=counts)
+        found = llm.captions(answers, len(clips.keys), self.config.max_words)
+        return CaptionedBatch(found.rows, busy_s, counts=found.counts)
 
     def _resampled(self, clip: npt.NDArray[np.int16], rate_hz: int) -> Waveform:
         samples: Waveform = clip.astype(np.float32) / audio.INT16_FULL_SCALE

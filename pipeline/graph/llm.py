@@ -8,6 +8,7 @@ from pipeline import audio
 from pipeline.errors import InputError
 from pipeline.graph import caption_text, prompts, tag_predictor
 from pipeline.graph.caption_config import CaptionActorConfig
+from pipeline.graph.caption_failures import NO_CAPTION
 from pipeline.graph.captioner import distinct
 from pipeline.graph.prompts import Instruction
 from pipeline.graph.shard_batch import CaptionRow
@@ -20,6 +21,15 @@ class Answer(NamedTuple):
     text: str
     score: float | None
     decoding: str
+    at_limit: bool = False  # whether it ended at --max-tokens
+
+
+class Captions(NamedTuple):
+    """What answers come to."""
+
+    rows: list[list[CaptionRow]]  # the captions of each clip, in the order of the answers
+    counts: Counter[str]  # what was cut from the answers
+    cut_off: set[int]  # clips that have no caption, though --max-tokens was the reason for one at least
 
 
 def check(config: CaptionActorConfig) -> dict[str, object]:
@@ -33,12 +43,12 @@ def check(config: CaptionActorConfig) -> dict[str, object]:
     return tag_predictor.check(config)
 
 
-def captions(answers: Sequence[Answer], num_clips: int, max_words: int) -> tuple[list[list[CaptionRow]], Counter[str]]:
-    """Return the captions of each clip in the order of the answers, and what was cut from these; empty ones are left out."""
+def captions(answers: Sequence[Answer], num_clips: int, max_words: int) -> Captions:
+    """Return the captions in answers; empty ones are left out."""
     rows: list[list[CaptionRow]] = [[] for _ in range(num_clips)]
     counts: Counter[str] = Counter()
     for answer in answers:
-        found = caption_text.clean(answer.text, max_words)
+        found = caption_text.clean(answer.text, max_words, answer.at_limit)
         counts += found.cuts
         if found.text:
             row: CaptionRow = {
@@ -50,4 +60,11 @@ def captions(answers: Sequence[Answer], num_clips: int, max_words: int) -> tuple
                 "prompt": answer.instruction.prompt,
             }
             rows[answer.instruction.clip].append(row)
-    return [distinct(found) for found in rows], counts
+    cut_off = {answer.instruction.clip for answer in answers if answer.at_limit and not rows[answer.instruction.clip]}
+    return Captions([distinct(found) for found in rows], counts, cut_off)
+
+
+def cut_off(found: Captions, keys: Sequence[str], max_tokens: int) -> dict[str, tuple[str, str]]:
+    """Return the clips whose answers were too long to hold a caption, by key: reason and its detail."""
+    detail = f"no sentence of the answers ended within --max-tokens {max_tokens}"
+    return {keys[clip]: (NO_CAPTION, detail) for clip in sorted(found.cut_off)}

@@ -95,7 +95,6 @@ def _asked_once(config: CaptionConfig, shard: pa.Table, transfer_s: float) -> Ca
     ]
     if not ready:
         raise JobError(f"--max-requests {config.max_requests}: one clip takes {each}")
-    config = replace(config, actors=replace(config.actors, min=1, max=1))  # which has the whole budget
     table = replace(batch, clips=batch.clips[: ready[-1] + 1]).to_table()
     made_at = time.monotonic()
     actor = CaptionActor(config, timed_by=frame_tagger_of(config))

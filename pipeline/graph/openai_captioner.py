@@ -25,7 +25,9 @@ from pipeline import audio
 from pipeline.dataset.answers import Answers
 from pipeline.errors import InputError
 from pipeline.graph import llm, prompts
+from pipeline.graph.budget import Budget
 from pipeline.graph.caption_config import CaptionActorConfig
+from pipeline.graph.caption_failures import REFUSED
 from pipeline.graph.captioner import CaptionedBatch, CaptionerInfo, ClipBatch
 from pipeline.graph.captioner_name import CaptionerName
 from pipeline.graph.endpoint import Completion, Endpoint, RefusedError
@@ -91,12 +93,12 @@ def _check_url(url: str) -> None:
 class OpenAiCaptioner:
     """A `Captioner` that asks an endpoint."""
 
-    def __init__(self, config: CaptionActorConfig, folder: str) -> None:
-        """Take the config, and the dataset or overlay to keep answers in; '' keeps none."""
+    def __init__(self, config: CaptionActorConfig, folder: str, budget: Budget | None = None) -> None:
+        """Take the config, the dataset or overlay to keep answers in ('' keeps none), and the budget of the run."""
         self.config, self.folder = config, folder
         self.model = CaptionerName.parse(config.captioner).model
         self.clip_samples = round(config.clip_s * audio.SAMPLE_RATE_HZ)
-        self.endpoint = Endpoint(config)
+        self.endpoint = Endpoint(config, budget)
         self.pool = ThreadPoolExecutor(config.concurrency)
         self.tagger = TagPredictor(config) if config.tagger else None
         self.tagger_lock = threading.Lock()  # one batch at a time
@@ -113,17 +115,19 @@ class OpenAiCaptioner:
         kept = answers.names() if answers else set()
         outcomes = self._all([self.pool.submit(self._outcome, request, answers, kept) for request in asked])
         texts = [
-            Answer(request.instruction, text, None, str(request.decoding))
+            Answer(request.instruction, text, None, str(request.decoding), index in outcome.completion.cut)
             for request, outcome in zip(asked, outcomes, strict=True)
-            for text in (outcome.completion.texts if outcome.completion else ())
+            if outcome.completion
+            for index, text in enumerate(outcome.completion.texts)
         ]
-        rows, counts = llm.captions(texts, len(clips.keys), self.config.max_words)
+        found = llm.captions(texts, len(clips.keys), self.config.max_words)
         refused = {
-            clips.keys[request.instruction.clip]: ("refused", outcome.refused)
+            clips.keys[request.instruction.clip]: (REFUSED, outcome.refused)
             for request, outcome in zip(asked, outcomes, strict=True)
             if not outcome.completion
         }
-        return CaptionedBatch(rows, time.monotonic() - started, refused, counts + _used(outcomes))
+        failed = llm.cut_off(found, clips.keys, self.config.max_tokens) | refused
+        return CaptionedBatch(found.rows, time.monotonic() - started, failed, found.counts + _used(outcomes))
 
     def _requests(self, clips: ClipBatch) -> list[Request]:
         """Return the requests for a batch, of each kind of guidance and decoding in turn."""

@@ -27,6 +27,9 @@ class ChatServer:
     def __init__(self, delay_s: float = 0.0, fault_every: int = 20) -> None:
         self.delay_s, self.fault_every = delay_s, fault_every
         self.always: dict[str, int] = {}  # status of clips, by their hash, or of all by ""
+        self.at_first: tuple[int, int] = (0, 0)  # a status, and how many requests for a clip get it
+        self.content, self.finish_reason = "", "stop"  # of every answer; without content it depends on the clip
+        self.asked: Counter[str] = Counter()  # requests, by clip and instruction
         self.lock = threading.Lock()
         self.requests = 0
         self.faults: Counter[str] = Counter()
@@ -67,7 +70,10 @@ class ChatServer:
             if self.fault_every and self.requests % self.fault_every == 0:
                 fault = FAULTS[(self.requests // self.fault_every - 1) % len(FAULTS)]
                 self.faults[fault] += 1
+            self.asked[f"{wav} {text}"] += 1
             status = self.always.get(wav, self.always.get("", 0)) or {"429": 429, "500": 500}.get(fault, 200)
+            if self.asked[f"{wav} {text}"] <= self.at_first[1]:
+                status = self.at_first[0]
         time.sleep(self.delay_s + (0.3 if fault == "slow" else 0.0))
         if status != 200:
             retry = {"Retry-After": "0"} if status == 429 else {}
@@ -77,7 +83,20 @@ class ChatServer:
         else:
             with self.lock:
                 self.answered[f"{wav} {text}"] += 1
-            reply(handler, 200, json.dumps(completion(body, wav, text)).encode(), {})
+            reply(handler, 200, json.dumps(self.completion(body, wav, text)).encode(), {})
+
+    def completion(self, body: dict[str, Any], wav: str, text: str) -> dict[str, Any]:
+        """Return an answer that a model could give."""
+        number = int(hashlib.sha256(f"{wav} {text}".encode()).hexdigest()[:6], 16)
+        contents = [
+            self.content or f"The audio contains a sound {number + n}. It ends." for n in range(body.get("n", 1))
+        ]
+        choices = [
+            {"index": n, "finish_reason": self.finish_reason, "message": {"role": "assistant", "content": content}}
+            for n, content in enumerate(contents)
+        ]
+        usage = {"prompt_tokens": 100, "completion_tokens": 7}
+        return {"object": "chat.completion", "choices": choices, "usage": usage}
 
 
 def clip_and_instruction(body: dict[str, Any]) -> tuple[str, str]:
@@ -88,16 +107,6 @@ def clip_and_instruction(body: dict[str, Any]) -> tuple[str, str]:
     (text,) = (part["text"] for part in parts if part["type"] == "text")
     wavs = [part["input_audio"]["data"] for part in parts if part["type"] == "input_audio"]
     return hashlib.sha256(wavs[0].encode()).hexdigest()[:12] if wavs else "", text
-
-
-def completion(body: dict[str, Any], wav: str, text: str) -> dict[str, Any]:
-    """Return an answer that a model could give."""
-    number = int(hashlib.sha256(f"{wav} {text}".encode()).hexdigest()[:6], 16)
-    choices = [
-        {"index": n, "message": {"role": "assistant", "content": f"The audio contains a sound {number + n}. It ends."}}
-        for n in range(body.get("n", 1))
-    ]
-    return {"object": "chat.completion", "choices": choices, "usage": {"prompt_tokens": 100, "completion_tokens": 7}}
 
 
 def reply(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str]) -> None:
