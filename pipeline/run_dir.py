@@ -2,12 +2,13 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import storage
 from pipeline.errors import InputError
+from pipeline.storage import hf
 
 Config = TypeVar("Config")
 RUN_FILE = "run.json"  # the resolved config of the command that an output folder belongs to
@@ -47,16 +48,26 @@ def claim(
             return folder
     except OSError as error:
         raise InputError(flag, out, f"cannot be written: {error}") from None
-    was, now = (_bound(each, config) for each in (with_defaults(storage.read_json(marker), config), current))
-    differing = [
-        f"{name} was {was.get(name)!r}, now {value!r}"
+    stored = storage.read_json(marker)
+    was, now = (_bound(each, config) for each in (with_defaults(stored, config), current))
+    differing = {
+        name: (was.get(name), value)
         for name, value in now.items()
         if name != "out" and was.get(name) != value  # a folder may be moved or copied
-    ]
+    }
     if differing:
-        remedy = "choose another folder, or delete this one to start over"
-        raise InputError(flag, out, f"holds the work of another config ({'; '.join(differing)}); {remedy}")
+        listed = "; ".join(f"{name} was {before!r}, now {value!r}" for name, (before, value) in differing.items())
+        remedy = _remedy(stored, (before for before, _ in differing.values()))
+        raise InputError(flag, out, f"holds the work of another config ({listed}); {remedy}")
     return folder
+
+
+def _remedy(stored: Mapping[str, Any], before: Iterable[Any]) -> str:
+    """Return what to do where some values of a config were others; where all are of a model of the hub, name its commit."""
+    begun = [value for value in stored.values() if isinstance(value, str) and hf.is_name(value)]
+    if all(any(value == name or name.endswith(f"@{value}") for name in begun) for value in before):
+        return f"to go on with the commit of the hub that it began with, give {' and '.join(begun)}"
+    return "choose another folder, or delete this one to start over"
 
 
 def writable(out: str, flag: str = "--out") -> str:

@@ -16,9 +16,10 @@ import pytest
 from pipeline.configs import RECAPTION, SCORE
 from pipeline.dataset import shards
 from pipeline.errors import InputError, JobError
-from pipeline.graph import engine
+from pipeline.graph import caption_graph, engine
 from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
+from pipeline.planning.plan import read_plan
 from pipeline.stages import audit, caption, export, recaption, score, verify
 from pipeline.stages.audit import AuditConfig
 from pipeline.stages.export import ExportConfig
@@ -199,6 +200,22 @@ def test_rows_come_in_order_and_only_a_few_shards_are_worked_ahead() -> None:
     assert len(begun) <= 3 + 2 * (engine.CONCURRENT + 1)
     found.close()
     assert len(begun) <= 3 + 2 * (engine.CONCURRENT + 1)
+
+
+def test_tasks_ask_for_the_memory_that_a_large_shard_takes(
+    ray_session: None, caption_config: CaptionConfig, dataset: str
+) -> None:
+    import ray
+
+    plan = read_plan(dataset)
+    assert plan
+    long = dataclasses.replace(plan, num_clips=1_000, clips_per_shard=512, duration_s=30_000.0)
+    reading, _, writing = caption_graph.build_graph(caption_config, dataset, long, clip_s=10.0)
+    assert isinstance(reading, engine.Tasks) and reading.memory == 512 * 10 * 32_000 * 2
+    assert isinstance(writing, engine.Tasks) and writing.memory == 512 * 30 * 32_000 * 2
+    largest = max(int(node["Resources"]["memory"]) for node in ray.nodes())
+    asked = [engine._memory(engine.Tasks(same, memory)) for memory in (0, 700 * 2**20, 2**60)]
+    assert asked == [engine.TASK_MEMORY, 900 * 2**20, largest], "no node could start the last one"
 
 
 def test_a_gpu_that_is_not_there_is_an_error() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline import run_dir, storage
 from pipeline.configs import CAPTION
+from pipeline.errors import InputError
 from pipeline.graph.caption_config import CaptionConfig, CaptionSpeedConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.graph.run_config import RunConfig
@@ -105,3 +107,15 @@ def test_a_retry_changes_nothing_but_what_its_flags_say() -> None:
 def test_the_encoder_is_compiled_where_it_pays(wanted: str, gpus: float, clips: int, expected: str) -> None:
     config = CaptionConfig(speed=CaptionSpeedConfig(compile=wanted), actors=ActorConfig(max=2, gpus=gpus))  # type: ignore[arg-type]
     assert config.sized(clips).speed.compile == expected
+
+
+def test_a_later_commit_on_the_hub_names_the_commit_to_go_on_with(tmp_path: Path) -> None:
+    begun, now = ("hf:team/model@" + letter * 40 for letter in "ab")
+    config = CaptionConfig(captioner=begun)
+    run_dir.claim(str(tmp_path / "out"), config, {"captioner_revision": "a" * 40})
+    later, revision = dataclasses.replace(config, captioner=now), {"captioner_revision": "b" * 40}
+    with pytest.raises(InputError, match=f"began with, give {begun}$"):
+        run_dir.claim(str(tmp_path / "out"), later, revision)
+    run_dir.claim(str(tmp_path / "out"), config, {"captioner_revision": "a" * 40})
+    with pytest.raises(InputError, match=r"guidance was .* choose another folder"):
+        run_dir.claim(str(tmp_path / "out"), dataclasses.replace(later, guidance=("none",)), revision)

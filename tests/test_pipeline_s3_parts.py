@@ -1,6 +1,7 @@
 """Objects that are too large for one request: moved in parts, whole or not at all, and no part is left behind."""
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,20 @@ def test_what_breaks_in_the_middle_changes_nothing(
         assert proxy.injected and proxy.requests["DELETE"] == 1
     assert storage.read(f"{root}/object") == b"old" and storage.read(f"{root}/source") == large
     assert not left_open(root)
+
+
+@pytest.mark.parametrize("limit", [MIB, 2**30])
+def test_parts_that_come_one_by_one_are_not_held_in_memory(
+    root: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MiB, in one request or in parts of 5 MiB, of which boto3 holds a few."""
+    monkeypatch.setattr(store, "MAX_REQUEST", limit)
+    storage.write_temporary(f"{root}/first", [b"x"])  # boto3 is imported
+    tracemalloc.start()
+    try:
+        storage.write_temporary(f"{root}/one by one", (bytes([i]) * MIB for i in range(64)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50 * MIB
+    assert storage.read(f"{root}/one by one", 9 * MIB - 1, 2) == bytes([8, 9])

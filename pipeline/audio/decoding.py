@@ -54,6 +54,7 @@ REASONS = {
     "too_long": f"there are more than {MAX_DURATION_S} s, or the header states so",
     "out_of_range": f"the part begins at or after the end of the file, or ends more than {MISSING_S} s after it",
     "bad_header": "the header states a sample rate or a number of channels that no audio has",
+    "crashed": "decoding ended its process",
     "timeout": f"decoding took more than {TIMEOUT_S:.0f} s",
 }
 
@@ -82,6 +83,7 @@ def decode(
 
     Raises:
         AudioError: with the reason, when the bytes are not audio that can be used.
+        OSError: when this machine cannot run ffmpeg now: no room for a temporary file, no memory, no descriptors left.
     """
     if not data:
         raise AudioError("empty", "0 bytes")
@@ -225,8 +227,6 @@ def _decode_with_ffmpeg(data: bytes, request: _Request, sndfile_error: str) -> n
             return _read(file, request, stated=0)
     except ffmpeg.Failed as error:
         raise AudioError(error.reason or reason, str(error)) from error
-    except OSError as error:
-        raise AudioError("unreadable", f"no temporary file for ffmpeg: {error.strerror}") from error
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Decode formats that libsndfile does not read (m4a, webm, wma, ...) with an ffmpeg process that can be stopped."""
 
+import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -21,6 +23,11 @@ START = re.compile(  # of containers that libsndfile does not read, or not with 
 FORMATS = (  # no playlists and no lists of files: a clip must not make ffmpeg open others
     "aac,ac3,amr,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,ogg,tta,wav,wv"
 )
+NO_PROGRAM = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.ENOEXEC,
+)  # what starting a file that is no program for this machine gives
 MAX_LOG_BYTES = 2**16  # at the end of ffmpeg's log, that are read
 CUT_SHORT = ("moov atom not found", "partial file", "File ended prematurely")  # in the log on a file that ends early
 
@@ -80,7 +87,7 @@ def decoded(data: bytes, timeout_s: float) -> Iterator[soundfile.SoundFile]:
     Raises:
         Missing: there is no ffmpeg.
         Failed: on leaving; there is no audio, it ends early, or it took too long. The samples read are of no use then.
-        OSError: there is no room for a temporary file.
+        OSError: there is no room for a temporary file, no process can be started, or another one killed ffmpeg.
     """
     with tempfile.NamedTemporaryFile() as file, tempfile.TemporaryFile() as log:
         file.write(data)  # a real file: the index of an mp4 may stand at its end
@@ -128,6 +135,8 @@ def _reading(process: subprocess.Popen[bytes], pipe: IO[bytes], timeout_s: float
 def _check(code: int, log: str) -> None:
     if any(message in log for message in CUT_SHORT):
         raise CutShort(f"ffmpeg: {log[-300:]}")
+    if code == -signal.SIGKILL:  # not by us; most often for lack of memory
+        raise OSError(errno.ENOMEM, "ffmpeg was killed while it decoded")
     if code != 0:
         raise Failed(f"ffmpeg: {log[-300:] or code}")
 
@@ -148,6 +157,8 @@ def _start(name: str, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], IO[bytes
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
     except OSError as error:
+        if error.errno not in NO_PROGRAM:
+            raise
         raise Missing(f"{command[0]} cannot be started ({error.strerror}); {REMEDY}") from error
     assert process.stdout is not None
     return process, process.stdout

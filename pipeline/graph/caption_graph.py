@@ -26,6 +26,7 @@ from pipeline.planning.plan import Plan
 
 log = logging.getLogger(__name__)
 REMEDY = "the shards are kept: the same command goes on with the others, and `pipeline retry` does failed clips again"
+SAMPLE_BYTES = 2  # of a sample; its FLAC, written as audio and as a part of the tar, takes half of that or less
 
 
 def fill(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> None:
@@ -72,12 +73,17 @@ def write_shards(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> 
 def build_graph(config: CaptionConfig, out: str, plan: Plan, clip_s: float) -> list[engine.Tasks | engine.Actors]:
     """Return the steps of the graph; every row that comes out reports one committed shard."""
     make_captioner = partial(captioners.make, folder=out, budget=budget.of_run(config))
+    reader = make_reader(config, out, plan, clip_s)
+    num_clips = min(plan.clips_per_shard, plan.num_clips)
+    seconds = num_clips * plan.duration_s / plan.num_clips  # of a shard, as listed
     return [
-        engine.Tasks(make_reader(config, out, plan, clip_s)),
+        engine.Tasks(reader, memory=num_clips * reader.decoded_samples * SAMPLE_BYTES),
         engine.Actors(
             CaptionActor, (config.sized(plan.num_clips), make_captioner, frame_tagger_of(config)), config.actors
         ),
-        engine.Tasks(partial(write_shard, out=out, plan=plan)),
+        engine.Tasks(
+            partial(write_shard, out=out, plan=plan), memory=round(seconds * audio.SAMPLE_RATE_HZ * SAMPLE_BYTES)
+        ),
     ]
 
 

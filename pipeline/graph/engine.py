@@ -9,7 +9,7 @@ one shard as an Arrow table of one row and returns one. The same steps run on bo
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from pipeline import ray_noise
 from pipeline.errors import InputError, JobError
 from pipeline.graph import failures
 from pipeline.graph.failures import Step
+from pipeline.storage import StoreFault
 from pipeline.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 TASK_CPUS = 0.5  # of a reading or writing task: both wait for the store half the time
 TASK_MEMORY = (
     512 * 2**20
-)  # bytes that Ray sets aside for a task: the samples of a shard, or its audio; it also keeps Ray
-# from running readers inside the actors, which it does with stages that ask for the same
+)  # bytes that Ray sets aside for a task at least: the samples of a shard, or its audio; it also
+# keeps Ray from running readers inside the actors, which it does with stages that ask for the same
+PROCESS_MEMORY = 200 * 2**20  # of these, what a process needs without a shard
 IN_FLIGHT = 4  # shards on their way to an actor or in it
+MAX_FAULTS = 8  # shards in a row that a fault of a store keeps from being done; then the job ends
 CONCURRENT = 2  # shards in an actor: one is decoded while the model works on the other
 
 
@@ -86,6 +89,8 @@ class Tasks:
     """A step without state, on CPUs."""
 
     function: Step
+    memory: int = 0
+    """Bytes that a task holds beside its process, where they are more than those of TASK_MEMORY."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +105,35 @@ class Actors:
 def rows(shards: Iterable[int], *steps: Tasks | Actors, in_process: bool) -> Iterator[dict[str, Any]]:
     """Pass every shard number through the steps and yield the rows that come out, as they are done.
 
+    A shard that a fault of a store keeps from being done is put off to the next run, and the others go on; after MAX_FAULTS
+    such shards in a row the job ends.
+
     Raises:
         InputError: when GPUs are asked for, there is none here, and it is no cluster that could bring some up.
-        JobError: that a step raised, with the number of shards that were done before.
+        JobError: that a step raised, with the number of shards that were done before; the first StoreFault, at the end.
     """
-    numbers, done = list(shards), 0
+    numbers, done, in_a_row = list(shards), 0, 0
+    faults: list[StoreFault] = []
+    if not numbers:
+        return
     try:
-        for batch in (_in_process if in_process else _on_ray)(numbers, steps) if numbers else ():
-            done += len(batch)
-            yield from batch.to_pylist()
+        with closing((_in_process if in_process else _on_ray)(numbers, steps)) as batches:
+            for batch in batches:
+                error = failures.error_of(batch)
+                in_a_row = in_a_row + 1 if error else 0
+                if isinstance(error, StoreFault):
+                    faults.append(error)
+                elif error:
+                    raise error
+                else:
+                    done += len(batch)
+                    yield from batch.to_pylist()
+                if in_a_row == MAX_FAULTS:
+                    break
     except JobError as error:
         raise JobError(f"{error}; {done} of {len(numbers)} shards were done before that") from None
+    if faults:
+        raise JobError(f"{faults[0]}; {done} of {len(numbers)} shards are done")
 
 
 def run_single(
@@ -140,14 +163,14 @@ def run_single(
         raise
 
 
-def _in_process(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa.Table]:
+def _in_process(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Generator[pa.Table]:
     """Yield the results in the order of the shards; every step works in two threads, ahead of the next."""
     batches: Iterator[pa.Table] = (pa.table({"shard": [shard]}) for shard in shards)
     with ExitStack() as stack:
         for step in steps:
             if isinstance(step, Actors):
                 stack.enter_context(_actor_threads(step.config))
-            function = step.function if isinstance(step, Tasks) else step.kind(*step.arguments)
+            function = failures.task(step.function if isinstance(step, Tasks) else step.kind(*step.arguments))
             batches = stack.enter_context(closing(read_ahead(function, batches, CONCURRENT)))
         yield from batches
 
@@ -171,7 +194,7 @@ def _actor_threads(config: ActorConfig) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa.Table]:
+def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Generator[pa.Table]:
     """Yield the results as they are done."""
     import ray.data
 
@@ -181,7 +204,7 @@ def _on_ray(shards: list[int], steps: tuple[Tasks | Actors, ...]) -> Iterator[pa
     for step in steps:
         data = _map_tasks(data, step) if isinstance(step, Tasks) else _map_actors(data, step)
     for batch in data.iter_batches(batch_size=1, batch_format="pyarrow"):
-        yield failures.raised(pa.table(batch))
+        yield pa.table(batch)
 
 
 def _map_tasks(data: "ray.data.Dataset", step: Tasks) -> "ray.data.Dataset":
@@ -190,8 +213,16 @@ def _map_tasks(data: "ray.data.Dataset", step: Tasks) -> "ray.data.Dataset":
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=TASK_CPUS,
-        memory=TASK_MEMORY,
+        memory=_memory(step),
     )
+
+
+def _memory(step: Tasks) -> int:
+    """Return the bytes that Ray sets aside for a task, on a node that has as many, or on the largest."""
+    import ray
+
+    largest = max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    return max(TASK_MEMORY, min(PROCESS_MEMORY + step.memory, largest))
 
 
 def _map_actors(data: "ray.data.Dataset", step: Actors) -> "ray.data.Dataset":

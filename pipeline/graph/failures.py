@@ -11,6 +11,7 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline.errors import InputError, JobError
+from pipeline.storage import fault_of
 
 Step = Callable[[pa.Table], pa.Table]
 FAILURE = "failure"  # column of a row that stands for an error: pickled
@@ -41,11 +42,12 @@ class GuardedActor:
         return _guarded(self.step, table)
 
 
-def raised(table: pa.Table) -> pa.Table:
-    """Return the rows of a graph. Raises the error that one of them stands for."""
-    if FAILURE in table.column_names:
-        raise pickle.loads(table[FAILURE][0].as_py())  # noqa: S301  # of our own workers
-    return table
+def error_of(table: pa.Table) -> InputError | JobError | None:
+    """Return the error that a row of a graph stands for, None for any other row."""
+    if FAILURE not in table.column_names:
+        return None
+    error: InputError | JobError = pickle.loads(table[FAILURE][0].as_py())  # noqa: S301  # of our own workers
+    return error
 
 
 def _raise(error: Exception, _: pa.Table) -> pa.Table:
@@ -58,4 +60,12 @@ def _guarded(step: Step, table: pa.Table) -> pa.Table:
     try:
         return step(table)
     except (InputError, JobError) as error:
-        return pa.table({FAILURE: [pickle.dumps(error)]})
+        return _row(error)
+    except OSError as error:  # of a disk that is full, a process without descriptors, ...
+        if fault := fault_of(error, error.filename or "a file"):
+            return _row(fault)
+        raise
+
+
+def _row(error: InputError | JobError) -> pa.Table:
+    return pa.table({FAILURE: [pickle.dumps(error)]})

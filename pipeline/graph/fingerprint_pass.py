@@ -1,6 +1,7 @@
 """The pass of `caption` that takes the fingerprint of every clip, before any is captioned, where copies are left out."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 
@@ -8,7 +9,7 @@ from pipeline import audio
 from pipeline.audio import fingerprint
 from pipeline.graph import engine
 from pipeline.graph.captioner import ClipFilter
-from pipeline.graph.reader import READERS, Reader
+from pipeline.graph.reader import READERS, ReadClip, Reader
 from pipeline.planning.tables import PlanRow
 from pipeline.progress import Progress
 from pipeline.quality import deduplication
@@ -26,13 +27,13 @@ class Fingerprinter:
         (shard,) = batch["shard"].to_pylist()
         rows = self.reader.plan.read_shard(self.reader.out, shard)
         rows = [row for row in rows if self.clip_filter.passes(row["tags"], row.get("texts") or ())]
-        with ThreadPoolExecutor(READERS) as pool:
-            words = list(filter(None, pool.map(self._words, rows)))
+        with self.reader.reading(shard) as read_clip, ThreadPoolExecutor(READERS) as pool:
+            words = list(filter(None, pool.map(partial(self._words, read_clip), rows)))
         deduplication.write_words(self.reader.out, shard, words)
         return pa.table({"shard": [shard]})
 
-    def _words(self, row: PlanRow) -> deduplication.WordsRow | None:
-        _, found = self.reader.check(row)
+    def _words(self, read_clip: ReadClip, row: PlanRow) -> deduplication.WordsRow | None:
+        _, found = self.reader.check(row, read_clip)
         if found is None:
             return None
         words = fingerprint.compute(found.samples, audio.SAMPLE_RATE_HZ)

@@ -42,7 +42,11 @@ def publish_plan(data: str, draft: PlanDraft) -> Plan:
 
 
 def extend_plan(data: str, plan: Plan, rows: list[PlanRow], reasons: dict[str, int]) -> Plan:
-    """Publish new shards for clips that are tried again; return the new plan."""
+    """Publish new shards for clips that are tried again; return the new plan.
+
+    Raises:
+        InputError: when another retry extended the plan at the same time; the plan holds that one.
+    """
     number = len(plan.retries) + 1
     new_shards = list(cut(rows, plan.clips_per_shard, plan.made_from.max_shard_mb, itemgetter(*WEIGHED)))
     keys = [[row["key"] for row in shard] for shard in new_shards]
@@ -57,6 +61,13 @@ def extend_plan(data: str, plan: Plan, rows: list[PlanRow], reasons: dict[str, i
     for shard in new_shards:
         tables.add({name: [row.get(name) for row in shard] for name in tables.schema.names})
     tables.publish(data, retry.hash)
-    plan = dataclasses.replace(plan, retries=(*plan.retries, retry))
-    storage.publish_json(storage.join(data, PLAN_FILE), plan.to_json())
-    return plan
+    decision, marker = storage.join(data, plan_tables.retry_name(plan.hash, number)), storage.join(data, PLAN_FILE)
+    if not storage.create(decision, storage.json_bytes(retry.to_json())):
+        retry = Retry.from_json(storage.read_json(decision))
+    extended = dataclasses.replace(plan, retries=(*plan.retries, retry))
+    if len(storage.read_json(marker)["retries"]) < number:  # also where the retry that was decided on died before this
+        storage.publish_json(marker, extended.to_json())
+    if retry.reasons != reasons or retry.num_clips != len(rows):
+        remedy = f"another retry, of {', '.join(retry.reasons)}, was planned at the same time; start again"
+        raise errors.InputError("--reason", list(reasons), f"{remedy} to finish it and go on with these")
+    return extended

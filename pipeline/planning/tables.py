@@ -189,5 +189,10 @@ def _name(plan_hash: str, number: int) -> str:
     return storage.join(FOLDER, _folder(plan_hash), f"{number:05d}.parquet")
 
 
+def retry_name(plan_hash: str, number: int) -> str:
+    """Return the name of the file that decides which retry, counted from 1, extends a plan: the first that is created."""
+    return storage.join(FOLDER, _folder(plan_hash), f"retry-{number:05d}.json")
+
+
 def _folder(plan_hash: str) -> str:
     return plan_hash[:16]

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ def key(ytid: str, start_s: float, end_s: float) -> str:
 
 
 def slug(name: str) -> str:
-    """Make a key of any other id: letters, digits, `-` and `_` stay, the rest becomes `_`."""
-    return re.sub(r"[^\w-]+", "_", name)
+    """Make a key of any other id: letters, also accented, digits, `-` and `_` stay, the rest becomes `_`."""
+    return re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", name))
 
 
 def is_segments(text: str) -> bool:

@@ -1,5 +1,6 @@
 """Clips of packed audio, from the JSON of a sample or the row of a Parquet file."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,14 +26,14 @@ def packed_clip(uri: str, name: str, fields: Mapping[str, Any], options: Options
     renamed = columns.renamed(fields, options.columns)
     labels = first(renamed, columns.ROLES["labels"], without=MID_STARTS)
     mids = [label for label in _list(renamed.get("mids") or renamed.get("labels")) if label.startswith(MID_STARTS)]
-    youtube = next((text_of(renamed[column]) for column in columns.ROLES["youtube"] if renamed.get(column)), "")
+    youtube = next(filter(None, (text_of(renamed.get(column)) for column in columns.ROLES["youtube"])), "")
     start_s, end_s = times(renamed)
     key = f"Y{audioset.slug(youtube)}" if youtube else key_of(name)
     if youtube and start_s is not None:
         key = key_of(f"{key}_{round(start_s * 1000)}" + (f"_{round(end_s * 1000)}" if end_s else ""))
     if options.prefix and not youtube:
         key = key_of(f"{options.prefix}_{key}")
-    links = " ".join(text_of(renamed[column]) for column in LINKS if renamed.get(column))
+    links = " ".join(filter(None, (text_of(renamed.get(column)) for column in LINKS)))
     return Clip(
         key=key,
         uri=uri,
@@ -79,6 +80,7 @@ def _list(value: Any) -> list[str]:
 
 def _seconds(value: Any) -> float | None:
     try:
-        return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        seconds = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return seconds if math.isfinite(seconds) else None

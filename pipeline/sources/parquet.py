@@ -34,10 +34,10 @@ def list_parquet(uri: str, stats: ListingStats, options: Options) -> Iterator[Cl
     """
     try:
         file = storage.open_parquet(uri)
-    except FileNotFoundError:
+    except (FileNotFoundError, storage.StoreFault):
         raise
     except (pa.ArrowException, OSError):
-        storage.read_start(uri, 1)  # raises where it is the store that fails, not the bytes
+        storage.read_start(uri, 1)  # raises where it is the disk that fails, not the bytes
         stats.read["damaged files"] += 1
         yield damaged(uri, "", "unreadable: no Parquet file, or its footer is damaged")
         return
@@ -102,6 +102,8 @@ def _rows(uri: str, file: pq.ParquetFile, names: list[str], stats: ListingStats)
     for group in range(file.num_row_groups):
         try:
             rows = file.read_row_group(group, columns=names).to_pylist()
+        except storage.StoreFault:
+            raise
         except (pa.ArrowException, OSError):
             storage.read_start(uri, 1)
             stats.read["damaged row groups"] += 1
@@ -146,14 +148,14 @@ def _note_columns(uri: str, names: Iterable[str], audio: str, stats: ListingStat
 
 def _identity(row: int, key: str, fields: Fields, path: str) -> tuple[object, ...]:
     """Return a value that only the rows of one clip share; without an id, or without start and path, only this row."""
-    has_id = any(fields.get(column) for column in ID_COLUMNS)
+    has_id = any(text_of(fields.get(column)) for column in ID_COLUMNS)
     start_s = times(fields)[0]
     return (key, start_s, path) if has_id and (start_s is not None or path) else (row,)
 
 
 def _row_id(uri: str, row: int, fields: Fields, path: str) -> str:
     plain = columns.lowered(fields)
-    row_id = next((text_of(plain[column]) for column in ID_COLUMNS if plain.get(column)), "")
+    row_id = next(filter(None, (text_of(plain.get(column)) for column in ID_COLUMNS)), "")
     return row_id or path or f"{uri.rpartition('/')[2].removesuffix('.parquet')}_{row}"
 
 

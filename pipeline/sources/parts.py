@@ -106,7 +106,7 @@ def _inside(uri: str, path: str, fold: str, label: str, depth: int) -> Iterator[
     if official := list(_official(uri, path, names)) or list(_split_tables(uri, path, names)):
         yield from official
         return
-    folders = [name for name in names if _may_be_folder(name) and storage.is_folder(storage.join(uri, name))]
+    folders = _folders(uri, names)
     if any(suffix_of(name) for name in names) or not folders:
         yield Part(uri=uri, kind="folder", name=path, fold=fold, label=label, folders=tuple(folders))
     for name in folders if depth else ():
@@ -135,6 +135,14 @@ def _split_tables(uri: str, path: str, names: list[str]) -> Iterator[Part]:
         split, sign, end = name.lower().partition(".")
         if sign and split in SPLITS and KINDS.get(f".{end.removesuffix('.gz')}") in ("table", "json"):
             yield _file(storage.join(uri, name), path + name, split)
+
+
+def _folders(uri: str, names: list[str]) -> list[str]:
+    """Return which of the names in a folder are folders; one listing rules out the files, however many there are."""
+    if not (candidates := [name for name in names if _may_be_folder(name)]):
+        return []
+    files = {name for name, _ in storage.file_sizes(uri)}
+    return [name for name in candidates if name not in files and storage.is_folder(storage.join(uri, name))]
 
 
 def _may_be_folder(name: str) -> bool:

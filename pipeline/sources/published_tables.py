@@ -54,7 +54,7 @@ def list_wavcaps(uri: str, rows: Iterable[Row], stats: ListingStats, captions: s
     `captions` names the field with the texts: Freesound's and BBC's parts also have the raw `description`.
     """
     folder, _, table = uri.rpartition("/")
-    files = AudioFolder(folder, table)
+    files = AudioFolder(folder, table, stats)
     stats.columns |= {"file": "id", "captions": captions, "source": "href"}
     for line, fields in rows:
         stats.read["rows"] += 1
@@ -76,7 +76,7 @@ def list_macs(uri: str, stats: ListingStats) -> Iterator[Clip]:
     """Yield the clips of MACS.yaml; its tags are those that at least half of a clip's annotators gave."""
     import yaml  # here: nothing else reads YAML
 
-    files = AudioFolder(uri.rpartition("/")[0])
+    files = AudioFolder(uri.rpartition("/")[0], "", stats)
     stats.columns |= {"file": "filename", "captions": "sentence", "labels": "tags"}
     try:
         listed = yaml.load(storage.read_text(uri), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 both are safe

@@ -1,5 +1,10 @@
-"""The location of a clip's audio -> its bytes, and its samples."""
+"""The location of a clip's audio -> its bytes, and its samples.
 
+The faults of a file are AudioErrors. Those of a store, a disk or this machine pass: they are a StoreFault, which ends a
+command with exit code 1, and no outcome of a clip.
+"""
+
+import unicodedata
 from functools import lru_cache
 from threading import Lock
 from typing import NamedTuple
@@ -59,11 +64,19 @@ def read_encoded(location: AudioLocation) -> bytes:
 
 
 def _decoded(data: bytes, location: AudioLocation, sample_rate_hz: int) -> np.ndarray:
-    return audio.decode(data, sample_rate_hz, start_s=location.cut_start_s, end_s=location.cut_end_s)
+    try:
+        return audio.decode(data, sample_rate_hz, start_s=location.cut_start_s, end_s=location.cut_end_s)
+    except OSError as error:  # no room for a temporary file, no process, no pipe
+        raise storage.fault_of(error, location.uri) or error from error
 
 
 def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> bytes:
-    """Read the encoded audio of a clip; the arguments are fields of `AudioLocation`. Raises AudioError with the reason."""
+    """Read the encoded audio of a clip; the arguments are fields of `AudioLocation`.
+
+    Raises:
+        AudioError: with the reason, when the file is absent, is too large, or cannot be read for its own fault.
+        StoreFault: naming the file, when its store, its disk or this machine is at fault.
+    """
     if fault:
         reason, _, detail = fault.partition(": ")
         raise audio.AudioError(reason, detail)
@@ -78,14 +91,24 @@ def read_bytes(uri: str, offset: int = -1, size: int = -1, fault: str = "") -> b
         if data and len(data) > audio.MAX_BYTES:
             raise storage.TooLarge(f"{len(data)} bytes")
     except FileNotFoundError as error:
+        if uri != (stored := _stored_name(uri)):
+            return read_bytes(stored, offset, size)
         raise audio.AudioError("missing", str(error)) from error
     except storage.TooLarge as error:
         raise audio.AudioError("too_large", str(error)) from error
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and (passing := storage.fault_of(error, uri)):
+            raise passing from error
         raise audio.AudioError("unreadable", str(error)) from error
     if data is None:
         raise audio.AudioError("missing", f"row {offset} of {uri} has no audio")
     return data
+
+
+def _stored_name(uri: str) -> str:
+    """Return the other spelling of a name with accents where that is there: macOS takes them off their letters (NFD)."""
+    spellings = (unicodedata.normalize(form, uri) for form in ("NFC", "NFD"))
+    return next((name for name in spellings if name != uri and storage.exists(name)), uri)
 
 
 _recording_lock = Lock()

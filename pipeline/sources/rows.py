@@ -20,6 +20,7 @@ COMMENT = "#"
 DELIMITERS = ",;\t"
 AUDIO_NAME = re.compile(r"\S.*\.(\w{2,5})$")
 ID_NAME = re.compile(r"(?=\S*\d)\S+")  # a cell that may name a clip where file names have no suffix
+csv.field_size_limit(2**26)  # characters; of a process. A longer cell takes in the rest of a table: its quote is open
 Fields = dict[str, Any]  # one row: column or JSON key -> a cell, or any JSON value
 
 
@@ -49,8 +50,8 @@ class Delimited(NamedTuple):
 def delimited(uri: str, stats: ListingStats) -> Iterator[Delimited]:
     """Open a table whose cells are separated by commas, semicolons or tabs, as its name or its first line shows.
 
-    Rows of empty cells are counted as skipped. Raises ListingError, at once or while records are read, for text that is
-    not UTF-8 and for a quote that takes in other rows.
+    Rows of empty cells and lines that begin with # are counted as skipped. Raises ListingError, at once or while records
+    are read, for text that is not UTF-8 and for a quote that takes in other rows.
     """
     with _text(uri) as text:
         lines = _lines(uri, text)
@@ -128,10 +129,11 @@ def _not_utf8(uri: str) -> ListingError:
 
 
 class _LineRecorder:
-    """Passes lines on to the CSV reader, and keeps those of the record that is being read."""
+    """Passes lines on to the CSV reader, but for comments between records; keeps those of the record that is being read."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.lines = lines
+        self.comments = 0  # before that record
         self.kept: list[str] = []
 
     def __iter__(self) -> "_LineRecorder":
@@ -139,12 +141,16 @@ class _LineRecorder:
 
     def __next__(self) -> str:
         line = next(self.lines)
+        while line.startswith(COMMENT) and not self.kept:
+            self.comments += 1
+            line = next(self.lines)
         self.kept.append(line)
         return line
 
-    def take(self) -> list[str]:
-        kept, self.kept = self.kept, []
-        return kept
+    def take(self) -> tuple[int, list[str]]:
+        comments, kept = self.comments, self.kept
+        self.comments, self.kept = 0, []
+        return comments, kept
 
 
 def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats: ListingStats) -> Iterator[Record]:
@@ -153,7 +159,9 @@ def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats:
     line, record_lines, width = before + 1, [""], 0
     try:
         for cells in reader:
-            record_lines = recorder.take()
+            comments, record_lines = recorder.take()
+            stats.skip("rows", "comment", comments)
+            line += comments
             if any(map(str.strip, cells)):
                 if len(record_lines) > 1:
                     _check_quoted(uri, line, record_lines, delimiter, width or len(cells))
@@ -166,8 +174,11 @@ def _records(uri: str, lines: Iterator[str], delimiter: str, before: int, stats:
                 stats.skip("rows", "blank row", int(width > 0))
             line += len(record_lines)
     except csv.Error as error:
-        record_lines = recorder.take()
-        raise ListingError(uri, line + _quoted_line(record_lines), f"{error}; is a quote left open there?") from None
+        comments, record_lines = recorder.take()
+        raise ListingError(
+            uri, line + comments + _quoted_line(record_lines), f"{error}; is a quote left open there?"
+        ) from None
+    stats.skip("rows", "comment", recorder.comments)
     _check_closed(uri, line - len(record_lines), record_lines, delimiter)
 
 

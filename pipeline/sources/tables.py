@@ -5,6 +5,7 @@ Freesound): then they are times in that recording, and the file holds just the c
 """
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -37,7 +38,7 @@ class RowReader:
 
     def __init__(self, uri: str, stats: ListingStats, options: Options) -> None:
         self.uri, self.stats, self.options = uri, stats, options
-        self.files = AudioFolder(*uri.rpartition("/")[::2])
+        self.files = AudioFolder(*uri.rpartition("/")[::2], stats)
         self.locate: Callable[[Mapping[str, Any]], str] | None = None  # row -> URI of its audio, in published layouts
         self.names: dict[str, str] = {}  # {mid: display name}, where a table has only ids
         self.label_separator = LABEL_SEPARATOR
@@ -173,12 +174,15 @@ def distinct(clips: Iterable[Clip]) -> Iterator[Clip]:
 
 def number(uri: str, line: int, name: str, value: Any) -> float:
     """Return a time in seconds; 0 for an empty cell. Raises ListingError naming the column and the value."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if not text_of(value):
         return 0.0
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ListingError(uri, line, f"{name} is {value!r}, and must be a number of seconds") from None
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.inf
+    if math.isinf(seconds):
+        raise ListingError(uri, line, f"{name} is {value!r}, and must be a number of seconds")
+    return 0.0 if math.isnan(seconds) else seconds
 
 
 def numbered(fields: Mapping[str, Any]) -> list[str]:
@@ -187,8 +191,8 @@ def numbered(fields: Mapping[str, Any]) -> list[str]:
 
 
 def text_of(value: Any) -> str:
-    """Return a cell as text, '' for none."""
-    return "" if value is None else str(value).strip()
+    """Return a cell as text, '' for none and for the NaN that pandas writes in its place."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _timed(key: str, start_s: float, end_s: float) -> str:

@@ -61,7 +61,7 @@ def list_tar(uri: str, stats: ListingStats, options: Options) -> list[Clip]:
 
 
 class _ForwardStream:
-    """A stream in which tarfile may skip forward. Keeps the last block that was read, to check the end of the tar."""
+    """A stream in which tarfile skips forward. Keeps the last block that was read, to check the end of the tar."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.position, self.last = stream, 0, b""
@@ -71,10 +71,9 @@ class _ForwardStream:
 
     def seek(self, position: int, whence: int = 0) -> int:
         assert whence == 0 and position >= self.position, (position, self.position)
-        if self.stream.seekable():  # a file on disk; of an object, requests for many short ranges would take longer
-            self.position = self.stream.seek(position)
-        while self.position < position and (skipped := self.stream.read(min(position - self.position, 2**20))):
-            self.position += len(skipped)
+        self.position = self.stream.seek(
+            position
+        )  # of an object, within a buffer or to the next one: no short requests
         return self.position
 
     def read(self, size: int) -> bytes:

@@ -53,7 +53,7 @@ class YoutubeTable:
     def __init__(self, uri: str, stats: ListingStats, options: Options) -> None:
         self.uri, self.stats, self.options = uri, stats, options
         self.folder, _, self.name = uri.rpartition("/")
-        self.files = AudioFolder(self.folder, self.name)
+        self.files = AudioFolder(self.folder, self.name, stats)
         self.names: dict[str, str] = {}  # {mid: display name}
 
     def clip(self, segment: audioset.Segment, **fields: Any) -> Clip:

@@ -2,13 +2,13 @@
 
 The shards that are there stay as they are. The plan grows by shards of the clips that failed for one of the reasons, in plan
 order; from then on a clip counts as it ended last. Shards of the plan that are not committed are written first. An
-interrupted retry goes on with the same command, or with `caption`.
+interrupted retry goes on with the same command, or with `caption`; one for other reasons finishes it first.
 """
 
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from pipeline.graph import caption_graph, captioner_name, captioners, frame_tagg
 from pipeline.graph.caption_config import CaptionConfig, check_fields
 from pipeline.graph.engine import ActorConfig
 from pipeline.graph.run_config import RunConfig, read_run_config
-from pipeline.planning.plan import Plan, read_plan
+from pipeline.planning.plan import Plan, Retry, read_plan
 from pipeline.planning.publish import extend_plan
 from pipeline.planning.tables import PlanRow
 
@@ -79,15 +79,24 @@ def run(config: RetryConfig) -> None:
     if [fingerprint_table.revision(uri) for uri in config.fingerprints] != plan.made_from.fingerprints:
         remedy = "the dataset was made with others; give the same tables"
         raise InputError("--fingerprints", config.fingerprints, remedy)
-    if not _has_begun(data, plan):
-        caption_graph.write_shards(caption_config, data, plan, info.clip_s)
-        plan = _extend(config, data, plan, caption_config)
+    begun = _begun(data, plan)
+    if begun:
+        log.info(
+            "retry: first the %d clips (%s) of the retry that is not finished", begun.num_clips, _list(begun.reasons)
+        )
+    caption_graph.write_shards(caption_config, data, plan, info.clip_s)
+    plan = _extend(config, data, plan, caption_config, begun)
     caption_graph.fill(caption_config, data, plan, info.clip_s)
 
 
-def _has_begun(data: str, plan: Plan) -> bool:
-    """Return whether an earlier retry is planned and not written yet."""
-    return any(shard >= plan.num_shards for shard in plan.missing(data))
+def _begun(data: str, plan: Plan) -> Retry | None:
+    """Return the last retry when shards of retries are planned and not written yet."""
+    missing = plan.missing(data)
+    return plan.retries[-1] if missing and missing[-1] >= plan.num_shards else None
+
+
+def _list(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common())
 
 
 def _restore(config: RetryConfig, run_config: RunConfig[CaptionConfig], plan: Plan) -> CaptionConfig:
@@ -110,13 +119,19 @@ def _restore(config: RetryConfig, run_config: RunConfig[CaptionConfig], plan: Pl
     )
 
 
-def _extend(config: RetryConfig, data: str, plan: Plan, caption_config: CaptionConfig) -> Plan:
-    """Add shards for the clips whose last outcome is a failure for one of the reasons."""
+def _extend(config: RetryConfig, data: str, plan: Plan, caption_config: CaptionConfig, begun: Retry | None) -> Plan:
+    """Add shards for the clips whose last outcome is a failure for one of the reasons, but for those of `begun`.
+
+    An interrupted command that goes on finds its own clips there; one with other reasons adds the clips that are left.
+    """
     failures = _last_failures(data, plan.shards)
     chosen = {key: failure for key, failure in failures.items() if failure.reason in config.reason}
+    if begun:
+        chosen = {key: failure for key, failure in chosen.items() if failure.shard < begun.first_shard}
+        if not chosen:
+            return plan
     if not chosen:
-        reasons = Counter(failure.reason for failure in failures.values())
-        have = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "none"
+        have = _list(Counter(failure.reason for failure in failures.values())) or "none"
         raise InputError("--reason", config.reason, f"no clip failed so; the failed ones: {have}")
     rows = [
         row
@@ -127,7 +142,7 @@ def _extend(config: RetryConfig, data: str, plan: Plan, caption_config: CaptionC
     ]
     _find_again(rows, caption_config, plan.listed_all)
     counts = Counter(chosen[row["key"]].reason for row in rows)
-    log.info("retry: %d clips (%s)", len(rows), ", ".join(f"{reason} {n}" for reason, n in counts.most_common()))
+    log.info("retry: %d clips (%s)", len(rows), _list(counts))
     return extend_plan(data, plan, rows, dict(counts))
 
 

@@ -1,14 +1,14 @@
 """Files on local disk and at s3://, gs:// and hf:// URIs; hf:// is for reading only. No other package knows a URI scheme.
 
 A published name always holds a complete file. On disk a file is written under a temporary name and then renamed. An object
-store replaces an object in one request. Temporary faults of a remote store are retried; an OSError means that the
+store replaces an object in one request. Temporary faults of a remote store are retried; a StoreFault means that the
 fault stayed.
 
     files.py        list, read, publish, create, move, remove
     formats.py      JSON, text and Parquet
     arrow.py        Arrow's filesystems, which read the remote stores
     s3.py           what Arrow's S3 filesystem lacks, through boto3
-    retrying.py     with_retries
+    retrying.py     with_retries, and StoreFault: what stays of a fault of a store
     hf.py           models of transformers by name
     read_ahead.py   results of a function in order, computed ahead in threads
 
@@ -49,12 +49,15 @@ from pipeline.storage.formats import (
     read_text,
     table_bytes,
 )
+from pipeline.storage.retrying import StoreFault, fault_of
 
 __all__ = [
+    "StoreFault",
     "TooLarge",
     "check_writable",
     "create",
     "exists",
+    "fault_of",
     "file_sizes",
     "is_folder",
     "join",

@@ -2,12 +2,14 @@
 
 import io
 from functools import lru_cache
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipeline.storage.retrying import with_retries
 
+BUFFER_BYTES = 2**20  # of a file that is read from its beginning
 LOCAL = pafs.LocalFileSystem()
 
 
@@ -41,8 +43,13 @@ def connect(root: str) -> pafs.FileSystem:
 
 
 def open_random_access(filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
-    """Open a remote file to read ranges of it; reads are retried, so an error that remains is the file's own."""
+    """Open a remote file for Arrow to read ranges of it; reads are retried, and what stays of a fault is a StoreFault."""
     return pa.PythonFile(_RetryingFile(filesystem, path), mode="r")
+
+
+def open_buffered(filesystem: pafs.FileSystem, path: str) -> BinaryIO:
+    """Open a remote file to read it from the beginning; reads are retried as those of `open_random_access`."""
+    return io.BufferedReader(_RetryingFile(filesystem, path), BUFFER_BYTES)
 
 
 def read_range(filesystem: pafs.FileSystem, path: str, offset: int, size: int | None, max_bytes: int | None) -> bytes:
@@ -92,6 +99,11 @@ class _RetryingFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         self.offset = offset + (0, self.offset, self.file.size())[whence]
         return self.offset
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def read(self, size: int = -1) -> bytes:
         rest = max(0, self.file.size() - self.offset)

@@ -1,6 +1,7 @@
 """List, read and publish whole files on local disk, s3://, gs:// and hf:// (hf:// for reading only)."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from typing import BinaryIO
 import pyarrow.fs as pafs
 
 from pipeline.storage import s3
-from pipeline.storage.arrow import LOCAL, check_size, locate, read_range
+from pipeline.storage.arrow import LOCAL, check_size, locate, open_buffered, read_range
 from pipeline.storage.retrying import with_retries
 
 Buffer = bytes | memoryview
@@ -126,7 +127,7 @@ def open_stream(uri: str) -> Iterator[BinaryIO]:
         with open(path, "rb") as local:
             yield local
     else:
-        with with_retries(filesystem.open_input_stream, path, buffer_size=2**20) as remote:
+        with open_buffered(filesystem, path) as remote:
             yield remote
 
 
@@ -141,8 +142,17 @@ def publish(uri: str, *parts: Buffer) -> None:
 
 
 def write_temporary(uri: str, parts: Iterable[Buffer]) -> None:
-    """Write a file that nobody reads before this returns, and that is not needed after a crash."""
+    """Write a file that nobody reads before this returns, and that is not needed after a crash.
+
+    The parts are not held in memory, except on their way to gs://.
+    """
     filesystem, path = locate(uri)
+    if uri.startswith("s3://"):
+        with tempfile.NamedTemporaryFile() as spool:  # parts may come one by one, and be more than memory holds
+            spool.writelines(parts)
+            spool.flush()
+            s3.put_file(path, spool.name)
+        return
     if filesystem is not LOCAL:
         _store(uri, parts)
         return

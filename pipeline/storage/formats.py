@@ -11,15 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.storage.arrow import LOCAL, locate, open_random_access
-from pipeline.storage.files import publish, read
-from pipeline.storage.retrying import with_retries
+from pipeline.storage.files import open_stream, publish, read
 
 
 @contextmanager
 def open_text(uri: str, errors: str = "strict") -> Iterator[TextIO]:
     """Open UTF-8 text as a stream, with or without a byte order mark; a name that ends in .gz is decompressed."""
-    filesystem, path = locate(uri)
-    with with_retries(filesystem.open_input_file, path) as file:
+    with open_stream(uri) as file:
         contents = gzip.GzipFile(fileobj=file) if uri.endswith(".gz") else file
         yield io.TextIOWrapper(contents, encoding="utf-8-sig", errors=errors, newline="")
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.storage.formats import read_json
+from pipeline.storage.retrying import with_retries
 
 PREFIX = "hf:"
 CONFIG_FILE = "config.json"
@@ -54,7 +55,8 @@ def find(name: str, flag: str) -> HfModel:
     import huggingface_hub
 
     try:
-        config = Path(huggingface_hub.hf_hub_download(repository, CONFIG_FILE, revision=commit or None))
+        download = huggingface_hub.hf_hub_download
+        config = Path(with_retries(download, repository, CONFIG_FILE, revision=commit or None))
     except (OSError, ValueError) as error:
         raise InputError(flag, name, _not_there(error)) from None
     return HfModel(repository, config.parent.name, _model_type(config, name, flag))
@@ -71,9 +73,8 @@ def fetch(model: HfModel, patterns: Sequence[str], flag: str) -> Path:
     import huggingface_hub
 
     try:
-        return Path(
-            huggingface_hub.snapshot_download(model.location, revision=model.commit, allow_patterns=[*patterns])
-        )
+        download = huggingface_hub.snapshot_download
+        return Path(with_retries(download, model.location, revision=model.commit, allow_patterns=[*patterns]))
     except (OSError, ValueError) as error:
         raise InputError(flag, model.name, _not_there(error)) from None
 

@@ -36,6 +36,11 @@ def put(path: str, data: bytes) -> None:
         with_retries(_upload_parts, path, data)
 
 
+def put_file(path: str, file: str) -> None:
+    """Store a local file of any size as an object; it is not held in memory. Raises OSError when the store refuses it."""
+    with_retries(_call, "upload_file", path, Filename=file, Config=_multipart_config())
+
+
 def create(path: str, data: bytes) -> bool:
     """Store an object of at most 5 GiB unless its name exists; return whether the object there now holds `data`.
 
@@ -98,7 +103,10 @@ def _pages(folder: str, **options: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _delete(bucket: str, keys: list[str]) -> None:
     with _errors_named(bucket):
-        _client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
+        objects = [{"Key": key} for key in keys]
+        answer = _client().delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+    for fault in answer.get("Errors", []):  # of single objects, in an answer of status 200
+        raise OSError(f"s3://{bucket}/{fault['Key']} cannot be deleted: {fault['Code']} {fault.get('Message', '')}")
 
 
 def _upload_parts(path: str, data: bytes) -> None:

@@ -2,11 +2,13 @@
 
     python -m tests.support.faults --target http://127.0.0.1:5000 --port 5001 --share 0.05     # prints its counts on SIGTERM
 
-What may happen to a request; all but `lost` and `conflict` happen unless `kinds` names others:
+What may happen to a request; those of MORE and REFUSALS happen only when `kinds` names them:
 
     internal   the answer is 500 InternalError, nothing reaches the store
     slow_down  the answer is 503 SlowDown, nothing reaches the store
     conflict   the answer is 409 ConditionalRequestConflict, nothing reaches the store; only to a conditional put
+    expired    the answer is 400 ExpiredToken, nothing reaches the store
+    kept       the answer is 200, and states an InternalError for each object; only to a request that deletes objects
     reset      the connection is reset without an answer, nothing reaches the store
     truncated  the true status and headers, a part of the body, then a reset; only where the answer has a body
     lost       the store does what was asked, then the connection is reset without an answer
@@ -16,6 +18,7 @@ import argparse
 import http.client
 import json
 import random
+import re
 import signal
 import socket
 import struct
@@ -32,15 +35,17 @@ ERRORS = {
     "internal": (500, "InternalError"),
     "slow_down": (503, "SlowDown"),
     "conflict": (409, "ConditionalRequestConflict"),
+    "expired": (400, "ExpiredToken"),
 }
 KINDS = ("internal", "slow_down", "reset", "truncated")
 MORE = ("lost", "conflict")  # those that happen only when asked for
+REFUSALS = ("expired", "kept")  # likewise; clients give up on them
 
 
 class FaultyProxy(ThreadingHTTPServer):
     """Serves on a local port (0: a free one). `injected` counts faults by (kind, method), `requests` all by method.
 
-    Every answer begins `delay_s` late.
+    Every answer begins `delay_s` late. Requests without `only` in their path are never broken.
     """
 
     request_queue_size = 128  # connections that wait to be taken
@@ -53,8 +58,10 @@ class FaultyProxy(ThreadingHTTPServer):
         kinds: Sequence[str] = KINDS,
         port: int = 0,
         delay_s: float = 0.0,
+        only: str = "",
     ):
         self.target, self.share, self.kinds, self.delay_s = urlsplit(target).netloc, share, kinds, delay_s
+        self.only = only
         self.injected, self.requests = Counter[tuple[str, str]](), Counter[str]()
         self.random, self.lock = random.Random(seed), threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
@@ -71,12 +78,12 @@ class FaultyProxy(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self.close_request(request)  # no farewell first: a reset is all that the client gets to see
 
-    def draw(self, method: str, unfit: set[str]) -> tuple[str, float]:
+    def draw(self, method: str, path: str, unfit: set[str]) -> tuple[str, float]:
         """Decide what happens to a request: the kind of fault, "" for none, and what part of a body to send."""
         kinds = [kind for kind in self.kinds if kind not in unfit]
         with self.lock:
             self.requests[method] += 1
-            if not kinds or self.random.random() >= self.share:
+            if not kinds or self.only not in path or self.random.random() >= self.share:
                 return "", 1.0
             kind, part = self.random.choice(kinds), self.random.random()
             self.injected[kind, method] += 1
@@ -100,16 +107,22 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.server.delay_s)
         with_body = self.command in ("GET", "POST") or "x-amz-copy-source" in self.headers
         unfit = (set() if with_body else {"truncated"}) | (set() if "If-None-Match" in self.headers else {"conflict"})
-        kind, part = self.server.draw(self.command, unfit)
+        unfit |= set() if self.path.endswith("?delete") else {"kept"}
+        kind, part = self.server.draw(self.command, self.path, unfit)
         if kind in ERRORS:
             status, code = ERRORS[kind]
             body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>injected</Message></Error>'.encode()
             self.answer(status, code, {"Content-Type": "application/xml", "Content-Length": str(len(body))}, body)
+        elif kind == "kept":
+            keys = re.findall(rb"<Key>.*?</Key>", sent)
+            faults = b"".join(b"<Error>" + key + b"<Code>InternalError</Code></Error>" for key in keys)
+            body = b'<?xml version="1.0"?><DeleteResult>' + faults + b"</DeleteResult>"
+            self.answer(200, "OK", {"Content-Type": "application/xml", "Content-Length": str(len(body))}, body)
         elif kind != "reset":
             status, reason, headers, body = self.forward(sent)
             if not kind or (kind == "truncated" and body):  # an empty body cannot be cut: a reset it is
                 self.answer(status, reason, headers, body[: int(part * len(body))])
-        if kind not in ("", *ERRORS):
+        if kind not in ("", "kept", *ERRORS):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, no FIN
             self.close_connection = True
 
@@ -160,7 +173,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     for name, default in (("--target", "http://127.0.0.1:5000"), ("--port", 0), ("--share", 0.05), ("--seed", 0)):
         parser.add_argument(name, type=type(default), default=default)
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, *MORE))
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=(*KINDS, *MORE, *REFUSALS))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads that could get it
     with FaultyProxy(**vars(parser.parse_args())) as proxy:
         print(proxy.endpoint, flush=True)

@@ -11,9 +11,9 @@ COMMIT = "c" * 40
 
 
 class Hub:
-    """A server on a free local port; `files` holds what was committed to its one repository, team/model."""
+    """A server on a local port (0: a free one); `files` holds what was committed to its one repository, team/model."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.files: dict[str, bytes] = {}
         hub = self
 
@@ -68,7 +68,7 @@ class Hub:
 
             do_HEAD = do_GET
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self) -> Self:

@@ -84,9 +84,9 @@ def fill(rows: Rows, requests: list[ClipRequest], cache: CacheConfig) -> Filled:
 
 def read(location: Location, cache: CacheConfig) -> Samples:
     """Read and decode one clip. Raises AudioError with the reason when it cannot be used."""
-    if isinstance(location, Clip):
-        return sources.read_samples(location)
     try:
+        if isinstance(location, Clip):
+            return sources.read_samples(location)
         data = _bytes(location, cache)
     except OSError as error:
         raise audio.AudioError("unreadable", str(error)) from error
