@@ -2,6 +2,7 @@
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -43,6 +44,11 @@ def connect(root: str) -> pafs.FileSystem:
 def open_random_access(filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
     """Open a remote file to read ranges of it; reads are retried, so an error that remains is the file's own."""
     return pa.PythonFile(_RetryingFile(filesystem, path), mode="r")
+
+
+def open_blocks(filesystem: pafs.FileSystem, path: str, block_bytes: int) -> io.BufferedReader:
+    """Open a remote file to read small pieces of it, of which a block is read at a time; reads are retried."""
+    return io.BufferedReader(_RetryingFile(filesystem, path), block_bytes)
 
 
 def read_range(filesystem: pafs.FileSystem, path: str, offset: int, size: int | None, max_bytes: int | None) -> bytes:
@@ -92,6 +98,11 @@ class _RetryingFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         self.offset = offset + (0, self.offset, self.file.size())[whence]
         return self.offset
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def read(self, size: int = -1) -> bytes:
         rest = max(0, self.file.size() - self.offset)
