@@ -100,9 +100,8 @@ class Searcher:
         depth = max(query.k, FUSED) if query.mode == "hybrid" else query.k
         found = self._found(query, vector)
         if where := query.where:
-            found = found.where(where, prefilter=True)
-            if query.mode != "words" and self._table.count_rows(where) <= index_files.MAX_EXACT:
-                found = found.bypass_vector_index()
+            is_words = query.mode == "words"
+            found = found.where(where, prefilter=True) if is_words else index_files.narrow(self._table, found, where)
         score = SCORES[query.mode]
         columns = list(HIT_COLUMNS) if query.mode == "hybrid" else [*HIT_COLUMNS, score]
         rows = found.select(columns).limit(depth).to_list()
