@@ -15,8 +15,10 @@ from eval.stages.serve import run as run_serve
 from pipeline import audio
 from pipeline.audio import spectrogram
 from pipeline.errors import InputError
+from tests.support import shard_set
+from tests.support.browser import until
 from tests.support.html_page import Page
-from tests.support.serving import Answer, Server, flac_of, multipart, served
+from tests.support.serving import Answer, Server, flac_of, make_index, multipart, served
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,22 @@ def test_no_answer_names_a_folder(
     assert described["clips"] == searcher.info.clips and described["name"] == Path(search_index).name
     assert [each["name"] for each in described["datasets"]] == [Path(dataset).name]
     assert [(each["name"], each["clips"]) for each in server.ask("/api/tags?limit=2").json] == searcher.tags()[:2]
+
+
+def test_a_running_server_follows_its_index(clap: str, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", str(tmp_path / "index")
+    make_index(out, shard_set.write(data, {"hum": (100.0, ["a hum"], ["Hum"])}), clap)
+    with served(out) as server:
+        before = server.ask("/api/index").json
+        assert before["clips"] == 1 and "1 clip of data" in server.ask("/").body.decode()
+        make_index(out, shard_set.write(data, {"beep": (900.0, ["a beep"], ["Beep"])}, first=1), clap)
+        after = server.ask("/api/index").json
+        assert after["clips"] == after["datasets"][0]["clips"] == 2
+        assert after["datasets"][0]["hash"] != before["datasets"][0]["hash"]
+        assert "2 clips of data" in server.ask("/").body.decode()
+        assert "blat_search_clips{" in (metrics := server.ask("/metrics").body.decode()) and "} 2.0" in metrics
+        until(lambda: len(server.search(text="a beep").json["results"]) == 2)
+        assert [each["name"] for each in server.ask("/api/tags").json] == ["Beep", "Hum"]
 
 
 def test_the_pages_load_nothing_from_elsewhere(server: Server) -> None:

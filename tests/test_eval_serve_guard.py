@@ -1,5 +1,6 @@
 """What every request passes, around an application of a line, on real connections: rate, number at a time, slow bodies."""
 
+import asyncio
 import http.client
 import json
 import threading
@@ -23,7 +24,7 @@ from tests.support.serving import Answer, answer_of
 
 
 class Inner:
-    """Answers `/wait` when it is released, fails at `/fail` and in the middle of `/break`."""
+    """Answers `/wait` when it is released, `/slow` with a half before, fails at `/fail` and in the middle of `/break`."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -32,18 +33,27 @@ class Inner:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         if scope["path"] == "/wait":
-            import asyncio
-
             self.waiting += 1
-            while not self.released.is_set():
-                await asyncio.sleep(0.01)
+            await self._release()
         if scope["path"] == "/fail":
             raise ValueError("a secret of the server")
         if scope["path"] == "/break":
             await StreamingResponse(self._break())(scope, receive, send)
             return
+        if scope["path"] == "/slow":
+            await StreamingResponse(self._slow())(scope, receive, send)
+            return
         body = await request.body()
         await Response(str(len(body)))(scope, receive, send)
+
+    async def _release(self) -> None:
+        while not self.released.is_set():
+            await asyncio.sleep(0.01)
+
+    async def _slow(self):
+        yield b"begun "
+        await self._release()
+        yield b"and ended"
 
     async def _break(self):
         yield b"begun"
@@ -102,6 +112,18 @@ def test_more_requests_than_allowed_at_a_time_are_turned_away_but_health_is_answ
             thread.join()
         assert [answer.status for answer in answers] == [200] * 3
         assert ask(port, "/").status == 200
+
+
+def test_an_answer_that_is_taken_slowly_turns_nobody_away() -> None:
+    with guarded(Limits(rate=0, concurrent=1)) as (port, inner):
+        player = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        player.request("GET", "/slow")
+        answer = player.getresponse()
+        assert answer.read(6) == b"begun "
+        assert ask(port, "/").status == ask(port, "/").status == 200
+        inner.released.set()
+        assert answer.read() == b"and ended"
+        player.close()
 
 
 def test_a_bug_is_a_sentence_without_a_secret_and_the_log_has_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from eval.search import Query, Searcher
 from tests.support.browser import PLAYED, Watched, checked, launched, opened, search, until
@@ -72,20 +72,6 @@ def test_typing_finds_clips_and_the_address_can_be_shared(
     expect(page.locator("#status")).to_contain_text("“a bell”")
     page.get_by_role("button", name="Show more").click()
     expect(page.locator("#results .clip")).to_have_count(searcher.info.clips)
-
-
-def test_words_typed_before_the_tags_have_come_are_searched(window: Watched) -> None:
-    page = window.page
-    held: list[Route] = []
-    page.route("**/api/tags", lambda route: held.append(route))
-    page.clock.install()
-    page.reload()
-    page.get_by_role("searchbox").press_sequentially("a bell")
-    assert held
-    held[0].continue_()
-    until(lambda: page.locator("#names option").count() > 0)
-    page.clock.run_for(1000)
-    expect(page.locator("#status")).to_contain_text("20 clips for “a bell”")
 
 
 def test_a_click_plays_and_a_picture_seeks(window: Watched) -> None:

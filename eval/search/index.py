@@ -180,6 +180,12 @@ def nearest(query: Any) -> Any:
     return query.distance_type("cosine").minimum_nprobes(PROBES).maximum_nprobes(0)
 
 
+def narrow(table: Any, query: Any, where: str) -> Any:
+    """Return a vector query of LanceDB among the clips that pass a filter; MAX_EXACT or fewer are all compared."""
+    query = query.where(where, prefilter=True)
+    return query.bypass_vector_index() if table.count_rows(where) <= MAX_EXACT else query
+
+
 def _outgrown(table: Any, name: str) -> bool:
     """Return whether so many rows came since the index was trained that its partitions may no longer fit."""
     stats = table.index_stats(name)

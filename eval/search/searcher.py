@@ -100,9 +100,8 @@ class Searcher:
         depth = max(query.k, FUSED) if query.mode == "hybrid" else query.k
         found = self._found(query, vector)
         if where := query.where:
-            found = found.where(where, prefilter=True)
-            if query.mode != "words" and self._table.count_rows(where) <= index_files.MAX_EXACT:
-                found = found.bypass_vector_index()
+            is_words = query.mode == "words"
+            found = found.where(where, prefilter=True) if is_words else index_files.narrow(self._table, found, where)
         score = SCORES[query.mode]
         columns = list(HIT_COLUMNS) if query.mode == "hybrid" else [*HIT_COLUMNS, score]
         rows = found.select(columns).limit(depth).to_list()
@@ -114,19 +113,23 @@ class Searcher:
         """Return an indexed clip. Raises KeyError when there is none of this id."""
         return _hit(self._row(id, HIT_COLUMNS), 1.0)
 
+    def location(self, id: str) -> AudioLocation:
+        """Return where the audio of a clip lies. Raises KeyError when there is none of this id."""
+        return AudioLocation(**self._row(id, ("uri", "offset", "size", "cut_start_s", "cut_end_s")))
+
     def audio(self, id: str) -> bytes:
-        """Return the audio of a clip: of a shard its FLAC by a range read of the tar, of a file its bytes as they are.
+        """Return the audio of a clip: of a shard its FLAC by a range read of the tar, of a file its bytes as they are, of a
+        part of a recording FLAC.
 
         Raises:
             KeyError: when there is no clip of this id.
             JobError: when the audio has gone or cannot be read.
         """
-        row = self._row(id, ("uri", "offset", "size", "cut_start_s", "cut_end_s"))
-        location = AudioLocation(**row)
+        location = self.location(id)
         try:
             if location.whole:
                 return sources.read_bytes(*location[:3])
-            return audio.encode_flac(sources.read_audio(location))
+            return audio.encode_flac(sources.read_alone(location))
         except audio.AudioError as error:
             raise JobError(f"the audio of clip {id} cannot be read: {error.reason}") from error
 

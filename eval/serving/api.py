@@ -23,7 +23,7 @@ from eval.serving.answers import (
 )
 from eval.serving.errors import RequestError
 from eval.serving.numbers import CONTENT_TYPE, Numbers
-from eval.serving.service import Service, media_type
+from eval.serving.service import Service
 
 MAX_TEXT = 500  # characters
 MAX_RESULTS = 100
@@ -104,8 +104,7 @@ def _add_clips(routes: APIRouter, service: Service) -> None:
     @routes.get("/api/clips/{clip_id}/audio", summary="The sound of a clip", response_class=Response, responses=sound)
     @routes.head("/api/clips/{clip_id}/audio", include_in_schema=False)
     def clip_audio(clip_id: ClipId, request: Request) -> Response:
-        content = service.sound(clip_id)
-        return ranges.respond(content, media_type(content), request.headers)
+        return ranges.respond(service.sound(clip_id), request.method, request.headers)
 
     picture: Responses = {200: {"content": {"image/png": {}}}}
 
@@ -116,7 +115,7 @@ def _add_clips(routes: APIRouter, service: Service) -> None:
         responses=picture,
     )
     def clip_spectrogram(clip_id: ClipId, request: Request) -> Response:
-        return ranges.respond(service.picture(clip_id), "image/png", request.headers)
+        return ranges.respond(service.picture(clip_id), request.method, request.headers)
 
 
 def _add_index(routes: APIRouter, service: Service, numbers: Numbers) -> None:
@@ -133,7 +132,7 @@ def _add_index(routes: APIRouter, service: Service, numbers: Numbers) -> None:
         return {"status": "ok"}
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def metrics() -> Response:
+    def metrics() -> Response:
         return Response(numbers.text(service.searcher.info.clips), media_type=CONTENT_TYPE)
 
 

@@ -41,7 +41,7 @@ def build(searcher: Searcher, settings: Settings) -> ASGIApp:
     app.add_exception_handler(Exception, _on_failure)
     app.include_router(api.router(service, numbers))
     _describe(app)
-    app.include_router(pages.router(app, searcher.info, settings.limits, access))
+    app.include_router(pages.router(app, searcher, settings.limits, access))
     return Guard(app, access, settings.limits, numbers)
 
 

@@ -77,13 +77,21 @@ class Guard:
             self.numbers.count(scope, outgoing.status, time.monotonic() - started)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application. The check for health does not count: a busy server is healthy."""
+        """Run the application. The check for health does not count: a busy server is healthy. Nor does an answer that is
+        on its way: a player that pauses takes it slowly."""
         counted = scope["path"] != "/healthz"
         if counted and self.running >= self.max_running:
             raise RequestError(503, "The server is busy; try again in a moment.", {"Retry-After": "1"})
         self.running += counted
+
+        async def send_uncounted(message: Message) -> None:
+            nonlocal counted
+            self.running -= counted
+            counted = False
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_uncounted)
         finally:
             self.running -= counted
 

@@ -1,5 +1,6 @@
-"""The pages: search, the API, and the form that asks for the token. They are drawn when the server starts."""
+"""The pages: search, the API, and the form that asks for the token."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Form, Request
 from starlette.responses import HTMLResponse, Response
 
-from eval.search import IndexInfo
+from eval.search import IndexInfo, Searcher
 from eval.serving.access import Access
 from eval.serving.api import MAX_TEXT
 from eval.serving.guard import MB
@@ -44,8 +45,9 @@ class Call:
     """A command of a shell, or ''."""
 
 
+@functools.lru_cache(maxsize=1)
 def search_page(info: IndexInfo, limits: Limits) -> str:
-    """Return the search page."""
+    """Return the search page, which is drawn again when the index has changed."""
     names = [public_name(each.uri) for each in info.datasets]
     return html.render(
         FOLDER / "search_page.html.jinja",
@@ -77,14 +79,14 @@ def login_page(next_query: str, wrong: bool) -> str:
     )
 
 
-def router(app: FastAPI, info: IndexInfo, limits: Limits, access: Access) -> APIRouter:
+def router(app: FastAPI, searcher: Searcher, limits: Limits, access: Access) -> APIRouter:
     """Return the routes of the pages. `app` has those of the API already."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    search, api = search_page(info, limits), api_page(app.openapi(), bool(access.token_sha256))
+    api = api_page(app.openapi(), bool(access.token_sha256))
 
     @routes.get("/")
-    async def page() -> HTMLResponse:
-        return HTMLResponse(search)
+    def page() -> HTMLResponse:
+        return HTMLResponse(search_page(searcher.info, limits))
 
     @routes.get("/docs")
     async def docs() -> HTMLResponse:

@@ -35,8 +35,10 @@
     return values;
   };
 
+  // Whatever is clicked, the words in the field are searched, also those that were typed a moment ago.
   const go = (change, replace) => {
-    Object.assign(state, { clip: "", k: STEP }, change);
+    clearTimeout(typing);
+    Object.assign(state, { clip: "", k: STEP, text: text.value.trim() }, change);
     const values = state.clip ? new URLSearchParams({ clip: state.clip }) : parameters();
     const address = location.pathname + (values.size ? "?" + values : "");
     history[replace ? "replaceState" : "pushState"](null, "", address);
@@ -64,7 +66,6 @@
       go({ clip: state.like }), () => go({ like: "" })));
     if (sound) chips.unshift(chip("like " + sound.name, "Clips that sound like this file", "with", null, () => {
       sound = null;
-      file.value = "";
       go({}, true);
     }));
     filters.replaceChildren(...chips);
@@ -98,7 +99,7 @@
       scored ? "#" + rank + ", score " + clip.score.toFixed(3) : "", clip.dataset + "/" + clip.file,
       clip.duration_s.toFixed(1) + " s",
     ].filter(Boolean).join(" · ");
-    actions.children[0].onclick = () => { sound = null; text.value = ""; go({ text: "", like: clip.id }); scrollTo(0, 0); };
+    actions.children[0].onclick = () => { sound = null; text.value = ""; go({ like: clip.id }); scrollTo(0, 0); };
     actions.children[1].href = "?" + new URLSearchParams({ clip: clip.id });
     actions.children[1].onclick = event => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -110,13 +111,13 @@
     return element;
   };
 
-  const explain = (title, words, suggestions, retry) => {
+  const suggest = () => message.children[2].replaceChildren(...tags.slice(0, 12).map(({ name }) => make("li", {}, make(
+    "button", { type: "button", textContent: name, dir: "auto", onclick: () => { text.value = name; go({}); } }))));
+  const explain = (title, words, { suggests, retry }) => {
     message.hidden = false;
     message.children[0].textContent = title;
     message.children[1].textContent = words;
-    message.children[2].replaceChildren(...suggestions.map(name => make("li", {}, make("button", {
-      type: "button", textContent: name, dir: "auto", onclick: () => { text.value = name; go({ text: name }); },
-    }))));
+    message.children[2].hidden = !suggests;
     message.children[3].hidden = !retry;
   };
   message.children[3].onclick = () => show();
@@ -168,20 +169,24 @@
     status.textContent = "";
     explain(narrowed ? "What are you looking for?" : "Describe a sound to find it",
       narrowed ? "Tags narrow a search. Type some words first, or choose a sound file." :
-        "For example a whole scene, such as “a dog barks while a train passes”, or one of these:",
-      tags.slice(0, 12).map(each => each.name), false);
+        "For example a whole scene, such as “a dog barks while a train passes”, or one of these:", { suggests: true });
+  };
+
+  const stop = () => {
+    if (running) running.abort();
+    running = null;
+    results.removeAttribute("aria-busy");
   };
 
   const show = async () => {
-    if (running) running.abort();
-    const own = running = new AbortController();
+    stop();
     drawFilters();
     document.title = (state.text || (sound && sound.name) || "Search") + " · " + document.body.dataset.name;
     if (!state.text && !state.like && !state.clip && !sound) {
-      results.removeAttribute("aria-busy");
       clear();
       return welcome();
     }
+    const own = running = new AbortController();
     const slow = setTimeout(() => { status.textContent = "Searching …"; }, 200);
     results.setAttribute("aria-busy", "true");
     try {
@@ -192,12 +197,12 @@
       results.append(...answer.results.map((clip, i) => drawClip(clip, i + 1, !state.clip)));
       more.hidden = Boolean(state.clip) || answer.results.length < state.k || state.k >= MAX_RESULTS;
       if (!answer.results.length)
-        explain("No clip fits", "Remove a filter, or use other words.", tags.slice(0, 12).map(each => each.name), false);
+        explain("No clip fits", "Remove a filter, or use other words.", { suggests: true });
     } catch (error) {
       if (own !== running || error.name == "AbortError") return;
       clear();
       status.textContent = "";
-      explain("That did not work", error.message, [], error.passing);
+      explain("That did not work", error.message, { retry: error.passing });
     } finally {
       clearTimeout(slow);
       if (own === running) results.removeAttribute("aria-busy");
@@ -211,11 +216,11 @@
   };
   form.addEventListener("submit", event => {
     event.preventDefault();
-    go({ text: text.value.trim() });
+    go({});
   });
   text.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => { if (text.value.trim() != state.text) go({ text: text.value.trim() }, true); }, TYPING_MS);
+    typing = setTimeout(() => { if (text.value.trim() != state.text) go({}, !state.clip); }, TYPING_MS);
   });
   for (const mode of form.elements.mode) mode.addEventListener("change", () => go({ mode: mode.value }));
   tag.addEventListener("change", () => {
@@ -224,22 +229,27 @@
     if (name) go({ tags: [...omit(state.tags, (known || { name }).name), (known || { name }).name] });
   });
   more.addEventListener("click", () => go({ k: Math.min(MAX_RESULTS, state.k + STEP) }, true));
-  addEventListener("popstate", () => { sound = null; state = read(); fill(); show(); });
+  addEventListener("popstate", () => { clearTimeout(typing); sound = null; state = read(); fill(); show(); });
 
   // A sound file, chosen or dropped.
   const take = chosen => {
     if (!chosen) return;
     if (chosen.size > Number(form.dataset.maxBytes)) {
+      clearTimeout(typing);
+      stop();
       clear();
       status.textContent = "";
       const megabytes = Number(form.dataset.maxBytes) / 1e6;
-      return explain("That did not work", chosen.name + " is larger than " + megabytes + " MB; use a shorter sound.", [], false);
+      return explain("That did not work", chosen.name + " is larger than " + megabytes + " MB; use a shorter sound.", {});
     }
     sound = chosen;
     go({ like: "" }, true);
   };
   byId("choose").addEventListener("click", () => file.click());
-  file.addEventListener("change", () => take(file.files[0]));
+  file.addEventListener("change", () => {
+    take(file.files[0]);
+    file.value = ""; // the same file may be chosen again
+  });
   const hasFile = event => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
   addEventListener("dragover", event => {
     if (!hasFile(event)) return;
@@ -285,6 +295,6 @@
   ask("api/tags").then(found => {
     tags = found;
     byId("names").replaceChildren(...tags.map(each => make("option", { value: each.name })));
-    if (!message.hidden && !status.textContent && message.children[3].hidden) show();
+    suggest();
   }).catch(() => {});
 })();

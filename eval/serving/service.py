@@ -4,6 +4,8 @@ Names of folders stay on the server: clips and datasets go out under the last pa
 """
 
 import contextlib
+import dataclasses
+import hashlib
 import os
 import re
 import threading
@@ -14,13 +16,18 @@ import numpy as np
 
 from eval.search import Hit, Query, Searcher
 from eval.serving.errors import RequestError
-from pipeline import audio
+from eval.serving.ranges import File, in_memory
+from pipeline import audio, storage
 from pipeline.audio import AudioError, spectrogram
 from pipeline.errors import InputError, JobError
+from pipeline.sources import AudioLocation
 
-CACHE_BYTES = 64 * 2**20  # of sound and pictures, together
-MAX_CACHED_BYTES = 8 * 2**20  # of one value: a long recording would drive out all others
+CACHE_BYTES = 128 * 2**20  # of pictures and of sound that is encoded here, together
+MAX_CACHED_BYTES = (
+    40 * 2**20
+)  # of one value, so that players seek in the longest clip: 600 s at 32 kHz have 38 MB at most
 MAX_READS = 8  # files at a time that are read whole; each may have hundreds of megabytes
+START_BYTES = 16  # of a sound, by which `MEDIA_TYPES` are known
 DECODE_TIMEOUT_S = 10.0
 CLIP_ID = re.compile(r"[\w.~-]{1,200}", re.ASCII)
 PARAMETERS = {  # of the API, by the flag that the searcher's errors name
@@ -58,20 +65,28 @@ class Service:
 
     def clip(self, clip_id: str) -> Hit:
         """Return one clip. Raises RequestError 404."""
-        if CLIP_ID.fullmatch(clip_id):
-            with contextlib.suppress(KeyError):
-                return self.searcher.clip(clip_id)
-        raise RequestError(404, f"No clip has the id {clip_id[:200]!r}.")
+        with _found(clip_id):
+            return self.searcher.clip(clip_id)
 
-    def sound(self, clip_id: str) -> bytes:
-        """Return the encoded sound of a clip. Raises RequestError 404 also where the sound is gone."""
-        self.clip(clip_id)
-        return self.cache.get(f"sound {clip_id}", lambda: self._read(clip_id))
+    def sound(self, clip_id: str) -> File:
+        """Return the encoded sound of a clip. Raises RequestError 404 also where the sound is gone.
 
-    def picture(self, clip_id: str) -> bytes:
+        What players play is read where it lies. The rest is encoded: parts of recordings, rows of Parquet files and formats
+        that browsers do not know.
+        """
+        with _found(clip_id):
+            location = self.searcher.location(clip_id)
+        tag, stored = _look_up(location)
+        if stored and (kind := media_type(self.cache.get(f"start {tag}", lambda: stored.read(0, START_BYTES)))):
+            return dataclasses.replace(stored, media_type=kind)
+        content = self.cache.get(f"sound {tag}", lambda: self._read(clip_id))
+        return in_memory(content, media_type(content), tag)
+
+    def picture(self, clip_id: str) -> File:
         """Return the spectrogram of a clip, as PNG. Raises RequestError as `sound` does."""
         sound = self.sound(clip_id)
-        return self.cache.get(f"picture {clip_id}", lambda: self._draw(sound))
+        content = self.cache.get(f"picture {sound.tag}", lambda: self._draw(sound))
+        return in_memory(content, "image/png", sound.tag)
 
     def samples(self, content: bytes) -> np.ndarray:
         """Decode a sound to search with; int16 (T,) at the rate of the model. Raises RequestError where it is none."""
@@ -86,19 +101,16 @@ class Service:
         return samples
 
     def _read(self, clip_id: str) -> bytes:
-        try:
-            with self.reads:
-                content = self.searcher.audio(clip_id)
+        with _gone(), self.reads:
+            content = self.searcher.audio(clip_id)
             return content if media_type(content) else audio.encode_flac(audio.decode(content))
-        except (JobError, OSError, AudioError):
-            raise RequestError(
-                404, "The sound of this clip cannot be read any more; index its dataset again."
-            ) from None
 
-    def _draw(self, sound: bytes) -> bytes:
+    def _draw(self, sound: File) -> bytes:
+        with self.reads:
+            content = sound.read(0, sound.size)
         try:
             with self.cores:
-                return spectrogram.draw(audio.decode(sound), audio.SAMPLE_RATE_HZ)
+                return spectrogram.draw(audio.decode(content), audio.SAMPLE_RATE_HZ)
         except AudioError:
             raise RequestError(404, "The sound of this clip is damaged; it has no picture.") from None
 
@@ -108,9 +120,46 @@ def media_type(content: bytes) -> str:
     return next((name for start, name in MEDIA_TYPES if start.match(content)), "")
 
 
+def _look_up(location: AudioLocation) -> tuple[str, File | None]:
+    """Return a tag of a clip's sound, which changes with its file; and the sound as it lies there, where that is a file or
+    a part of one."""
+    with _gone():
+        ((file_size, changed_ns),) = storage.stamps([location.uri])
+    tag = hashlib.sha256(repr((location, file_size, changed_ns)).encode()).hexdigest()[:32]
+    in_parquet = location.offset >= 0 > location.size
+    if in_parquet or not location.whole:
+        return tag, None
+    offset, size = (0, file_size) if location.offset < 0 else (location.offset, location.size)
+
+    def read(first: int, count: int) -> bytes:
+        with _gone():
+            return storage.read(location.uri, offset + first, min(count, size - first))
+
+    return tag, File(media_type="", size=size, tag=tag, read=read)
+
+
 def public_name(uri: str) -> str:
     """Return the last part of a path or URI; an address of the web stays whole."""
     return uri if re.match(r"https?://", uri) else uri.rstrip("/").rpartition("/")[2]
+
+
+@contextlib.contextmanager
+def _found(clip_id: str) -> Iterator[None]:
+    """Turn the searcher's error on an id that the index lacks into an answer."""
+    if CLIP_ID.fullmatch(clip_id):
+        with contextlib.suppress(KeyError):
+            yield
+            return
+    raise RequestError(404, f"No clip has the id {clip_id[:200]!r}.")
+
+
+@contextlib.contextmanager
+def _gone() -> Iterator[None]:
+    """Turn errors on what an indexed clip's sound was made of into an answer."""
+    try:
+        yield
+    except (JobError, OSError, AudioError):
+        raise RequestError(404, "The sound of this clip cannot be read any more; index its dataset again.") from None
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pipeline.audio.decoding import (
     REASONS,
     AudioError,
     decode,
+    decode_part,
     fit,
     to_int16,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "SAMPLE_RATE_HZ",
     "AudioError",
     "decode",
+    "decode_part",
     "encode_flac",
     "fit",
     "to_int16",

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -102,6 +102,32 @@ def decode(
     if len(samples) == 0:
         raise AudioError("zero_length", f"no sample at {sample_rate_hz} Hz")
     return samples
+
+
+def decode_part(file: BinaryIO, start_s: float, end_s: float) -> np.ndarray | None:
+    """Decode a part of a file at `SAMPLE_RATE_HZ` without reading the rest: of uncompressed audio and FLAC.
+
+    The samples are those of `decode`. That what lies outside of the part is whole is not checked.
+
+    Args:
+        file: that can seek.
+        start_s: where the part begins, in seconds from the start of the file.
+        end_s: where the part ends; 0 is the end of the file.
+
+    Returns:
+        int16 array (T,), channels averaged; None where the whole file is needed.
+
+    Raises:
+        AudioError: with the reason, when the part cannot be used.
+    """
+    try:
+        sound = _Sound(file)
+    except soundfile.LibsndfileError:
+        return None
+    with sound:
+        if not (SEEKABLE.fullmatch(sound.subtype) and 0 < sound.frames < MAX_FRAMES):
+            return None
+        return _read(sound, _Request(SAMPLE_RATE_HZ, TIMEOUT_S, Span(start_s, end_s)), stated=sound.frames)
 
 
 class _Request(NamedTuple):

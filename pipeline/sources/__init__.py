@@ -31,6 +31,7 @@ from pipeline.sources.listing_stats import ListingStats
 from pipeline.sources.reading import (
     CanonicalAudio,
     decode_canonical,
+    read_alone,
     read_audio,
     read_bytes,
     read_canonical,
@@ -41,6 +42,6 @@ from pipeline.sources.reading import (
 
 __all__ = [
     "SOURCE_HINT", "AudioLocation", "CanonicalAudio", "Listing", "ListingStats", "decode_canonical", "describe_location",
-    "list_clips", "log_listing", "no_clip", "read_audio", "read_bytes", "read_canonical", "read_clips", "read_encoded",
-    "read_listing", "read_or_reason", "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
+    "list_clips", "log_listing", "no_clip", "read_alone", "read_audio", "read_bytes", "read_canonical", "read_clips",
+    "read_encoded", "read_listing", "read_or_reason", "read_samples", "readable", "same_key", "stamp", "tag_vocabulary",
 ]  # fmt: skip

@@ -2,14 +2,13 @@
 
 import io
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipeline.storage.retrying import with_retries
 
-BUFFER_BYTES = 2**20  # of a file that is read from its beginning
 LOCAL = pafs.LocalFileSystem()
 
 
@@ -47,9 +46,9 @@ def open_random_access(filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
     return pa.PythonFile(_RetryingFile(filesystem, path), mode="r")
 
 
-def open_buffered(filesystem: pafs.FileSystem, path: str) -> BinaryIO:
-    """Open a remote file to read it from the beginning; reads are retried as those of `open_random_access`."""
-    return io.BufferedReader(_RetryingFile(filesystem, path), BUFFER_BYTES)
+def open_blocks(filesystem: pafs.FileSystem, path: str, block_bytes: int) -> io.BufferedReader:
+    """Open a remote file to read small pieces of it, of which a block is read at a time; reads are retried."""
+    return io.BufferedReader(_RetryingFile(filesystem, path), block_bytes)
 
 
 def read_range(filesystem: pafs.FileSystem, path: str, offset: int, size: int | None, max_bytes: int | None) -> bytes:

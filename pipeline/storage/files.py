@@ -11,10 +11,12 @@ from typing import BinaryIO
 import pyarrow.fs as pafs
 
 from pipeline.storage import s3
-from pipeline.storage.arrow import LOCAL, check_size, locate, open_buffered, read_range
+from pipeline.storage.arrow import LOCAL, check_size, locate, open_blocks, read_range
 from pipeline.storage.retrying import with_retries
 
 Buffer = bytes | memoryview
+BLOCK_BYTES = 64 * 2**10  # of a remote file: a smaller piece takes as long
+STREAM_BYTES = 2**20  # of a remote file that is read from its beginning
 
 
 def resolve(uri: str) -> str:
@@ -127,8 +129,14 @@ def open_stream(uri: str) -> Iterator[BinaryIO]:
         with open(path, "rb") as local:
             yield local
     else:
-        with open_buffered(filesystem, path) as remote:
+        with open_blocks(filesystem, path, STREAM_BYTES) as remote:
             yield remote
+
+
+def open_seekable(uri: str) -> BinaryIO:
+    """Open a file to read pieces of it, in any order. The caller closes it."""
+    filesystem, path = locate(uri)
+    return open(path, "rb") if filesystem is LOCAL else open_blocks(filesystem, path, BLOCK_BYTES)
 
 
 def publish(uri: str, *parts: Buffer) -> None:

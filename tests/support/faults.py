@@ -43,7 +43,8 @@ REFUSALS = ("expired", "kept")  # likewise; clients give up on them
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Serves on a local port (0: a free one). `injected` counts faults by (kind, method), `requests` all by method.
+    """Serves on a local port (0: a free one). `injected` counts faults by (kind, method), `requests` all by method,
+    `sent` the bytes of the answers' bodies by method.
 
     Every answer begins `delay_s` late. Requests without `only` in their path are never broken.
     """
@@ -62,7 +63,7 @@ class FaultyProxy(ThreadingHTTPServer):
     ):
         self.target, self.share, self.kinds, self.delay_s = urlsplit(target).netloc, share, kinds, delay_s
         self.only = only
-        self.injected, self.requests = Counter[tuple[str, str]](), Counter[str]()
+        self.injected, self.requests, self.sent = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
         self.random, self.lock = random.Random(seed), threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
@@ -166,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
+            with self.server.lock:
+                self.server.sent[self.command] += len(body)
             self.wfile.write(body)
 
 
