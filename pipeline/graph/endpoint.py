@@ -10,14 +10,15 @@ import os
 import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import requests
-import requests.adapters
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from pipeline.errors import JobError
 from pipeline.graph.caption_config import CaptionActorConfig
+
+if TYPE_CHECKING:
+    import requests
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 8
@@ -60,6 +61,8 @@ class Endpoint:
     """The client of one actor; many threads use it."""
 
     def __init__(self, config: CaptionActorConfig) -> None:
+        import requests.adapters  # here: its import takes long, and every command loads this module
+
         self.url = f"{config.captioner_url.rstrip('/')}/chat/completions"
         self.variable = config.captioner_key_variable
         self.key = os.environ.get(self.variable, "")
@@ -108,6 +111,8 @@ class Endpoint:
             self.sent += 1
 
     def _send(self, body: dict[str, Any], attempts: int) -> Completion:
+        import requests
+
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
             response = self.session.post(
@@ -125,7 +130,7 @@ class Endpoint:
             self.answered += 1
         return completion
 
-    def _raise(self, response: requests.Response) -> NoReturn:
+    def _raise(self, response: "requests.Response") -> NoReturn:
         status, detail = response.status_code, self._detail(response)
         if status in TEMPORARY or status >= 500:
             raise TemporaryError(f"answers {status}: {detail}", _retry_after_s(response))
@@ -134,7 +139,7 @@ class Endpoint:
         hint = f"; the key comes from the variable {self.variable}" if status in (401, 403) else ""
         raise JobError(f"--captioner-url {self.url}: answers {status}: {detail}{hint}")
 
-    def _detail(self, response: requests.Response) -> str:
+    def _detail(self, response: "requests.Response") -> str:
         """Return the beginning of an answer on one line, without the key."""
         text = " ".join(response.text.split())
         return (text.replace(self.key, "***") if self.key else text)[:DETAIL_CHARS]
@@ -166,7 +171,7 @@ def _wait(state: RetryCallState) -> float:
     return wait_s
 
 
-def _retry_after_s(response: requests.Response) -> float | None:
+def _retry_after_s(response: "requests.Response") -> float | None:
     """Return the seconds that a Retry-After header asks for: a number or a date."""
     value = response.headers.get("Retry-After", "")
     try:
