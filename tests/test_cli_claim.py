@@ -18,6 +18,7 @@ from pipeline.stages.export import ExportConfig
 from pipeline.stages.index import IndexConfig
 from pipeline.stages.recaption import RecaptionConfig
 from pipeline.stages.score import ScoreConfig
+from tests.support.claims import Config, Inner, race
 from train.stages.captioner import TrainCaptionerConfig
 from train.stages.convert import ConvertConfig
 from train.stages.finetune import FinetuneConfig
@@ -27,32 +28,8 @@ FOLDERS, COMMANDS = 10, 4
 
 
 @dataclass(frozen=True)
-class Inner:
-    width: int = 1
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Config:
-    number: int = 0
-    inner: Inner = field(default_factory=Inner)
-    workers: int = field(default=1, metadata=run_dir.NOT_IDENTITY)
-
-
-@dataclass(frozen=True)
 class Search:
     recipe: Config = field(default_factory=Config)
-
-
-def race(root: str, number: int, start: "multiprocessing.synchronize.Barrier", answers: multiprocessing.Queue) -> None:
-    """Claim folder after folder at the same moments as the other commands do."""
-    for folder in range(FOLDERS):
-        start.wait()
-        try:
-            run_dir.claim(f"{root}/{folder}", Config(number=number))
-            answers.put((folder, number, ""))
-        except InputError as error:
-            answers.put((folder, number, str(error)))
 
 
 def check_race(root: str) -> None:
@@ -60,7 +37,7 @@ def check_race(root: str) -> None:
     spawn = multiprocessing.get_context("spawn")
     start, answers = spawn.Barrier(COMMANDS), spawn.Queue()
     numbers = [0, 0, 1, 2]
-    running = [spawn.Process(target=race, args=(root, number, start, answers)) for number in numbers]
+    running = [spawn.Process(target=race, args=(root, FOLDERS, number, start, answers)) for number in numbers]
     for process in running:
         process.start()
     found = [answers.get(timeout=120) for _ in range(FOLDERS * COMMANDS)]

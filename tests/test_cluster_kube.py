@@ -18,7 +18,6 @@ import yaml
 from ray.autoscaler._private.kuberay import autoscaling_config
 from ray.autoscaler.v2 import autoscaler as v2
 from ray.autoscaler.v2.instance_manager import config as v2_config
-from ray.scripts import scripts
 from ray.serve.schema import ServeDeploySchema
 
 from eval.serving import deployment, settings
@@ -79,6 +78,8 @@ def test_kubernetes_takes_the_pods_and_the_objects_beside_them(name: str) -> Non
 
 @pytest.mark.parametrize("name", SPECS)
 def test_kuberay_finds_what_it_asks_for(name: str) -> None:
+    from ray.scripts import scripts  # here: its import takes long
+
     spec = SPECS[name]
     assert [each["apiVersion"] for each in FILES[name]] == ["v1", "networking.k8s.io/v1", "ray.io/v1"]
     assert [each["kind"] for each in FILES[name]][2] == KINDS[name]
@@ -210,6 +211,8 @@ def test_replicas_without_a_token_do_not_start(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("kind", ["gpu-on-demand", "gpu-spot"])
 def test_a_gpu_pod_says_that_it_has_to_go(kind: str) -> None:
+    from ray.scripts import scripts
+
     spec = groups("cluster")[kind]["template"]["spec"]
     shell, flag, line = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     drain, wait = (shlex.split(part) for part in line.split(";"))

@@ -27,7 +27,7 @@ ABLATION: CaptioningConfig = CAPTIONING["demo"][1]
 
 @pytest.fixture
 def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave METEOR out where it is not the subject: its program starts anew for every kind of guidance."""
+    """Leave METEOR out where it is not the subject: its program takes seconds to start."""
     monkeypatch.setattr(captions.shutil, "which", lambda _: None)
 
 

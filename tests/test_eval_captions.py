@@ -1,11 +1,13 @@
 """Captioning metrics: equal to pycocoevalcap's on real captions, worked by hand on small ones, null with a reason else."""
 
 import csv
+import functools
 import gzip
 import math
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,14 +37,21 @@ def real(blat_data: Path, name: str) -> tuple[list[str], list[list[str]]]:
     return [t[0] for t in texts.values()], [t[1:] for t in texts.values()]
 
 
-@pytest.mark.parametrize("name", ["audiocaps_v1_test", "clotho_v2_test"])
-def test_values_equal_pycocoevalcaps_on_real_captions(blat_data: Path, name: str) -> None:
-    """Its own pipeline, Stanford's tokenizer included."""
+@pytest.fixture(scope="module")
+def library_meteor() -> Any:
+    """The library's own METEOR, started once."""
     if shutil.which("java") is None:
         pytest.skip("pycocoevalcap's tokenizer and METEOR need Java")
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    return Meteor()
+
+
+@pytest.mark.parametrize("name", ["audiocaps_v1_test", "clotho_v2_test"])
+def test_values_equal_pycocoevalcaps_on_real_captions(blat_data: Path, name: str, library_meteor: Any) -> None:
+    """Its own pipeline, Stanford's tokenizer included."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
@@ -53,7 +62,7 @@ def test_values_equal_pycocoevalcaps_on_real_captions(blat_data: Path, name: str
     theirs = dict(
         zip((f"bleu_{n}" for n in range(1, 5)), Bleu(4).compute_score(given, said, verbose=0)[0], strict=True)
     )
-    for metric, scorer in (("rouge_l", Rouge()), ("meteor", Meteor()), ("cider_d", Cider())):
+    for metric, scorer in (("rouge_l", Rouge()), ("meteor", library_meteor), ("cider_d", Cider())):
         theirs[metric] = scorer.compute_score(given, said)[0]
     ours = score(candidates, references)
     for metric, value in theirs.items():
@@ -128,7 +137,7 @@ def test_every_interval_stays_in_the_range_of_its_metric() -> None:
     assert moved < 0, "what moves the interval of the mean along does not stay in the range here"
 
 
-def test_meteor_of_any_choice_of_clips_is_the_programs() -> None:
+def test_meteor_of_any_choice_of_clips_is_the_programs(library_meteor: Any) -> None:
     from eval.metrics import meteor
 
     rng = np.random.default_rng(0)
@@ -136,13 +145,28 @@ def test_meteor_of_any_choice_of_clips_is_the_programs() -> None:
     texts = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(80)]
     said = {i: [text] for i, text in enumerate(["", "a dog barks", *texts[:18]])}
     given = {i: ["a dog barks", *texts[20 + 2 * i : 22 + 2 * i]] for i in said}
-    scorer = meteor.Recorder()
+    scorer = meteor.program()
     value, per_clip = scorer.compute_score(given, said)
     counts = scorer.counts()
     assert meteor.corpus(counts) == pytest.approx(value, abs=1e-12)
     assert [meteor.corpus(row[None]) for row in counts] == pytest.approx(per_clip, abs=1e-12)
     rows = rng.integers(20, size=20)
-    drawn = meteor.Recorder().compute_score(
+    drawn = library_meteor.compute_score(
         {i: given[row] for i, row in enumerate(rows)}, {i: said[row] for i, row in enumerate(rows)}
     )
     assert meteor.corpus(counts[rows]) == pytest.approx(drawn[0], abs=1e-12)
+
+
+def test_after_a_program_that_ends_too_early_another_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eval.metrics import meteor
+
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(meteor, "program", functools.cache(meteor.Recorder))
+    ended = meteor.program()
+    assert score(["rain"], [["rain"]])["meteor"].reason
+    assert meteor.program() is not ended

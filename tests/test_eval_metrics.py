@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision
-from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
 
 from eval import metrics
 from eval.results import scoring
@@ -98,6 +96,8 @@ def test_precision_and_area_are_scikit_learns(seed: int, ties: bool) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_tagging_is_torchmetrics(seed: int) -> None:
+    from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision  # here: its import takes long
+
     scores, truth = tagged(seed, ties=False)
     tensors = (torch.from_numpy(scores).sigmoid(), torch.from_numpy(truth).long())
     precision = MultilabelAveragePrecision(num_labels=7, average=None)(*tensors).numpy()
@@ -108,6 +108,8 @@ def test_tagging_is_torchmetrics(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_retrieval_is_torchmetrics_and_scikit_learns(seed: int) -> None:
+    from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
+
     rng = np.random.default_rng(seed)
     similarity, relevant = rng.random((20, 30)), rng.random((20, 30)) < 0.1  # torchmetrics drops scores of 0 and below
     relevant[:, 0] = True

@@ -1,6 +1,6 @@
 """`eval suite --mteb.tasks`: mteb's own tasks on a checkpoint, in files that mteb itself reads back."""
 
-import importlib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from pipeline.errors import InputError
 from tests.support import tones
 from train import checkpoint
 
-mteb = pytest.importorskip("mteb", reason="mteb is not installed: pip install -e '.[mteb]'")
-REGISTRY = importlib.import_module("mteb.get_tasks")._TASKS_REGISTRY  # name of a task -> its class
+MISSING = importlib.util.find_spec("mteb") is None  # its import takes long: only the process of these tests does it
+pytestmark = pytest.mark.skipif(MISSING, reason="mteb is not installed: pip install -e '.[mteb]'")
 CARD = ("--mteb.name", "lab/towers", "--mteb.license", "apache-2.0", "--mteb.training-datasets", "ESC50")
 
 
@@ -27,8 +27,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def known(task: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The task, under its name among those of mteb."""
-    monkeypatch.setitem(REGISTRY, "Tones", type(task))
+    monkeypatch.setitem(registry(), "Tones", type(task))
     return task
+
+
+def registry() -> dict[str, Any]:
+    """Return the classes of mteb's tasks by their names."""
+    found: dict[str, Any] = importlib.import_module("mteb.get_tasks")._TASKS_REGISTRY
+    return found
 
 
 def suite(model: str, out: Path, *more: str) -> int:
@@ -38,6 +44,7 @@ def suite(model: str, out: Path, *more: str) -> int:
 
 def test_mteb_reads_back_what_the_suite_wrote(clap: str, known: Any, tmp_path: Path) -> None:
     """The layout is that of its repository of results; its number is that of its evaluator on our adapter."""
+    import mteb
     from mteb.models.model_meta import ModelMeta
     from mteb.results import TaskResult
 
@@ -82,7 +89,7 @@ def test_a_task_that_fails_is_named_and_the_others_go_on(
         def load_data(self, *_args: object, **_options: object) -> None:
             raise ConnectionError("the hub is out of reach")
 
-    monkeypatch.setitem(REGISTRY, "Unreachable", Unreachable)
+    monkeypatch.setitem(registry(), "Unreachable", Unreachable)
     assert suite(clap, tmp_path, "Unreachable", "Tones") == 1
     message = capsys.readouterr().err
     assert "mteb Unreachable" in message and "the hub is out of reach" in message

@@ -140,7 +140,7 @@ def _meteor(given: Words, hypotheses: Words) -> Score:
         return Score(reason="needs Java, and there is no `java` on the PATH")
     from eval.metrics import meteor
 
-    scorer = meteor.Recorder()
+    scorer = meteor.program()
     value, per_clip = scorer.compute_score(given, hypotheses)
     counts = scorer.counts()
     interval = metrics.bootstrap(lambda rows: meteor.corpus(counts[rows]), len(counts))

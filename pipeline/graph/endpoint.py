@@ -14,10 +14,8 @@ import os
 import threading
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import requests
-import requests.adapters
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from tenacity.nap import sleep_using_event
 from tenacity.stop import StopBaseT
@@ -26,6 +24,9 @@ from pipeline.errors import JobError
 from pipeline.graph.budget import Budget, LocalBudget
 from pipeline.graph.caption_config import CaptionActorConfig
 from pipeline.graph.throttle import Throttle
+
+if TYPE_CHECKING:
+    import requests
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 8  # at a request whose fault may be its own
@@ -81,6 +82,8 @@ class Endpoint:
 
     def __init__(self, config: CaptionActorConfig, budget: Budget | None = None) -> None:
         """Take the config, and the budget of the run; without one, --max-requests bounds this client."""
+        import requests.adapters  # here: its import takes long, and every command loads this module
+
         self.url = f"{config.captioner_url.rstrip('/')}/chat/completions"
         self.variable = config.captioner_key_variable
         self.key = os.environ.get(self.variable, "")
@@ -154,13 +157,15 @@ class Endpoint:
                 self.ended.set()
         raise self.error
 
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def _authorize(self, request: "requests.PreparedRequest") -> "requests.PreparedRequest":
         """Add the key; as the session's own way it also keeps requests from taking another one from ~/.netrc."""
         if self.key:
             request.headers["Authorization"] = f"Bearer {self.key}"
         return request
 
     def _send(self, body: dict[str, Any], attempts: int) -> Completion:
+        import requests
+
         sent_at = time.monotonic()
         try:
             response = self.session.post(self.url, json=body, timeout=(CONNECT_S, ANSWER_S), allow_redirects=False)
@@ -179,7 +184,7 @@ class Endpoint:
         self.throttle.widen()
         return completion
 
-    def _raise(self, response: requests.Response) -> NoReturn:
+    def _raise(self, response: "requests.Response") -> NoReturn:
         status, detail = response.status_code, self._detail(response)
         if status in BUSY:
             raise BusyError(f"answers {status}: {detail}", _retry_after_s(response))
@@ -190,7 +195,7 @@ class Endpoint:
         hint = f"; the key comes from the variable {self.variable}" if status in (401, 403) else ""
         self._end(f"--captioner-url {self.url}: answers {status}: {detail}{hint}")
 
-    def _detail(self, response: requests.Response) -> str:
+    def _detail(self, response: "requests.Response") -> str:
         """Return the beginning of an answer on one line, without the key."""
         text = " ".join(response.text.split())
         return (text.replace(self.key, "***") if self.key else text)[:DETAIL_CHARS]
@@ -223,7 +228,7 @@ def _wait(state: RetryCallState) -> float:
     return wait_s
 
 
-def _retry_after_s(response: requests.Response) -> float | None:
+def _retry_after_s(response: "requests.Response") -> float | None:
     """Return the seconds that a Retry-After header asks for: a number or a date."""
     value = response.headers.get("Retry-After", "")
     try:

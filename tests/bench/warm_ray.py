@@ -19,10 +19,16 @@ from tests.support.nodes import free_port
 STORE_BYTES = 2 * 2**30
 ATTEMPTS = 4  # to connect; each waits for some 20 s
 
+_running: dict[str, str] | None = None  # the environment of the outermost block
+
 
 @contextmanager
 def warm_ray() -> Iterator[dict[str, str]]:
-    """Yield the environment in which commands find the cluster; it ends with the block."""
+    """Yield the environment in which commands find the cluster; it ends with the block. A block within it shares it."""
+    global _running
+    if _running is not None:
+        yield _running
+        return
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     address = f"{ray.util.get_node_ip_address()}:{(port := free_port())}"  # a driver looks for a node of this address
     environment = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -36,8 +42,10 @@ def warm_ray() -> Iterator[dict[str, str]]:
     )  # fmt: skip
     try:
         _wait_until_up(environment)
+        _running = environment
         yield environment
     finally:
+        _running = None
         head.terminate()
         with suppress(subprocess.TimeoutExpired):
             head.wait(30)

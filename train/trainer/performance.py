@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import InputError
 from train import parallel
@@ -148,6 +147,8 @@ def _recomputed(block: nn.Module, forward: Callable[..., object], *args: object,
 def flops(network: nn.Module, inputs: tuple[Tensor, ...], **named: object) -> float:
     """Return the operations of one training step on `inputs`: three passes forward, as the field counts them."""
     training = network.training
+    from torch.utils.flop_counter import FlopCounterMode  # here: its import takes long
+
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(*inputs, **named)
     network.train(training)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.vq import kmeans2
 
 from train.pretrained import Embedder
 
@@ -29,6 +28,8 @@ def embed(texts: Sequence[Sequence[str]], model: str) -> npt.NDArray[np.float32]
 
 def assign(vectors: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int32]:
     """Return the cluster (N,) of each vector (N, D), the largest cluster first; at most as many as different vectors."""
+    from scipy.cluster.vq import kmeans2  # here: its import takes long, and every command loads this module
+
     rng, count = np.random.default_rng(seed), min(count, len(np.unique(vectors, axis=0)))
     found = [kmeans2(vectors, count, ITERATIONS, minit="++", rng=rng) for _ in range(STARTS)]
     centres, labels = min(found, key=lambda each: float(((vectors - each[0][each[1]]) ** 2).sum()))
