@@ -135,8 +135,7 @@ def _psds(tracks: Sequence[Track]) -> dict[str, MetricRecord]:
     weights = np.concatenate([np.ones((len(tracks), 1)), metrics.resamples(len(tracks))], axis=1)
     found: dict[str, MetricRecord] = {}
     for name, scenario in psds.SCENARIOS.items():
-        counts = psds.count(tracks, levels, scenario)
-        scores = np.array([psds.score(counts, scenario, each) for each in weights.T])
+        scores = psds.score(psds.count(tracks, levels, scenario, weights), scenario)
         found[name] = results.metric(*metrics.estimate(scores))
     return found
 
