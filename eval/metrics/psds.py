@@ -51,6 +51,16 @@ SCENARIOS = {  # of DCASE's task on sound event detection
     "psds2": Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0),  # the right class, near its time
 }
 
+PROTOCOL = (
+    "PSDS as in DCASE's task 4 (DESED), of clips with events, as there since 2023: "
+    + "; ".join(
+        f"{name}: " + ", ".join(f"{field} {value:g}" for field, value in scenario._asdict().items())
+        for name, scenario in SCENARIOS.items()
+    )
+    + f"; up to {MAX_FALSE_PER_HOUR:g} false detections an hour. At most {NUM_THRESHOLDS} thresholds, as many as there "
+    "until 2022, but at quantiles of the scores, which are no probabilities. No median filter"
+)
+
 
 class Counts(NamedTuple):
     """All that the score is computed of, for each weighing of the clips."""
