@@ -95,7 +95,18 @@ def test_times_reach_the_samples_and_the_ledger(timed: str, dataset: str, captio
     assert plan is not None and plan.num_timed == len(listed)
 
 
+def test_the_card_counts_phrases_and_names_where_they_are_from(timed: str) -> None:
+    card, index = storage.read_text(storage.join(timed, "README.md")), ClipIndex(timed)
+    found = [phrase for row in range(len(index)) for phrase in index.meta(row)["phrases"]]
+    segments = sum(len(phrase["segments"]) for phrase in found)
+    assert "| clips whose phrases and times are known | 24 of 24 |" in card
+    assert f"| phrases in them | {len(found)}, with {segments} segments |" in card and segments >= len(found) > 24
+    assert "| known by | strong labels of the source, which 24 of the planned clips have |" in card
+    assert "for the other clips by" not in card
+
+
 def test_without_the_flag_nothing_is_there_of_it(dataset: str) -> None:
+    assert "## Times" not in storage.read_text(storage.join(dataset, "README.md"))
     plan = storage.read_json(storage.join(dataset, "plan.json"))
     assert "num_timed" not in plan and "timed" not in plan["made_from"]
     assert "phrases" not in ClipIndex(dataset).written.column_names
@@ -167,6 +178,11 @@ def test_a_tagger_finds_times_where_the_source_has_none(caption_config: CaptionC
     index, listed = ClipIndex(config.out), sources.read_clips(config.source)
     revision = storage.read_json(storage.join(config.captioner, "config.json"))["revision"]
     words = {label: audioset.label_text(label) for clip in listed for label in clip.tags}
+    card = storage.read_text(storage.join(config.out, "README.md"))
+    assert "which 0 of the planned clips have" in card
+    assert (
+        f"| for the other clips by | frames of `captioner`, revision `{revision}`, from probability 0.01 on |" in card
+    )
     found = [index.meta(row) for row in range(len(index))]
     assert {meta["phrases_from"] for meta in found} == {revision} and any(meta["phrases"] for meta in found)
     for meta in found:
