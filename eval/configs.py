@@ -40,6 +40,8 @@ COMPOSITIONAL: dict[str, tuple[str, CompositionalConfig]] = {
 }
 GROUNDING: dict[str, tuple[str, GroundingConfig]] = {
     "demo": ("the procedural corpus, on CPU", GroundingConfig(task="synth")),
+    "desed": ("DESED's public evaluation set by PSDS 1 and 2 of DCASE task 4, on CPU", GroundingConfig(task="desed")),
+    "audioset-strong": ("AudioSet's strongly labelled evaluation clips", GroundingConfig(task="audioset-strong")),
     "any": ("any --task with strong labels, on CPU: all clips, or the test split", GroundingConfig()),
 }
 ABLATION: tuple[Guidance, ...] = ("tags", "none", "predicted", "shuffled")

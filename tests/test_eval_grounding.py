@@ -1,6 +1,7 @@
 """When does what is named sound: the rules by hand, frames of long clips, and the stage on the tiny corpus."""
 
 import dataclasses
+import gzip
 import shutil
 from pathlib import Path
 
@@ -8,19 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-from eval import results
+from eval import results, tasks
 from eval.configs import GROUNDING
 from eval.metrics import grounding as rules
 from eval.metrics.psds import Track
 from eval.stages import grounding, report
 from eval.stages.grounding import GroundingConfig
 from eval.stages.report import ReportConfig
-from pipeline import storage
+from pipeline import sources, storage
 from pipeline.errors import InputError
 from tests.support.html_page import Page
 from train import checkpoint
 
 EDGES = np.arange(6) * 0.5
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def segments(*spans: tuple[float, float]) -> np.ndarray:
@@ -106,6 +112,58 @@ def test_the_stage_writes_numbers_with_intervals_and_a_report_shows_them(
     for title in ("PSDS 1", "PSDS 2", "frame AUROC", "order", "onset error, s"):
         assert f"grounding synth: {title}" in table
     assert Page((tmp_path / "report" / "report.html").read_text())
+
+
+def test_desed_is_read_as_it_is_distributed_and_gives_the_same_numbers(corpus: str, clap: str, tmp_path: Path) -> None:
+    """The tiny corpus in the layout of DESED: the same clips, events and phrases."""
+    clips = sources.read_clips(storage.join(corpus, "evaluation_segments.csv"))
+    rows = []
+    for clip in clips:
+        name = f"Y{clip.recording_id.removeprefix('youtube:')}_{clip.start_s:.3f}_{clip.end_s:.3f}.flac"
+        (audio := tmp_path / "desed" / "audio" / "eval" / "public" / name).parent.mkdir(parents=True, exist_ok=True)
+        audio.write_bytes(storage.read(clip.uri))
+        rows += [f"{name}\t{one.start_s:.3f}\t{one.end_s:.3f}\t{one.label.replace(' ', '_')}" for one in clip.events]
+    rows.append("YU0Cg_t_3TdI_30.000_40.000.wav\t\t\t")
+    table = "\n".join(["filename\tonset\toffset\tevent_label", *rows])
+    write(tmp_path / "desed" / "metadata" / "eval" / "public.tsv", table)
+    texts = storage.join(corpus, "class_texts.json")
+    common = {"model": clap, "class_texts": texts}
+    grounding.run(dataclasses.replace(GROUNDING["demo"][1], task_dir=corpus, out=str(tmp_path / "a"), **common))
+    folder = str(tmp_path / "desed")
+    grounding.run(dataclasses.replace(GROUNDING["desed"][1], task_dir=folder, out=str(tmp_path / "b"), **common))
+    ours = results.read(str(tmp_path / "a"))["results"]["grounding synth"]
+    theirs = results.read(str(tmp_path / "b"))["results"]["grounding desed"]
+    for name in ("psds1", "psds2", "frame_auroc", "order", "onset_error_s", "n", "ids_sha256", "notes"):
+        assert theirs[name] == ours[name], name
+    assert theirs["fold_rule"] == "DESED's public evaluation set, those with strong labels"
+    assert "psds1: dtc 0.7, gtc 0.7, cttc 0.3, alpha_ct 0, alpha_st 1" in theirs["notes"][0]
+    with pytest.raises(InputError, match="folds: public"):
+        tasks.read("desed", folder, ("validation",))
+
+
+def test_sets_with_strong_labels_are_tasks(blat_data: Path, tmp_path: Path) -> None:
+    for name, split in (("desed_eval_public", "eval/public"), ("desed_validation", "validation/validation")):
+        if not (real := blat_data / "meta" / f"{name}.tsv.gz").exists():
+            pytest.skip(f"no {real}")
+        write(tmp_path / "desed" / "metadata" / f"{split}.tsv", gzip.decompress(real.read_bytes()).decode())
+    _, clips = tasks.read("desed", str(tmp_path / "desed"), ())
+    assert len(clips) == 692 and all(clip.events for clip in clips)
+    _, clips = tasks.read("desed", str(tmp_path / "desed"), ("validation",))
+    assert len(clips) == 1168 and sum(not clip.events for clip in clips) == 15
+    head = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+    write(tmp_path / "audioset-strong" / "mid_to_display_name.tsv", "/m/06mb1\tRain\n")
+    write(tmp_path / "audioset-strong" / "audioset_eval_strong.tsv", f"{head}b0RFKhbpFJA_30000\t0.0\t2.1\t/m/06mb1\n")
+    write(tmp_path / "URBAN-SED_v2.0.0" / "annotations" / "test" / "t0.txt", "0.5\t1.5\tcar_horn\n")
+    write(tmp_path / "URBAN-SED_v2.0.0" / "annotations" / "train" / "a0.txt", "0.5\t1.5\tcar_horn\n")
+    write(tmp_path / "URBAN-SED_v2.0.0" / "audio/test/t0.wav", "")
+    rows = "0\t1\tcar\t0.9\n"
+    write(tmp_path / "maestro-real" / "development_annotation" / "soft_labels_metro" / "metro_00.txt", rows)
+    write(tmp_path / "maestro-real" / "development_audio/metro/metro_00.wav", "")
+    present, _ = tasks.present(str(tmp_path))
+    assert {*present} == {"desed", "audioset-strong", "urban-sed", "maestro-real"}
+    for name in ("audioset-strong", "urban-sed", "maestro-real"):
+        _, clips = tasks.read(name, present[name], ())
+        assert len(clips) == 1 and clips[0].events, name
 
 
 def test_clips_without_strong_labels_are_refused(corpus: str, clap: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from eval.metrics import psds
 from eval.metrics.psds import SCENARIOS, Scenario, Track
+from eval.metrics.quantiles import quantiles
 
 EDGES = np.arange(11) * 0.5
 
@@ -45,6 +46,11 @@ def random_tracks(num: int) -> list[Track]:
     return found
 
 
+def scores_of(tracks: list[Track], levels: np.ndarray, scenario: Scenario) -> list[float]:
+    """Return the score of the tracks, each drawn once."""
+    return psds.score(psds.count(tracks, levels, scenario, np.ones((len(tracks), 1))), scenario).tolist()
+
+
 def of_package(tracks: list[Track], levels: np.ndarray, scenario: Scenario) -> float:
     names = [f"clip{i}" for i in range(len(tracks))]
     columns = ["filename", "onset", "offset", "event_label"]
@@ -79,7 +85,7 @@ def test_the_score_is_that_of_psds_eval(name: str, alpha_st: float, monkeypatch:
     monkeypatch.setattr(psds, "MAX_FALSE_PER_HOUR", 2000.0)
     scenario, tracks = SCENARIOS[name]._replace(alpha_st=alpha_st), random_tracks(40)
     levels = psds.thresholds(tracks)[::5]
-    found = psds.score(psds.count(tracks, levels, scenario), scenario, np.ones(len(tracks)))
+    (found,) = scores_of(tracks, levels, scenario)
     assert found == pytest.approx(of_package(tracks, levels, scenario), abs=1e-9)
     assert 0.02 < found < 0.98
 
@@ -89,21 +95,21 @@ def test_a_clip_drawn_twice_counts_as_two_clips_and_one_not_drawn_as_none() -> N
     levels, drawn = psds.thresholds(tracks), [0, 0, 3, 5, 5, 5, 7]
     weights = np.bincount(drawn, minlength=12).astype(float)
     again = [tracks[row] for row in drawn]
-    expected = psds.score(psds.count(again, levels, scenario), scenario, np.ones(len(drawn)))
-    assert psds.score(psds.count(tracks, levels, scenario), scenario, weights) == pytest.approx(expected)
-    assert np.isnan(psds.score(psds.count(tracks, levels, scenario), scenario, np.zeros(12)))
+    expected = scores_of(again, levels, scenario)
+    found = psds.score(psds.count(tracks, levels, scenario, np.stack([weights, 0 * weights], axis=1)), scenario)
+    assert found[0] == pytest.approx(expected[0]) and np.isnan(found[1])
 
 
 def test_counts_by_hand() -> None:
     """Class 0 sounds from 1 to 3 s. A detection of 1 to 3.5 s has 80 % inside and covers it; one of class 1 crosses it."""
     scores = np.zeros((10, 2))
     scores[2:7, 0], scores[4:8, 1] = 1.0, 1.0
-    counts = psds.count([track(scores, (0, 1.0, 3.0))], np.array([0.5]), SCENARIOS["psds1"])
-    assert counts.found.cell.tolist() == [0]
-    assert counts.false.cell.tolist() == [1]
-    assert (counts.crossed.cell.tolist(), counts.crossed.other.tolist()) == ([1], [0])
-    strict = SCENARIOS["psds1"]._replace(dtc=0.9)
-    assert psds.count([track(scores, (0, 1.0, 3.0))], np.array([0.5]), strict).found.cell.tolist() == []
+    scenario, tracks, twice = SCENARIOS["psds1"]._replace(alpha_ct=1.0), [track(scores, (0, 1.0, 3.0))], np.array([[2]])
+    counts = psds.count(tracks, np.array([0.5]), scenario, twice)
+    assert (counts.found.tolist(), counts.false.tolist()) == ([[[2, 0]]], [[[0, 2]]])
+    assert counts.crossed.tolist() == [[[0, 2 * 3600 / 4]]], "two in four seconds of events"
+    strict = psds.count(tracks, np.array([0.5]), scenario._replace(dtc=0.9), twice)
+    assert (strict.found.tolist(), strict.false.tolist()) == ([[[0, 0]]], [[[2, 2]]])
 
 
 def test_perfect_scores_are_one_and_silent_ones_none() -> None:
@@ -111,5 +117,15 @@ def test_perfect_scores_are_one_and_silent_ones_none() -> None:
     scores[2:6, 0] = 1.0
     tracks = [track(scores, (0, 1.0, 3.0)), track(scores[:, ::-1], (1, 1.0, 3.0))]
     for name, scenario in SCENARIOS.items():
-        assert psds.score(psds.count(tracks, np.array([0.5]), scenario), scenario, np.ones(2)) == 1.0, name
-        assert psds.score(psds.count(tracks, np.array([2.0]), scenario), scenario, np.ones(2)) == 0.0, name
+        assert scores_of(tracks, np.array([0.5]), scenario) == [1.0], name
+        assert scores_of(tracks, np.array([2.0]), scenario) == [0.0], name
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])
+def test_quantiles_are_those_of_all_values_together(scale: float) -> None:
+    """Values of both signs, many of them equal, in arrays of several lengths."""
+    rng = np.random.default_rng(0)
+    parts = [(scale * rng.integers(-9, 9, (n, 3)) + scale * 1e-3).astype(np.float32) for n in (1, 4, 50)]
+    shares = np.array([0.0, 0.1, 0.5, 0.77, 0.999, 1.0])
+    together = np.concatenate([part.ravel() for part in parts]).astype(np.float64)
+    assert quantiles(parts, shares).tolist() == pytest.approx(np.quantile(together, shares).tolist(), rel=1e-12)

@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import audio, sources, storage
 from pipeline.configs import CAPTION, IN_PROCESS, SYNTH
@@ -15,7 +17,7 @@ from pipeline.dataset import ledgers, phrases, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import InputError, JobError
 from pipeline.graph.caption_config import CaptionConfig
-from pipeline.graph.frame_tagger import segments
+from pipeline.graph.frame_tagger import FrameTagger, segments
 from pipeline.graph.frame_tagger_config import FrameTaggerConfig
 from pipeline.planning.plan import read_plan
 from pipeline.sources import audioset
@@ -93,7 +95,18 @@ def test_times_reach_the_samples_and_the_ledger(timed: str, dataset: str, captio
     assert plan is not None and plan.num_timed == len(listed)
 
 
+def test_the_card_counts_phrases_and_names_where_they_are_from(timed: str) -> None:
+    card, index = storage.read_text(storage.join(timed, "README.md")), ClipIndex(timed)
+    found = [phrase for row in range(len(index)) for phrase in index.meta(row)["phrases"]]
+    segments = sum(len(phrase["segments"]) for phrase in found)
+    assert "| clips whose phrases and times are known | 24 of 24 |" in card
+    assert f"| phrases in them | {len(found)}, with {segments} segments |" in card and segments >= len(found) > 24
+    assert "| known by | strong labels of the source, which 24 of the planned clips have |" in card
+    assert "for the other clips by" not in card
+
+
 def test_without_the_flag_nothing_is_there_of_it(dataset: str) -> None:
+    assert "## Times" not in storage.read_text(storage.join(dataset, "README.md"))
     plan = storage.read_json(storage.join(dataset, "plan.json"))
     assert "num_timed" not in plan and "timed" not in plan["made_from"]
     assert "phrases" not in ClipIndex(dataset).written.column_names
@@ -165,6 +178,11 @@ def test_a_tagger_finds_times_where_the_source_has_none(caption_config: CaptionC
     index, listed = ClipIndex(config.out), sources.read_clips(config.source)
     revision = storage.read_json(storage.join(config.captioner, "config.json"))["revision"]
     words = {label: audioset.label_text(label) for clip in listed for label in clip.tags}
+    card = storage.read_text(storage.join(config.out, "README.md"))
+    assert "which 0 of the planned clips have" in card
+    assert (
+        f"| for the other clips by | frames of `captioner`, revision `{revision}`, from probability 0.01 on |" in card
+    )
     found = [index.meta(row) for row in range(len(index))]
     assert {meta["phrases_from"] for meta in found} == {revision} and any(meta["phrases"] for meta in found)
     for meta in found:
@@ -173,6 +191,25 @@ def test_a_tagger_finds_times_where_the_source_has_none(caption_config: CaptionC
             flat = [time for segment in phrase["segments"] for time in segment]
             assert flat == sorted(flat) and flat[0] >= 0 and flat[-1] <= 2.0
     verify.run(VerifyConfig(data=config.out, in_process=True))
+
+
+def test_a_short_memory_halves_the_batch_of_the_tagger(captioner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's error, which no CPU raises, is raised for batches of more than two."""
+    tagger = FrameTagger(FrameTaggerConfig(tagger=captioner, threshold=0.01, min_s=0.0), IN_PROCESS, batch_size=4)
+    clips = np.random.default_rng(0).integers(-9_000, 9_000, (4, 2 * audio.SAMPLE_RATE_HZ)).astype(np.int16)
+    given = clips, [len(clip) - 999 * row for row, clip in enumerate(clips)], audio.SAMPLE_RATE_HZ, [[]] * 4
+    wanted = tagger.tag(*given)
+    tag_frames, sizes = tagger.model.tag_frames, []
+
+    def short(waveform: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(len(waveform))
+        if len(waveform) > 2:
+            raise torch.OutOfMemoryError
+        return tag_frames(waveform, *rest)
+
+    monkeypatch.setattr(tagger.model, "tag_frames", short)
+    assert tagger.tag(*given) == wanted and all(wanted)
+    assert sizes == [4, 2, 2] and tagger.batch_size.size == 2
 
 
 def test_a_clip_longer_than_the_captioner_takes_gets_no_times_from_a_tagger(

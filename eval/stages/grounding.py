@@ -1,6 +1,7 @@
 """When does what is named sound? Frame scores of a model against strong labels: `python -m eval grounding <config>`.
 
-    psds1, psds2   the Polyphonic Sound Detection Score over all classes: exact times, and the right class near its time
+    psds1, psds2   the Polyphonic Sound Detection Score over all classes: exact times, and the right class near its time;
+                   with the parameters of DCASE's task 4, see `psds.PROTOCOL`
     frame_auroc    of a phrase in a clip that has it: frames in which it sounds against the others; chance is 50 %
     onset_error_s  median distance from the onset of the best segment to the nearest true one
     order          of two events one after the other: is the mass of the first one's phrase first? "A then B" against
@@ -54,7 +55,7 @@ def run(config: GroundingConfig) -> None:
     task, listed = evaluation.check(config, "clap")
     clips = sorted((clip for clip in listed if clip.events), key=lambda clip: clip.key)
     if len(clips) < 2:
-        remedy = "give AudioSet's strong tables, or a corpus of `pipeline synth`, which has them"
+        remedy = "give AudioSet's strong tables, DESED, URBAN-SED, MAESTRO Real, or a corpus of `pipeline synth`"
         raise InputError("--task-dir", config.task_dir, f"fewer than 2 of its clips have strong labels; {remedy}")
     labels = sorted({event.label for clip in clips for event in clip.events})
     texts = class_texts.read(config.class_texts, labels) or {label: [task.label_text(label)] for label in labels}
@@ -68,6 +69,7 @@ def run(config: GroundingConfig) -> None:
     entry |= {
         "classes": labels,
         "fold_rule": _rule(task),
+        "notes": [psds.PROTOCOL],
         **results.protocol(found.clips, len(clips), found.missing, loaded, config, source),
     }
     uri = results.publish(
@@ -135,8 +137,7 @@ def _psds(tracks: Sequence[Track]) -> dict[str, MetricRecord]:
     weights = np.concatenate([np.ones((len(tracks), 1)), metrics.resamples(len(tracks))], axis=1)
     found: dict[str, MetricRecord] = {}
     for name, scenario in psds.SCENARIOS.items():
-        counts = psds.count(tracks, levels, scenario)
-        scores = np.array([psds.score(counts, scenario, each) for each in weights.T])
+        scores = psds.score(psds.count(tracks, levels, scenario, weights), scenario)
         found[name] = results.metric(*metrics.estimate(scores))
     return found
 

@@ -4,7 +4,7 @@
 # by zero-shot classification and retrieval.
 #
 # --size full reads one variable more: TAGGER, an encoder with a tagging head after `train convert`, which finds the times
-# of clips without strong labels. $TASK_DIR/audioset-strong is the folder of AudioSet's strong table for evaluation.
+# of clips without strong labels. $TASK_DIR/audioset-strong is the folder of audioset_eval_strong.tsv and its audio.
 # shellcheck source=eval/studies/common.sh
 source "$(dirname "$0")/common.sh"
 
@@ -12,7 +12,7 @@ timed=(--timed)
 if [ "$SIZE" = full ]; then
     require TAGGER
     timed+=(--timed.tagger "$TAGGER")
-    grounding=(any --task strong-labels --task-dir "$TASK_DIR/audioset-strong" --device "${DEVICE:-cuda}")
+    grounding=(audioset-strong --task-dir "$TASK_DIR/audioset-strong" --device "${DEVICE:-cuda}")
 else
     grounding=(demo --task-dir "$BASE/corpus" --class-texts "$BASE/corpus/class_texts.json")
 fi

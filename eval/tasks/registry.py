@@ -63,6 +63,35 @@ TASKS = {
             fold_rule="AudioSet eval; trained on the balanced training segments",
         ),
         Task(
+            name="audioset-strong",
+            labels="many",
+            train=("train",),
+            test=("test",),
+            fold_rule="AudioSet's strongly labelled evaluation clips",
+            label_text=audioset.label_text,
+        ),
+        Task(
+            name="desed",
+            labels="many",
+            train=("train",),
+            test=("public",),
+            fold_rule="DESED's public evaluation set",
+        ),
+        Task(
+            name="urban-sed",
+            labels="many",
+            train=("train",),
+            validation=("validate",),
+            test=("test",),
+            folders=("urban-sed_v2.0.0",),
+            fold_rule="URBAN-SED test",
+        ),
+        Task(
+            name="maestro-real",
+            labels="many",
+            fold_rule="MAESTRO Real's development set, labels of at least half of the annotators",
+        ),
+        Task(
             name="gtzan",
             train=("train",),
             validation=("validation",),
@@ -201,7 +230,7 @@ def present(folder: str) -> tuple[dict[str, str], dict[str, str]]:
 
 def _list(uri: str, file: str, columns: str, stats: sources.ListingStats) -> Iterator[Clip]:
     """Yield the clips of one listing; lists of splits and folders of classes belong to the whole folder."""
-    listing = storage.join(uri, file) if file.endswith(".csv") else uri
+    listing = storage.join(uri, file) if file.endswith((".csv", ".tsv")) else uri
     return sources.list_clips(listing, flag="--task-dir", column_names=columns, stats=stats)
 
 

@@ -22,6 +22,9 @@ class Statistics:
     durations: Counter[int] = field(default_factory=Counter)  # whole seconds, rounded -> clips
     words: Counter[str] = field(default_factory=Counter)
     per_clip: Counter[int] = field(default_factory=Counter)  # captions -> clips
+    timed: int = 0  # clips of which it is known when what sounds
+    phrases: int = 0
+    segments: int = 0
     copies: int = 0  # clips whose audio an earlier clip has too, sample for sample
 
 
@@ -43,6 +46,10 @@ def collect(data: str, numbers: Iterable[int]) -> Statistics:
         found.words.update(word for words in split for word in words)
         found.durations.update(round(row["duration_s"]) for row in written)
         found.per_clip.update(len(row["text"]) for row in written)
+        timed = [phrases for row in written if (phrases := row.get("phrases")) is not None]
+        found.timed += len(timed)
+        found.phrases += sum(map(len, timed))
+        found.segments += sum(len(phrase["segments"]) for phrases in timed for phrase in phrases)
         texts.append(np.fromiter(map(hash, captions), np.int64, len(captions)))
         audio.append(np.fromiter((hash(row["sha256"]) for row in written), np.int64, len(written)))
     if audio:

@@ -50,7 +50,7 @@ class CaptionActor:
         """Make the captioner, and the tagger where one is to find times. The arguments are pickled on their way here."""
         self.config = config
         self.captioner = make_captioner(config)
-        self.frame_tagger = FrameTagger(timed_by, config.actors) if timed_by else None
+        self.frame_tagger = FrameTagger(timed_by, config.actors, config.batch_size) if timed_by else None
         self.decoders = ThreadPoolExecutor(DECODERS)
         self.name = f"{os.uname().nodename}-{os.getpid()}"
 

@@ -15,6 +15,7 @@ from pipeline.graph import tag_predictor
 from pipeline.graph.engine import ActorConfig
 from pipeline.graph.frame_tagger_config import FLAG, FrameTaggerConfig
 from pipeline.graph.shard_batch import Samples
+from pipeline.graph.short_memory import BatchSize
 from pipeline.sources.clip import Event
 
 
@@ -26,23 +27,31 @@ def revision(config: FrameTaggerConfig) -> str:
 class FrameTagger:
     """The tagger in an actor. Two threads call it."""
 
-    def __init__(self, config: FrameTaggerConfig, actors: ActorConfig) -> None:
-        """Load the checkpoint."""
+    def __init__(self, config: FrameTaggerConfig, actors: ActorConfig, batch_size: int) -> None:
+        """Load the checkpoint. Batches are smaller than `batch_size` once the GPU's memory was short."""
         from train import checkpoint
 
         self.config, self.device = config, actors.torch_device()
         self.model = checkpoint.load(config.tagger).model.to(self.device)
+        self.batch_size = BatchSize(batch_size)
         self.model_lock = threading.Lock()
 
     def tag(
         self, waveform: Samples, num_samples: Sequence[int], rate_hz: int, tags: Sequence[Sequence[str]]
     ) -> list[list[Phrase]]:
         """Return the phrases of clips (B, T) of true lengths, given the tags of each."""
+        with self.model_lock:
+            return self.batch_size.run(
+                len(tags), lambda chosen: self._tag(waveform[chosen], num_samples[chosen], rate_hz, tags[chosen])
+            )
+
+    def _tag(
+        self, waveform: Samples, num_samples: Sequence[int], rate_hz: int, tags: Sequence[Sequence[str]]
+    ) -> list[list[Phrase]]:
         import torch
 
         lengths = torch.tensor(num_samples, device=self.device)
-        with self.model_lock:
-            found = self.model.tag_frames(torch.tensor(waveform, device=self.device), lengths, rate_hz)
+        found = self.model.tag_frames(torch.tensor(waveform, device=self.device), lengths, rate_hz)
         probabilities, counts = found.probabilities.float().cpu().numpy(), found.num_frames.tolist()
         edges = found.edges_s.cpu().numpy()
         return [

@@ -3,7 +3,6 @@
 Shapes: B = instructions of a batch, V = tokens of the vocabulary, M = tokens of an answer.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -20,13 +19,13 @@ from pipeline.graph.caption_config import CaptionActorConfig
 from pipeline.graph.captioner import CaptionedBatch, CaptionerInfo, ClipBatch
 from pipeline.graph.llm import Answer
 from pipeline.graph.prompts import Instruction
+from pipeline.graph.short_memory import BatchSize
 from pipeline.graph.tag_predictor import TagPredictor
 from train.models.captioner.decoding import Decoding
 
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
 Waveform = npt.NDArray[np.float32]
 DEFAULT_RATE_HZ = 16_000  # of feature extractors that do not state theirs
 
@@ -53,7 +52,7 @@ class HfCaptioner:
         self.rate_hz = getattr(_extractor(self.processor), "sampling_rate", None) or DEFAULT_RATE_HZ
         self.clip_samples = round(config.clip_s * audio.SAMPLE_RATE_HZ)
         self.tagger = TagPredictor(config) if config.tagger else None
-        self.batch_size = config.batch_size  # smaller once the GPU's memory was short
+        self.batch_size = BatchSize(config.batch_size)
         self.model_lock = threading.Lock()  # one batch at a time on the model
 
     def reject(self, tags: Sequence[str], texts: Sequence[str]) -> tuple[str, str] | None:
@@ -85,21 +84,9 @@ class HfCaptioner:
         self, asked: Sequence[Instruction], waveforms: Sequence[Waveform], keys: Sequence[str], decoding: Decoding
     ) -> list[Answer]:
         """Return the answers to instructions, by batches that the device's memory allows."""
-        import torch
-
-        answers: list[Answer] = []
-        while len(answers) < len(asked) * decoding.num_captions:
-            first = len(answers) // decoding.num_captions
-            chosen = slice(first, first + self.batch_size)
-            try:
-                answers += self._generate(asked[chosen], waveforms[chosen], keys, decoding)
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
-                self.batch_size = max(1, min(self.batch_size, len(asked[chosen])) // 2)
-                log.warning("caption: the GPU's memory is short; from here on %d clips at a time", self.batch_size)
-                torch.cuda.empty_cache()
-        return answers
+        return self.batch_size.run(
+            len(asked), lambda chosen: self._generate(asked[chosen], waveforms[chosen], keys, decoding)
+        )
 
     def _generate(
         self, asked: Sequence[Instruction], waveforms: Sequence[Waveform], keys: Sequence[str], decoding: Decoding

@@ -49,6 +49,7 @@ def render(
         retries=_retries(plan),
         evaluation_clips=_decontamination(plan.matched_sets, reasons),
         captions=_captions(found),
+        times=_times(run_config, plan, found),
         captioners=_captioners(data, found.clips, found.captions),
         samples=_table(("key", "tags", "caption"), _samples(data)),
         words=found.words.most_common(SHOWN_WORDS),
@@ -157,6 +158,23 @@ def _captions(found: Statistics) -> str:
         ("words", f"median {middle[1]}, 5 % below {middle[0]}, 5 % above {middle[2]}"),
         ("vocabulary", f"{len(found.words):,} words"),
         ("clips with the very audio of an earlier one", f"{found.copies:,}"),
+    ]
+    return _table(("", ""), rows)
+
+
+def _times(run_config: dict[str, Any], plan: Plan, found: Statistics) -> str:
+    """Return how many clips have phrases with times, and by what these are known; '' without --timed."""
+    if not run_config.get("timed"):
+        return ""
+    revision, by = run_config.get("frame_tagger_revision", ""), run_config["timed_by"]
+    labels = f"strong labels of the source, which {plan.num_timed or 0:,} of the planned clips have"
+    name = by["tagger"].rstrip("/").rpartition("/")[2]
+    tagger = f"frames of `{name}`, revision `{revision}`, from probability {by['threshold']:g} on"
+    rows = [
+        ("clips whose phrases and times are known", f"{found.timed:,} of {found.clips:,}"),
+        ("phrases in them", f"{found.phrases:,}, with {found.segments:,} segments"),
+        ("known by", labels),
+        *([("for the other clips by", tagger)] if revision else []),
     ]
     return _table(("", ""), rows)
 

@@ -14,6 +14,7 @@ TIMES = (  # times in file names: none, seconds or milliseconds; of start and en
     "", "_{0.start_s:.0f}_{0.end_s:.0f}", "_{0.start_s:.3f}_{0.end_s:.3f}", "_{0.start_s:.1f}_{0.end_s:.1f}",
     "_{1:.0f}_{2:.0f}", "_{0.start_s:.0f}", "_{0.start_s:06.0f}", "_{1:.0f}",
 )  # fmt: skip
+OF_TABLES = {"audioset_strong": "strong_label_real"}  # DESED's folder of audio that is not named as its table
 SPLITS = ("development", "validation", "evaluation")
 NAMINGS = [prefix + "{0.ytid}" + times for prefix in ("Y", "") for times in TIMES]
 
@@ -57,6 +58,13 @@ class AudioFolder:
         above, _, name = folder.rpartition("/")
         if name == "meta":  # ESC-50: meta/esc50.csv and audio/
             beside.append(storage.join(above, "audio"))
+        root, sign, inside = f"{folder}/{table.partition('.')[0]}".rpartition("/metadata/")
+        if sign:  # DESED: metadata/validation/validation.tsv, and audio/validation/validation/ or audio/validation/
+            *path, last = inside.split("/")
+            beside += [
+                storage.join(root, "audio", *path, OF_TABLES.get(last, last)),
+                storage.join(root, "audio", *path),
+            ]
         if table.endswith(".json"):  # WavCaps: json_files/FreeSound/fsd_final.json and waveforms/FreeSound_flac/
             beside.append(storage.join(above.rpartition("/")[0], "waveforms", f"{name}_flac"))
         return beside

@@ -11,7 +11,10 @@ ROLES = {  # role -> the usual names, the first that a table has is used
         "file", "filename", "file_name", "audio", "path", "slice_file_name", "fname", "audio_filepath", "audio_path",
         "filepath", "file_path", "wav", "audio_file",
     ),
-    "labels": ("human_labels", "labels", "label", "tags", "tag", "category", "class", "class_name"),
+    "labels": (
+        "human_labels", "labels", "label", "tags", "tag", "category", "class", "class_name", "event_label",
+        "event_labels",
+    ),
     "captions": ("captions", "caption", "text", "sentence", "raw_text"),
     "fold": ("fold", "split"),
     "mids": ("mids", "positive_labels", "audioset_positive_labels"),

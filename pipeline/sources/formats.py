@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain
 
 from pipeline import storage
-from pipeline.sources import audioset, columns, lhotse, official_layouts, published_tables, youtube
+from pipeline.sources import audioset, columns, event_lists, lhotse, official_layouts, published_tables, youtube
 from pipeline.sources.clip import Clip, find_recording_id, key_of, suffix_of
 from pipeline.sources.listing_stats import ListingStats, end_of
 from pipeline.sources.parquet import list_parquet
@@ -61,6 +61,8 @@ def _clips(part: Part, stats: ListingStats, options: Options) -> Iterable[Clip]:
         return _folder(part, stats)
     if part.kind == "classes":
         return official_layouts.list_classes(part.uri, stats)
+    if part.kind == "lists":
+        return event_lists.list_folders(part.uri, stats)
     if part.kind == "file":
         return _file(part, stats)
     return _table(part.uri, stats, options)
@@ -113,6 +115,8 @@ def _headed(uri: str, header: list[str], rows: Iterable[Row], stats: ListingStat
     chosen = columns.choose(uri, header, options.columns)
     if set(header) >= youtube.STRONG_COLUMNS:
         yield from YoutubeTable(uri, stats, options).strong(rows)
+    elif set(header) >= event_lists.EVENT_COLUMNS and "start" not in options.columns:
+        yield from event_lists.list_events(uri, rows, stats, options)
     elif youtube.is_youtube(chosen):
         note_columns(stats, header, chosen)
         yield from YoutubeTable(uri, stats, options).rows(rows, chosen)
@@ -122,6 +126,8 @@ def _headed(uri: str, header: list[str], rows: Iterable[Row], stats: ListingStat
         reader.locate = published_tables.find_locator(uri, header)
         if chosen.get("mids") == "mids" and "labels" in chosen:
             reader.label_separator = ","  # FSD50K's tables
+        if chosen.get("labels") == "event_labels":
+            reader.label_separator = ","  # DESED's weak labels
         labels = storage.join(uri.rpartition("/")[0], audioset.LABELS_FILE)
         if "mids" in chosen and "labels" not in chosen and storage.exists(labels):
             reader.names = audioset.read_labels(storage.read_text(labels))

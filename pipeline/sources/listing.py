@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.sources import audioset, columns, formats, parts, strong_labels, youtube
+from pipeline.sources import audioset, columns, event_lists, formats, parts, strong_labels, youtube
 from pipeline.sources.audio_folder import AudioFolder
 from pipeline.sources.clip import MAX_KEY, Clip
 from pipeline.sources.listing_stats import ListingStats
@@ -114,10 +114,11 @@ def stamp(source: str, flag: str = "--source", events: bool = False) -> str:
         uris = [part.uri for part in found]
         folders = [part.uri for part in found if part.kind in formats.FOLDERS]
         files = [uri for uri in uris if uri not in folders]
+        lists = [uri for part in found if part.kind == "lists" for uri in event_lists.list_uris(part.uri)]
         marks: list[object] = [name for folder in folders for name in storage.list_names(folder)]
         if files and found[0].kind not in formats.PACKED:
             files += _read_beside(files[0], events)
-        marks += storage.stamps(files)
+        marks += storage.stamps([*files, *lists])
         return hashlib.sha256(repr((uris, marks)).encode()).hexdigest()
 
 
@@ -158,9 +159,9 @@ def readable(source: str, flag: str) -> Iterator[None]:
 def _read_beside(uri: str, events: bool) -> list[str]:
     """Return the files and folders that the listing of a table uses beside it, present or not."""
     folder, _, name = uri.rpartition("/")
-    endings = (youtube.CAPTIONS_OF_SEGMENTS, *([strong_labels.OF_SEGMENTS] if events else []))
-    beside = (audioset.LABELS_FILE, *(name.split(".")[0] + ending for ending in endings))
-    return [*(storage.join(folder, file) for file in beside), *AudioFolder.candidates(folder, name)]
+    names = (audioset.LABELS_FILE, name.split(".")[0] + youtube.CAPTIONS_OF_SEGMENTS)
+    strong = strong_labels.beside(uri) if events else []
+    return [*(storage.join(folder, file) for file in names), *strong, *AudioFolder.candidates(folder, name)]
 
 
 def describe_location(source_id: str, uri: str) -> str:

@@ -33,6 +33,17 @@ LISTINGS: dict[str, tuple[Listing, ...]] = {
         Listing(("unbalanced_train_segments.csv",), "unbalanced"),  # two million: an evaluation reads it on request
         Listing(("eval_segments.csv",), "test"),
     ),
+    "audioset-strong": (
+        Listing(("audioset_train_strong.tsv",), "train", is_distinctive=False),  # beside the weak segments they would
+        Listing(("audioset_eval_strong.tsv",), "test", is_distinctive=False),  # list clips twice
+    ),
+    "desed": (
+        Listing(("metadata/train/audioset_strong.tsv",), "train"),
+        Listing(("metadata/validation/validation.tsv",), "validation"),
+        Listing(("metadata/eval/public.tsv",), "public"),
+    ),
+    "urban-sed": (Listing(("annotations",), is_distinctive=False),),  # event_lists.py recognises it
+    "maestro-real": (Listing(("development_annotation",), is_distinctive=False),),
     "gtzan": (Listing(GENRES),),
     "speech-commands": (Listing(("testing_list.txt",)),),
     "audiocaps": tuple(Listing((f"{split}.csv",), split, is_distinctive=False) for split in ("train", "val", "test")),

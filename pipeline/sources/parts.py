@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from braceexpand import braceexpand
 
 from pipeline import storage
+from pipeline.sources import event_lists
 from pipeline.sources.clip import suffix_of
 from pipeline.sources.official_layouts import GENRES, LISTINGS, SPLIT_LISTS
 
@@ -48,7 +49,7 @@ class Part:
     """A file or folder that lists clips."""
 
     uri: str
-    kind: str  # a value of KINDS; folder: of audio files; classes: folders with lists of splits; file: one clip
+    kind: str  # a value of KINDS; folder: of audio; classes: with lists of splits; lists: of events; file: one clip
     name: str  # its path inside the source
     fold: str = ""  # of those of its clips that list none
     label: str = ""  # of its clips, where it is the folder of a class
@@ -122,6 +123,9 @@ def _official(uri: str, path: str, names: list[str]) -> Iterator[Part]:
     """Yield the listings of a dataset in its official layout."""
     if set(names) & {*SPLIT_LISTS, *GENRES}:
         yield Part(uri=uri, kind="classes", name=path)
+        return
+    if event_lists.find_folders(uri, names):
+        yield Part(uri=uri, kind="lists", name=path)
         return
     for listing in (listing for listings in LISTINGS.values() for listing in listings if listing.is_distinctive):
         candidates = [file for file in listing.files if file.partition("/")[0] in names]

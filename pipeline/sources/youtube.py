@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.sources import audioset, columns, strong_labels
 from pipeline.sources.audio_folder import AudioFolder
-from pipeline.sources.clip import Clip
+from pipeline.sources.clip import Clip, Event
 from pipeline.sources.listing_stats import ListingStats
 from pipeline.sources.rows import Fields, ListingError, Record, delimited
 from pipeline.sources.tables import (
@@ -30,7 +30,6 @@ CLIP_S = 10.0  # length of a clip whose end is not listed
 CAPTIONS_OF_SEGMENTS = "_captions.csv"
 SEGMENT_COLUMNS = ("ytid", "start_seconds", "end_seconds", "positive_labels")
 STRONG_COLUMNS = set(strong_labels.COLUMNS)
-STRONG_NAMES = "mid_to_display_name.tsv"
 ID = re.compile(r"[\w-]{11}")
 TEST_NAME = re.compile(r"([\w-]{11})_(\d{6})\.\w+")  # VGGSound's list of test clips
 
@@ -73,7 +72,7 @@ class YoutubeTable:
         """Yield the clips of an official segments file, whose header is a comment."""
         self.names = self._class_names(required=True)
         captions = self._captions()
-        events = strong_labels.read(self._beside(strong_labels.OF_SEGMENTS), self.names)
+        events = self._strong_labels()
         self.stats.columns |= {
             "youtube": "ytid",
             "start": "start_seconds",
@@ -107,12 +106,7 @@ class YoutubeTable:
 
     def strong(self, rows: Iterable[Row]) -> Iterator[Clip]:
         """Yield the clips of AudioSet's strong labels: the rows are events of a clip `<ytid>_<start in ms>`."""
-        uri = storage.join(self.folder, STRONG_NAMES)
-        if storage.exists(uri):
-            pairs = (line.split("\t", 1) for line in storage.read_text(uri).splitlines() if "\t" in line)
-            self.names = {mid.strip(): name.strip() for mid, name in pairs}
-        else:
-            self.names = self._class_names(required=True)
+        self.names = strong_labels.read_names(self.folder) or self._class_names(required=True)
         self.stats.columns |= {"youtube": "segment_id", "mids": "label"}
         clips = ((line, self._event(line, fields)) for line, fields in rows)
         yield from merge(((clip.key, line, clip) for line, clip in clips), self.uri, self.stats, holds_all=True)
@@ -173,6 +167,11 @@ class YoutubeTable:
 
     def _beside(self, ending: str) -> str:
         return storage.join(self.folder, self.name.split(".")[0] + ending)
+
+    def _strong_labels(self) -> dict[tuple[str, int], list[Event]]:
+        """Return the events of clips, by YouTube id and start in ms, where a table of them lies beside this one."""
+        uri = next(filter(storage.exists, strong_labels.beside(self.uri)), "")
+        return strong_labels.read(uri, strong_labels.read_names(self.folder) | self.names) if uri else {}
 
     def _captions(self) -> dict[tuple[str, float], list[str]]:
         uri = self._beside(CAPTIONS_OF_SEGMENTS)

@@ -18,6 +18,7 @@ from tests.bench import (
     growth,
     hardware,
     peers,
+    psds,
     ray_checkpoint,
     reading,
     search,
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "ray-checkpoint": ray_checkpoint.measure,
     "growth": growth.measure,
     "search": search.measure,
+    "psds": psds.measure,
 }
 
 

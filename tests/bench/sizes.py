@@ -45,6 +45,8 @@ class Sizes:
     """Clips of the retrieval metric, which compares each with each."""
     indexed: int = 100_000
     """Clips of the search index."""
+    scored: tuple[int, int, int] = (800, 100, 32)
+    """Clips, classes and frames of the sound detection score."""
     embedding: int = 512
     picture: Path | None = PICTURE
     """Where growth is drawn; None draws in the folder of the run, which is removed."""
@@ -53,5 +55,6 @@ class Sizes:
 TINY = Sizes(
     repeats=1, clip_s=2.0, sounds=8, clips=16, long_job_clips=72, limit_clips=16, clips_per_shard=4, loader_batch=2,
     loader_steps=2, processes=0, user_clips=8, ray=False, train_batch=2, train_steps=1, loop_steps=5, rows=(64, 256),
-    gallery=(64, 256), indexed=512, embedding=16, picture=None,
+    gallery=(64, 256), indexed=512, scored=(32, 10, 16), embedding=16,
+    picture=None,
 )  # fmt: skip
