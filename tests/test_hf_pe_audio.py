@@ -15,9 +15,9 @@ from pipeline import cli
 from pipeline.errors import InputError
 from tests.support import hf_claps, hf_pe_audios, sounds50
 from train import checkpoint
-from train.models.configs import HfTowersConfig
 from train.configs import PRETRAIN
 from train.launch import ScaleConfig
+from train.models.configs import HfTowersConfig
 from train.pretrained import Embedder
 from train.stages import finetune, pretrain
 from train.stages.finetune import FinetuneConfig
