@@ -68,6 +68,7 @@ class HfPeAudio(HfTowers):
     audio_encoder: PeAudio
     audio_proj: UnitHead
     text_proj: UnitHead
+    logit_bias: nn.Parameter
 
     def __init__(self, config: HfTowersConfig, model: Any, processor: Any) -> None:
         super().__init__(config, model.config, processor)
