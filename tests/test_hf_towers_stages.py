@@ -22,7 +22,7 @@ from tests.support.interrupted import launch_interrupted
 from train import checkpoint
 from train.configs import PRETRAIN
 from train.models.encoders.configs import Cnn14Config
-from train.models.hf_towers import HfTowers
+from train.models.hf_towers.towers import HfTowers
 from train.pretrained import Embedder
 from train.stages import finetune, training
 from train.stages.finetune import FinetuneConfig

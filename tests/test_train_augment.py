@@ -17,7 +17,7 @@ FRONT_ENDS = [LogMel(32_000, 320, 64), EfficientLogMel(32_000, 320, 64, jitter=F
 def test_two_stripes_each_way_are_blank_in_training(front_end: nn.Module) -> None:
     torch.manual_seed(0)
     holder = nn.Sequential(front_end)
-    augment.add_spec_augment(holder)
+    augment.add_spec_augment(holder, "--spec-augment")
     waveform = torch.randn(16, 32_000 * 4) * 0.1
     holder.train()
     mel = front_end(waveform)
@@ -36,7 +36,7 @@ def test_two_stripes_each_way_are_blank_in_training(front_end: nn.Module) -> Non
 def test_encoders_get_the_masks_and_keep_their_weights_names(config: Cnn14Config | MobileNetConfig) -> None:
     encoder = registry.build(config)
     names = list(encoder.state_dict())
-    augment.add_spec_augment(encoder)
+    augment.add_spec_augment(encoder, "--spec-augment")
     assert list(encoder.state_dict()) == names
     assert sum(len(module._forward_hooks) for module in encoder.modules()) == 1
 

@@ -51,7 +51,7 @@ PUBLISHED = {
         source="github.com/embeddings-benchmark/mteb, task ESC50_Zeroshot; windows and their mean as this package's adapter",
     ),
 }
-"""Whole protocols. X-ARES has none: it probes. BLAT's prompts were not published."""
+"""Whole protocols. X-ARES has none: it probes (x_ares.py beside this). BLAT's prompts were not published."""
 
 ONE_AT_A_TIME: dict[str, dict[str, Protocol]] = {
     "prompt": {

@@ -16,6 +16,7 @@ from pipeline.html import Part
 TEMPLATE = Path(__file__).with_name("passport.html.jinja")
 TITLES = {"accuracy": "accuracy", "map": "mAP"}
 HEADER = ["what differs from ours", "protocol", "", "minus ours", "p", "differs"]
+NOT_COMPARED = {"ours": "", "fold": "other clips", "X-ARES": "trained on labels"}
 EXPLAINED = (
     "Per cent, with the 95 % bootstrap interval over clips. A difference is of the same model on the same clips, its "
     "interval by bootstrap over clips, p two-sided. Nothing is corrected for the number of comparisons. Folds are of other "
@@ -61,7 +62,7 @@ def _protocols(entry: Entry) -> Iterator[tuple[str, str, Any]]:
 def _row(factor: str, name: str, found: Any) -> list[str]:
     shown = headline.show(Metric.from_json(found["number"]), percent=True)
     if "difference" not in found:
-        return ["", name, shown, "", "", ""] if factor == "ours" else [factor, name, shown, "", "", "other clips"]
+        return [factor if factor != "ours" else "", name, shown, "", "", NOT_COMPARED[factor]]
     difference = compare.from_record(found["difference"])
     moved = headline.show(difference, percent=True, sign="+")
     differs = "changes no clip" if found.get("changes_no_clip") else difference.differs

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from eval import metrics, results
-from eval.embedding import evaluation
+from eval.adapters import FrameEncoder
+from eval.embedding import evaluation, x_ares
 from eval.embedding.cache import Embeddings, embed
 from eval.embedding.evaluation import EvaluationConfig
 from eval.embedding.in_process import embed_text
@@ -22,7 +24,7 @@ from eval.results.compare import Difference
 from eval.results.records import Entry, Json, MetricRecord
 from eval.tasks import Task
 from pipeline import storage
-from pipeline.errors import JobError
+from pipeline.errors import InputError, JobError
 from train.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -33,11 +35,16 @@ NO_SEED = (True, True)  # both numbers are of one checkpoint: no other training 
 class PassportConfig(EvaluationConfig):
     """Evaluate a checkpoint zero-shot by our protocol, by published ones, and by ours with one thing changed at a time."""
 
+    x_ares: bool = False
+    """Also probe the audio tower as X-ARES does: a layer and nearest neighbours that learn from other folds' labels."""
+
 
 def run(config: PassportConfig) -> None:
     """Evaluate where it is not done already, write the page and print the table."""
     task, clips = evaluation.check(config, "clap")
     names = evaluation.classes(config, task, clips)
+    if config.x_ares and (task.labels != "one" or len({clip.fold for clip in clips}) < 2):
+        raise InputError("--x-ares", True, "clips of two folds or more with one label each are needed; leave it out")
     name, source = f"passport {task.name}", results.source(task, config.task_dir, clips, names)
     if not results.done(config.out, name, config, source):
         loaded = evaluation.load(config.model, "--model", config.device)
@@ -85,6 +92,8 @@ class Measurement:
                 log.info("passport: %s, %s: %.1f", factor, name, 100 * number["value"])
         if self.task.folds:
             found["fold"] = self._folds(ours)
+        if self.config.x_ares:
+            found["X-ARES"] = self._probes()
         return {"number": "accuracy" if self.exclusive else "map", "protocols": found}
 
     def _scores(self, protocol: Protocol) -> np.ndarray:
@@ -105,6 +114,18 @@ class Measurement:
         ]
         mean = np.mean(by_prompt, axis=0)
         return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+
+    def _probes(self) -> dict[str, Json]:
+        encoder = FrameEncoder(self.config.model).to(self.config.device)
+        kept = [self.clips[row] for row in self.rows]
+        features = x_ares.mean_frames(encoder, encoder.sampling_rate, kept)
+        target = self.truth[self.rows].argmax(axis=1)
+        folds = np.array([clip.fold for clip in kept])
+        scores = x_ares.probe(features, torch.from_numpy(target), folds, len(self.names))
+        return {
+            name: {"number": scoring.classification(scores[name], target)["accuracy"], "source": source}
+            for name, source in x_ares.PROBES.items()
+        }
 
     def _number(self, scores: np.ndarray) -> MetricRecord:
         if self.exclusive:

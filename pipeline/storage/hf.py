@@ -22,6 +22,7 @@ class HfModel(NamedTuple):
     location: str  # absolute folder, or namespace/name
     commit: str | None  # None of a folder
     model_type: str  # the architecture that its config.json names, or ''
+    classes: tuple[str, ...]  # those of transformers that wrote it, as config.json names them
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ def find(name: str, flag: str) -> HfModel:
     if location and folder.is_dir():
         if not (folder / CONFIG_FILE).is_file():
             raise InputError(flag, name, "has no config.json: no model of transformers")
-        return HfModel(str(folder.resolve()), None, _model_type(folder / CONFIG_FILE, name, flag))
+        return HfModel(str(folder.resolve()), None, *_described(folder / CONFIG_FILE, name, flag))
     repository, _, commit = location.partition("@")
     import huggingface_hub
 
@@ -59,7 +60,7 @@ def find(name: str, flag: str) -> HfModel:
         config = Path(with_retries(download, repository, CONFIG_FILE, revision=commit or None))
     except (OSError, ValueError) as error:
         raise InputError(flag, name, _not_there(error)) from None
-    return HfModel(repository, config.parent.name, _model_type(config, name, flag))
+    return HfModel(repository, config.parent.name, *_described(config, name, flag))
 
 
 def fetch(model: HfModel, patterns: Sequence[str], flag: str) -> Path:
@@ -79,14 +80,21 @@ def fetch(model: HfModel, patterns: Sequence[str], flag: str) -> Path:
         raise InputError(flag, model.name, _not_there(error)) from None
 
 
-def _model_type(config: Path, name: str, flag: str) -> str:
+def _described(config: Path, name: str, flag: str) -> tuple[str, tuple[str, ...]]:
     try:
         content: Any = read_json(str(config))
     except (OSError, ValueError) as error:
         raise InputError(flag, name, f"its config.json cannot be read ({error})") from None
-    return str(content.get("model_type", "")) if isinstance(content, dict) else ""
+    content = content if isinstance(content, dict) else {}
+    return str(content.get("model_type", "")), tuple(map(str, content.get("architectures") or ()))
 
 
 def _not_there(error: Exception) -> str:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError):
+        remedy = "write namespace/name as the hub has it; for a private one run `hf auth login`, or set HF_TOKEN"
+        return f"no such folder, and the hub has no such model; {remedy}"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"no such folder, and the hub has no such model or cannot be reached ({first})"
+    remedy = "fetch it where there is a network, or give a folder"
+    return f"no such folder, and the hub has no such model or cannot be reached ({first}); {remedy}"

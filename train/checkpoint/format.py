@@ -38,7 +38,7 @@ from train.models.classifier import Classifier
 from train.models.configs import ClapConfig, ClassifierConfig, HfTowersConfig, TaggerConfig
 from train.models.encoders.configs import EncoderConfig
 from train.models.encoders.encoder import AudioEncoder
-from train.models.hf_towers import HfTowers
+from train.models.hf_towers.towers import HfTowers
 from train.models.tagger import Tagger
 
 WEIGHTS_FILE = "model.safetensors"
@@ -47,8 +47,7 @@ TEXT_FILE = "text.json"
 Network = TagGuidedCaptioner | TwoTowers | Tagger | Classifier
 KIND_OF: dict[type, Kind] = {
     TagGuidedCaptioner: "captioner",
-    Clap: "clap",
-    HfTowers: "clap",
+    TwoTowers: "clap",
     Tagger: "tagger",
     Classifier: "classifier",
 }
@@ -84,7 +83,7 @@ def save(uri: str, model: Network, lineage: Lineage, clips: Sequence[str], valid
     for name, content in files.items():
         storage.publish_json(storage.join(uri, name), content)
     info: CheckpointInfo[NetworkConfig] = CheckpointInfo(
-        kind=KIND_OF[type(model)],
+        kind=next(kind for network, kind in KIND_OF.items() if isinstance(model, network)),
         network=model.config,
         revision=revision,
         lineage=lineage,

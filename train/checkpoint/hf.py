@@ -13,11 +13,13 @@ from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.storage import hf
 from train.checkpoint.info import TRANSFORMERS, CheckpointInfo
-from train.models import hf_towers
 from train.models.configs import HfTowersConfig
-from train.models.hf_towers import ARCHITECTURES, HfTowers
+from train.models.hf_towers import loading
+from train.models.hf_towers.loading import ARCHITECTURES
+from train.models.hf_towers.towers import HfTowers
 
 FOLDER = "transformers"  # in a checkpoint of ours
+FRAME_LEVEL = "PeAudioFrameLevelModel"
 TEXT_FILES, WEIGHTS, OLDER_WEIGHTS = ("*.json", "*.txt"), "*.safetensors", "*.bin"
 PIECE = 2**24  # bytes hashed at a time
 
@@ -39,7 +41,7 @@ def load(name: str) -> tuple[HfTowers, CheckpointInfo[HfTowersConfig]]:
     """Load a model by its name, and describe it. Raises InputError as `describe`."""
     found, folder = _fetch(name, "--model")
     try:
-        model = hf_towers.load(folder)
+        model = loading.load(folder)
     except ValueError as error:
         raise InputError("--model", name, f"cannot be loaded: {error}") from None
     return model, _info(found, model.config, folder)
@@ -58,11 +60,11 @@ def read(uri: str) -> HfTowers:
     """Load the model in a checkpoint of ours. Raises OSError or ValueError when it is incomplete."""
     source = storage.join(uri, FOLDER)
     if "://" not in uri:
-        return hf_towers.load(Path(source))
+        return loading.load(Path(source))
     with tempfile.TemporaryDirectory() as folder:
         for name in storage.list_names(source):
             Path(folder, name).write_bytes(storage.read(storage.join(source, name)))
-        return hf_towers.load(Path(folder))
+        return loading.load(Path(folder))
 
 
 def _fetch(name: str, flag: str) -> tuple[hf.HfModel, Path]:
@@ -72,6 +74,9 @@ def _fetch(name: str, flag: str) -> tuple[hf.HfModel, Path]:
         raise InputError(
             flag, name, f"{kind}; give a {' or '.join(ARCHITECTURES)}, such as hf:laion/clap-htsat-unfused"
         )
+    if FRAME_LEVEL in found.classes:
+        what = f"is a {FRAME_LEVEL}, which was trained to embed frames of 40 ms and gives no embedding of a clip"
+        raise InputError(flag, name, f"{what}; give one for clips, such as hf:facebook/pe-av-small")
     folder = hf.fetch(found, (*TEXT_FILES, WEIGHTS), flag)
     if not list(folder.glob(WEIGHTS)):
         folder = hf.fetch(found, (OLDER_WEIGHTS,), flag)
@@ -104,7 +109,7 @@ def _stamps(folder: Path) -> Stamps:
 @lru_cache(maxsize=4)  # stages ask several times, and a model has gigabytes
 def _config(folder: Path, _: Stamps) -> HfTowersConfig:
     """Return the config of a model whose files have these stamps. Raises ValueError when it cannot be loaded."""
-    return hf_towers.load(folder).config
+    return loading.load(folder).config
 
 
 @lru_cache(maxsize=4)

@@ -46,11 +46,13 @@ class SpecAugment:
         return mel
 
 
-def add_spec_augment(network: nn.Module) -> None:
-    """Register SpecAugment on the front ends of a network."""
-    for module in network.modules():
-        if isinstance(module, LogMel | EfficientLogMel | KaldiFbank | ClapMel):
-            module.register_forward_hook(SpecAugment())
+def add_spec_augment(network: nn.Module, flag: str) -> None:
+    """Register SpecAugment on the front ends of a network. Raises InputError, naming the flag, when none has a mel."""
+    mels = [each for each in network.modules() if isinstance(each, LogMel | EfficientLogMel | KaldiFbank | ClapMel)]
+    if not mels:
+        raise InputError(flag, True, "the audio encoder takes the waveform and has no mel; leave it out")
+    for module in mels:
+        module.register_forward_hook(SpecAugment())
 
 
 class Mixture(NamedTuple):

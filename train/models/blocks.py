@@ -9,6 +9,8 @@ BLOCKS = {
     "ClapTextLayer",
     "ConvBlock",
     "InvertedResidual",
+    "ModernBertEncoderLayer",
+    "PeAudioEncoderLayer",
     "RobertaLayer",
     "TransformerDecoderLayer",
 }

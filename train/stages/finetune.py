@@ -32,7 +32,7 @@ from train.models import linear
 from train.models.blocks import blocks
 from train.models.classifier import Classifier
 from train.models.configs import ClassifierConfig, HfTowersConfig
-from train.models.encoders.configs import HtsatConfig, MobileNetConfig
+from train.models.encoders.configs import HtsatConfig, MobileNetConfig, PeAudioConfig
 from train.stages import training
 from train.stages.training import TrainingConfig, TrainingTask
 from train.trainer.context import Context
@@ -158,7 +158,7 @@ def build(config: FinetuneConfig, labels: Sequence[str]) -> Classifier:
     checkpoint.start_audio(network.encoder, config.init_audio)
     network.encoder.statistics_kept = config.keep_statistics
     if config.spec_augment:
-        augment.add_spec_augment(network)
+        augment.add_spec_augment(network, "--spec-augment")
     return network
 
 
@@ -251,7 +251,7 @@ def _longest_clip_s(network: NetworkConfig) -> float:
     """Return how many seconds of a clip the audio encoder of a checkpoint takes; no bound for encoders of ours."""
     if isinstance(network, HfTowersConfig):
         return network.clip_s
-    return network.audio.clip_s if isinstance(network.audio, HtsatConfig) else math.inf
+    return network.audio.clip_s if isinstance(network.audio, HtsatConfig | PeAudioConfig) else math.inf
 
 
 def _check(config: FinetuneConfig, labelled: Labelled) -> None:

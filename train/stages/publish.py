@@ -16,7 +16,7 @@ from train import checkpoint
 from train.checkpoint import Checkpoint, CheckpointInfo
 from train.models.clap import Clap
 from train.models.configs import HfTowersConfig, TowersConfig
-from train.models.hf_towers import HfTowers
+from train.models.hf_towers.towers import HfTowers
 from train.publishing import card, onnx_files, quantized, results
 from train.publishing.results import Results
 

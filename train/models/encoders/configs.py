@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 WIDTHS = {"mn01": 0.1, "mn02": 0.2, "mn04": 0.4, "mn05": 0.5, "mn10": 1.0, "mn20": 2.0, "mn30": 3.0, "mn40": 4.0}
 
@@ -86,10 +86,24 @@ class HtsatConfig:
         return float(self.extractor["max_length_s"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class PeAudioConfig:
+    """The audio tower of PE-Audio, as a checkpoint of transformers describes it."""
+
+    clip_s: ClassVar[float] = 30.0  # it takes clips of any length; this bounds the memory of its codec
+
+    encoder: Literal["pe_audio"] = "pe_audio"
+    """Architecture."""
+    network: Mapping[str, Any]
+    """transformers' PeAudioEncoderConfig."""
+    extractor: Mapping[str, Any]
+    """transformers' PeAudioFeatureExtractor: rate and length of a frame."""
+
+
 AudioConfig = Cnn14Config | MobileNetConfig | TransformerConfig  # those that flags can describe
-EncoderConfig = AudioConfig | HtsatConfig
+EncoderConfig = AudioConfig | HtsatConfig | PeAudioConfig
 CONFIGS: dict[str, type[EncoderConfig]] = {  # by the name in config.json
-    config.encoder: config for config in (Cnn14Config, MobileNetConfig, TransformerConfig, HtsatConfig)
+    config.encoder: config for config in (Cnn14Config, MobileNetConfig, TransformerConfig, HtsatConfig, PeAudioConfig)
 }
 
 

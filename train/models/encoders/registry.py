@@ -23,17 +23,20 @@ from train.models.encoders.configs import (
     EncoderConfig,
     HtsatConfig,
     MobileNetConfig,
+    PeAudioConfig,
     TransformerConfig,
 )
 from train.models.encoders.encoder import AudioEncoder
 from train.models.encoders.htsat import Htsat
 from train.models.encoders.mobilenet import MobileNet
+from train.models.encoders.pe_audio import PeAudio
 from train.models.encoders.transformer import SpectrogramTransformer
 
 ENCODERS: dict[type[EncoderConfig], Callable[[Any], AudioEncoder]] = {
     Cnn14Config: Cnn14,
     HtsatConfig: Htsat.from_config,
     MobileNetConfig: MobileNet,
+    PeAudioConfig: PeAudio.from_config,
     TransformerConfig: SpectrogramTransformer,
 }
 

@@ -102,12 +102,14 @@ def build(config: PretrainConfig, out: str, clips: Clips) -> TwoTowers:
         network.logit_bias.requires_grad_(config.loss == "sigmoid")
     if config.init_audio:
         checkpoint.start_audio(network.audio_encoder, config.init_audio)
+    if network.logit_bias is not None:  # DDP would wait for the gradient of one that is left out
+        network.logit_bias.requires_grad_(config.loss == "sigmoid")
     if config.freeze_audio:
         network.audio_encoder.freeze()
     if config.freeze_text:
         network.text_encoder.freeze()
     if config.augment.spec_augment:
-        augment.add_spec_augment(network)
+        augment.add_spec_augment(network, "--augment.spec-augment")
     return network
 
 

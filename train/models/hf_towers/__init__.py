@@ -1,0 +1,1 @@
+"""Two towers of transformers behind the interface of ours."""
