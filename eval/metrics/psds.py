@@ -104,8 +104,9 @@ def count(tracks: Sequence[Track], levels: np.ndarray, scenario: Scenario, weigh
         row = np.repeat(np.arange(len(clips)), [len(clip.others) for clip in clips])  # (P,)
         other = np.concatenate([clip.others for clip in clips])
         crossed += (drawn[:, row] * per_hour[:, other]) @ np.concatenate([clip.crossed for clip in clips])
-    by_class = (each.reshape(len(times), len(levels), num_classes) for each in (found, false, crossed))
-    return Counts(*by_class, num_events, times @ np.array([track.duration_s for track in tracks]))
+    shape = len(times), len(levels), num_classes
+    seconds_in_all = times @ np.array([track.duration_s for track in tracks])
+    return Counts(found.reshape(shape), false.reshape(shape), crossed.reshape(shape), num_events, seconds_in_all)
 
 
 def _count(track: Track, levels: np.ndarray, scenario: Scenario) -> _ClipCounts:

@@ -52,6 +52,8 @@ def init_revision(config: PretrainConfig) -> str | None:
             raise InputError(
                 "--frame-weight", config.frame_weight, "a CLAP of transformers learns no frames; leave it out"
             )
+        if config.loss == "sigmoid" and checkpoint_info.network.transformers == "clap":
+            raise InputError("--loss", config.loss, "a ClapModel has no bias to learn; use global or local")
         log.info("pretrain: the network is that of --init; --network does not apply")
         return checkpoint_info.revision
     held, wanted = (storage.plain(dataclasses.asdict(each)) for each in (checkpoint_info.network, config.network))
