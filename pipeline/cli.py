@@ -96,7 +96,13 @@ def parse_runs(package: str, name: str, stage: Stage, arguments: Sequence[str]) 
 
 
 def parse(package: str, name: str, stage: Stage, arguments: Sequence[str]) -> Any:
-    """Return the config that `<config> [--field value]` describes. Exits with code 2 on an unknown config or flag."""
+    """Return the config that `<config> [--field value]` describes.
+
+    Raises:
+        InputError: when the config is missing or unknown.
+        SystemExit: with code 2 for an unknown flag or a wrong value, with 0 for --help.
+    """
+    _check_config(stage, arguments)
     example, seeds_help = next(iter(stage.configs.values()))[1], "" if stage.no_seeds else f" {seeds.HELP}"
     options: dict[str, Any] = {
         "args": _with_current_flags(f"{package} {name}", example, arguments),
@@ -112,6 +118,15 @@ def parse(package: str, name: str, stage: Stage, arguments: Sequence[str]) -> An
         for config, (summary, value) in stage.configs.items()
     }
     return tyro.extras.overridable_config_cli(described, **options)
+
+
+def _check_config(stage: Stage, arguments: Sequence[str]) -> None:
+    """Raise InputError unless the first argument names a config, where a stage has several, or asks for help."""
+    first = arguments[0] if arguments else ""
+    if ONLY in stage.configs or first in (*stage.configs, "-h", "--help"):
+        return
+    given = "" if first.startswith("-") else first
+    raise InputError("the config", given, f"write one of {', '.join(stage.configs)} after the stage")
 
 
 def _with_current_flags(command: str, config: Any, arguments: Sequence[str]) -> list[str]:
@@ -143,9 +158,10 @@ def check_template(flag: str, template: str) -> None:
 
 def _help(package: str, summary: str, stages: Mapping[str, Stage]) -> str:
     lines = [f"usage: python -m {package} <stage> <config> [--field value]", "", summary, "", "stages:"]
+    width = max(map(len, stages)) + 2
     for name, stage in stages.items():
         configs = f" Configs: {', '.join(stage.configs)}." if ONLY not in stage.configs else ""
-        lines.append(f"  {name:<14}{stage.summary}{configs}")
+        lines.append(f"  {name:<{width}}{stage.summary}{configs}")
     return "\n".join([*lines, "", f"python -m {package} <stage> <config> --help lists the fields with their units."])
 
 

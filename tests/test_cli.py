@@ -66,6 +66,8 @@ def test_unknown_flag_and_unknown_config_exit_with_2(package: str, stage: str) -
 
 
 WRONG = [  # command, text that the line must contain
+    ("pipeline plan dmo --out {tmp}", "the config 'dmo': write one of demo, tiny, audioset after the stage"),
+    ("train pretrain --out {tmp}", "the config is missing: write one of demo,"),
     ("pipeline synth tiny", "--out is missing"),
     ("pipeline synth tiny --out {tmp} --clip-s 0.5", "--clip-s 0.5"),
     ("pipeline plan tiny --source {tmp}/no.csv --out {tmp}", "no.csv': no such file"),

@@ -29,6 +29,7 @@ RAMP = np.arange(1, 8, dtype=np.int16)  # seven samples
         (View(fill="zeros"), 9, [1, 2, 3, 4, 5, 6, 7, 0, 0]),
         (View(fill="repeat"), 16, [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 7, 0, 0]),
         (View(fill="repeat"), 3, [1, 2, 3, 4, 5, 6, 7]),
+        (View(fill="loop"), 16, [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 7, 1, 2]),
     ],
 )
 def test_what_a_view_does_to_samples(view: View, length: int, wanted: list[int]) -> None:

@@ -42,8 +42,9 @@ PUBLISHED = {
     ),
     "MS CLAP": Protocol(
         prompts=("this is the sound of {}",),
-        view=View(crop="random", fill="repeat"),
-        source="github.com/microsoft/CLAP, examples/zero_shot_classification.py and msclap/CLAPWrapper.py",
+        view=View(crop="random", fill="loop"),
+        source="github.com/microsoft/CLAP, examples/zero_shot_classification.py and msclap/CLAPWrapper.py; to the model's "
+        "own length",
     ),
     "MTEB": Protocol(
         prompts=("This is a sound of {}",),
@@ -66,6 +67,7 @@ ONE_AT_A_TIME: dict[str, dict[str, Protocol]] = {
     "padding": {
         "zeros that count as sound": Protocol(view=View(fill="zeros")),
         "the clip repeated": Protocol(view=View(fill="repeat")),
+        "the clip looped": Protocol(view=View(fill="loop")),
     },
     "rate": {f"through {rate_hz / 1000:g} kHz": Protocol(view=View(through_hz=rate_hz)) for rate_hz in RATES_HZ},
 }

@@ -14,7 +14,7 @@ from pipeline import audio, sources
 from pipeline.sources import AudioLocation
 
 Crop = Literal["", "first", "middle", "random"]
-Fill = Literal["", "zeros", "repeat"]
+Fill = Literal["", "zeros", "repeat", "loop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class View:
     crop: Crop = ""
     """The part that is left of a longer clip. `random` depends on the samples alone: it is the same in every run."""
     fill: Fill = ""
-    """What follows a shorter clip, and counts as sound from then on."""
+    """What follows a shorter clip, and counts as sound from then on: zeros; `repeat` is the whole clip as often as it fits,
+    then zeros (LAION-CLAP); `loop` the clip again and again, the last one cut (MS CLAP)."""
     through_hz: int = 0
     """Rate that the audio is brought to before it is brought to the model's; 0 for the model's at once."""
 
@@ -55,8 +56,10 @@ class View:
         if excess < 0 and self.fill == "zeros":
             return np.pad(samples, (0, -excess))
         if excess < 0 and self.fill == "repeat":
-            whole = np.tile(samples, length // len(samples))  # as LAION-CLAP: whole repeats, zeros after them
+            whole = np.tile(samples, length // len(samples))
             return np.pad(whole, (0, length - len(whole)))
+        if excess < 0 and self.fill == "loop":
+            return np.resize(samples, length)
         return samples
 
 

@@ -107,7 +107,8 @@ def sentence(entry: Entry, prompt: str = "") -> str:
     name = "accuracy" if "accuracy" in entry else "map"
     metric = entry[name][prompt] if prompt else entry[name]
     low, high = metric["interval95"]
+    clips = entry.get("n_single_label", entry["n"]) if name == "accuracy" else entry["n"]
     return (
         f"{'mAP' if name == 'map' else name} {100 * metric['value']:.1f} % (95 % interval {100 * low:.1f} to "
-        f"{100 * high:.1f}, chance {100 * metric['chance']:.1f}, n {entry['n']} of {entry['num_listed']})"
+        f"{100 * high:.1f}, chance {100 * metric['chance']:.1f}, n {clips} of {entry['num_listed']})"
     )

@@ -1,12 +1,15 @@
 """The end of a caption job: check the counts of all shards, and publish sizes.json and the dataset card."""
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow.compute as pc
+
 from pipeline import storage
-from pipeline.dataset import commit, shards, statistics
+from pipeline.dataset import commit, ledgers, shards, statistics
 from pipeline.dataset.shard_stats import COUNTS, ShardStats
 from pipeline.errors import InputError, JobError
 from pipeline.graph.caption_config import CaptionConfig
@@ -16,6 +19,7 @@ from pipeline.planning.plan import Plan, read_plan
 
 log = logging.getLogger(__name__)
 SIZES_FILE = "sizes.json"
+NUM_EXAMPLES = 3  # of clips, in a message
 READERS = 16  # commit marks read at a time; from object storage each is a wait
 
 
@@ -31,9 +35,12 @@ def finalize(out: str, plan: Plan, max_bad_fraction: float) -> None:
     message += f" ({', '.join(f'{reason} {n}' for reason, n in reasons.most_common())})" if reasons else ""
     if counts["failed"] > max_bad_fraction * counts["in"]:
         remedy = "the shards are kept; `pipeline retry` does failed clips again, or allow more with --max-bad-fraction"
-        raise JobError(f"{message}: more than {max_bad_fraction:.0%} failed; {remedy}")
+        raise JobError(
+            f"{message}: more than {max_bad_fraction:.0%} failed, {_examples(out, plan, 'failed')}; {remedy}"
+        )
     if not counts["written"]:
-        raise JobError(f"{message}: nothing to train on; the shards' ledgers in {out} state why")
+        guided = "; --guidance none or predicted needs no tags" if {"no_tags", "unknown_tags"} & set(reasons) else ""
+        raise JobError(f"{message}: nothing to train on, {_examples(out, plan, 'filtered')}{guided}")
     commit.clean_up(out)
     decoding = str(read_run_config(out, CaptionConfig).config.decoding)
     card = dataset_card.render(out, plan, counts, dict(reasons), statistics.collect(out, plan.shards), decoding)
@@ -41,6 +48,13 @@ def finalize(out: str, plan: Plan, max_bad_fraction: float) -> None:
     sizes = {shards.tar_name(stat.shard): stat.written for stat in stats}
     storage.publish_json(storage.join(out, SIZES_FILE), sizes)
     log.info("caption: %s: %s", out, message)
+
+
+def _examples(out: str, plan: Plan, status: shards.Status) -> str:
+    """Return some clips of a status with what their ledgers say."""
+    tables = (table.filter(pc.equal(table["status"], status)) for table in ledgers.read(out, plan.shards))
+    rows = itertools.islice((row for table in tables for row in table.to_pylist()), NUM_EXAMPLES)
+    return "such as " + ", ".join(f"{row['key']} ({row['reason']}: {row['detail']})" for row in rows)
 
 
 def _read_stats(out: str, plan: Plan) -> list[ShardStats]:
