@@ -9,7 +9,6 @@ official table: `audioset_eval_strong.tsv` beside `eval_segments.csv`, `audioset
 names of labels are in `mid_to_display_name.tsv`; `class_labels_indices.csv` lacks some of the strong ones.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -56,10 +55,10 @@ def parse(uri: str, line: int, fields: Mapping[str, Any]) -> StrongLabel:
 def times(uri: str, line: int, cells: Mapping[str, Any]) -> tuple[float, float]:
     """Return start and end of an event, seconds, of {column: cell} of both. Raises ListingError for what cannot be."""
     for name, cell in cells.items():
-        if not text_of(cell):
+        if text_of(cell).lower() in ("", "nan"):
             raise ListingError(uri, line, f"has no {name}; give the seconds from the start of the clip")
     start_s, end_s = (number(uri, line, name, cell) for name, cell in cells.items())
-    if not 0 <= start_s <= end_s < math.inf:
+    if not 0 <= start_s <= end_s:
         remedy = "both are seconds from the start of the clip"
         raise ListingError(uri, line, f"an event from {start_s} s to {end_s} s cannot be; {remedy}")
     return start_s, end_s

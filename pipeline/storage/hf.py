@@ -92,7 +92,7 @@ def _described(config: Path, name: str, flag: str) -> tuple[str, tuple[str, ...]
 def _not_there(error: Exception) -> str:
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error.__cause__, RepositoryNotFoundError):  # of the StoreFault that `with_retries` makes of it
         remedy = "write namespace/name as the hub has it; for a private one run `hf auth login`, or set HF_TOKEN"
         return f"no such folder, and the hub has no such model; {remedy}"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
