@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from pipeline import audio
 from pipeline.errors import JobError
@@ -92,7 +93,7 @@ def zero_shot(audio_vectors: Tensor, network: TwoTowers, tags: Sequence[Sequence
     """Return how well the mean of three prompts finds the tags of clips (N, D)."""
     names = sorted({tag for own in tags for tag in own})
     prompts = [network.embed_texts([prompt.format(name.lower()) for name in names]) for prompt in PROMPTS]
-    scores = audio_vectors @ network.unit(torch.stack(prompts).mean(dim=0)).T  # (N, C)
+    scores = audio_vectors @ nnf.normalize(torch.stack(prompts).mean(dim=0), dim=1).T  # (N, C)
     exclusive = all(len(set(own)) == 1 for own in tags)
     return _classification(scores, names, tags, exclusive, ("zeroshot_top1", "zeroshot_mAP"))
 
