@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -31,6 +32,12 @@ from train.models import text
 from train.models.clap import Clap
 from train.stages.captioner import train as train_captioner
 from train.trainer.context import Context
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.support.browser import Watched
+    from tests.support.serving import Server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
@@ -141,6 +148,33 @@ def search_index(dataset: str, clap: str, tmp_path_factory: pytest.TempPathFacto
     from tests.support.serving import make_index  # here: LanceDB and FastAPI take seconds
 
     return made_once(tmp_path_factory, "search_index", lambda out: make_index(out, dataset, clap))
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real browser without a window; tests that need it are skipped with the reason where there is none."""
+    from tests.support.browser import launched
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page_server(browser: "Browser", search_index: str) -> "Iterator[Server]":
+    """The search page of the index, of the real stage."""
+    from tests.support.serving import served
+
+    with served(search_index, "--limits.rate", "0", "--limits.upload-mb", "1") as server:
+        yield server
+
+
+@pytest.fixture
+def window(browser: "Browser", page_server: "Server") -> "Iterator[Watched]":
+    """The page without a search. It writes no error and asks nobody else, whatever a test does."""
+    from tests.support.browser import checked
+
+    with checked(browser, page_server.url) as window:
+        yield window
 
 
 @pytest.fixture(scope="session")

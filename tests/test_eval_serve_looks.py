@@ -1,7 +1,6 @@
 """How the pages of `eval serve` look in a real browser: widths, colors, names, and text that is never code."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from playwright.sync_api import Browser, expect
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.pages import listening_page
 from pipeline.pages.listening_page import Caption
-from tests.support.browser import PLAYED, Watched, checked, launched, opened, search, until
+from tests.support.browser import PLAYED, Watched, opened, search, until
 from tests.support.serving import TOKEN, Server, flac_of, make_index, served
 
 UNNAMED = """() => [...document.querySelectorAll('button, input, a, audio, img')].filter(element => !(
@@ -35,28 +34,9 @@ CONTRASTS = """selectors => selectors.flatMap(selector => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def server(browser: Browser, search_index: str) -> Iterator[Server]:
-    with served(search_index, "--limits.rate", "0", "--limits.upload-mb", "1") as server:
-        yield server
-
-
-@pytest.fixture
-def window(browser: Browser, server: Server) -> Iterator[Watched]:
-    """The page without a search. It writes no error and asks nobody else, whatever a test does."""
-    with checked(browser, server.url) as window:
-        yield window
-
-
 @pytest.mark.parametrize("width", [320, 390, 768, 1600])
-def test_nothing_is_wider_than_the_screen(browser: Browser, server: Server, width: int) -> None:
-    with opened(browser, server.url, width=width) as window:
+def test_nothing_is_wider_than_the_screen(browser: Browser, page_server: Server, width: int) -> None:
+    with opened(browser, page_server.url, width=width) as window:
         search(window.page, "rain")
         assert window.page.evaluate("document.documentElement.scrollWidth") <= width
         for name in ("#text", "[type=submit]", "#choose", "#results .clip"):
@@ -65,8 +45,8 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, server: Server, widt
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_and_everything_has_a_name(browser: Browser, server: Server, scheme: str) -> None:
-    with opened(browser, server.url, scheme=scheme) as window:
+def test_text_can_be_read_and_everything_has_a_name(browser: Browser, page_server: Server, scheme: str) -> None:
+    with opened(browser, page_server.url, scheme=scheme) as window:
         search(window.page, "rain")
         window.page.locator("#results .tags button").first.click()
         expect(window.page.locator("#filters li")).to_have_count(1)

@@ -1,39 +1,19 @@
 """The search page in a real browser, served by the real stage: type, play, filter, similar, upload, share, keys, errors."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from eval.search import Query, Searcher
-from tests.support.browser import PLAYED, Watched, checked, launched, opened, search, until
+from tests.support.browser import PLAYED, Watched, opened, search, until
 from tests.support.serving import Server, flac_of, served
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
 def searcher(search_index: str) -> Searcher:
     return Searcher(search_index)
-
-
-@pytest.fixture(scope="module")
-def server(browser: Browser, search_index: str) -> Iterator[Server]:
-    with served(search_index, "--limits.rate", "0", "--limits.upload-mb", "1") as server:
-        yield server
-
-
-@pytest.fixture
-def window(browser: Browser, server: Server) -> Iterator[Watched]:
-    """The page without a search. It writes no error and asks nobody else, whatever a test does."""
-    with checked(browser, server.url) as window:
-        yield window
 
 
 def keys(page: Page) -> list[str]:
@@ -188,16 +168,16 @@ def test_keys_move_and_play(window: Watched) -> None:
     assert page.get_by_role("searchbox").input_value() == "a / b"
 
 
-def test_what_goes_wrong_is_said(window: Watched, server: Server, searcher: Searcher, tmp_path: Path) -> None:
+def test_what_goes_wrong_is_said(window: Watched, page_server: Server, searcher: Searcher, tmp_path: Path) -> None:
     page, message = window.page, window.page.locator("#message")
     (tag, _), *_ = searcher.tags()
-    page.goto(f"{server.url}/?text=rain&tags={tag}&without={tag}")
+    page.goto(f"{page_server.url}/?text=rain&tags={tag}&without={tag}")
     expect(message).to_contain_text("No clip fits")
-    page.goto(f"{server.url}/?text=rain&tags=No+such+tag")
+    page.goto(f"{page_server.url}/?text=rain&tags=No+such+tag")
     expect(message).to_contain_text("no clip has this tag")
-    page.goto(f"{server.url}/?clip=none")
+    page.goto(f"{page_server.url}/?clip=none")
     expect(message).to_contain_text("No clip has the id 'none'")
-    page.goto(f"{server.url}/?tags={tag}")
+    page.goto(f"{page_server.url}/?tags={tag}")
     expect(message).to_contain_text("Type some words first")
     for name, content, words in (
         ("a.txt", b"text" * 99, "the bytes are no audio"),

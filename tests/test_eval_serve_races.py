@@ -1,34 +1,15 @@
 """The search page while something is on its way: typed words, answers, the list of tags. The clock of the page stands."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from pipeline.dataset.clip_index import ClipIndex
-from tests.support.browser import Watched, checked, launched, search, until
-from tests.support.serving import Server, flac_of, served
+from tests.support.browser import Watched, search, until
+from tests.support.serving import flac_of
 
 TYPED = "**/api/search?text=rain*"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def server(browser: Browser, search_index: str) -> Iterator[Server]:
-    with served(search_index, "--limits.rate", "0", "--limits.upload-mb", "1") as server:
-        yield server
-
-
-@pytest.fixture
-def window(browser: Browser, server: Server) -> Iterator[Watched]:
-    with checked(browser, server.url) as window:
-        yield window
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import storage
-from pipeline.configs import CAPTION
 from pipeline.dataset import ledgers, overlays, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.errors import JobError
@@ -19,10 +17,8 @@ from pipeline.graph.engine import ActorConfig
 from pipeline.graph.throttle import Throttle
 from pipeline.stages import caption, recaption
 from pipeline.stages.recaption import RecaptionConfig
-from tests.support.chat_server import ChatServer, captioned
-from train.models.captioner.decoding import Decoding
+from tests.support.chat_server import GREEDY, ChatServer, captioned, job_of
 
-GREEDY = Decoding(method="greedy")
 KEY = "SECRET"
 
 
@@ -42,11 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def job(corpus: str, server: ChatServer, tmp_path: Path) -> CaptionConfig:
     """Captions for 24 clips in three shards."""
-    return dataclasses.replace(
-        CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), actors=ActorConfig(max=0),
-        captioner="openai:acme/earwig", captioner_url=server.url, decoding=GREEDY, concurrency=4,
-        out=str(tmp_path / "out"),
-    )  # fmt: skip
+    return job_of(corpus, server, str(tmp_path / "out"))
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 import requests
 
 from pipeline import storage
-from pipeline.configs import CAPTION
 from pipeline.dataset import overlays, selection, shards
 from pipeline.dataset.clip_index import ClipIndex
 from pipeline.dataset.selection import FilterConfig, SelectionConfig
@@ -27,11 +26,10 @@ from pipeline.graph.engine import ActorConfig
 from pipeline.stages import caption, listen, recaption
 from pipeline.stages.listen import ListenConfig
 from pipeline.stages.recaption import RecaptionConfig
-from tests.support.chat_server import FAULTS, ChatServer
+from tests.support.chat_server import FAULTS, GREEDY, ChatServer, job_of
 from train.models.captioner.decoding import Decoding
 
 KEY = "SECRET"
-GREEDY = Decoding(method="greedy")
 
 
 @pytest.fixture
@@ -50,11 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def job(corpus: str, server: ChatServer, tmp_path: Path) -> CaptionConfig:
     """Captions for 24 clips in three shards."""
-    return dataclasses.replace(
-        CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), actors=ActorConfig(max=0),
-        captioner="openai:acme/earwig", captioner_url=server.url, decoding=GREEDY, concurrency=4,
-        out=str(tmp_path / "out"),
-    )  # fmt: skip
+    return job_of(corpus, server, str(tmp_path / "out"))
 
 
 def stats(out: str) -> dict[str, int]:

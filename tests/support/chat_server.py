@@ -14,10 +14,12 @@ from typing import Any, Self
 
 from pipeline import storage
 from pipeline.configs import CAPTION
+from pipeline.graph.caption_config import CaptionConfig
 from pipeline.graph.engine import ActorConfig
 from pipeline.stages import caption
 from train.models.captioner.decoding import Decoding
 
+GREEDY = Decoding(method="greedy")
 FAULTS = ("429", "500", "slow", "no JSON")
 
 
@@ -124,9 +126,13 @@ def reply(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers:
 def captioned(corpus: str, out: str) -> str:
     """Caption the corpus's tagged clips by a server without faults, in this process; return the dataset."""
     with ChatServer(fault_every=0) as server:
-        config = dataclasses.replace(
-            CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), actors=ActorConfig(max=0),
-            captioner="openai:acme", captioner_url=server.url, decoding=Decoding(method="greedy"), out=out,
-        )  # fmt: skip
-        caption.run(config)
+        caption.run(dataclasses.replace(job_of(corpus, server, out), captioner="openai:acme"))
     return out
+
+
+def job_of(corpus: str, server: ChatServer, out: str) -> CaptionConfig:
+    """Return a job that asks the server for captions of the corpus' 24 clips, in three shards."""
+    return dataclasses.replace(
+        CAPTION["tiny"][1], source=storage.join(corpus, "tagged_segments.csv"), actors=ActorConfig(max=0),
+        captioner="openai:acme/earwig", captioner_url=server.url, decoding=GREEDY, concurrency=4, out=out,
+    )  # fmt: skip
